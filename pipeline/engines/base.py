@@ -1,0 +1,80 @@
+"""The seam to models: generate text, or score given strings as the start of a reply.
+
+Three implementations: vLLM started by us (`vllm_local`), any OpenAI-compatible endpoint
+(`openai_http`), and a scripted one for tests (`scripted`), which is public. Stages see only this
+protocol; who opens, counts, limits or retries is not their business.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that can be asked. Safe to call from many coroutines of one event loop."""
+
+    name: str
+    """What a person calls the model: path or endpoint model name."""
+    fingerprint: str
+    """Hash of all that determines the answers: weights, tokenizer, chat template, dtype."""
+    version: str
+    """Engine and version, such as 'vllm 0.32.0'; part of the lineage, not of the fingerprint."""
+    max_context: int
+    """Most tokens of prompt and reply together."""
+    stats: EngineStats
+
+    async def generate(
+        self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
+    ) -> Generation:
+        """Draw one reply.
+
+        Raises:
+            PromptTooLongError: prompt plus `max_tokens` exceeds `max_context`.
+            EngineError: the call failed and may be tried again.
+        """
+        ...
+
+    async def score(
+        self,
+        messages: Messages,
+        options: Sequence[str],
+        *,
+        request_id: str,
+        reply_prefix: str = "",
+    ) -> OptionScores:
+        """Log-probability (nats) of each whole option string as the continuation of the reply.
+
+        The reply starts with `reply_prefix`, which is given, not scored. Exact for any
+        tokenizer: an option of several tokens is scored over all of them, and prompt plus option
+        must tokenize as prompt followed by option, else ConfigError.
+
+        Raises:
+            PromptTooLongError, EngineError: as `generate`.
+            ConfigError: two options start with the same tokens in such a way that one is a prefix
+                of the other, so that no score can tell them apart.
+        """
+        ...
+
+    async def score_reply(
+        self, messages: Messages, *, request_id: str
+    ) -> "tuple[float, int]":
+        """Sum of log-probabilities (nats) and number of tokens of the LAST message's content.
+
+        For follow-ups and ratings: the last message, of any role, is scored given all before it;
+        template tokens around it are not scored.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release the model; calling twice is harmless."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

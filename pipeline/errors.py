@@ -1,0 +1,81 @@
+"""Everything that can go wrong, named after the boundary that was crossed.
+
+PipelineError
+  UserError              the person can fix it: one line, exit code 2, nothing written
+    ConfigError          recipe or constitution
+    TemplateError        a Jinja file in prompts/
+    DataError            a prompt set or a label file
+    StoreError           the run folder: in use, damaged, disk full
+    MachineError         the machine: no CUDA, port taken, model folder missing
+  AuditError             the labels did not pass their thresholds: exit code 3, data kept
+  EngineError            one call failed; the runner retries, then records the row
+    PromptTooLongError   this row can never fit the context: recorded at once
+    EngineDeadError      the engine is gone; every pending call fails
+  VerdictError           the judge's reply says nothing about the responses
+  TrainingError          the training subprocess ended badly
+
+A message has three parts: what was found, what was needed, what to do.
+"""
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USER = 2
+EXIT_AUDIT = 3
+
+
+class PipelineError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+    exit_code: int = EXIT_BUG
+
+
+class UserError(PipelineError):
+    """The person can fix it; the CLI prints one line and exits with code 2."""
+
+    exit_code = EXIT_USER
+
+
+class ConfigError(UserError):
+    """A recipe or a constitution says something that cannot be done."""
+
+
+class TemplateError(UserError):
+    """A template does not parse, or names a variable that its stage does not pass."""
+
+
+class DataError(UserError):
+    """A prompt set or label file cannot be read; the message names file and line."""
+
+
+class StoreError(UserError):
+    """The run folder cannot be used: locked, damaged, or the disk is full."""
+
+
+class MachineError(UserError):
+    """The machine lacks what the recipe asks for."""
+
+
+class AuditError(PipelineError):
+    """Labels failed their audit: export is blocked and the data is kept."""
+
+    exit_code = EXIT_AUDIT
+
+
+class EngineError(PipelineError):
+    """A model call failed for a reason that may pass; the runner retries it."""
+
+
+class PromptTooLongError(EngineError):
+    """The prompt does not fit the context; a retry cannot help."""
+
+
+class EngineDeadError(EngineError):
+    """The engine process ended; open a new one."""
+
+
+class VerdictError(PipelineError):
+    """A judge's reply cannot be read as a verdict: recorded as unparsed, never scored."""
+
+
+class TrainingError(PipelineError):
+    """The training subprocess failed; the message carries the end of its log."""

@@ -1,0 +1,105 @@
+"""What crosses the seam between a stage and an engine: messages in, text or scores out.
+
+Plain frozen values, no behavior, no third-party import, so that every layer can use them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The shape that chat templates and chat APIs take."""
+        return {"role": self.role, "content": self.content}
+
+
+Messages = tuple[Message, ...]
+
+
+def user(content: str) -> Message:
+    """A user turn."""
+    return Message("user", content)
+
+
+def assistant(content: str) -> Message:
+    """An assistant turn."""
+    return Message("assistant", content)
+
+
+def messages_from(dicts: Sequence[dict[str, str]]) -> Messages:
+    """Messages from dictionaries with `role` and `content`."""
+    return tuple(Message(d["role"], d["content"]) for d in dicts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to draw text. Field names are vLLM's."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 means all tokens."""
+    max_tokens: int = 256
+    """Upper limit of generated tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text; they are not part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One drawn text."""
+
+    text: str
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_tokens: int
+    """Generated tokens, the end-of-turn token included."""
+    num_cached_tokens: int = 0
+    """Prompt tokens whose keys and values came from the prefix cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScores:
+    """Log-probabilities (nats) of whole strings as the start of the assistant reply."""
+
+    logprobs: tuple[float | None, ...]
+    """One per option, in the order asked; None when the endpoint did not report the option."""
+    upper_bound: float | None = None
+    """For options that are None: their log-probability is at most this (the k-th best token's)."""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_calls: int = 1
+
+    @property
+    def exact(self) -> bool:
+        """True when every option has its own measured value."""
+        return all(value is not None for value in self.logprobs)
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Running totals of one engine, for manifests and progress lines."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    failures: int = 0
+    extra: dict[str, float] = field(default_factory=dict)
+
+    def copy(self) -> "EngineStats":
+        """A snapshot to subtract from later."""
+        return EngineStats(
+            self.requests, self.prompt_tokens, self.cached_tokens, self.generated_tokens,
+            self.failures, dict(self.extra),
+        )
