@@ -1,0 +1,269 @@
+"""A recipe: one YAML file that says everything about a run.
+
+In:  flows/configs/*.yaml
+Out: RunConfig; its `fingerprint` decides what a resumed run may reuse
+
+Unknown keys are refused, with file and line. Paths are relative to the folder where the command
+runs, else to the project root (`resolve_path`).
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.engine_config import EngineConfig, ScriptedConfig
+from pipeline.training_config import PreferenceTrainingConfig, SftConfig
+from pipeline.types import SamplingParams
+from pipeline.yaml_source import load_yaml
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
+
+
+class TemplatesConfig(BaseModel):
+    """The Jinja files."""
+
+    model_config = MODEL
+    critique: Path = Path("prompts/critique.jinja")
+    """Turn that asks for a critique."""
+    revise: Path = Path("prompts/revise.jinja")
+    """Turn that asks for a revision."""
+    judge: Path = Path("prompts/judge.jinja")
+    """Turn that asks which of two responses is better."""
+
+
+class PromptsConfig(BaseModel):
+    """Where prompts come from."""
+
+    model_config = MODEL
+    train: tuple[Path, ...] = Field(min_length=1)
+    """JSON Lines files whose prompts are sampled, judged and trained on."""
+    heldout: tuple[Path, ...] = ()
+    """JSON Lines files for evaluation only; a prompt that is also in `train` is refused."""
+    limit: int | None = Field(None, ge=1)
+    """Use this many training prompts at most, drawn by seed."""
+    heldout_limit: int | None = Field(None, ge=1)
+    """Use this many held-out prompts at most, drawn by seed."""
+
+
+class DrawConfig(BaseModel):
+    """How text is drawn."""
+
+    model_config = MODEL
+    temperature: float = Field(1.0, ge=0)
+    """0 means the most probable token each time."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the smallest set of tokens with this probability."""
+    top_k: int = Field(0, ge=0)
+    """Keep this many tokens; 0 means all."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest text, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text."""
+
+    def sampling(self) -> SamplingParams:
+        """The same as an engine takes it."""
+        return SamplingParams(
+            self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop
+        )
+
+
+class SampleConfig(DrawConfig):
+    """How responses are sampled."""
+
+    num_samples: int = Field(1, ge=1, le=64)
+    """Responses per prompt."""
+
+
+class ReviseConfig(BaseModel):
+    """The critique and revision chain."""
+
+    model_config = MODEL
+    rounds: int = Field(1, ge=0, le=16)
+    """Critique-revision rounds per response; each draws its own principle."""
+    critique: DrawConfig = DrawConfig()
+    """How critiques are drawn."""
+    revision: DrawConfig = DrawConfig()
+    """How revisions are drawn."""
+
+
+class SupervisedConfig(BaseModel):
+    """Supervised phase: revisions of the initial policy's responses, then SFT."""
+
+    model_config = MODEL
+    enabled: bool = True
+    """False leaves the phase out; the preference phase then samples the initial policy."""
+    sample: SampleConfig = SampleConfig()
+    """Initial responses."""
+    revise: ReviseConfig = ReviseConfig()
+    """Critiques and revisions."""
+    sft_rows: Literal["all", "last"] = "all"
+    """Learn from every revision of a chain (the published method) or from the last one."""
+    train: SftConfig | None = None
+    """SFT settings; without them the phase makes data only."""
+
+
+class JudgeConfig(BaseModel):
+    """How a comparison is labeled."""
+
+    model_config = MODEL
+    options: tuple[str, str] = ("A", "B")
+    """Strings that name slot A and slot B at the start of the judge's reply."""
+    reply_prefix: str = ""
+    """Text that is put before the option in the judge's reply, such as `The answer is (`."""
+    min_option_mass: float = Field(0.0, ge=0, lt=1)
+    """Least probability of both options together; below it the verdict is unparsed."""
+
+    @model_validator(mode="after")
+    def _options_differ(self) -> Self:
+        if self.options[0] == self.options[1] or not all(self.options):
+            raise ValueError(f"judge options {list(self.options)} must be two different strings")
+        return self
+
+
+class PairConfig(BaseModel):
+    """Which judgments become pairs."""
+
+    model_config = MODEL
+    tie_width: float = Field(0.02, ge=0, lt=0.5)
+    """A soft label within this of 0.5 is a tie: dropped, and counted as such."""
+    min_margin: float = Field(0.0, ge=0)
+    """Least log-odds (nats) of the preferred response."""
+    require_orders_agree: bool = False
+    """Drop pairs for which the two orders prefer different responses."""
+    drop_truncated: bool = True
+    """Drop pairs in which a response was cut by `max_tokens`."""
+
+
+class PreferenceConfig(BaseModel):
+    """Preference phase: comparisons, soft labels, pairs, then training."""
+
+    model_config = MODEL
+    enabled: bool = True
+    """False ends the run after the supervised phase."""
+    comparisons: Comparisons = "samples"
+    """What is compared: samples of the SL-CAI policy (the published method), each revision with
+    its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
+    sample: SampleConfig = SampleConfig(num_samples=2)
+    """Responses to compare; `revision_vs_initial` does not use it."""
+    judge: JudgeConfig = JudgeConfig()
+    """The labeling method."""
+    pair: PairConfig = PairConfig()
+    """From labels to pairs."""
+    train: PreferenceTrainingConfig | None = None
+    """Training settings; without them the phase makes data only."""
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        if self.comparisons != "revision_vs_initial" and self.sample.num_samples < 2:
+            raise ValueError(
+                f"comparisons '{self.comparisons}' need two samples per prompt, but "
+                f"preference.sample.num_samples is {self.sample.num_samples}; set it to 2 or more"
+            )
+        return self
+
+
+class EvaluationConfig(BaseModel):
+    """Evaluation on held-out prompts."""
+
+    model_config = MODEL
+    enabled: bool = True
+    """False leaves it out."""
+    sample: SampleConfig = SampleConfig()
+    """Responses of each policy; the same for all."""
+    bootstrap_draws: int = Field(2000, ge=100)
+    """Draws of the cluster bootstrap."""
+    oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    """`module:name` of an oracle with `read(messages, response)`; for worlds with a known truth."""
+
+
+class ExecutionConfig(BaseModel):
+    """How fast and how carefully; nothing here changes a row."""
+
+    model_config = MODEL
+    shard_size: int = Field(64, ge=1)
+    """Prompts per shard."""
+    shards_in_flight: int = Field(4, ge=1)
+    """Shards that share the engine at once."""
+    max_failed_share: float = Field(0.1, ge=0, le=1)
+    """Stop early when more rows than this share have failed (after the first shard)."""
+    retries: int = Field(2, ge=0, le=10)
+    """Further tries of a failed call."""
+
+
+class RunConfig(BaseModel):
+    """A recipe."""
+
+    model_config = MODEL
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Short name; run folders begin with it."""
+    description: str = ""
+    """One sentence for the report."""
+    seed: int = 0
+    """Another seed draws other texts and principles."""
+    constitution: Path
+    """The principles."""
+    templates: TemplatesConfig = TemplatesConfig()
+    """The Jinja files."""
+    prompts: PromptsConfig
+    """Training and held-out prompts."""
+    policy: EngineConfig
+    """The initial policy."""
+    judge: EngineConfig | None = None
+    """The judge; without it the initial policy judges."""
+    supervised: SupervisedConfig = SupervisedConfig()
+    """Supervised phase."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """Preference phase."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """Execution."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        needs_revisions = self.preference.enabled and self.preference.comparisons in (
+            "revision_vs_initial", "all")
+        if needs_revisions and not (self.supervised.enabled and self.supervised.revise.rounds):
+            raise ValueError(
+                f"comparisons '{self.preference.comparisons}' need revisions, but the supervised "
+                "phase makes none; enable it with revise.rounds of 1 or more"
+            )
+        trains = self.supervised.train or self.preference.train
+        if trains and self.policy.type != "vllm":
+            raise ValueError(
+                f"the recipe trains, but policy.type is '{self.policy.type}'; only a local model "
+                "(type: vllm) can be trained: remove the `train` sections or change the policy"
+            )
+        return self
+
+    @property
+    def judge_engine(self) -> EngineConfig:
+        """The judge, or the policy where the recipe names none."""
+        return self.judge or self.policy
+
+    @property
+    def scripted(self) -> bool:
+        """True when no real model is used."""
+        return isinstance(self.policy, ScriptedConfig)
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and validate a recipe. Raises ConfigError with file and line."""
+    return load_yaml(path, RunConfig, what="recipe")
+
+
+def resolve_path(path: Path) -> Path:
+    """An absolute path: as it is, below the working directory, or below the project root."""
+    if path.is_absolute() or path.exists():
+        return path.resolve()
+    below_root = PROJECT_ROOT / path
+    return below_root if below_root.exists() else path.resolve()
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema that editors complete from; field docstrings are its descriptions."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}

@@ -1,0 +1,250 @@
+"""Rows: one frozen class per kind, each with its Arrow schema.
+
+    PromptRow -> ResponseRow -> CritiqueRow -> RevisionRow -> ... -> JudgmentRow -> PreferenceRow
+                                                    \\-> SftRow
+
+Every row has `row_id` (hash of all that determined it), `parent_ids`, `run_id`, `status` with a
+`reason`, and `input_hash`: a hash of the texts that went in. A stored row is reused only when
+both hashes agree, so a parent that was drawn anew is never joined to an old child.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import pyarrow as pa
+
+from pipeline.types import Message, Messages
+
+STATUSES = ("ok", "unparsed", "failed", "dropped")
+Status = typing.Literal["ok", "unparsed", "failed", "dropped"]
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_ARROW: dict[Any, pa.DataType] = {
+    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
+    tuple[str, ...]: pa.list_(pa.string()), tuple[float, ...]: pa.list_(pa.float64()),
+    Messages: _MESSAGES, Status: pa.string(),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What all rows share."""
+
+    kind: ClassVar[str] = "row"
+
+    row_id: str
+    """Hash of everything that determined the row."""
+    parent_ids: tuple[str, ...] = ()
+    """Rows whose texts went in."""
+    run_id: str = ""
+    """The run that made it."""
+    status: Status = "ok"
+    """`ok`, `unparsed` (reply not readable), `failed` (call failed for good), `dropped`."""
+    reason: str = ""
+    """Why the status is not ok."""
+    input_hash: str = ""
+    """Hash of the texts that went in."""
+
+    @classmethod
+    @cache
+    def schema(cls) -> pa.Schema:
+        """The Arrow schema, from the annotations."""
+        return pa.schema([
+            pa.field(f.name, arrow_type(hint), nullable=optional)
+            for f in dataclasses.fields(cls)
+            for hint, optional in [_unwrap(typing.get_type_hints(cls)[f.name])]
+        ])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for Arrow or JSON."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The row again; the inverse of `as_dict`."""
+        hints = typing.get_type_hints(cls)
+        return cls(**{
+            f.name: _restore(values[f.name], hints[f.name]) for f in dataclasses.fields(cls)
+        })
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRow(Row):
+    """A conversation that ends with a user turn."""
+
+    kind: ClassVar[str] = "prompt"
+    messages: Messages = ()
+    source: str = ""
+    """File that it came from."""
+    source_index: int = 0
+    """Line in that file, from 1."""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow(Row):
+    """A row that a model wrote: with whom, how, and at what cost."""
+
+    prompt_id: str = ""
+    model_fingerprint: str = ""
+    template_hash: str = ""
+    seed: int = 0
+    finish_reason: str = ""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseRow(ModelRow):
+    """One reply of a policy to a prompt."""
+
+    kind: ClassVar[str] = "response"
+    sample_index: int = 0
+    """0 to num_samples - 1."""
+    response: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CritiqueRow(ModelRow):
+    """What the model finds wrong with a response under one principle."""
+
+    kind: ClassVar[str] = "critique"
+    response_id: str = ""
+    """The response or revision that is criticized."""
+    initial_id: str = ""
+    """The response at the start of the chain."""
+    round: int = 1
+    principle_id: str = ""
+    principle_hash: str = ""
+    critique: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisionRow(ModelRow):
+    """A response rewritten after a critique."""
+
+    kind: ClassVar[str] = "revision"
+    response_id: str = ""
+    """The response or revision that is rewritten."""
+    initial_id: str = ""
+    critique_id: str = ""
+    round: int = 1
+    principle_id: str = ""
+    principle_hash: str = ""
+    revision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgmentRow(ModelRow):
+    """A comparison and its soft label. The judge gives verdicts and ids, never texts."""
+
+    kind: ClassVar[str] = "judgment"
+    comparison: str = ""
+    """`samples`, `revision_vs_initial`, `best_vs_worst` or `evaluation`."""
+    first_id: str = ""
+    second_id: str = ""
+    principle_id: str = ""
+    principle_hash: str = ""
+    prob_forward: float | None = None
+    """P(slot A) when slot A holds `first`, before any clamp."""
+    prob_swapped: float | None = None
+    """P(slot A) when slot A holds `second`, before any clamp."""
+    option_logprobs: tuple[float, ...] = ()
+    """Raw log-probabilities (nats): forward A, forward B, swapped A, swapped B; NaN for absent."""
+    exact: bool = True
+    """False when an option was absent and its bound was used."""
+    clamp_low: float | None = None
+    clamp_high: float | None = None
+    soft_label: float | None = None
+    """P(first is preferred), mean of both orders, in [0, 1]; None when it could not be read."""
+    position_gap: float | None = None
+    """|difference of the two orders|, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceRow(Row):
+    """A finished pair, or the reason why there is none."""
+
+    kind: ClassVar[str] = "preference"
+    prompt_id: str = ""
+    judgment_id: str = ""
+    comparison: str = ""
+    principle_id: str = ""
+    messages: Messages = ()
+    chosen: str = ""
+    rejected: str = ""
+    chosen_id: str = ""
+    rejected_id: str = ""
+    soft_label: float | None = None
+    """P(chosen is preferred), in [0.5, 1]."""
+    margin: float | None = None
+    """Log-odds of it, in nats."""
+    position_gap: float | None = None
+    orders_agree: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftRow(Row):
+    """A prompt and the text that the SL-CAI policy learns to give."""
+
+    kind: ClassVar[str] = "sft"
+    prompt_id: str = ""
+    messages: Messages = ()
+    completion: str = ""
+    completion_id: str = ""
+    """The revision (or response) that it is."""
+    round: int = 0
+
+
+ROW_TYPES: dict[str, type[Row]] = {
+    cls.kind: cls
+    for cls in (PromptRow, ResponseRow, CritiqueRow, RevisionRow, JudgmentRow, PreferenceRow, SftRow)
+}
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of an annotation. Raises KeyError for one that has none."""
+    return _ARROW[hint]
+
+
+def table_from_rows(rows: Sequence[Row], row_type: type[Row]) -> pa.Table:
+    """Rows as an Arrow table with the schema of their type."""
+    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=row_type.schema())
+
+
+def rows_from_table(table: pa.Table, row_type: type[Row]) -> list[Any]:
+    """The rows of a table, in order."""
+    return [row_type.from_dict(values) for values in table.to_pylist()]
+
+
+def count_statuses(rows: Iterable[Row]) -> dict[str, int]:
+    """Rows per status, all four always present."""
+    counts = dict.fromkeys(STATUSES, 0)
+    for row in rows:
+        counts[row.status] += 1
+    return counts
+
+
+def _unwrap(hint: Any) -> tuple[Any, bool]:
+    if isinstance(hint, types.UnionType) and type(None) in hint.__args__:
+        (inner,) = [arg for arg in hint.__args__ if arg is not type(None)]
+        return inner, True
+    return hint, False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [v.as_dict() if isinstance(v, Message) else v for v in value]
+    return value
+
+
+def _restore(value: Any, hint: Any) -> Any:
+    if hint == Messages:
+        return tuple(Message(m["role"], m["content"]) for m in value)
+    return tuple(value) if isinstance(value, list) else value
