@@ -7,6 +7,7 @@ PipelineError
     DataError            a prompt set or a label file
     StoreError           the run folder: in use, damaged, disk full
     MachineError         the machine: no CUDA, port taken, model folder missing
+  RunStoppedError        too many rows failed: stopped early, all that succeeded is kept
   AuditError             the labels did not pass their thresholds: exit code 3, data kept
   EngineError            one call failed; the runner retries, then records the row
     PromptTooLongError   this row can never fit the context: recorded at once
@@ -53,6 +54,10 @@ class StoreError(UserError):
 
 class MachineError(UserError):
     """The machine lacks what the recipe asks for."""
+
+
+class RunStoppedError(PipelineError):
+    """Too many rows failed; all that succeeded is on disk and `rlaif resume` goes on."""
 
 
 class AuditError(PipelineError):

@@ -1,0 +1,111 @@
+"""Critique stage: what is wrong with a response under one drawn principle?
+
+In:  PromptRow, and ResponseRow (round 1) or RevisionRow (later rounds)
+Out: CritiqueRow
+
+The request extends the conversation in which the response was made, so that its prefix is still
+in the engine's cache. Procedure: Bai et al. 2022, arXiv:2212.08073, section 3.1; the principle is
+drawn uniformly with replacement, unless weighted, for each critique.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline.constitution import Constitution
+from pipeline.engines.base import Engine
+from pipeline.ids import derive_seed, row_id
+from pipeline.prompting import PromptTemplate
+from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
+from pipeline.stages.base import Inputs, Item, dropped, parent_problem
+from pipeline.stages.sample import conversation_hash
+from pipeline.types import Messages, SamplingParams, assistant, user
+
+
+@dataclass(frozen=True)
+class CritiqueStage:
+    """Criticizes each response of the previous round. One model call per row."""
+
+    engine: Engine
+    constitution: Constitution
+    template: PromptTemplate
+    sampling: SamplingParams
+    seed: int
+    run_id: str
+    round: int
+    source: str
+    """Folder of the responses (round 1) or of the previous round's revisions."""
+    prompts: str = "prompts"
+    row_type: type[Row] = CritiqueRow
+
+    @property
+    def folder(self) -> str:
+        """`supervised/critique-<round>`."""
+        return f"supervised/critique-{self.round}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Prompts and the texts to criticize."""
+        return (self.prompts, self.source)
+
+    def settings(self) -> dict[str, Any]:
+        """Template, constitution, sampling and seed."""
+        return {
+            "template": self.template.hash, "constitution": self.constitution.hash,
+            "sampling": asdict(self.sampling), "seed": self.seed, "round": self.round,
+        }
+
+    def plan(self, inputs: Inputs) -> list[Item]:
+        """One row per response."""
+        prompts = {row.row_id: row for row in inputs[self.prompts]}
+        return [self._item(prompts[row.prompt_id], row) for row in inputs[self.source]]
+
+    def _item(self, prompt: PromptRow, target: ResponseRow | RevisionRow) -> Item:
+        initial_id = chain_start(target)
+        principle = self.constitution.draw(self.seed, "critique", initial_id, self.round)
+        identity = row_id(
+            "critique", target.row_id, principle.hash, self.template.hash,
+            asdict(self.sampling), self.engine.fingerprint, self.seed, self.round,
+        )
+        text = response_text(target)
+        blank = CritiqueRow(
+            row_id=identity, parent_ids=(prompt.row_id, target.row_id), run_id=self.run_id,
+            input_hash=conversation_hash(prompt.messages, text), prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint, template_hash=self.template.hash,
+            seed=derive_seed("critique", identity), response_id=target.row_id,
+            initial_id=initial_id, round=self.round, principle_id=principle.id,
+            principle_hash=principle.hash,
+        )
+        if problem := parent_problem(prompt, target):
+            return dropped(blank, problem)
+        request = self.template.render(
+            principle=principle, response=text,
+            conversation=[m.as_dict() for m in prompt.messages],
+        )
+        messages = critique_messages(prompt.messages, text, request)
+
+        async def call() -> Row:
+            reply = await self.engine.generate(
+                messages, self.sampling, seed=blank.seed, request_id=identity
+            )
+            return replace(
+                blank, critique=reply.text, finish_reason=reply.finish_reason,
+                num_prompt_tokens=reply.num_prompt_tokens,
+                num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
+            )
+
+        return Item(blank, call)
+
+
+def critique_messages(conversation: Messages, response: str, request: str) -> Messages:
+    """The conversation, the response, and the turn that asks for a critique."""
+    return (*conversation, assistant(response), user(request))
+
+
+def response_text(row: ResponseRow | RevisionRow) -> str:
+    """The text of a response or of a revision."""
+    return row.revision if isinstance(row, RevisionRow) else row.response
+
+
+def chain_start(row: ResponseRow | RevisionRow) -> str:
+    """Id of the response with which the chain began."""
+    return row.initial_id if isinstance(row, RevisionRow) else row.row_id

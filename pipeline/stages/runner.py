@@ -1,0 +1,219 @@
+"""The only loop: shards through stages, many in flight, resumable at any instruction.
+
+In:  shards of prompts, a chain of stages
+Out: one Manifest per shard-stage
+
+One stage of one shard is one step; a shard goes through its stages in order and several shards
+share the engine, so that its batch stays full and a shard's next stage still finds its prefix in
+the cache. A finished shard-stage is skipped; one that was changed or failed in part is made again
+row by row: a stored row is taken over when its id and the hash of its input texts agree.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import EngineError, PromptTooLongError, RunStoppedError, VerdictError
+from pipeline.ids import content_hash
+from pipeline.records import ModelRow, Row, count_statuses
+from pipeline.stages.base import Item, Stage
+from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
+
+CODE_VERSION = 1
+"""Raise it when a stage makes other rows from the same settings; old shards are then not reused."""
+
+ShardState = dict[str, Manifest]
+"""Manifests of one shard by stage folder."""
+StepCall = Callable[[Stage, int, Sequence[Manifest]], Awaitable[Manifest]]
+
+
+class Progress(Protocol):
+    """Who wants to know; all calls come from the event loop's thread."""
+
+    def planned(self, folder: str, rows: int) -> None:
+        """A shard-stage is about to make this many rows."""
+
+    def row_done(self, folder: str, row: Row) -> None:
+        """A row was made (not reused)."""
+
+    def shard_done(self, manifest: Manifest) -> None:
+        """A shard-stage is on disk."""
+
+
+class NoProgress:
+    """Tells nobody."""
+
+    def planned(self, folder: str, rows: int) -> None:
+        """Nothing."""
+
+    def row_done(self, folder: str, row: Row) -> None:
+        """Nothing."""
+
+    def shard_done(self, manifest: Manifest) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Runner:
+    """Runs shard-stages below one run folder."""
+
+    root: Path
+    retries: int = 2
+    max_failed_share: float = 0.1
+    shards_in_flight: int = 4
+    progress: Progress = field(default_factory=NoProgress)
+    retry_delay_s: float = 0.5
+    _expected: int = 0
+    _failed: int = 0
+    _stopped: str | None = None
+
+    async def wavefront(
+        self, shards: Sequence[ShardState], chain: Sequence[Stage], call: StepCall | None = None
+    ) -> list[ShardState]:
+        """Take each shard through the chain; returns the shards' manifests, in order.
+
+        Args:
+            call: runs one shard-stage; the flows hand in a Prefect task, the default is `step`.
+
+        Raises:
+            RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
+        """
+        step = call or self.step
+        slots = asyncio.Semaphore(self.shards_in_flight)
+
+        async def one(shard: ShardState) -> ShardState:
+            async with slots:
+                state = dict(shard)
+                index = next(iter(shard.values())).shard_index
+                for stage in chain:
+                    if self._stopped:
+                        raise RunStoppedError(self._stopped)
+                    state[stage.folder] = await step(
+                        stage, index, [state[name] for name in stage.inputs]
+                    )
+                return state
+
+        results = await asyncio.gather(*(one(s) for s in shards), return_exceptions=True)
+        # One bad shard must not stop the others; but a fault of the code or the machine comes first.
+        errors = [r for r in results if isinstance(r, BaseException)]
+        for error in sorted(errors, key=lambda e: isinstance(e, RunStoppedError)):
+            raise error
+        return [r for r in results if not isinstance(r, BaseException)]
+
+    async def step(
+        self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]
+    ) -> Manifest:
+        """Make one shard-stage, or return what is already there.
+
+        Raises:
+            RunStoppedError, StoreError: see `wavefront`.
+        """
+        started = time.perf_counter()
+        key = step_key(stage, upstream)
+        old = await asyncio.to_thread(load_manifest, self.root, stage.folder, shard_index)
+        if old and old.key == key and not old.counts.failed:
+            manifest = old.model_copy(update={"resumed": True})
+            self._count(manifest)
+            return manifest
+        stored = await asyncio.to_thread(_reusable, self.root, old)
+        inputs = {m.stage: await asyncio.to_thread(read_rows, self.root, m) for m in upstream}
+        items = stage.plan(inputs)
+        self.progress.planned(stage.folder, len(items))
+        rows = await self._make(stage, items, stored)
+        fresh = [row for row in rows if row.row_id not in stored or stored[row.row_id] is not row]
+        counts = _costs(fresh).model_copy(update={
+            "expected": len(items), "reused": len(rows) - len(fresh),
+            "seconds": time.perf_counter() - started,
+        })
+        manifest = await asyncio.to_thread(
+            write_shard, self.root, stage.folder, shard_index, rows, stage.row_type,
+            key=key, counts=counts, inputs={m.path: m.sha256 for m in upstream},
+            engine=_engine_info(stage),
+        )
+        self._count(manifest)
+        return manifest
+
+    async def _make(
+        self, stage: Stage, items: Sequence[Item], stored: Mapping[str, Row]
+    ) -> list[Row]:
+        async def one(item: Item) -> Row:
+            known = stored.get(item.blank.row_id)
+            if known is not None and known.input_hash == item.blank.input_hash:
+                return known
+            row = item.blank if item.call is None else await self._attempt(item)
+            self.progress.row_done(stage.folder, row)
+            return row
+
+        return list(await asyncio.gather(*(one(item) for item in items)))
+
+    async def _attempt(self, item: Item) -> Row:
+        reason = ""
+        for attempt in range(self.retries + 1):
+            try:
+                return await item.call() if item.call else item.blank
+            except PromptTooLongError as error:
+                return replace(item.blank, status="failed", reason=str(error))
+            except VerdictError as error:
+                # Says nothing about the responses: kept and counted, never scored.
+                return replace(item.blank, status="unparsed", reason=str(error))
+            except EngineError as error:
+                reason = str(error)
+            if self._stopped:
+                break
+            if attempt < self.retries:
+                await asyncio.sleep(self.retry_delay_s * 2**attempt)
+        return replace(item.blank, status="failed", reason=reason)
+
+    def _count(self, manifest: Manifest) -> None:
+        self.progress.shard_done(manifest)
+        self._expected += manifest.counts.expected
+        self._failed += manifest.counts.failed
+        share = self._failed / max(1, self._expected)
+        if self._failed and share > self.max_failed_share:
+            reason = next((r for r in manifest.reasons if r.startswith("failed")), "")
+            self._stopped = (
+                f"{self._failed} of {self._expected} rows failed ({share:.0%}), more than "
+                f"execution.max_failed_share {self.max_failed_share:.0%} allows (last: {reason}); "
+                "remove the cause, then `rlaif resume`: all that succeeded is kept"
+            )
+            raise RunStoppedError(self._stopped)
+
+
+def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
+    """Hash of what decides the rows of a shard-stage: settings, model and upstream contents."""
+    engine = stage.engine.fingerprint if stage.engine else ""
+    return content_hash([
+        CODE_VERSION, stage.folder, stage.settings(), engine, [m.sha256 for m in upstream]
+    ])
+
+
+def check_counts(rows: Sequence[Row], expected: int) -> None:
+    """Raises ValueError unless ok + unparsed + failed + dropped = expected."""
+    total = sum(count_statuses(rows).values())
+    if total != expected:
+        raise ValueError(f"{expected} rows expected, {total} counted")
+
+
+def _reusable(root: Path, old: Manifest | None) -> dict[str, Row]:
+    if old is None:
+        return {}
+    return {row.row_id: row for row in read_rows(root, old) if row.status != "failed"}
+
+
+def _costs(rows: Sequence[Row]) -> ShardCounts:
+    made = [row for row in rows if isinstance(row, ModelRow)]
+    return ShardCounts(
+        prompt_tokens=sum(row.num_prompt_tokens for row in made),
+        cached_tokens=sum(row.num_cached_tokens for row in made),
+        generated_tokens=sum(row.num_tokens for row in made),
+    )
+
+
+def _engine_info(stage: Stage) -> dict[str, str]:
+    if stage.engine is None:
+        return {}
+    engine = stage.engine
+    return {"name": engine.name, "fingerprint": engine.fingerprint, "version": engine.version}

@@ -1,0 +1,77 @@
+"""Sample stage: n replies of a policy to each prompt.
+
+In:  PromptRow
+Out: ResponseRow, `num_samples` per prompt
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipeline.engines.base import Engine
+from pipeline.ids import derive_seed, row_id, text_hash
+from pipeline.records import PromptRow, ResponseRow, Row
+from pipeline.stages.base import Inputs, Item, dropped, parent_problem
+from pipeline.types import Messages, SamplingParams
+
+
+@dataclass(frozen=True)
+class SampleStage:
+    """Draws responses. One model call per row."""
+
+    engine: Engine
+    sampling: SamplingParams
+    num_samples: int
+    seed: int
+    run_id: str
+    folder: str = "supervised/sample"
+    prompts: str = "prompts"
+    row_type: type[Row] = ResponseRow
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Prompts only."""
+        return (self.prompts,)
+
+    def settings(self) -> dict[str, Any]:
+        """Sampling parameters, number of samples and seed."""
+        return {"sampling": asdict(self.sampling), "n": self.num_samples, "seed": self.seed}
+
+    def plan(self, inputs: Inputs) -> list[Item]:
+        """`num_samples` rows per prompt, next to each other so that they share its prefix."""
+        return [
+            self._item(prompt, index)
+            for prompt in inputs[self.prompts]
+            for index in range(self.num_samples)
+        ]
+
+    def _item(self, prompt: PromptRow, index: int) -> Item:
+        settings = asdict(self.sampling)
+        identity = row_id(
+            "response", self.folder, prompt.row_id, index, settings, self.engine.fingerprint,
+            self.seed,
+        )
+        blank = ResponseRow(
+            row_id=identity, parent_ids=(prompt.row_id,), run_id=self.run_id,
+            input_hash=conversation_hash(prompt.messages), prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint, seed=derive_seed("sample", identity),
+            sample_index=index,
+        )
+        if problem := parent_problem(prompt):
+            return dropped(blank, problem)
+
+        async def call() -> Row:
+            reply = await self.engine.generate(
+                prompt.messages, self.sampling, seed=blank.seed, request_id=identity
+            )
+            return replace(
+                blank, response=reply.text, finish_reason=reply.finish_reason,
+                num_prompt_tokens=reply.num_prompt_tokens,
+                num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
+            )
+
+        return Item(blank, call)
+
+
+def conversation_hash(messages: Messages, *texts: str) -> str:
+    """Hash of a conversation and of further texts, for `input_hash`."""
+    return text_hash(*(part for m in messages for part in (m.role, m.content)), *texts)

@@ -1,0 +1,88 @@
+"""Whole files or nothing: written aside, flushed to the disk, renamed into place.
+
+A kill at any instruction leaves the old file, or the new one, and perhaps a stray `.tmp` that the
+next start removes. A full disk becomes one clear StoreError and leaves the old file.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Call `write` with a binary stream; the file appears under `path` only when it is complete.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise disk_error(error, path) from error
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def disk_error(error: OSError, path: Path) -> StoreError:
+    """The message for a write that failed."""
+    if error.errno in _FULL:
+        return StoreError(
+            f"no space left while writing {path}; free some disk space, then `rlaif resume`: "
+            "everything finished so far is kept"
+        )
+    return StoreError(f"cannot write {path} ({error.strerror}); check the folder's permissions")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    atomic_write(path, lambda stream: _write_all(stream, text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; None when the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def remove_strays(folder: Path) -> int:
+    """Remove what killed writers left aside; returns how many. Only with the run's lock held."""
+    strays = list(folder.rglob(".*.tmp"))
+    for stray in strays:
+        stray.unlink(missing_ok=True)
+    return len(strays)
+
+
+def _write_all(stream: BinaryIO, data: bytes) -> None:
+    stream.write(data)

@@ -1,0 +1,120 @@
+"""Where each thing of a run lives, and the lock that keeps a second process out.
+
+    outputs/runs/<run_id>/
+      run.json  recipe.yaml  constitution.yaml  templates/  environment.json
+      prompts/ heldout/                        shards of prompts
+      supervised/{sample,critique-1,revise-1,...}/shard-00000.parquet + .json
+      preference/{sample,judge,pair}/  evaluation/{sample-NAME,judge-A-vs-B}/
+      dataset/{sft,preference}.parquet + README.md
+      training/{sft,preference}/       job.json, metrics.jsonl, model/, result.json
+      evaluation/metrics.json  report.html  report.md
+"""
+
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from pipeline.errors import StoreError
+from pipeline.store.files import read_json, write_json
+
+
+def new_run_id(name: str) -> str:
+    """`<name>-<UTC time>-<4 random hex digits>`: sorts by time, never collides in practice."""
+    return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one run."""
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's name."""
+        return self.root.name
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as used."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def constitution(self) -> Path:
+        """The constitution as used."""
+        return self.root / "constitution.yaml"
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the finished data sets."""
+        return self.root / "dataset"
+
+    @property
+    def metrics(self) -> Path:
+        """Numbers of the evaluation."""
+        return self.root / "evaluation" / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.root / "report.html"
+
+    def training(self, method: str) -> Path:
+        """Folder of a training job: `sft` or `preference`."""
+        return self.root / "training" / method
+
+    def info(self) -> dict[str, Any]:
+        """What run.json says; empty when it is missing."""
+        return read_json(self.root / "run.json") or {}
+
+    def update_info(self, **values: Any) -> None:
+        """Change entries of run.json."""
+        write_json(self.root / "run.json", {**self.info(), **values})
+
+    def require(self) -> "RunDir":
+        """This folder, if it is a run. Raises StoreError when it is not."""
+        if not (self.root / "run.json").exists():
+            raise StoreError(
+                f"{self.root} is not a run (no run.json); list the runs with `rlaif runs`"
+            )
+        return self
+
+
+class RunLock:
+    """At most one process works in a run folder; the lock goes with the process, even on SIGKILL."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / ".lock"
+        self._stream: TextIO | None = None
+
+    def __enter__(self) -> "RunLock":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        stream = self._path.open("a+")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            stream.close()
+            raise StoreError(
+                f"run {self._path.parent} is in use by process {holder}; wait for it, or stop it"
+            ) from None
+        stream.seek(0)
+        stream.truncate()
+        stream.write(str(os.getpid()))
+        stream.flush()
+        self._stream = stream
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

@@ -1,0 +1,160 @@
+"""Shards: Parquet files of rows, each with a manifest that is written last.
+
+The manifest is the completion mark and the only resume truth: no manifest, another key, or a
+file whose hash differs means that the shard-stage runs again. What a stopped or changed
+shard-stage already had is still used, row by row (`runner.py`).
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.ids import file_hash
+from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, table_from_rows
+from pipeline.store.files import atomic_write, write_text
+
+MANIFEST_VERSION = 1
+
+
+class ShardCounts(BaseModel):
+    """Rows by status, and what they cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expected: int = 0
+    """Rows that the stage had to make; always ok + unparsed + failed + dropped."""
+    ok: int = 0
+    unparsed: int = 0
+    failed: int = 0
+    dropped: int = 0
+    reused: int = 0
+    """Of these, taken from an earlier attempt."""
+    prompt_tokens: int = 0
+    """Paid in this attempt; reused rows cost nothing."""
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "ShardCounts") -> "ShardCounts":
+        return ShardCounts(**{
+            name: getattr(self, name) + getattr(other, name) for name in ShardCounts.model_fields
+        })
+
+    @property
+    def failed_share(self) -> float:
+        """Failed rows over expected rows, in [0, 1]."""
+        return self.failed / self.expected if self.expected else 0.0
+
+
+class Manifest(BaseModel):
+    """What one shard-stage read, wrote and cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = MANIFEST_VERSION
+    stage: str
+    """Path of the stage below the run, such as `preference/judge`."""
+    shard_index: int
+    row_kind: str
+    key: str
+    """Hash of the stage's settings and of the hashes of its inputs."""
+    inputs: dict[str, str] = {}
+    """Path below the run and SHA-256 of each file that was read."""
+    path: str
+    """Parquet file below the run."""
+    sha256: str
+    counts: ShardCounts
+    reasons: dict[str, int] = {}
+    """Rows that are not ok, by `status: reason`."""
+    engine: dict[str, str] = {}
+    """Name, fingerprint and version of the model that was asked."""
+    resumed: bool = False
+    """True when this object stands for a shard-stage that was already there."""
+
+
+def write_shard(
+    root: Path, folder: str, shard_index: int, rows: Sequence[Row], row_type: type[Row], **fields: Any
+) -> Manifest:
+    """Write rows and, last, their manifest below `root`; both whole or not at all.
+
+    Raises:
+        StoreError: the disk is full; nothing new is visible then.
+        ValueError: the counts do not add up to the expected rows, which is a bug.
+    """
+    counts: ShardCounts = fields.pop("counts")
+    statuses = count_statuses(rows)
+    if counts.expected != len(rows):
+        raise ValueError(f"{folder}: {counts.expected} rows expected, {len(rows)} made")
+    path = root / folder / f"shard-{shard_index:05d}.parquet"
+    data = parquet_bytes(table_from_rows(rows, row_type))
+    # The old manifest would describe a file that is no longer there.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    atomic_write(path, lambda stream: _write(stream, data))
+    manifest = Manifest(
+        stage=folder, shard_index=shard_index, row_kind=row_type.kind,
+        path=f"{folder}/{path.name}", sha256=hashlib.sha256(data).hexdigest(),
+        counts=counts.model_copy(update=statuses), reasons=count_reasons(rows), **fields,
+    )
+    write_text(path.with_suffix(".json"), manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
+    """The manifest of a finished shard-stage whose file is whole, else None."""
+    path = root / folder / f"shard-{shard_index:05d}.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+        return None
+    data = root / manifest.path
+    if not data.exists() or file_hash(data) != manifest.sha256:
+        return None
+    return manifest
+
+
+def stage_manifests(root: Path, folder: str) -> list[Manifest]:
+    """All manifests of a stage that parse, by shard index; files are not re-hashed."""
+    found = []
+    for path in sorted((root / folder).glob("shard-*.json")):
+        try:
+            found.append(Manifest.model_validate_json(path.read_text(encoding="utf-8")))
+        except (ValidationError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def read_table(root: Path, manifest: Manifest) -> pa.Table:
+    """The rows of a shard as an Arrow table."""
+    return pq.read_table(root / manifest.path, schema=ROW_TYPES[manifest.row_kind].schema())
+
+
+def read_rows(root: Path, manifest: Manifest) -> list[Any]:
+    """The rows of a shard, in order."""
+    return rows_from_table(read_table(root, manifest), ROW_TYPES[manifest.row_kind])
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Deterministic bytes of a table: equal rows give equal hashes."""
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd", version="2.6", store_schema=False)
+    return stream.getvalue()
+
+
+def count_reasons(rows: Sequence[Row]) -> dict[str, int]:
+    """Rows that are not ok, by `status: reason`."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        if row.status != "ok":
+            key = f"{row.status}: {row.reason.splitlines()[0][:120] if row.reason else ''}"
+            counts[key] = counts.get(key, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _write(stream: Any, data: bytes) -> None:
+    stream.write(data)
