@@ -111,6 +111,8 @@ class _TrainingConfig(_TrainingModel):
 class SftConfig(_TrainingConfig):
     """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
 
+    method: Literal["sft"] = "sft"
+    """The supervised method; nothing else is possible here."""
     learning_rate: float = Field(2e-5, gt=0)
     """Peak learning rate of AdamW."""
     padding_free: Switch = "auto"
@@ -200,5 +202,8 @@ PreferenceTrainingConfig = Annotated[
 ]
 """One of the preference methods, told apart by `method`."""
 
-TrainingConfig = SftConfig | DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig
+TrainingConfig = Annotated[
+    SftConfig | DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig,
+    Field(discriminator="method"),
+]
 """Anything that a training job can be asked to do."""

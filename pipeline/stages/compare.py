@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Literal
 
 from pipeline.config import Comparisons
 from pipeline.records import ResponseRow, RevisionRow
@@ -34,7 +35,7 @@ def candidate(row: ResponseRow | RevisionRow) -> Candidate:
 
 
 def pairings(
-    mode: Comparisons,
+    mode: Comparisons | Literal["evaluation"],
     samples: Sequence[ResponseRow],
     initials: Sequence[ResponseRow],
     revisions: Sequence[RevisionRow],
@@ -47,7 +48,8 @@ def pairings(
         revisions: the last revision of each chain.
 
     `samples` and `best_vs_worst` compare each two samples; `revision_vs_initial` compares each
-    revision with the response at the start of its chain; `all` does both.
+    revision with the response at the start of its chain; `all` does both. `evaluation` compares
+    each sample (of one policy) with the initial of the same index (of another policy).
     """
     found: list[Pairing] = []
     if mode in ("samples", "best_vs_worst", "all"):
@@ -61,5 +63,11 @@ def pairings(
         found += [
             Pairing("revision_vs_initial", candidate(row), candidate(starts[row.initial_id]))
             for row in revisions
+        ]
+    if mode == "evaluation":
+        others = {row.sample_index: row for row in initials}
+        found += [
+            Pairing("evaluation", candidate(row), candidate(others[row.sample_index]))
+            for row in samples if row.sample_index in others
         ]
     return found

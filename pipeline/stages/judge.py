@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import Comparisons, JudgeConfig
 from pipeline.constitution import Constitution, Principle
@@ -37,7 +37,7 @@ class JudgeStage:
     constitution: Constitution
     template: PromptTemplate
     judge: JudgeConfig
-    comparisons: Comparisons
+    comparisons: Comparisons | Literal["evaluation"]
     seed: int
     run_id: str
     samples: str | None
