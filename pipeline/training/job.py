@@ -1,0 +1,191 @@
+"""What goes into a training subprocess and what comes out: TrainingJob and TrainingResult.
+
+A job is one JSON file, `job.json`, in the folder that it names; its hash covers everything that
+determines the trained weights (settings, model files, data, chat template) and nothing else. A
+result is `result.json`, written last: where it exists with the same hash, the work is done.
+
+    <output_dir>/job.json  train.log  metrics.jsonl  checkpoints/  model/  result.json
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from pipeline.engines.model_files import file_hash, model_fingerprint
+from pipeline.ids import content_hash
+from pipeline.store.files import read_json, write_json
+from pipeline.training_config import REPORTING_FIELDS, TrainingConfig
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TrainingJob(_Record):
+    """One training, to be run in `output_dir`."""
+
+    config: TrainingConfig
+    """The method and its settings."""
+    model: Path
+    """Folder of the model to start from; for DPO and its relatives also the reference."""
+    dataset: Path
+    """Parquet file: `row_id, messages, completion`, or `row_id, messages, chosen, rejected,
+    soft_label`; a `status` column, if there is one, selects the rows that are `ok`."""
+    output_dir: Path
+    """Folder of this job alone."""
+    reference_cache: Path | None = None
+    """Folder of reference log-probabilities, shared by jobs; nothing: inside `output_dir`."""
+    chat_template: Path | None = None
+    """Jinja file with a chat template, for a model that has none of its own."""
+    chat_template_args: dict[str, JsonValue] = {}
+    """Extra variables for the chat template; give the engine's."""
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the trained model or adapter appears, complete or not at all."""
+        return self.output_dir / "model"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object a line, in the order of the steps."""
+        return self.output_dir / "metrics.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        """All that the subprocess printed."""
+        return self.output_dir / "train.log"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Optimizer states of an unfinished training."""
+        return self.output_dir / "checkpoints"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the reference log-probabilities."""
+        return self.reference_cache or self.output_dir / "reference"
+
+
+class JobFile(_Record):
+    """`job.json`: the job with the hashes that the parent has computed."""
+
+    job: TrainingJob
+    job_hash: str
+    model_hash: str
+    """Fingerprint of the starting model's files and chat template."""
+    dataset_sha256: str
+
+
+class Alarm(_Record):
+    """One thing about a training that a person should look at."""
+
+    name: str
+    value: float
+    limit: float
+    message: str
+
+
+class Probe(_Record):
+    """How the model answers a few training prompts, greedily."""
+
+    num_prompts: int
+    mean_length: float
+    """Tokens a reply, the end-of-turn token included."""
+    missing_end_share: float
+    """Share of replies that ran into the token limit, in [0, 1]."""
+
+
+class RowCounts(_Record):
+    """What became of the rows of the data set: read = not_ok + too_long + unclear + used."""
+
+    read: int
+    not_ok: int = 0
+    """Status other than `ok`."""
+    too_long: int = 0
+    """More tokens than `max_length`; left out, since a cut reply has no end."""
+    unclear: int = 0
+    """KTO only: soft label below `min_soft_label`."""
+    used: int = 0
+
+
+class TrainingResult(_Record):
+    """A finished training."""
+
+    status: str = "ok"
+    method: str
+    job_hash: str
+    model_dir: Path
+    is_adapter: bool = False
+    """True when `model_dir` holds a LoRA adapter instead of a whole model."""
+    num_steps: int
+    train_s: float
+    """Seconds of optimization alone."""
+    total_s: float
+    """Seconds of the worker, imports included."""
+    final_loss: float
+    """Mean over the last tenth of the logged steps."""
+    reward_margin: float | None = None
+    """TRL's implicit reward of chosen minus rejected, over the last tenth of the steps."""
+    rows: RowCounts
+    reference_cache: str = "unused"
+    """`hit`, `miss`, or `unused` for methods without a reference."""
+    alarms: list[Alarm] = []
+    probe_before: Probe | None = None
+    probe_after: Probe | None = None
+    device: str
+    num_processes: int = 1
+    resumed_from_step: int = 0
+    versions: dict[str, str] = {}
+    dataset_sha256: str
+    model_hash: str
+    """Fingerprint of the model that training started from."""
+    trained_hash: str
+    """Fingerprint of what training wrote."""
+
+
+def describe(job: TrainingJob) -> JobFile:
+    """Compute the hashes of a job; reads the model's and the data set's files once."""
+    model_hash = model_fingerprint(
+        job.model,
+        dtype="stored",
+        chat_template=job.chat_template,
+        chat_template_args=dict(job.chat_template_args),
+    )
+    dataset_sha256 = file_hash(job.dataset)
+    determinants: dict[str, Any] = {
+        "config": job.config.model_dump(mode="json", exclude=set(REPORTING_FIELDS)),
+        "model": model_hash,
+        "dataset": dataset_sha256,
+    }
+    return JobFile(
+        job=job,
+        job_hash=content_hash(determinants),
+        model_hash=model_hash,
+        dataset_sha256=dataset_sha256,
+    )
+
+
+def write_job(file: JobFile) -> Path:
+    """Write `job.json`, whole or not at all; returns its path."""
+    path = file.job.output_dir / "job.json"
+    write_json(path, file.model_dump(mode="json"))
+    return path
+
+
+def read_job(path: Path) -> JobFile:
+    """Read `job.json`. Raises pydantic.ValidationError for a damaged one."""
+    return JobFile.model_validate_json(path.read_text("utf-8"))
+
+
+def finished_result(file: JobFile) -> TrainingResult | None:
+    """The result of an earlier run of the same job, if it is complete."""
+    found = read_json(file.job.output_dir / "result.json")
+    if not isinstance(found, dict) or found.get("job_hash") != file.job_hash:
+        return None
+    return TrainingResult.model_validate(found) if file.job.model_dir.is_dir() else None
+
+
+def write_result(job: TrainingJob, result: TrainingResult) -> None:
+    """Write `result.json`, the completion mark."""
+    write_json(job.output_dir / "result.json", result.model_dump(mode="json"))
