@@ -1,0 +1,152 @@
+"""The phases of a run. Each is idempotent: what is finished on disk is taken, not made again.
+
+    prepare -> supervised_chain -> supervised_dataset -> train_supervised
+            -> preference_chain -> preference_dataset -> train_preference -> evaluate -> finish
+
+A model is opened for the passes that need it and closed before the next one opens and before
+training starts, so that one GPU is enough.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import resolve_path
+from pipeline.data.export import export_preference, export_sft
+from pipeline.data.prompts import read_prompts, write_prompt_shards
+from pipeline.engine_config import EngineConfig, VllmConfig
+from pipeline.engines.base import Engine
+from pipeline.engines.checks import model_folder
+from pipeline.engines.lazy import lazy_engine
+from pipeline.ids import content_hash
+from pipeline.run.context import RunContext
+from pipeline.run.stage_lists import judge_stages, sample_stage, supervised_stages
+from pipeline.stages.base import Stage
+from pipeline.stages.runner import ShardState, StepCall
+from pipeline.training.job import TrainingJob
+from pipeline.training.launch import launch
+
+StageMaker = Callable[[RunContext, Engine], list[Stage]]
+LineCall = Callable[[str], None]
+
+
+def prepare(ctx: RunContext) -> list[ShardState]:
+    """Write the training prompts as shards, or find them there."""
+    prompts = ctx.config.prompts
+    return _prompt_shards(ctx, "prompts", prompts.train, prompts.limit)
+
+
+def heldout_shards(ctx: RunContext) -> list[ShardState]:
+    """The same for the held-out prompts."""
+    prompts = ctx.config.prompts
+    return _prompt_shards(ctx, "heldout", prompts.heldout, prompts.heldout_limit)
+
+
+async def supervised_chain(ctx: RunContext, call: StepCall | None = None) -> list[ShardState]:
+    """Initial responses, critiques and revisions.
+
+    When the comparisons need nothing but revisions and the policy judges itself, the labels are
+    made in the same pass, while each shard's prefix is still in the cache.
+    """
+    shards = prepare(ctx)
+    if not ctx.config.supervised.enabled:
+        return shards
+    makers: list[StageMaker] = [supervised_stages]
+    revisions_only = ctx.config.preference.comparisons == "revision_vs_initial"
+    if ctx.config.preference.enabled and revisions_only and _judges_itself(ctx, None):
+        makers.append(judge_stages)
+    return await run_pass(ctx, ctx.policy_engine(), shards, makers, call)
+
+
+def supervised_dataset(ctx: RunContext) -> dict[str, Any]:
+    """Write dataset/sft.parquet from the revisions; returns its counts."""
+    return export_sft(ctx.run, ctx.config, ctx.constitution)
+
+
+async def train_supervised(ctx: RunContext, on_line: LineCall | None = None) -> Path | None:
+    """Train the SL-CAI policy; None when the recipe does not."""
+    config = ctx.config.supervised
+    if not config.enabled or config.train is None:
+        return None
+    return await _train(ctx, "sft", config.train, ctx.run.dataset / "sft.parquet", None, on_line)
+
+
+async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> list[ShardState]:
+    """Samples of the SL-CAI policy (of the initial one without SFT), judged and paired."""
+    # The supervised stages are found finished here; they give this phase its manifests.
+    shards = await supervised_chain(ctx)
+    policy = sl_cai_model(ctx)
+    makers: list[StageMaker] = [sample_stage, judge_stages]
+    if _judges_itself(ctx, policy):
+        return await run_pass(ctx, ctx.policy_engine(), shards, makers, call)
+    shards = await run_pass(ctx, ctx.policy_engine(policy), shards, makers[:1], call)
+    return await run_pass(ctx, ctx.judge_engine(), shards, makers[1:], call)
+
+
+def preference_dataset(ctx: RunContext) -> dict[str, Any]:
+    """Write dataset/preference.parquet from the pairs; returns its counts."""
+    return export_preference(ctx.run, ctx.config, ctx.constitution)
+
+
+async def train_preference(ctx: RunContext, on_line: LineCall | None = None) -> Path | None:
+    """Train the tuned policy from the SL-CAI policy; None when the recipe does not."""
+    config = ctx.config.preference
+    if not config.enabled or config.train is None:
+        return None
+    data = ctx.run.dataset / "preference.parquet"
+    return await _train(ctx, "preference", config.train, data, sl_cai_model(ctx), on_line)
+
+
+def sl_cai_model(ctx: RunContext) -> Path | None:
+    """Folder of the SL-CAI policy; None when the recipe trains none."""
+    config = ctx.config.supervised
+    trained = config.enabled and config.train is not None
+    return ctx.run.training("sft") / "model" if trained else None
+
+
+def tuned_model(ctx: RunContext) -> Path | None:
+    """Folder of the tuned policy; None when the recipe trains none."""
+    config = ctx.config.preference
+    trained = config.enabled and config.train is not None
+    return ctx.run.training("preference") / "model" if trained else None
+
+
+async def run_pass(
+    ctx: RunContext, config: EngineConfig, shards: Sequence[ShardState],
+    makers: Sequence[StageMaker], call: StepCall | None = None,
+) -> list[ShardState]:
+    """Open one engine and take the shards through the stages that the makers ask for."""
+    async with lazy_engine(config) as engine:
+        stages = [stage for maker in makers for stage in maker(ctx, engine)]
+        return await ctx.runner.wavefront(shards, stages, call) if stages else list(shards)
+
+
+def _judges_itself(ctx: RunContext, policy: Path | None) -> bool:
+    return policy is None and ctx.judge_engine() == ctx.policy_engine()
+
+
+def _prompt_shards(
+    ctx: RunContext, folder: str, files: Sequence[Path], limit: int | None
+) -> list[ShardState]:
+    paths = [resolve_path(path) for path in files]
+    size = ctx.config.execution.shard_size
+    # A resumed run keeps its prompts even if the files outside have changed since.
+    key = content_hash([folder, ctx.run.run_id, size, limit, ctx.config.seed])
+    rows = read_prompts(paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id)
+    manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key)
+    return [{folder: manifest} for manifest in manifests]
+
+
+async def _train(
+    ctx: RunContext, name: str, config: Any, data: Path, model: Path | None,
+    on_line: LineCall | None,
+) -> Path:
+    policy = ctx.policy_engine(model)
+    assert isinstance(policy, VllmConfig)
+    job = TrainingJob(
+        config=config, model=model_folder(policy), dataset=data,
+        output_dir=ctx.run.training(name), reference_cache=ctx.reference_cache,
+        chat_template=policy.chat_template, chat_template_args=policy.chat_template_args,
+    )
+    result = await launch(job, on_line=on_line)
+    return result.model_dir
