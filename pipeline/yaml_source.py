@@ -38,7 +38,9 @@ def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
         raise ConfigError(f"{where} cannot be read ({error}); it must be a UTF-8 file") from None
     value, lines = parse_yaml(text, where)
     if not isinstance(value, dict):
-        raise ConfigError(f"{where} holds {type(value).__name__}, but a mapping is needed")
+        found = "is empty" if value is None else f"holds a {type(value).__name__}"
+        needed = ", ".join(model.model_fields)
+        raise ConfigError(f"{where} {found}, but a mapping is needed; give it the keys {needed}")
     return validate(value, lines, model, where)
 
 
