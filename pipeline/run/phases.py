@@ -18,11 +18,15 @@ from pipeline.engine_config import EngineConfig, VllmConfig
 from pipeline.engines.base import Engine
 from pipeline.engines.checks import model_folder
 from pipeline.engines.lazy import lazy_engine
+from pipeline.errors import StoreError
 from pipeline.ids import content_hash
 from pipeline.run.context import RunContext
-from pipeline.run.stage_lists import judge_stages, sample_stage, supervised_stages
+from pipeline.run.stage_lists import (
+    compared_revisions, judge_stages, sample_stage, supervised_stages,
+)
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
+from pipeline.store import load_manifest
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
@@ -73,8 +77,7 @@ async def train_supervised(ctx: RunContext, on_line: LineCall | None = None) -> 
 
 async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> list[ShardState]:
     """Samples of the SL-CAI policy (of the initial one without SFT), judged and paired."""
-    # The supervised stages are found finished here; they give this phase its manifests.
-    shards = await supervised_chain(ctx)
+    shards = _with_finished(ctx, prepare(ctx), compared_revisions(ctx))
     policy = sl_cai_model(ctx)
     makers: list[StageMaker] = [sample_stage, judge_stages]
     if _judges_itself(ctx, policy):
@@ -119,6 +122,26 @@ async def run_pass(
     async with lazy_engine(config) as engine:
         stages = [stage for maker in makers for stage in maker(ctx, engine)]
         return await ctx.runner.wavefront(shards, stages, call) if stages else list(shards)
+
+
+def _with_finished(
+    ctx: RunContext, shards: Sequence[ShardState], folders: Sequence[str]
+) -> list[ShardState]:
+    """The shards with the manifests of stages that an earlier phase has finished."""
+    found = []
+    for shard in shards:
+        state = dict(shard)
+        index = next(iter(shard.values())).shard_index
+        for folder in folders:
+            manifest = load_manifest(ctx.run.root, folder, index)
+            if manifest is None:
+                raise StoreError(
+                    f"{folder}/shard-{index:05d} of run {ctx.run.run_id} is missing or damaged; "
+                    f"`rlaif resume {ctx.run.run_id}` makes it again"
+                )
+            state[folder] = manifest
+        found.append(state)
+    return found
 
 
 def _judges_itself(ctx: RunContext, policy: Path | None) -> bool:

@@ -44,6 +44,13 @@ def last_revisions(ctx: RunContext) -> str:
     return f"supervised/revise-{ctx.config.supervised.revise.rounds}"
 
 
+def compared_revisions(ctx: RunContext) -> tuple[str, ...]:
+    """Folders of the supervised phase that the comparisons need; none for samples alone."""
+    if ctx.config.preference.comparisons not in ("revision_vs_initial", "all"):
+        return ()
+    return (INITIALS, last_revisions(ctx))
+
+
 def sample_stage(ctx: RunContext, engine: Engine) -> list[Stage]:
     """The samples that are compared; none when only revisions are."""
     if ctx.config.preference.comparisons == "revision_vs_initial":
@@ -59,7 +66,7 @@ def judge_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
     """Judge and pair."""
     config = ctx.config.preference
     with_samples = config.comparisons != "revision_vs_initial"
-    with_revisions = config.comparisons in ("revision_vs_initial", "all")
+    with_revisions = bool(compared_revisions(ctx))
     judge = JudgeStage(
         engine=engine, constitution=ctx.constitution, template=ctx.templates.judge,
         judge=config.judge, comparisons=config.comparisons, seed=ctx.config.seed,
