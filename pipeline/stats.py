@@ -1,0 +1,187 @@
+"""Shares, win rates and their intervals. All pure; numbers in, numbers out.
+
+A prompt is the unit that is drawn anew: several responses to one prompt are no independent
+evidence, so every interval here is clustered by prompt (Miller 2024, arXiv:2411.00640).
+Everything random takes a seed.
+
+Does not: correct for looking at many measures at once, or for prompts that resemble each other.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z95 = 1.959963984540054
+"""The 97.5 % point of the normal distribution."""
+PERCENTILES = (2.5, 97.5)
+_CELLS = 4_000_000
+"""Numbers held at once by a bootstrap (32 MB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share (or a change of one) with its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+    n: int
+    """Observations, not prompts."""
+
+    def as_dict(self) -> dict[str, float]:
+        """The shape that metrics.json holds."""
+        return asdict(self)
+
+
+def outcome(soft_label: float, tie_width: float) -> float:
+    """Hardened label of the first side: 1 win, 0 loss, 0.5 within `tie_width` of 0.5."""
+    if abs(soft_label - 0.5) <= tie_width:
+        return 0.5
+    return 1.0 if soft_label > 0.5 else 0.0
+
+
+def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927), in [0, 1]; honest at 0 and 1 too.
+
+    center = (p + z^2 / 2n) / (1 + z^2 / n)
+    half   = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n)
+
+    `n` may be an effective sample size, hence not whole. Raises ValueError unless 0 < n and
+    0 <= successes <= n.
+    """
+    if not 0 < n or not -1e-9 <= successes <= n + 1e-9:
+        raise ValueError(f"{successes} successes of {n}: need 0 <= successes <= n and n > 0")
+    p = min(1.0, max(0.0, successes / n))
+    scale = 1.0 + z * z / n
+    center = (p + z * z / (2 * n)) / scale
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
+    return max(0.0, min(p, center - half)), min(1.0, max(p, center + half))
+
+
+def clustered_share(sums: ArrayLike, counts: ArrayLike) -> Estimate | None:
+    """Share over all observations, with a Wilson interval for clustered ones; None without any.
+
+    Args:
+        sums: successes per prompt. counts: observations per prompt.
+
+    The effective sample size is n / deff, where deff is the variance of the ratio by linearization,
+    sum_i (s_i - p c_i)^2 / n^2, over that of independent observations, p (1 - p) / n, and at least
+    1 (Kish 1965; Korn and Graubard 1998 for intervals of this kind). With one observation per
+    prompt this is Wilson's interval. At p of 0 or 1 each prompt counts once.
+    """
+    s, c = _kept(sums, counts)
+    n = float(c.sum())
+    if n == 0:
+        return None
+    p = float(s.sum()) / n
+    spread = p * (1 - p) * n
+    if spread > 1e-12:
+        effective = n / max(1.0, float(((s - p * c) ** 2).sum()) / spread)
+    else:
+        effective = float(len(s))
+    low, high = wilson(p * effective, effective)
+    return Estimate(p, low, high, round(n))
+
+
+def cluster_bootstrap(
+    sums: ArrayLike, counts: ArrayLike, *, draws: int, seed: int
+) -> Estimate | None:
+    """Mean over all observations with a percentile interval, prompts drawn with replacement.
+
+    Args:
+        sums: sum of values in [0, 1] per prompt. counts: observations per prompt.
+
+    Efron and Tibshirani 1993, chapter 13. When every prompt has the same mean, drawing again shows
+    no spread at all; then Wilson's interval of as many prompts is given. None without any prompt.
+    """
+    s, c = _kept(sums, counts)
+    if len(s) == 0:
+        return None
+    mean = float(s.sum() / c.sum())
+    if float(np.ptp(s / c)) < 1e-12:
+        low, high = wilson(mean * len(s), len(s))
+        return Estimate(mean, low, high, round(float(c.sum())))
+    totals = _resampled(np.stack([s, c], axis=1), draws, seed)
+    low, high = np.percentile(totals[:, 0] / totals[:, 1], PERCENTILES)
+    return Estimate(mean, float(low), float(high), round(float(c.sum())))
+
+
+def paired_change(
+    before: tuple[ArrayLike, ArrayLike], after: tuple[ArrayLike, ArrayLike], *, draws: int, seed: int
+) -> Estimate | None:
+    """Mean of `after` minus mean of `before` on the same prompts, with a percentile interval.
+
+    Each argument is (sums, counts) per prompt, in the same order. A draw takes a prompt on both
+    sides, which removes what makes prompts differ. Prompts that one side lacks are left out.
+    """
+    table = np.stack([np.asarray(part, dtype=float) for part in (*before, *after)], axis=1)
+    table = table[(table[:, 1] > 0) & (table[:, 3] > 0)]
+    if len(table) == 0:
+        return None
+    totals = _resampled(table, draws, seed)
+    low, high = np.percentile(_difference(totals), PERCENTILES)
+    change = float(_difference(table.sum(axis=0, keepdims=True))[0])
+    return Estimate(change, float(low), float(high), len(table))
+
+
+def brier(probabilities: Sequence[float], outcomes: Sequence[float]) -> float:
+    """Mean squared distance of probability and outcome, in [0, 1] (Brier 1950); 0.25 for 0.5."""
+    p, y = np.asarray(probabilities, dtype=float), np.asarray(outcomes, dtype=float)
+    return float(((p - y) ** 2).mean())
+
+
+def calibration_error(
+    probabilities: Sequence[float], outcomes: Sequence[float], num_bins: int = 10
+) -> float:
+    """Expected calibration error over bins of equal size, in [0, 1] (Naeini et al. 2015).
+
+    sum over bins of (rows in bin / rows) |mean outcome - mean probability|.
+    """
+    p, y = np.asarray(probabilities, dtype=float), np.asarray(outcomes, dtype=float)
+    order = np.argsort(p, kind="stable")
+    bins = [b for b in np.array_split(order, min(num_bins, len(p))) if len(b)]
+    return float(sum(abs(y[b].sum() - p[b].sum()) for b in bins) / len(p))
+
+
+def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float:
+    """Agreement beyond chance: (observed - expected) / (1 - expected) (Cohen 1960), at most 1.
+
+    NaN when both always say the same single thing: chance explains everything then.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"{len(first)} and {len(second)} labels; need equally many, at least one")
+    n = len(first)
+    observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
+    names = set(first) | set(second)
+    expected = sum(
+        sum(a == name for a in first) * sum(b == name for b in second) for name in names
+    ) / n**2
+    return math.nan if expected == 1.0 else (observed - expected) / (1 - expected)
+
+
+def _kept(sums: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    s, c = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    return s[c > 0], c[c > 0]
+
+
+def _difference(totals: NDArray[np.float64]) -> NDArray[np.float64]:
+    return totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
+
+
+def _resampled(table: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
+    """Column totals of `draws` samples of the rows, with replacement; shape (draws, columns).
+
+    Equal rows are drawn together by a multinomial: the same distribution for less work.
+    """
+    kinds, repeats = np.unique(table, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    num_rows = len(table)
+    block = max(1, _CELLS // len(kinds))
+    parts = [
+        rng.multinomial(num_rows, repeats / num_rows, size=min(block, draws - start)) @ kinds
+        for start in range(0, draws, block)
+    ]
+    return np.concatenate(parts)

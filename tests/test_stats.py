@@ -1,0 +1,137 @@
+"""Shares and intervals against numbers derived by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.stats import (
+    brier, calibration_error, cluster_bootstrap, clustered_share, cohen_kappa, outcome,
+    paired_change, wilson,
+)
+
+
+def test_outcome_follows_the_tie_width() -> None:
+    assert [outcome(p, 0.02) for p in (0.9, 0.53, 0.51, 0.5, 0.49, 0.1)] == [1, 1, 0.5, 0.5, 0.5, 0]
+    assert outcome(0.5, 0.0) == 0.5
+
+
+def test_wilson_of_eight_in_ten() -> None:
+    """z = 1.96: center (0.8 + 3.8416 / 20) / 1.38416 = 0.716738, half
+    1.96 sqrt(0.016 + 3.8416 / 400) / 1.38416 = 0.226580, so 0.490158 to 0.943318."""
+    low, high = wilson(8, 10, z=1.96)
+    assert (low, high) == (pytest.approx(0.490158, abs=1e-5), pytest.approx(0.943318, abs=1e-5))
+
+
+def test_wilson_is_honest_at_the_ends() -> None:
+    """p = 1: center - half = 1 / (1 + z^2 / n), so 10 / 13.8416 = 0.722460 for n = 10."""
+    assert wilson(10, 10, z=1.96) == (pytest.approx(0.722460, abs=1e-5), 1.0)
+    assert wilson(0, 10, z=1.96) == (0.0, pytest.approx(0.277540, abs=1e-5))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson(successes, n)
+
+
+def test_clustered_share_is_wilson_for_single_answers() -> None:
+    estimate = clustered_share([1] * 8 + [0] * 2, [1] * 10)
+    assert estimate is not None
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(8, 10))
+    assert (estimate.share, estimate.n) == (0.8, 10)
+
+
+def test_clustered_share_counts_copies_once() -> None:
+    """Four equal answers per prompt: deff = sum (4 s - 4 p)^2 / (p (1 - p) 4 n) = 4, so n = 10 again."""
+    estimate = clustered_share([4] * 8 + [0] * 2, [4] * 10)
+    assert estimate is not None
+    assert (estimate.low, estimate.high) == pytest.approx(wilson(8, 10))
+    assert estimate.n == 40
+
+
+def test_clustered_share_at_one_counts_prompts() -> None:
+    estimate = clustered_share([4, 4, 4], [4, 4, 4])
+    assert estimate is not None and estimate.low == pytest.approx(wilson(3, 3)[0])
+
+
+def test_nothing_counted_gives_no_share() -> None:
+    assert clustered_share([], []) is None
+    assert cluster_bootstrap([0.0], [0.0], draws=100, seed=0) is None
+    assert paired_change(([1], [1]), ([0], [0]), draws=100, seed=0) is None
+
+
+def test_bootstrap_of_two_prompts() -> None:
+    """Means of two draws from {0, 1}: 0 and 1 each with probability 1/4, so both ends are reached."""
+    estimate = cluster_bootstrap([0, 1], [1, 1], draws=1000, seed=3)
+    assert estimate is not None
+    assert (estimate.share, estimate.low, estimate.high) == (0.5, 0.0, 1.0)
+
+
+def test_bootstrap_mean_weighs_observations() -> None:
+    """Prompt one won 3 of 3, prompt two 0 of 1: 3 / 4."""
+    estimate = cluster_bootstrap([3, 0], [3, 1], draws=200, seed=3)
+    assert estimate is not None and estimate.share == 0.75
+
+
+def test_bootstrap_width_is_that_of_the_mean() -> None:
+    """1000 prompts, half won: standard error sqrt(0.25 / 1000) = 0.015811, times 1.96 = 0.030990."""
+    estimate = cluster_bootstrap([1, 0] * 500, [1] * 1000, draws=4000, seed=1)
+    assert estimate is not None
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(0.030990, rel=0.06)
+
+
+def test_bootstrap_ignores_copies_within_a_prompt() -> None:
+    single = cluster_bootstrap([1, 0] * 50, [1] * 100, draws=2000, seed=1)
+    copied = cluster_bootstrap([8, 0] * 50, [8] * 100, draws=2000, seed=1)
+    assert single is not None and copied is not None
+    assert (single.low, single.high) == (copied.low, copied.high)
+
+
+def test_bootstrap_repeats_by_seed() -> None:
+    values = np.random.default_rng(0).random(60)
+    first, again, other = (
+        cluster_bootstrap(values, np.ones(60), draws=300, seed=s) for s in (5, 5, 6)
+    )
+    assert first == again != other
+
+
+def test_bootstrap_without_spread_uses_wilson() -> None:
+    estimate = cluster_bootstrap([1] * 10, [1] * 10, draws=100, seed=0)
+    assert estimate is not None and estimate.low == pytest.approx(wilson(10, 10)[0])
+
+
+def test_paired_change_removes_prompt_differences() -> None:
+    """Half of the prompts go from 0 to 0.5, the others from 0.5 to 1: always + 0.5, without spread."""
+    before = ([0, 1] * 20, [2] * 40)
+    after = ([1, 2] * 20, [2] * 40)
+    change = paired_change(before, after, draws=500, seed=0)
+    assert change is not None
+    assert (change.share, change.low, change.high, change.n) == pytest.approx((0.5, 0.5, 0.5, 40))
+
+
+def test_paired_change_leaves_out_single_prompts() -> None:
+    change = paired_change(([0, 1], [1, 1]), ([1, 0], [1, 0]), draws=100, seed=0)
+    assert change is not None and (change.share, change.n) == (1.0, 1)
+
+
+def test_brier_of_even_odds() -> None:
+    assert brier([0.5, 0.5], [1, 0]) == 0.25
+    assert brier([1.0, 0.8], [1, 1]) == pytest.approx(0.02)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Bins {0.2, 0.2} with outcomes 0, 1 and {0.9, 0.9} with 1, 1: (|1 - 0.4| + |2 - 1.8|) / 4 = 0.2."""
+    assert calibration_error([0.9, 0.2, 0.9, 0.2], [1, 0, 1, 1], num_bins=2) == pytest.approx(0.2)
+
+
+def test_kappa_by_hand() -> None:
+    """Observed 3/4, expected (2 * 3 + 2 * 1) / 16 = 1/2, so (3/4 - 1/2) / (1/2) = 1/2."""
+    assert cohen_kappa("AABB", "AAAB") == pytest.approx(0.5)
+    assert cohen_kappa("ABAB", "ABAB") == 1.0
+    assert math.isnan(cohen_kappa("AA", "AA"))
+
+
+def test_kappa_needs_equally_many_labels() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        cohen_kappa("A", "AB")
