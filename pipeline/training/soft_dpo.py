@@ -42,8 +42,8 @@ class SoftDpoTrainer(DPOTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "p_chosen" not in self._signature_columns:
-            self._signature_columns.append("p_chosen")
+        # `length` must survive for the sampler that groups by it; the collator passes it by.
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, "p_chosen", "length"])]
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         return with_reference(

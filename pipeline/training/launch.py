@@ -1,0 +1,240 @@
+"""Run a training job in its own process and turn its end into a result or an error.
+
+In:  a TrainingJob
+Out: a TrainingResult; or a UserError for what a person can correct, a TrainingError otherwise
+
+The subprocess is what makes GPU memory free again afterwards and what keeps torch and trl out of
+this process. On CUDA, or with an accelerate config file, it is `accelerate launch`; on the CPU
+the worker is started directly with the same settings in its environment, since the launcher
+would import torch a second time for nothing. A finished job is not run again, an
+unfinished one continues from its last checkpoint, and the child dies with its parent.
+"""
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline import errors
+from pipeline.engines.checks import count_gpus
+from pipeline.errors import ConfigError, DataError, MachineError, StoreError, TrainingError, UserError
+from pipeline.store.files import disk_error, read_json
+from pipeline.training.job import (
+    JobFile,
+    TrainingJob,
+    TrainingResult,
+    describe,
+    finished_result,
+    write_job,
+)
+from pipeline.training.metrics import Progress, parse_progress
+
+WORKER = "pipeline.training.worker"
+STOP_S = 10.0
+"""Seconds that a stopped worker has to end before it is killed."""
+TAIL_LINES = 25
+"""Last lines of the log that an error carries."""
+
+OnLine = Callable[[str], None]
+OnProgress = Callable[[Progress], None]
+
+
+def launch(
+    job: TrainingJob,
+    *,
+    on_line: OnLine | None = None,
+    on_progress: OnProgress | None = None,
+    stop: threading.Event | None = None,
+) -> TrainingResult:
+    """Train, or return the result of the same job if it is there already.
+
+    Args:
+        job: what to train, on what, where to.
+        on_line: gets every line of the log, for a terminal.
+        on_progress: gets step, number of steps and loss.
+        stop: when set, the training is ended and TrainingError raised; so is it, with the
+            exception passed on, by KeyboardInterrupt or any other exception in this thread.
+
+    Raises:
+        ConfigError, DataError, MachineError, StoreError: one line that says what to correct.
+        TrainingError: the worker ended badly; carries the end of its log.
+    """
+    check_job(job)
+    file = describe(job)
+    done = finished_result(file)
+    if done is not None:
+        return done
+    _clear_other_job(file)
+    command = _command(job, write_job(file))
+    try:
+        _run(command, job, on_line or _ignore, on_progress or _ignore, stop)
+    except OSError as error:
+        raise disk_error(error, job.log_path) from error
+    result = finished_result(file)
+    if result is None:
+        raise TrainingError(f"training ended without a result; see {job.log_path}")
+    return result
+
+
+def check_job(job: TrainingJob) -> None:
+    """Find a user's mistakes before anything is written, without importing torch.
+
+    Raises:
+        ConfigError: model folder or a file that the job names is missing.
+        DataError: the data set is missing.
+        MachineError: CUDA is asked for and this machine shows no GPU.
+    """
+    if not (job.model / "config.json").is_file():
+        raise ConfigError(
+            f"model folder '{job.model}' does not exist or has no config.json; "
+            "correct `model`, or run the training that writes it"
+        )
+    if not any(job.model.glob("*.safetensors")):
+        raise ConfigError(f"model folder '{job.model}' has no *.safetensors weights; finish its download")
+    for path, name in ((job.chat_template, "chat_template"), (job.config.accelerate_config, "accelerate_config")):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"`{name}` names '{path}', which does not exist; correct the path")
+    if not job.dataset.is_file():
+        raise DataError(f"data set '{job.dataset}' does not exist; run the export stage first")
+    if job.config.device == "cuda" and count_gpus() == 0:
+        raise MachineError(
+            "the recipe asks for `device: cuda` and this machine shows no NVIDIA GPU; "
+            "use `device: cpu` or `auto`, or run it where a GPU is"
+        )
+
+
+def _clear_other_job(file: JobFile) -> None:
+    """Remove what a different job left in this folder; keep the checkpoints of the same job."""
+    job = file.job
+    earlier = read_json(job.output_dir / "job.json")
+    if not isinstance(earlier, dict) or earlier.get("job_hash") == file.job_hash:
+        return
+    for path in (job.checkpoint_dir, job.model_dir):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (job.metrics_path, job.output_dir / "result.json"):
+        path.unlink(missing_ok=True)
+
+
+def _command(job: TrainingJob, job_path: Path) -> list[str]:
+    child = [sys.executable, "-m", "pipeline.training.child", str(os.getpid())]
+    config = job.config.accelerate_config
+    if config is not None:
+        options = ["--config_file", str(config)]
+    elif job.config.device != "cpu" and count_gpus() > 0:
+        options = ["--num_processes", "1", "--num_machines", "1", "--dynamo_backend", "no",
+                   "--mixed_precision", "no" if job.config.dtype == "float32" else "bf16"]
+    else:
+        return [*child, WORKER, str(job_path)]
+    return [*child, "accelerate.commands.launch", *options, "-m", WORKER, str(job_path)]
+
+
+def _environment(job: TrainingJob) -> dict[str, str]:
+    """The worker's environment; settings that the person made stay as they are."""
+    cores = str(len(os.sched_getaffinity(0)))
+    found = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": cores, "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    # The worker is found from any working directory.
+    root = str(Path(errors.__file__).parent.parent)
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    if job.config.device == "cpu" or count_gpus() == 0:
+        found |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    return found
+
+
+def _run(
+    command: list[str],
+    job: TrainingJob,
+    on_line: OnLine,
+    on_progress: OnProgress,
+    stop: threading.Event | None,
+) -> None:
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    mistake: UserError | None = None
+    with job.log_path.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=_environment(job), start_new_session=True,
+        )
+        try:
+            for line in _lines(process, stop):
+                log.write(line + "\n")
+                log.flush()
+                tail.append(line)
+                mistake = _mistake(line) or mistake
+                on_line(line)
+                progress = parse_progress(line)
+                if progress is not None:
+                    on_progress(progress)
+            code = process.wait()
+        finally:
+            _end(process)
+    if stop is not None and stop.is_set():
+        raise TrainingError("training was stopped; it continues from its last checkpoint, if it has one")
+    if mistake is not None:
+        raise mistake
+    if code != 0:
+        raise _failure(job, code, list(tail))
+
+
+def _lines(process: subprocess.Popen[bytes], stop: threading.Event | None) -> Iterator[str]:
+    """Lines of the worker as they come; ends when it closes its output or `stop` is set."""
+    assert process.stdout is not None
+    pending = b""
+    with process.stdout as stream, selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while stop is None or not stop.is_set():
+            if not selector.select(timeout=0.2):
+                continue
+            piece = os.read(stream.fileno(), 65536)
+            if not piece:
+                break
+            *complete, pending = (pending + piece).split(b"\n")
+            yield from (line.decode("utf-8", "replace").rstrip() for line in complete)
+    if pending:
+        yield pending.decode("utf-8", "replace").rstrip()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the worker and whatever it started; it leads a session of its own."""
+    for number, wait_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, number)
+            process.wait(wait_s)
+        except ProcessLookupError:
+            process.wait()
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _mistake(line: str) -> UserError | None:
+    """The error that a worker's `error KIND: message` line stands for."""
+    kind, separator, message = line.removeprefix("error ").partition(": ")
+    if not line.startswith("error ") or not separator:
+        return None
+    cls = getattr(errors, kind, None)
+    return cls(message) if isinstance(cls, type) and issubclass(cls, UserError) else None
+
+
+def _failure(job: TrainingJob, code: int, tail: list[str]) -> Exception:
+    text = "\n".join(tail)
+    if "No space left on device" in text:
+        return StoreError(
+            f"no space left while training in {job.output_dir}; free some disk space, then resume"
+        )
+    cause = f"ended with code {code}"
+    if code in (-9, 137):
+        cause = "was killed (signal 9), often because memory ran out; lower batch_size"
+    if "out of memory" in text:
+        cause = "ran out of GPU memory; lower batch_size, or set gradient_checkpointing or lora"
+    return TrainingError(f"{job.config.method} training {cause}; log: {job.log_path}\n{text}")
+
+
+def _ignore(_: object) -> None:
+    """Nobody is listening."""

@@ -1,0 +1,110 @@
+"""Run a prepared trainer: check its first batch, resume from a checkpoint, record every step."""
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.training.metrics import MetricsLog
+
+COMPLETE = "complete"
+"""Name of the mark in a checkpoint folder that was written to its end."""
+
+
+class Optimized(NamedTuple):
+    """What the optimization took."""
+
+    resumed_from_step: int
+    seconds: float
+
+
+class Recorder(TrainerCallback):
+    """Metrics to disk, a stop when the loss breaks, and a mark on complete checkpoints."""
+
+    def __init__(self, log: MetricsLog) -> None:
+        self.log = log
+        self.started = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Write one line of metrics.
+
+        Raises:
+            TrainingError: the loss is infinite or not a number.
+        """
+        if "loss" not in logs or not state.is_world_process_zero:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} at step {state.global_step}; lower learning_rate "
+                f"({args.learning_rate:g}) or max_grad_norm ({args.max_grad_norm:g})"
+            )
+        seconds = time.perf_counter() - self.started
+        self.log.add(state.global_step, state.max_steps, logs, seconds)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint: it is called after everything in it has been written."""
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def optimize(trainer: Any, checkpoints: Path, log: MetricsLog) -> Optimized:
+    """Train, from the last complete checkpoint if there is one."""
+    found = last_checkpoint(checkpoints)
+    step = _step(found) if found else 0
+    if trainer.accelerator.is_main_process:
+        for path in checkpoints.glob("checkpoint-*"):
+            if not (path / COMPLETE).exists():
+                shutil.rmtree(path, ignore_errors=True)
+        log.resume(step)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Recorder(log))
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    return Optimized(step, time.perf_counter() - started)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=_step, default=None)
+
+
+def check_first_batch(trainer: Any, end_ids: frozenset[int]) -> None:
+    """Look at what the loss will see: the last trained token of each reply ends the turn.
+
+    The rows were checked already; this catches a trainer or a collator that cuts them.
+
+    Raises:
+        ConfigError: it does not, so the model would never learn to stop.
+    """
+    rows = [trainer.train_dataset[i] for i in range(min(4, len(trainer.train_dataset)))]
+    for row in _labels(trainer.data_collator(rows)).tolist():
+        trained = [token for token in row if token != -100]
+        if not trained or trained[-1] not in end_ids:
+            raise ConfigError(
+                f"the first batch trains a reply that ends with token {trained[-1:]} instead of "
+                f"an end of turn {sorted(end_ids)}; check the chat template and max_length"
+            )
+
+
+def _labels(batch: dict[str, Any]) -> torch.Tensor:
+    if "labels" in batch:
+        return batch["labels"]
+    if "chosen_labels" in batch:
+        return batch["chosen_labels"]
+    return batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

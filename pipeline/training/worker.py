@@ -1,0 +1,190 @@
+"""The training subprocess: `python -m pipeline.training.worker job.json`.
+
+One path for every method and device: rows are encoded and checked, the model is loaded, TRL
+trains it, the model is written, and `result.json` comes last. Only the modules that this file
+imports touch torch, transformers and trl; `launch.py` and the rest of the package do not.
+
+Lines on standard output that `launch.py` understands:
+    phase ...              what is being done
+    step 3/60 loss=...     progress (`metrics.py`)
+    error KIND: message    a mistake of the user, in one line; exit code 2
+"""
+
+import os
+import sys
+import time
+
+STARTED = time.perf_counter()
+# Before the libraries are imported, since they read these once: nothing is looked up on a hub,
+# nothing is reported to anyone. OpenMP threads sleep instead of spinning while they wait: on a
+# machine whose cores are shared, spinning made a step 50 times slower.
+for _name, _value in {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import importlib.metadata
+import re
+import shutil
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import datasets
+import torch
+import transformers
+
+from pipeline.engines.model_files import model_fingerprint
+from pipeline.errors import EXIT_OK, StoreError, UserError
+from pipeline.training.alarms import find_alarms, tail_mean
+from pipeline.training.arguments import Placement, adapter_config, place, trl_arguments
+from pipeline.training.child import die_with_parent
+from pipeline.training.job import JobFile, RowCounts, TrainingResult, read_job, write_result
+from pipeline.training.loading import load_encoder, load_model, stored_dtype
+from pipeline.training.methods import method_of
+from pipeline.training.metrics import MetricsLog
+from pipeline.training.optimize import Optimized, check_first_batch, optimize
+from pipeline.training.probe import choose_prompts, run_probe
+from pipeline.training.reference import ReferenceCache, reference_cache
+from pipeline.training.rows import Columns, ReplyEncoder, training_columns
+from pipeline.training.saving import is_disk_full, save_model
+from pipeline.training.trainers import collator_for, trainer_class
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
+
+
+def run(file: JobFile) -> TrainingResult:
+    """Train one job in this process and write everything that it leaves behind.
+
+    Raises:
+        UserError: settings, data or machine do not allow this training.
+        TrainingError: the loss became infinite or not a number.
+    """
+    job, config = file.job, file.job.config
+    phase("preparing")
+    placement = place(config)
+    _settle_libraries(placement)
+    arguments = trl_arguments(config, placement, job.checkpoint_dir)
+    encoder = load_encoder(job)
+    columns, rows = training_columns(job.dataset, config, encoder)
+    model = load_model(job.model, placement)
+    prompts = choose_prompts(columns, config.alarms.probe_prompts, config.seed)
+    end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
+    before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    cache = reference_cache(file, compute_dtype=placement.compute_dtype)
+    trainer = _build_trainer(file, model, arguments, columns, encoder, cache)
+    log = MetricsLog(job.metrics_path)
+    phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long)")
+    optimized = optimize(trainer, job.checkpoint_dir, log)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
+    phase("saving")
+    is_adapter = save_model(trainer, job, stored_dtype(job.model))
+    result = TrainingResult(
+        is_adapter=is_adapter,
+        reference_cache=cache.state if cache else "unused",
+        alarms=alarms,
+        probe_before=before,
+        probe_after=after,
+        device=placement.device,
+        **_facts(file, trainer, log, rows, optimized),
+    )
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
+        write_result(job, result)
+    return result
+
+
+def phase(text: str) -> None:
+    """Say what comes next."""
+    print(f"phase {text}", flush=True)
+
+
+def _build_trainer(
+    file: JobFile,
+    model: Any,
+    arguments: Any,
+    columns: Columns,
+    encoder: ReplyEncoder,
+    cache: ReferenceCache | None,
+) -> Any:
+    method = method_of(file.job.config)
+    trainer = trainer_class(method)(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict(columns),
+        processing_class=encoder.tokenizer,
+        data_collator=collator_for(method, encoder.tokenizer.pad_token_id),
+        peft_config=adapter_config(file.job.config),
+        **({"reference": cache} if cache else {}),
+    )
+    check_first_batch(trainer, encoder.end_ids)
+    return trainer
+
+
+def _facts(
+    file: JobFile, trainer: Any, log: MetricsLog, rows: RowCounts, optimized: Optimized
+) -> dict[str, Any]:
+    """The part of a result that is read off: counts, times, hashes and versions."""
+    return {
+        "method": file.job.config.method,
+        "job_hash": file.job_hash,
+        "model_dir": file.job.model_dir,
+        "num_steps": trainer.state.global_step,
+        "train_s": round(optimized.seconds, 2),
+        "total_s": round(time.perf_counter() - STARTED, 2),
+        "final_loss": tail_mean(log.rows, "loss") or 0.0,
+        "reward_margin": tail_mean(log.rows, "reward_margin"),
+        "rows": rows,
+        "num_processes": trainer.accelerator.num_processes,
+        "resumed_from_step": optimized.resumed_from_step,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "dataset_sha256": file.dataset_sha256,
+        "model_hash": file.model_hash,
+        "trained_hash": model_fingerprint(file.job.model_dir, dtype="stored"),
+    }
+
+
+def _chosen_tokens(columns: Columns) -> float:
+    replies = columns.get("chosen_ids") or columns.get("completion_ids") or columns["labels"]
+    return fmean(sum(token != -100 for token in reply) for reply in replies)
+
+
+def _settle_libraries(placement: Placement) -> None:
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    if placement.device == "cpu":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def main(argv: list[str]) -> int:
+    """Run the job file named in `argv`; prints a user's mistake in one line and returns 2."""
+    try:
+        run(read_job(Path(argv[0])))
+    except UserError as error:
+        return _report(error)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        return _report(StoreError("no space left while training; free some disk space, then resume"))
+    return EXIT_OK
+
+
+def _report(error: UserError) -> int:
+    message = re.sub(r"\s+", " ", str(error))
+    print(f"error {type(error).__name__}: {message}", flush=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    die_with_parent(os.getppid())
+    sys.exit(main(sys.argv[1:]))
