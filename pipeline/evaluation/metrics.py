@@ -1,0 +1,60 @@
+"""All numbers of a run in one dictionary, the contents of evaluation/metrics.json.
+
+In:  a run folder, finished or not
+Out: {"policies": {...}, "changes": {...}, "win_rates": [...], "labels": {...} | None,
+      "stages": {...}, "data": {...} | None, "principles": [...], "seconds": {...}}
+
+Equal run folders give equal numbers: every draw is seeded by the recipe. Shards are read one at a
+time; what stays in memory is a few numbers per prompt.
+"""
+
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.constitution import load_constitution
+from pipeline.evaluation.head_to_head import win_rates
+from pipeline.evaluation.label_truth import label_truth
+from pipeline.evaluation.makeup import measure_data, stage_counts
+from pipeline.evaluation.oracle import Oracle
+from pipeline.evaluation.policies import measure_policies
+from pipeline.ids import derive_seed
+from pipeline.store import RunDir, read_json
+
+
+def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None) -> dict[str, Any]:
+    """Measure a run.
+
+    Args:
+        oracle: knows the truth about the run's prompts, where there is such a thing.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    seed, draws = derive_seed("bootstrap", config.seed), config.evaluation.bootstrap_draws
+    tie_width = config.preference.pair.tie_width
+    policies, changes = measure_policies(run.root, oracle, draws=draws, seed=seed)
+    data, principles = measure_data(run.root, tie_width)
+    stages = stage_counts(run.root)
+    labels = None
+    if oracle is not None:
+        labels = label_truth(run.root, load_constitution(run.constitution), oracle)
+    return {
+        "policies": policies,
+        "changes": changes,
+        "win_rates": win_rates(run.root, tie_width=tie_width, draws=draws, seed=seed),
+        "labels": labels,
+        "stages": stages,
+        "data": data,
+        "principles": principles,
+        "seconds": seconds(run, stages),
+    }
+
+
+def seconds(run: RunDir, stages: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Seconds by stage, added over shards that ran side by side, and by training job."""
+    found = {folder: round(counts["seconds"], 3) for folder, counts in stages.items()}
+    for name in ("sft", "preference"):
+        result = read_json(run.training(name) / "result.json")
+        if isinstance(result, dict) and "total_s" in result:
+            found[f"training/{name}"] = round(result["total_s"], 3)
+    return found
