@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Make a virtual environment from a lock, with pip alone; nothing to do when it is there already.
+#
+#     requirements/setup.sh cpu    .venv       from requirements/cpu.lock
+#     requirements/setup.sh cuda   .venv-cuda  from requirements/cuda.lock
+#
+# The stamp holds the hash of the lock and is written last: a set-up that was stopped runs again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+kind=${1:?cpu or cuda}
+case $kind in
+  cpu) venv=.venv need_gib=5 torch_index=https://download.pytorch.org/whl/cpu ;;
+  cuda) venv=.venv-cuda need_gib=16 torch_index= ;;
+  *) echo "setup: unknown environment '$kind'; use cpu or cuda" >&2; exit 2 ;;
+esac
+lock=requirements/$kind.lock
+stamp=$venv/rlaif-$kind.lock.sha256
+python=${PYTHON:-python3.11}
+
+fail() { echo "setup: $1" >&2; exit 2; }
+
+hash=$(sha256sum "$lock" | cut -d' ' -f1)
+if [ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && "$venv/bin/python" -c "" 2>/dev/null; then
+  exit 0
+fi
+
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
+  fail "'$python' is not Python 3.11, which the lock is made for; install it, or name it: make setup PYTHON=/path/to/python3.11"
+free_gib=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
+[ -d "$venv/lib" ] || [ "$free_gib" -ge "$need_gib" ] ||
+  fail "$free_gib GiB are free here, but the environment needs $need_gib; free some space"
+
+rm -f "$stamp"
+"$venv/bin/python" -c "" 2>/dev/null || { rm -rf "$venv"; "$python" -m venv "$venv"; }
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps)
+total=$(grep -c '==' "$lock")
+echo "setup: installing $total packages into $venv; minutes, most of them for torch and vLLM"
+
+# One line for every 20 packages instead of pip's three for each.
+brief() {
+  awk -v total="$total" '
+    /^(Collecting|Processing|Requirement already|Looking in links)/ {
+      if (/^Looking/) next
+      if (++found % 20 == 0) { print "setup: " found " of " total " packages found"; fflush() }
+      next
+    }
+    /^Installing collected/ { print "setup: unpacking"; fflush(); next }
+    /^(ERROR|error|WARNING)/ { print; fflush() }'
+}
+
+# Wherever this machine's own pip configuration finds the CPU build of torch is best.
+torch=$(grep '^torch==' "$lock")
+extra=()
+if [ -n "$torch_index" ] && ! "${pip[@]}" --quiet "$torch" 2>/dev/null; then
+  extra=(--extra-index-url "$torch_index")
+fi
+"${pip[@]}" ${extra[@]+"${extra[@]}"} -r "$lock" | brief
+# A lock without setuptools would send pip to the network for it.
+"${pip[@]}" --quiet --no-build-isolation --editable .
+for absent in torchvision torchaudio torchcodec; do
+  if [ "$kind" = cpu ] && "$venv/bin/python" -m pip show --quiet "$absent" 2>/dev/null; then
+    fail "$absent is installed in $venv and its builds break vLLM on the CPU; remove $venv and run again"
+  fi
+done
+echo "$hash" > "$stamp"
+echo "setup: $venv is ready"
