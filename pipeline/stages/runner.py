@@ -33,6 +33,9 @@ StepCall = Callable[[Stage, int, Sequence[Manifest]], Awaitable[Manifest]]
 class Progress(Protocol):
     """Who wants to know; all calls come from the event loop's thread."""
 
+    def opened(self, folders: Sequence[str], num_shards: int) -> None:
+        """So many shards are about to go through these stages."""
+
     def planned(self, folder: str, rows: int) -> None:
         """A shard-stage is about to make this many rows."""
 
@@ -45,6 +48,9 @@ class Progress(Protocol):
 
 class NoProgress:
     """Tells nobody."""
+
+    def opened(self, folders: Sequence[str], num_shards: int) -> None:
+        """Nothing."""
 
     def planned(self, folder: str, rows: int) -> None:
         """Nothing."""
@@ -82,6 +88,7 @@ class Runner:
             RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
         """
         step = call or self.step
+        self.progress.opened([stage.folder for stage in chain], len(shards))
         slots = asyncio.Semaphore(self.shards_in_flight)
 
         async def one(shard: ShardState) -> ShardState:
