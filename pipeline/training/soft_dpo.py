@@ -6,6 +6,7 @@ it, and the loss gets (1 - p) z, which turns -log s(z) into -p log s(z) - (1 - p
 Rows without `p_chosen` train with TRL's loss untouched (hard labels, IPO, robust DPO).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,7 @@ class SoftDpoTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         return with_reference(
-            self._reference_cache, dataset, self.accelerator.is_main_process,
+            self._reference_cache, dataset, self.accelerator,
             lambda: super(SoftDpoTrainer, self)._precompute_ref_logps(dataset, name, batch_size),
         )
 
@@ -72,7 +73,9 @@ class SoftDpoTrainer(DPOTrainer):
         return (chosen - inputs["ref_chosen_logps"]) - (rejected - inputs["ref_rejected_logps"])
 
 
-def with_reference(cache: ReferenceCache, dataset: Any, is_main: bool, compute: Any) -> Any:
+def with_reference(
+    cache: ReferenceCache, dataset: Any, accelerator: Any, compute: Callable[[], Any]
+) -> Any:
     """The data set with its reference columns: from the cache, else computed by TRL and kept.
 
     TRL's own computation is used since it knows about sharded models and adapters.
@@ -80,10 +83,20 @@ def with_reference(cache: ReferenceCache, dataset: Any, is_main: bool, compute: 
     row_ids = dataset["row_id"][:]
     known = cache.read(row_ids)
     if known is None:
-        print(f"phase reference log-probabilities of {len(row_ids)} rows", flush=True)
+        # TRL hands the values from the first process to the others in a file, and would put it
+        # into a folder of the first process's own for a data set that lives in memory.
+        handed_over = cache.path.with_suffix(".arrow")
+        dataset._get_cache_file_path = lambda fingerprint: str(handed_over)
+        if accelerator.is_main_process:
+            print(f"phase reference log-probabilities of {len(row_ids)} rows", flush=True)
+            handed_over.parent.mkdir(parents=True, exist_ok=True)
+            handed_over.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
         computed = compute()
         known = {name: computed[name][:] for name in cache.columns}
-        if is_main:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            handed_over.unlink(missing_ok=True)
             cache.write(row_ids, known)
     for name in cache.columns:
         dataset = dataset.add_column(name, known[name])

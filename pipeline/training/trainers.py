@@ -31,7 +31,7 @@ class UnpairedTrainer(KTOTrainer):
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         return with_reference(
-            self._reference_cache, dataset, self.accelerator.is_main_process,
+            self._reference_cache, dataset, self.accelerator,
             lambda: super(UnpairedTrainer, self)._precompute_ref_logps(dataset, name, batch_size),
         )
 

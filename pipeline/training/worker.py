@@ -36,13 +36,12 @@ from statistics import fmean
 from typing import Any
 
 import datasets
-import torch
 import transformers
 
 from pipeline.engines.model_files import model_fingerprint
 from pipeline.errors import EXIT_OK, StoreError, UserError
 from pipeline.training.alarms import find_alarms, tail_mean
-from pipeline.training.arguments import Placement, adapter_config, place, trl_arguments
+from pipeline.training.arguments import adapter_config, place, trl_arguments
 from pipeline.training.child import die_with_parent
 from pipeline.training.job import JobFile, RowCounts, TrainingResult, read_job, write_result
 from pipeline.training.loading import load_encoder, load_model, stored_dtype
@@ -68,7 +67,7 @@ def run(file: JobFile) -> TrainingResult:
     job, config = file.job, file.job.config
     phase("preparing")
     placement = place(config)
-    _settle_libraries(placement)
+    _silence_progress_bars()
     arguments = trl_arguments(config, placement, job.checkpoint_dir)
     encoder = load_encoder(job)
     columns, rows = training_columns(job.dataset, config, encoder)
@@ -77,7 +76,7 @@ def run(file: JobFile) -> TrainingResult:
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
     before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
-    trainer = _build_trainer(file, model, arguments, columns, encoder, cache)
+    trainer = build_trainer(file, model, arguments, columns, encoder, cache)
     log = MetricsLog(job.metrics_path)
     phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long)")
     optimized = optimize(trainer, job.checkpoint_dir, log)
@@ -102,11 +101,12 @@ def run(file: JobFile) -> TrainingResult:
 
 
 def phase(text: str) -> None:
-    """Say what comes next."""
-    print(f"phase {text}", flush=True)
+    """Say what comes next; one of several processes speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"phase {text}", flush=True)
 
 
-def _build_trainer(
+def build_trainer(
     file: JobFile,
     model: Any,
     arguments: Any,
@@ -114,6 +114,7 @@ def _build_trainer(
     encoder: ReplyEncoder,
     cache: ReferenceCache | None,
 ) -> Any:
+    """The method's TRL trainer over the encoded rows, its first batch checked."""
     method = method_of(file.job.config)
     trainer = trainer_class(method)(
         model=model,
@@ -159,11 +160,9 @@ def _chosen_tokens(columns: Columns) -> float:
     return fmean(sum(token != -100 for token in reply) for reply in replies)
 
 
-def _settle_libraries(placement: Placement) -> None:
+def _silence_progress_bars() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    if placement.device == "cpu":
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def main(argv: list[str]) -> int:

@@ -1,0 +1,94 @@
+"""Metrics on disk, progress lines, and the alarms that are read off them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline.training.alarms import chosen_change, find_alarms, tail_mean
+from pipeline.training.job import Probe, RowCounts
+from pipeline.training.metrics import MetricsLog, Progress, parse_progress, read_metrics
+from pipeline.training_config import DpoConfig, OrpoConfig, SftConfig
+
+CLEAN = RowCounts(read=10, used=10)
+
+
+def probe(length: float = 20.0, missing: float = 0.0) -> Probe:
+    return Probe(num_prompts=4, mean_length=length, missing_end_share=missing)
+
+
+def steps(**series: list[float]) -> list[dict[str, Any]]:
+    return [dict(zip(series, values)) for values in zip(*series.values())]
+
+
+def names(*args: Any) -> list[str]:
+    return [alarm.name for alarm in find_alarms(*args)]
+
+
+def test_trl_names_become_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.add(1, 9, {"loss": 0.5, "rewards/margins": 0.25, "num_tokens": 100, "foreign": 1}, 0.5)
+    log.add(2, 9, {"loss": 0.4, "rewards/margins": 0.50, "num_tokens": 300}, 1.0)
+    rows = read_metrics(log.path)
+    assert rows == log.rows and "foreign" not in rows[0]
+    assert [row["reward_margin"] for row in rows] == [0.25, 0.5]
+    assert [row["tokens_per_s"] for row in rows] == [200.0, 400.0]
+    printed = capsys.readouterr().out.splitlines()
+    assert [parse_progress(line) for line in printed] == [Progress(1, 9, 0.5), Progress(2, 9, 0.4)]
+
+
+def test_resume_forgets_later_steps(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
+    path.write_text("\n".join(lines) + '\n{"step": 4, "lo')
+    log = MetricsLog(path)
+    log.resume(2)
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["phase saving", "step", "step 1 of 3", "step a/b loss=x", ""])
+def test_other_lines_are_no_progress(line: str) -> None:
+    assert parse_progress(line) is None
+
+
+def test_quiet_training_has_no_alarm() -> None:
+    metrics = steps(loss=[1.0, 0.5], reward_margin=[0.0, 1.0], reward_chosen=[0.0, 0.4])
+    assert names(DpoConfig(), metrics, CLEAN, probe(), probe(22), 10.0) == []
+
+
+def test_falling_chosen_replies_raise_alarm() -> None:
+    """Reward -.6 at beta .1 is -6 nats, over 10 tokens -.6 a token, beyond the limit of .5."""
+    metrics = steps(loss=[1.0, 0.5], reward_margin=[0.0, 1.0], reward_chosen=[0.0, -0.6])
+    assert chosen_change(DpoConfig(), metrics, 10.0) == pytest.approx(-0.6)
+    assert names(DpoConfig(), metrics, CLEAN, None, None, 10.0) == ["chosen_falls"]
+    falling_margin = steps(loss=[1.0, 0.5], reward_margin=[1.0, 0.0], reward_chosen=[0.0, -0.6])
+    assert names(DpoConfig(), falling_margin, CLEAN, None, None, 10.0) == []
+
+
+def test_chosen_change_without_reference() -> None:
+    metrics = steps(logp_chosen=[-1.0, -1.75], reward_margin=[0.0, 1.0])
+    assert chosen_change(OrpoConfig(), metrics, 10.0) == pytest.approx(-0.75)
+    assert chosen_change(SftConfig(), steps(loss=[1.0, 0.5]), 10.0) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        (probe(31), ["length_drift"]),
+        (probe(13), ["length_drift"]),
+        (probe(20, 0.5), ["missing_end"]),
+        (probe(29, 0.2), []),
+    ],
+)
+def test_probe_alarms(after: Probe, expected: list[str]) -> None:
+    assert names(SftConfig(), steps(loss=[1.0]), CLEAN, probe(20), after, 10.0) == expected
+
+
+def test_many_long_rows_raise_alarm() -> None:
+    rows = RowCounts(read=10, too_long=2, used=8)
+    assert names(SftConfig(), steps(loss=[1.0]), rows, None, None, 10.0) == ["rows_dropped"]
+
+
+def test_tail_is_the_last_tenth() -> None:
+    metrics = steps(loss=[float(i) for i in range(20)])
+    assert tail_mean(metrics, "loss") == 18.5 and tail_mean(metrics, "missing") is None

@@ -1,0 +1,169 @@
+"""Every method trained for a few steps on a random Llama, in this process."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.builders import pair_row, read_metrics, sft_row
+from pipeline.errors import TrainingError
+from pipeline.training.losses import ipo_loss, orpo_odds_loss, robust_dpo_loss, simpo_loss, soft_dpo_loss
+from pipeline.training_config import (
+    AlarmConfig,
+    DpoConfig,
+    IpoConfig,
+    KtoConfig,
+    LoraConfig,
+    OrpoConfig,
+    RobustDpoConfig,
+    SftConfig,
+    SimpoConfig,
+)
+
+Train = Callable[..., Any]
+QUIET = AlarmConfig(probe_prompts=0)
+FAST: dict[str, Any] = {"learning_rate": 3e-3, "warmup_share": 0.0, "max_steps": 6, "alarms": QUIET}
+PAIRS = [pair_row(i) for i in range(16)]
+
+
+def test_sft_learns_the_replies(train: Train, tiny_model: Path) -> None:
+    config = SftConfig(**FAST | {"alarms": AlarmConfig(probe_prompts=2, probe_tokens=4)})
+    result = train(config, [sft_row(i) for i in range(16)])
+    losses = [row["loss"] for row in read_metrics(result)]
+    assert losses[0] == pytest.approx(math.log(261), abs=0.5) and losses[-1] < losses[0] - 0.3
+    assert result.num_steps == 6 and result.rows.used == 16
+    assert result.probe_before.num_prompts == 2 and result.probe_after.mean_length <= 4
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        assert (result.model_dir / name).read_bytes() == (tiny_model / name).read_bytes()
+    assert json.loads((result.model_dir / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("config", "first_loss"),
+    [
+        (DpoConfig(**FAST), math.log(2)),
+        (DpoConfig(**FAST, labels="hard"), math.log(2)),
+        (IpoConfig(**FAST), 25.0),
+        (RobustDpoConfig(**FAST), math.log(2)),
+        (KtoConfig(**FAST), 0.5),
+        (OrpoConfig(**FAST), None),
+        (SimpoConfig(**FAST), None),
+    ],
+    ids=["dpo-soft", "dpo-hard", "ipo", "robust", "kto", "orpo", "simpo"],
+)
+def test_method_prefers_the_chosen(config: Any, first_loss: float | None, train: Train) -> None:
+    """The first loss is that of equal models; then A (chosen) gains on B (rejected)."""
+    result = train(config, PAIRS)
+    rows = read_metrics(result)
+    if first_loss is not None:
+        assert rows[0]["loss"] == pytest.approx(first_loss, abs=1e-5)
+    assert rows[-1]["reward_margin"] > rows[0]["reward_margin"] + 0.02
+    assert result.reference_cache == ("unused" if config.method in ("orpo", "simpo") else "miss")
+    assert (result.model_dir / "model.safetensors").is_file()
+
+
+def test_undecided_labels_leave_the_margin(train: Train) -> None:
+    sure = train(DpoConfig(**FAST), PAIRS, name="sure")
+    torn = train(DpoConfig(**FAST), [pair_row(i, soft_label=0.5) for i in range(16)], name="torn")
+    assert abs(torn.reward_margin) < 0.1 * sure.reward_margin
+
+
+def test_second_run_reuses_the_reference(train: Train, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = train(DpoConfig(**FAST), PAIRS, name="first", reference_cache=cache)
+    again = train(DpoConfig(**FAST | {"max_steps": 2}), PAIRS, name="again", reference_cache=cache)
+    other = train(DpoConfig(**FAST | {"max_steps": 2}), PAIRS[:8], name="other", reference_cache=cache)
+    states = (first.reference_cache, again.reference_cache, other.reference_cache)
+    assert states == ("miss", "hit", "miss")
+    assert read_metrics(again)[0]["loss"] == read_metrics(first)[0]["loss"]
+    assert len(list(cache.iterdir())) == 2
+
+
+def losses_and_logps(trainer: Any) -> tuple[Any, dict[str, Any]]:
+    rows = [trainer.train_dataset[i] for i in range(8)]
+    return trainer.model, trainer._prepare_inputs(trainer.data_collator(rows))
+
+
+def gradients(trainer: Any, batch: dict[str, Any]) -> list[torch.Tensor]:
+    trainer.model.zero_grad()
+    trainer._compute_loss(trainer.model, dict(batch), False).backward()
+    return [p.grad.clone() for p in trainer.model.parameters() if p.grad is not None]
+
+
+def test_soft_trainer_follows_the_formula(make_trainer: Callable[..., Any]) -> None:
+    """A certain label is TRL's DPO to the last bit; any other gives our formula."""
+    trainer = make_trainer(DpoConfig(beta=0.5, batch_size=8), PAIRS)
+    model, batch = losses_and_logps(trainer)
+    batch["ref_chosen_logps"] = batch["ref_chosen_logps"] - 2.0
+    batch["ref_rejected_logps"] = batch["ref_rejected_logps"] + 1.0
+    plain = {name: value for name, value in batch.items() if name != "p_chosen"}
+    certain = plain | {"p_chosen": torch.ones(8)}
+    assert torch.equal(
+        trainer._compute_loss(model, dict(plain), False), trainer._compute_loss(model, dict(certain), False)
+    )
+    for left, right in zip(gradients(trainer, plain), gradients(trainer, certain), strict=True):
+        assert torch.equal(left, right)
+    # At the start the policy is the reference, so the shifts above make every gap 3.
+    expected = soft_dpo_loss(torch.full((8,), 3.0), batch["p_chosen"], 0.5).mean()
+    torch.testing.assert_close(trainer._compute_loss(model, dict(batch), False), expected)
+    assert not torch.equal(gradients(trainer, batch)[0], gradients(trainer, plain)[0])
+
+
+@pytest.mark.parametrize("config", [RobustDpoConfig(beta=0.5), IpoConfig(beta=0.5)])
+def test_reference_losses_follow_the_formulas(config: Any, make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(config, PAIRS)
+    model, batch = losses_and_logps(trainer)
+    batch["ref_chosen_logps"] = batch["ref_chosen_logps"] - 2.0
+    batch["ref_rejected_logps"] = batch["ref_rejected_logps"] + 1.0
+    lengths = batch["completion_mask"].sum(1).chunk(2)
+    expected = (
+        ipo_loss(2.0 / lengths[0], -1.0 / lengths[1], 0.5)
+        if config.method == "ipo"
+        else robust_dpo_loss(torch.full((8,), 3.0), 0.5, config.label_smoothing)
+    )
+    torch.testing.assert_close(trainer._compute_loss(model, batch, False), expected.mean())
+
+
+@pytest.mark.parametrize("config", [OrpoConfig(), SimpoConfig()])
+def test_free_losses_follow_the_formulas(config: Any, make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer(config, PAIRS)
+    model, batch = losses_and_logps(trainer)
+    chosen, rejected, _, _, nll = trainer.concatenated_forward(model, batch)[:5]
+    loss, _ = trainer.get_batch_loss_metrics(model, batch)
+    expected = (
+        nll + orpo_odds_loss(chosen, rejected, config.beta).mean()
+        if config.method == "orpo"
+        else simpo_loss(chosen, rejected, config.beta, config.gamma).mean()
+    )
+    torch.testing.assert_close(loss, expected)
+    assert (batch["chosen_labels"] != -100).sum(1).tolist() == [
+        len(row) for row in trainer.train_dataset[:8]["chosen_ids"]
+    ]
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_adapter_is_merged_or_saved(merge: bool, train: Train) -> None:
+    lora = LoraConfig(r=2, alpha=4, merge=merge)
+    result = train(DpoConfig(**FAST | {"learning_rate": 3e-2}, lora=lora), PAIRS)
+    assert result.is_adapter is not merge and result.reward_margin > 0.02
+    saved = "model.safetensors" if merge else "adapter_model.safetensors"
+    assert (result.model_dir / saved).is_file() and result.trained_hash != result.model_hash
+
+
+def test_broken_loss_stops_training(train: Train) -> None:
+    config = SftConfig(**FAST | {"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(TrainingError, match="loss is nan at step .* lower learning_rate"):
+        train(config, [sft_row(i) for i in range(16)])
+
+
+def test_cut_reply_is_refused(make_trainer: Callable[..., Any]) -> None:
+    from pipeline.errors import ConfigError
+    from pipeline.training.optimize import check_first_batch
+
+    trainer = make_trainer(DpoConfig(), PAIRS)
+    trainer.data_collator.max_length = 11
+    with pytest.raises(ConfigError, match="first batch trains a reply that ends with"):
+        check_first_batch(trainer, frozenset({trainer.processing_class.eos_token_id}))
