@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.engines.options import TokenIds, check_distinct
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages
 
-TokenIds = tuple[int, ...]
 _SENTINEL = "\u2039content\u203a"
 _LONGEST_TAIL = 256
 
@@ -171,21 +171,6 @@ class ChatRenderer:
                 "a leading space between `reply_prefix` and the options"
             )
         return ids
-
-
-def check_distinct(options: Sequence[str], ids: Sequence[TokenIds]) -> None:
-    """No option may be the beginning of another.
-
-    Raises:
-        ConfigError: no score can tell the two apart.
-    """
-    for index, shorter in enumerate(ids):
-        for other, longer in enumerate(ids):
-            if index != other and longer[:len(shorter)] == shorter:
-                raise ConfigError(
-                    f"option {options[index]!r} is the beginning of option {options[other]!r} "
-                    "in this model's tokens, so no score can tell them apart; reword one"
-                )
 
 
 def load_renderer(

@@ -10,6 +10,8 @@ score of an option is the sum along its path, so a shared beginning can never lo
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.errors import ConfigError
+
 TokenIds = tuple[int, ...]
 MAX_NEXT_TOKENS = 128
 """Most tokens whose log-probabilities one vLLM call returns (`logprob_token_ids`)."""
@@ -39,3 +41,18 @@ def sum_along(
         sum(values[ids[:length]][token_id] for length, token_id in enumerate(ids))
         for ids in options
     )
+
+
+def check_distinct(options: Sequence[str], ids: Sequence[Sequence[int | str]]) -> None:
+    """No option may be the beginning of another.
+
+    Raises:
+        ConfigError: no score can tell the two apart.
+    """
+    for index, shorter in enumerate(ids):
+        for other, longer in enumerate(ids):
+            if index != other and longer[:len(shorter)] == shorter:
+                raise ConfigError(
+                    f"option {options[index]!r} is the beginning of option {options[other]!r} "
+                    "in this model's tokens, so no score can tell them apart; reword one"
+                )

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from pipeline.engine_config import ScriptedConfig
+from pipeline.engines.options import check_distinct
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
 from pipeline.types import (
     EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
@@ -117,6 +118,7 @@ class ScriptedEngine:
             Call("score", request_id, messages, options=tuple(options), reply_prefix=reply_prefix),
             1,
         )
+        check_distinct(options, [option.split() for option in options])
         if self._scores is None:
             raise ConfigError(
                 f"engine '{self.name}' has no function for scores, and a judge needs one; "

@@ -12,12 +12,15 @@ import gc
 import itertools
 import queue
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.engine_config import VllmConfig
-from pipeline.engines.vllm_settings import engine_arguments, lora_request, vllm_environment
+from pipeline.engines.vllm_settings import (
+    CPU_ENVIRONMENT, engine_arguments, lora_request, vllm_environment,
+)
 from pipeline.errors import ConfigError, EngineDeadError, EngineError
 
 
@@ -95,7 +98,9 @@ class InProcessBackend:
             self._tell(self._finish, pending)
 
     def _load(self) -> tuple[Any, Any]:
-        with vllm_environment({"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}):
+        # vLLM's imports warn about its own dependencies; none of it is for the user.
+        with vllm_environment(CPU_ENVIRONMENT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             import torch
             import vllm
             from vllm import EngineArgs

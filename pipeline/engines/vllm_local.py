@@ -15,10 +15,11 @@ from typing import Any, Protocol, Self
 
 from pipeline.engine_config import VllmConfig
 from pipeline.engines.admission import TokenGate
-from pipeline.engines.chat import ChatRenderer, Rendered, TokenIds, load_renderer
+from pipeline.engines.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.checks import device_for, model_folder
 from pipeline.engines.model_files import model_fingerprint
-from pipeline.engines.options import option_nodes, sum_along, token_by_token_pays
+from pipeline.engines.options import TokenIds, option_nodes, sum_along, token_by_token_pays
+from pipeline.engines.vllm_settings import vllm_environment
 from pipeline.errors import EngineDeadError, PromptTooLongError
 from pipeline.types import (
     EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
@@ -224,9 +225,10 @@ async def open_vllm(config: VllmConfig) -> VllmEngine:
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "bfloat16"
     folder = model_folder(config)
-    renderer = load_renderer(
-        folder, chat_template=config.chat_template, template_args=config.chat_template_args
-    )
+    with vllm_environment({}):  # the tokenizer's package imports torch, which reads it
+        renderer = load_renderer(
+            folder, chat_template=config.chat_template, template_args=config.chat_template_args
+        )
     fingerprint = model_fingerprint(
         folder, dtype=dtype, adapter=config.adapter, chat_template=config.chat_template,
         chat_template_args=config.chat_template_args,

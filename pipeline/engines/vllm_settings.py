@@ -1,6 +1,7 @@
 """From the recipe to vLLM's own arguments and environment, shared by both backends."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,18 @@ from pipeline.errors import MachineError
 
 GIB = 1024**3
 CPU_BLOCK_SIZE = 32  # the CPU attention kernel wants multiples of 32; smaller is finer reuse
+CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # vLLM compiles one small function (the rank of a token) even in eager mode: seconds at the
+    # first score, and a C++ compiler, for nothing that is used here.
+    "TORCHDYNAMO_DISABLE": "1",
+}
 CPU_BATCHED_TOKENS = 4096
 """Tokens in one step on the CPU, at least one whole prompt."""
 CPU_CONTEXT = 8192
 """Most tokens of context on the CPU if the recipe does not say."""
 _QUIET = {
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -32,6 +40,7 @@ def vllm_environment(extra: dict[str, str]) -> Iterator[None]:
     training subprocess.
     """
     before = dict(os.environ)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     os.environ.update({**{k: v for k, v in _QUIET.items() if k not in before}, **extra})
     try:
         yield
