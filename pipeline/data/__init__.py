@@ -1,0 +1,1 @@
+"""Data on its way in and out: prompt sets, finished data sets, and where each row came from."""

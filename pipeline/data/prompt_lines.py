@@ -1,0 +1,149 @@
+"""One line of a prompt set: JSON in, a conversation out, or a complaint that names file and line.
+
+    {"prompt": "How do I fix a tap?"}
+    {"messages": [{"role": "user", "content": "Hi"}, ...], "tags": ["multi-turn"]}
+
+A conversation may start with a system turn, then user and assistant alternate, and it ends with a
+user turn. Unknown keys are refused: a misspelt `tags` would otherwise be lost without a word.
+"""
+
+import difflib
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import PROJECT_ROOT
+from pipeline.errors import DataError
+from pipeline.types import Message, Messages, user
+
+KEYS = ("prompt", "messages", "tags")
+ROLES = ("system", "user", "assistant")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1; `.gz` is unpacked.
+
+    Raises:
+        DataError: the file is missing, a folder, or not gzip although it is named so.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    except FileNotFoundError:
+        raise DataError(f"prompt file {path} does not exist; check the path in the recipe") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"prompt file {path} cannot be read ({error}); give a JSON Lines file, "
+            "plain or with gzip and the ending .gz"
+        ) from None
+
+
+def parse_line(line: bytes, where: str) -> tuple[Messages, tuple[str, ...]]:
+    """The conversation and the tags of one line.
+
+    Raises:
+        DataError: anything but one object as described above; starts with `where`.
+    """
+    value = _json_object(line, where)
+    for key in value:
+        if key not in KEYS:
+            close = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(KEYS)}"
+            raise DataError(f"{where}: '{key}' is not a known key; {hint}")
+    if ("prompt" in value) == ("messages" in value):
+        found = "both 'prompt' and 'messages'" if "prompt" in value else "no prompt"
+        raise DataError(f"{where}: has {found}, but one of them is needed; keep one")
+    messages = (
+        (user(_text(value["prompt"], where, "prompt")),) if "prompt" in value
+        else _conversation(value["messages"], where)
+    )
+    tags = value.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise DataError(f"{where}: 'tags' must be a list of strings; write [\"one\", \"two\"]")
+    return messages, tuple(tags)
+
+
+def display_path(path: Path) -> str:
+    """The path below the project where it is there, so that rows do not name a machine's folders."""
+    resolved = path.resolve()
+    if resolved.is_relative_to(PROJECT_ROOT):
+        return resolved.relative_to(PROJECT_ROOT).as_posix()
+    return str(path)
+
+
+def _json_object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: broken JSON ({error.msg}, column {error.colno}); "
+            "write one whole object on each line"
+        ) from None
+    except RecursionError:
+        raise DataError(f"{where}: JSON nested too deeply; write one flat object") from None
+    if not isinstance(value, dict):
+        raise DataError(
+            f"{where}: holds a {type(value).__name__}, but an object is needed; "
+            'write {"prompt": "..."}'
+        )
+    return value
+
+
+def _conversation(value: Any, where: str) -> Messages:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{where}: 'messages' must be a list with at least one turn; add a user turn")
+    messages = tuple(_turn(turn, where, number) for number, turn in enumerate(value, start=1))
+    _check_roles([message.role for message in messages], where)
+    return messages
+
+
+def _turn(turn: Any, where: str, number: int) -> Message:
+    if not isinstance(turn, dict) or set(turn) != {"role", "content"}:
+        raise DataError(
+            f"{where}: turn {number} of 'messages' must be an object with exactly role and content"
+        )
+    if turn["role"] not in ROLES:
+        raise DataError(
+            f"{where}: turn {number} has the role {turn['role']!r}; use {', '.join(ROLES)}"
+        )
+    return Message(turn["role"], _text(turn["content"], where, f"content of turn {number}"))
+
+
+def _check_roles(roles: Sequence[str], where: str) -> None:
+    start = 1 if roles[0] == "system" else 0
+    for index, role in enumerate(roles[start:]):
+        expected = "assistant" if index % 2 else "user"
+        if role != expected:
+            raise DataError(
+                f"{where}: turn {start + index + 1} is a {role} turn, but a {expected} turn is "
+                "needed there; after an optional system turn, user and assistant alternate"
+            )
+    if roles[-1] != "user":
+        raise DataError(
+            f"{where}: ends with a {roles[-1]} turn, but a user turn is needed for the model to "
+            "answer; remove the last turn or add one"
+        )
+
+
+def _text(value: Any, where: str, name: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {name} is a {type(value).__name__}, but text is needed; quote it")
+    if not value.strip():
+        raise DataError(f"{where}: {name} is empty; write something or remove the line")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{where}: {name} holds half of a surrogate pair; write the character itself"
+        ) from None
+    return value
