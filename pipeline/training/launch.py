@@ -5,8 +5,8 @@ Out: a TrainingResult; or a UserError for what a person can correct, a TrainingE
 
 The subprocess is what makes GPU memory free again afterwards and what keeps torch and trl out of
 this process. On CUDA, or with an accelerate config file, it is `accelerate launch`; on the CPU
-the worker is started directly with the same settings in its environment, since the launcher
-would import torch a second time for nothing. A finished job is not run again, an
+the worker is started directly with the same settings in its environment, which saves the one to
+two seconds in which the launcher imports torch for itself. A finished job is not run again, an
 unfinished one continues from its last checkpoint, and the child dies with its parent.
 """
 
@@ -170,10 +170,11 @@ def _run(
                 progress = parse_progress(line)
                 if progress is not None:
                     on_progress(progress)
-            code = process.wait()
+            stopped = stop is not None and stop.is_set()
+            code = None if stopped else process.wait()
         finally:
             _end(process)
-    if stop is not None and stop.is_set():
+    if code is None:
         raise TrainingError("training was stopped; it continues from its last checkpoint, if it has one")
     if mistake is not None:
         raise mistake

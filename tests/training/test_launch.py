@@ -21,9 +21,9 @@ launch_module = sys.modules[launch_function.__module__]
 CPU: dict[str, Any] = {"device": "cpu", "alarms": AlarmConfig(probe_prompts=0)}
 
 
-def make_job(tmp_path: Path, model: Path, config: TrainingConfig | None = None, **fields: Any) -> TrainingJob:
+def make_job(tmp_path: Path, folder: Path, config: TrainingConfig | None = None, **fields: Any) -> TrainingJob:
     dataset = write_rows(tmp_path / "pairs.parquet", [pair_row(i) for i in range(16)])
-    given = {"config": config or DpoConfig(**CPU), "model": model, "dataset": dataset}
+    given = {"config": config or DpoConfig(**CPU), "model": folder, "dataset": dataset}
     return TrainingJob(**given | {"output_dir": tmp_path / "job"} | fields)
 
 
@@ -33,7 +33,7 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
     """Kill the parent after a checkpoint: the worker goes too, and a second launch continues."""
-    config = DpoConfig(**CPU, max_steps=400, save_steps=20, batch_size=2, epochs=1)
+    config = DpoConfig(**CPU, max_steps=90, save_steps=15, batch_size=2)
     job = make_job(tmp_path, tiny_model, config)
     path = write_job(describe(job))
     code = (
@@ -50,11 +50,11 @@ def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
 
     seen: list[int] = []
     result = launch(job, on_progress=lambda progress: seen.append(progress.step))
-    assert result.resumed_from_step >= 20 and result.num_steps == 400
-    assert seen[0] == result.resumed_from_step + 1 and seen[-1] == 400
+    assert result.resumed_from_step >= 15 and result.num_steps == 90
+    assert seen[0] == result.resumed_from_step + 1 and seen[-1] == 90
     assert result.reference_cache == "hit" and not job.checkpoint_dir.exists()
     lines = job.metrics_path.read_text("utf-8").splitlines()
-    assert len(lines) == 400
+    assert len(lines) == 90
     assert launch(job, on_line=pytest.fail) == result
 
 
