@@ -1,0 +1,1 @@
+"""Labels that people gave: imported into our row shape, mixed by weight, compared with ours."""

@@ -1,0 +1,181 @@
+"""The source list: which label files there are, how to read them, and how much of each to use.
+
+    sources:
+      - type: hh-rlhf
+        name: crowd
+        path: test.jsonl.gz
+        trust: 0.72
+        weight: 1.0
+
+Unknown keys are refused, with file and line. Paths are relative to the working directory.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.labels.rows import SourceInfo, SourceKind
+from pipeline.yaml_source import load_yaml
+
+MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(BaseModel):
+    """What all sources share."""
+
+    model_config = MODEL
+    name: str = Field(min_length=1)
+    """Names the source in every row; must differ between sources."""
+    path: Path
+    """The file with the labels."""
+    kind: SourceKind = "human"
+    """Who labeled: `human`, `expert`, `user` or `ai`."""
+    trust: float = Field(1.0, gt=0.5, le=1)
+    """Probability that a label of this source is right; it becomes the soft label of its pairs."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Share in the mixture, relative to the other sources."""
+
+    @property
+    def info(self) -> SourceInfo:
+        """What an importer needs."""
+        return SourceInfo(self.name, self.kind, self.path, self.trust)
+
+
+class PairColumns(BaseModel):
+    """Which column holds what; either chosen and rejected, or first, second and label."""
+
+    model_config = MODEL
+    prompt: str | None = "prompt"
+    """Text, or a list of messages; null when the responses are whole conversations."""
+    chosen: str | None = None
+    """The preferred response, or a conversation that ends with it."""
+    rejected: str | None = None
+    """The other response."""
+    first: str | None = None
+    """One response."""
+    second: str | None = None
+    """The other one."""
+    label: str | None = None
+    """Which of them is better; see `values`."""
+    annotator: str | None = None
+    """Who labeled the row."""
+    trust: str | None = None
+    """Probability that the label is right, in [0.5, 1], instead of the source's."""
+    tags: str | None = None
+    """Words, as a list or with commas between."""
+
+    @model_validator(mode="after")
+    def _one_way_to_tell(self) -> Self:
+        ordered = (self.chosen, self.rejected)
+        compared = (self.first, self.second, self.label)
+        if not (all(ordered) and not any(compared) or all(compared) and not any(ordered)):
+            raise ValueError(
+                "the columns must name either chosen and rejected, or first, second and label"
+            )
+        return self
+
+
+class LabelValues(BaseModel):
+    """What the label column says; compared as text, without case."""
+
+    model_config = MODEL
+    first: tuple[str, ...] = ("first", "a", "1")
+    """The first response is better."""
+    second: tuple[str, ...] = ("second", "b", "2")
+    """The second response is better."""
+    tie: tuple[str, ...] = ("tie", "equal", "both", "neither", "0")
+    """Neither is better: the row is dropped and counted."""
+
+
+class PairsSource(Source):
+    """Pairwise labels in JSON Lines or CSV."""
+
+    type: Literal["pairs"] = "pairs"
+    columns: PairColumns = PairColumns(chosen="chosen", rejected="rejected")
+    """Names of the columns."""
+    values: LabelValues = LabelValues()
+    """Meaning of the label column."""
+
+
+class TranscriptsSource(Source):
+    """hh-rlhf: `chosen` and `rejected` are whole transcripts."""
+
+    type: Literal["hh-rlhf"] = "hh-rlhf"
+    drop_inline_headers: bool = False
+    """Drop pairs in which a response has 'Human:' or 'Assistant:' inside; else they are counted."""
+
+
+class OptionsSource(Source):
+    """Two options in a judge's prompt, as in the HHH comparisons of the CAI paper."""
+
+    type: Literal["hhh"] = "hhh"
+
+
+class FeedbackSource(Source):
+    """Thumbs up and down and regenerate events."""
+
+    type: Literal["feedback"] = "feedback"
+    kind: SourceKind = "user"
+    """Who labeled."""
+    thumbs_weight: float = Field(1.0, gt=0, le=1)
+    """Evidence of a thumb."""
+    regenerate_weight: float = Field(0.5, gt=0, le=1)
+    """Evidence against a reply that the user had written anew: weaker, as the wish for another
+    reply has other reasons too."""
+
+
+class ExpertSource(Source):
+    """Answers that experts wrote, preferred to a model's response to the same prompt."""
+
+    type: Literal["expert"] = "expert"
+    kind: SourceKind = "expert"
+    """Who wrote."""
+    responses: Path | None = None
+    """JSON Lines or CSV with `prompt` (or `messages`) and `response`; without it each line of the
+    answers must have its own `response`."""
+    per_prompt: int = Field(1, ge=1)
+    """Model responses to pair with one answer, drawn by seed."""
+
+
+class DatasetSource(Source):
+    """Pairs that a run of this pipeline labeled: a Parquet file of PreferenceRow columns."""
+
+    type: Literal["dataset"] = "dataset"
+    kind: SourceKind = "ai"
+    """Who labeled."""
+
+
+AnySource = Annotated[
+    PairsSource | TranscriptsSource | OptionsSource | FeedbackSource | ExpertSource | DatasetSource,
+    Field(discriminator="type"),
+]
+
+
+class LabelsConfig(BaseModel):
+    """A source list."""
+
+    model_config = MODEL
+    sources: tuple[AnySource, ...]
+    """The label files."""
+    size: int | None = Field(None, ge=1)
+    """Rows of the mixture; without it as many as the weights allow without any source running short."""
+    seed: int = 0
+    """Another seed draws other rows."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if not self.sources:
+            raise ValueError("the list has no source, but at least one is needed; add one")
+        repeated = [n for n, k in Counter(s.name for s in self.sources).items() if k > 1]
+        if repeated:
+            raise ValueError(
+                f"two sources have the name '{repeated[0]}'; names tell rows apart, so rename one"
+            )
+        return self
+
+
+def load_sources(path: Path) -> LabelsConfig:
+    """Read and validate a source list. Raises ConfigError with file and line."""
+    return load_yaml(path, LabelsConfig, what="source list")

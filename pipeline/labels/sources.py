@@ -1,0 +1,112 @@
+"""From a source list to rows: each source with its importer.
+
+    config = load_sources(Path("labels.yaml"))
+    imports = import_sources(config)
+    mixture = mix(imports, {s.name: s.weight for s in config.sources}, size=config.size)
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import DataError
+from pipeline.labels.config import (
+    AnySource, DatasetSource, ExpertSource, FeedbackSource, LabelsConfig, OptionsSource,
+    TranscriptsSource,
+)
+from pipeline.labels.expert import import_expert
+from pipeline.labels.feedback import import_feedback
+from pipeline.labels.hh_rlhf import import_transcripts
+from pipeline.labels.hhh import import_options
+from pipeline.labels.pairs import import_pairs
+from pipeline.labels.rows import Imported, LabeledRow, SourceInfo, imported, prompt_id, response_id
+from pipeline.records import PreferenceRow
+from pipeline.types import messages_from
+from pipeline.verdicts import margin
+
+_COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
+
+
+def import_source(source: AnySource, *, seed: int = 0) -> Imported:
+    """The rows of one source. Raises DataError with file and line."""
+    match source:
+        case TranscriptsSource():
+            return import_transcripts(source)
+        case OptionsSource():
+            return import_options(source)
+        case FeedbackSource():
+            return import_feedback(source)
+        case ExpertSource():
+            return import_expert(source, seed=seed)
+        case DatasetSource():
+            return import_dataset(source)
+        case _:
+            return import_pairs(source)
+
+
+def import_sources(config: LabelsConfig) -> list[Imported]:
+    """All sources of a list, in order. Raises DataError with file and line."""
+    return [import_source(source, seed=config.seed) for source in config.sources]
+
+
+def import_dataset(source: DatasetSource) -> Imported:
+    """The pairs of a Parquet file that a run of this pipeline wrote, with their own soft labels.
+
+    Raises:
+        DataError: the file is no Parquet file or lacks a column.
+    """
+    values = _parquet_rows(source.path)
+    return imported(source.info, [
+        _from_values(source.info, number, value) for number, value in enumerate(values, start=1)
+    ])
+
+
+def from_preferences(name: str, rows: Iterable[PreferenceRow]) -> list[LabeledRow]:
+    """Our own pairs as rows of a source of kind `ai`, ids kept; for mixing and agreement."""
+    return [
+        LabeledRow(
+            **{each.name: getattr(row, each.name) for each in fields(PreferenceRow)},
+            source=name, source_kind="ai", source_index=index,
+        )
+        for index, row in enumerate(rows, start=1)
+    ]
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise DataError(f"label file {path} does not exist; check the path") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"label file {path} is no Parquet file ({error})") from None
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"label file {path} has no column '{missing[0]}'; a dataset of pairs with "
+            f"{', '.join(_COLUMNS)} is needed, such as dataset/preference.parquet of a run"
+        )
+    return table.to_pylist()
+
+
+def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> LabeledRow:
+    messages = messages_from(value["messages"])
+    chosen, rejected = value["chosen"], value["rejected"]
+    soft_label = info.trust if value["soft_label"] is None else value["soft_label"]
+    prompt = prompt_id(messages)
+    return LabeledRow(
+        row_id=value["row_id"], parent_ids=tuple(value.get("parent_ids") or ()),
+        run_id=value.get("run_id") or "",
+        status=value.get("status") or "ok", reason=value.get("reason") or "",
+        prompt_id=prompt, judgment_id=value.get("judgment_id") or "",
+        comparison=value.get("comparison") or "imported",
+        principle_id=value.get("principle_id") or "",
+        messages=messages, chosen=chosen, rejected=rejected,
+        chosen_id=value.get("chosen_id") or response_id(prompt, chosen),
+        rejected_id=value.get("rejected_id") or response_id(prompt, rejected),
+        soft_label=soft_label, margin=margin(soft_label),
+        source=info.name, source_kind=info.kind, source_index=number,
+    )
