@@ -36,7 +36,7 @@ def test_list_is_read_and_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("{type: pairs, name: a, path: x, wieght: 2}", r"line 2: .*'wieght'.*did you mean 'weight'"),
+    ("{type: pairs, name: a, path: x, wieght: 2}", r"line 2: .*wieght' is not .*did you mean 'weight'"),
     ("{type: hh-rlhf, name: a, path: x, trust: 0.5}", "line 2: .*trust"),
     ("{type: other, name: a, path: x}", "line 2"),
 ])
