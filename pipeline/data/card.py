@@ -1,0 +1,149 @@
+"""The card of a data set: what it is, how its labels were made, what it cannot do. Markdown.
+
+In:  dataset/manifest.json and the manifests of the run
+Out: dataset/README.md, in the form that the Hugging Face Hub reads
+
+Every number comes from a manifest. License fields are left open on purpose: they follow from the
+prompts and from the terms of the models, which a program cannot know.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pipeline.config import RunConfig
+from pipeline.constitution import Constitution
+from pipeline.data.dataset import DatasetManifest, SetInfo
+from pipeline.data.prompt_lines import display_path
+from pipeline.store.files import write_text
+from pipeline.store.layout import RunDir
+from pipeline.store.shards import stage_manifests
+
+STAGES = {
+    "supervised/sample": "initial responses", "supervised/critique-1": "critiques",
+    "supervised/revise-1": "revisions", "preference/sample": "compared responses",
+    "preference/judge": "labels",
+}
+FIELDS = {
+    "sft": (
+        ("messages", "the conversation, ending with a user turn"),
+        ("completion", "the revision to learn from"),
+        ("round", "critique-revision rounds behind it; 0 for an unrevised response"),
+        ("completion_id, prompt_id", "rows of the run, for `rlaif trace`"),
+    ),
+    "preference": (
+        ("messages", "the conversation, ending with a user turn"),
+        ("chosen, rejected", "the two responses"),
+        ("soft_label", "P(chosen is preferred), in [0.5, 1], mean of both orders"),
+        ("margin", "log-odds of it, in nats"),
+        ("position_gap", "how far the two orders were apart, in [0, 1]"),
+        ("principle_id", "the principle under which they were compared"),
+        ("judgment_id, chosen_id, rejected_id, prompt_id", "rows of the run, for `rlaif trace`"),
+    ),
+}
+FRONT = """\
+---
+license: other
+license_name: not-set
+license_link: ""
+tags: [preference, constitutional-ai, rlaif, dpo]
+configs:
+{configs}---
+"""
+LICENSE = """\
+Not set. It follows from the license of the prompts and from the terms of the models that wrote
+and judged the texts; fill in `license`, `license_name` and `license_link` before publishing.
+"""
+LIMITS = """\
+- The labels are a model's, not people's: they carry its blind spots and follow the wording of the
+  principles. The mean over both orders cancels a preference for a slot, not one for length, style
+  or the judge's own phrasing.
+- Where judge and policy are one model, it judges its own texts.
+- The texts were written by a model and may be wrong, biased or harmful, the rejected ones above all.
+- The prompts decide what the data covers; nothing here says that it is representative.
+"""
+
+
+def write_card(
+    run: RunDir, config: RunConfig, constitution: Constitution, manifest: DatasetManifest
+) -> None:
+    """Write dataset/README.md."""
+    parts = [
+        FRONT.format(configs="".join(
+            f"- config_name: {name}\n  data_files: {Path(info.path).name}\n"
+            for name, info in sorted(manifest.sets.items())
+        )),
+        f"# {config.name}\n",
+        config.description and f"{config.description}\n",
+        _origin(run, config, constitution, manifest),
+        *(_set(name, info) for name, info in sorted(manifest.sets.items())),
+        "## How the labels were made\n", _labels(config),
+        "## Models\n", _models(run),
+        "## Limits\n", LIMITS,
+        "## License\n", LICENSE,
+    ]
+    write_text(run.dataset / "README.md", "\n".join(part for part in parts if part))
+
+
+def _origin(
+    run: RunDir, config: RunConfig, constitution: Constitution, manifest: DatasetManifest
+) -> str:
+    parent = manifest.parent
+    before = f", after version {parent.version} of run `{parent.run_id}`" if parent else ""
+    return _table(("", ""), [
+        ("run", f"`{run.run_id}`"),
+        ("version", f"{manifest.version}{before}"),
+        ("data set id", f"`{manifest.dataset_id}`"),
+        ("prompts", f"{manifest.num_prompts:,}"),
+        ("constitution", f"{constitution.name}, {len(constitution.principles)} principles, "
+                         f"`{constitution.hash}` ([constitution.yaml](constitution.yaml))"),
+        ("recipe", f"seed {config.seed} ([recipe.yaml](recipe.yaml))"),
+    ])
+
+
+def _set(name: str, info: SetInfo) -> str:
+    lines = [f"## {Path(info.path).name}\n", f"{info.rows:,} rows"]
+    if info.from_parent:
+        lines[-1] += f", {info.from_parent:,} of them from the version before"
+    lines[-1] += f"; SHA-256 `{info.sha256}`.\n"
+    lines.append(_table(("column", "meaning"), [(f"`{a}`", b) for a, b in FIELDS.get(name, ())]))
+    rows = [("kept", f"{info.rows - info.from_parent:,}")]
+    rows += [(f"left out: {reason}", f"{count:,}") for reason, count in info.reasons.items()]
+    lines.append(_table((f"of {info.candidates:,} rows of this run", "rows"), rows))
+    return "\n".join(lines)
+
+
+def _labels(config: RunConfig) -> str:
+    judge, pair = config.preference.judge, config.preference.pair
+    return (
+        f"Comparisons: `{config.preference.comparisons}`. For each, one principle is drawn by seed "
+        "and the judge is asked twice, with the responses in both orders. Each time the "
+        f"probabilities of the whole options `{judge.options[0]}` and `{judge.options[1]}` are "
+        "normalized to add up to 1; the soft label is the mean over both orders of what the "
+        "response got. Nothing is parsed from text, and a verdict that cannot be read is never a "
+        "label (Bai et al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267).\n\n"
+        f"Left out: labels within {pair.tie_width:g} of 0.5, margins below {pair.min_margin:g} nats"
+        + (", pairs on which the orders disagree" if pair.require_orders_agree else "")
+        + (", truncated responses" if pair.drop_truncated else "")
+        + ", empty and identical responses.\n"
+    )
+
+
+def _models(run: RunDir) -> str:
+    rows = []
+    for stage, role in STAGES.items():
+        manifest = next(iter(stage_manifests(run.root, stage)), None)
+        if manifest and manifest.engine:
+            engine = manifest.engine
+            rows.append((role, f"`{_model_name(engine['name'])}`",
+                         f"`{engine['fingerprint'][:16]}`", engine["version"]))
+    return _table(("made", "model", "fingerprint", "engine"), rows)
+
+
+def _model_name(name: str) -> str:
+    return display_path(Path(name)) if Path(name).is_dir() else name
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+                     for line in lines) + "\n"

@@ -1,0 +1,199 @@
+"""The dataset folder of a run: which files belong together, of which version, made from what.
+
+    dataset/manifest.json    version, parent, and for each set its hash, inputs, counts and reasons
+    dataset/sft.parquet  dataset/preference.parquet  dataset/prompts.parquet
+    dataset/recipe.yaml  dataset/constitution.yaml  dataset/README.md
+
+A nightly run names its parent in run.json (`parent: <run id>`). Its version then holds the rows
+of the parent's version, and after them its own, none twice.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.data.id_set import IdSet
+from pipeline.errors import StoreError
+from pipeline.ids import content_hash, file_hash
+from pipeline.store.files import atomic_write, read_json, write_json
+from pipeline.store.layout import RunDir
+from pipeline.store.shards import stage_manifests
+
+GROUP_ROWS = 4096
+"""Rows of a Parquet row group; also the most rows that are in memory at once."""
+PROMPT_SCHEMA = pa.schema([pa.field("prompt_id", pa.string(), nullable=False)])
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SetInfo(_Record):
+    """One file of a data set."""
+
+    path: str
+    """Below the run."""
+    sha256: str
+    rows: int
+    from_parent: int = 0
+    """Of these, rows of the parent's version."""
+    candidates: int = 0
+    """Rows of this run that were looked at; always rows - from_parent + the sum of the reasons."""
+    reasons: dict[str, int] = {}
+    """Candidates that were left out, by reason."""
+    inputs: dict[str, str] = {}
+    """Path below the run and SHA-256 of each shard that was read."""
+
+
+class Parent(_Record):
+    """The version before this one."""
+
+    run_id: str
+    dataset_id: str
+    version: int
+
+
+class DatasetManifest(_Record):
+    """`dataset/manifest.json`."""
+
+    run_id: str
+    version: int = 1
+    """1 without a parent, else one more than the parent's."""
+    parent: Parent | None = None
+    num_prompts: int = 0
+    """Prompts that this version and all before it have asked."""
+    sets: dict[str, SetInfo] = {}
+
+    @property
+    def dataset_id(self) -> str:
+        """Hash of the files' contents, 24 hex digits."""
+        return content_hash({name: info.sha256 for name, info in self.sets.items()})[:24]
+
+
+def load_dataset(run: RunDir) -> DatasetManifest | None:
+    """The dataset manifest of a run, or None when it has none yet."""
+    found = read_json(run.dataset / "manifest.json")
+    try:
+        return DatasetManifest.model_validate(found) if found else None
+    except ValidationError:
+        return None
+
+
+def parent_run(run: RunDir) -> RunDir | None:
+    """The run that `run.json` names as parent.
+
+    Raises:
+        StoreError: it has no data set.
+    """
+    name = run.info().get("parent")
+    if not name:
+        return None
+    parent = RunDir(run.root.parent / str(name))
+    if load_dataset(parent) is None:
+        raise StoreError(
+            f"run {run.run_id} continues the data set of {name}, which has none; finish it with "
+            f"`rlaif resume {name}`, or start a run without a parent"
+        )
+    return parent
+
+
+def known_prompt_ids(run: RunDir) -> IdSet:
+    """Ids of all prompts that a run's version and the versions before it have asked.
+
+    What a prompt gave does not matter: one whose pairs were all ties is not asked again.
+    """
+    path = run.dataset / "prompts.parquet"
+    if not path.exists():
+        return _own_prompt_ids(run)
+    return IdSet(i for table in iter_tables(path) for i in table["prompt_id"].to_pylist())
+
+
+def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:
+    """Enter a finished file into dataset/manifest.json, with version, parent and prompts."""
+    parent = parent_run(run)
+    before = load_dataset(parent) if parent else None
+    old = load_dataset(run)
+    manifest = DatasetManifest(
+        run_id=run.run_id, version=before.version + 1 if before else 1,
+        parent=Parent(run_id=before.run_id, dataset_id=before.dataset_id, version=before.version)
+        if before else None,
+        num_prompts=_write_prompt_ids(run, parent),
+        sets={**(old.sets if old else {}), name: info},
+    )
+    write_json(run.dataset / "manifest.json", manifest.model_dump(mode="json"))
+    return manifest
+
+
+def parent_tables(run: RunDir, name: str, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of one set of the parent's version; nothing without a parent.
+
+    Raises:
+        StoreError: the parent's file is not what its manifest says.
+    """
+    parent = parent_run(run)
+    manifest = load_dataset(parent) if parent else None
+    if parent is None or manifest is None or name not in manifest.sets:
+        return
+    path = parent.root / manifest.sets[name].path
+    if not path.exists() or file_hash(path) != manifest.sets[name].sha256:
+        raise StoreError(
+            f"{path} is missing or damaged; `rlaif resume {parent.run_id}` writes it again"
+        )
+    for table in iter_tables(path):
+        yield table.select(schema.names).cast(schema)
+
+
+def iter_tables(path: Path) -> Iterator[pa.Table]:
+    """A Parquet file in pieces of at most 4,096 rows."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=GROUP_ROWS):
+            yield pa.Table.from_batches([batch])
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Write tables as one Parquet file, whole or not at all; equal rows give equal bytes."""
+
+    def write(stream: Any) -> None:
+        with pq.ParquetWriter(
+            stream, schema, compression="zstd", version="2.6", store_schema=False
+        ) as writer:
+            for table in _regroup(tables):
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+
+    atomic_write(path, write)
+
+
+def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Tables of 4,096 rows, the last one smaller, so that shard size does not show in the file."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(t.num_rows for t in waiting) >= GROUP_ROWS:
+            joined = pa.concat_tables(waiting)
+            full = joined.num_rows - joined.num_rows % GROUP_ROWS
+            yield joined.slice(0, full)
+            waiting = [joined.slice(full)]
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _own_prompt_ids(run: RunDir) -> IdSet:
+    ids = IdSet()
+    for manifest in stage_manifests(run.root, "prompts"):
+        for row_id in pq.read_table(run.root / manifest.path, columns=["row_id"])[0].to_pylist():
+            ids.add(row_id)
+    return ids
+
+
+def _write_prompt_ids(run: RunDir, parent: RunDir | None) -> int:
+    ids = known_prompt_ids(parent) if parent else IdSet()
+    for row_id in _own_prompt_ids(run):
+        ids.add(row_id)
+    path, stream = run.dataset / "prompts.parquet", iter(sorted(ids))
+    table = pa.Table.from_arrays([pa.array(stream, pa.string())], schema=PROMPT_SCHEMA)
+    write_tables(path, PROMPT_SCHEMA, [table])
+    return len(ids)

@@ -1,0 +1,205 @@
+"""From shards to finished data sets: `sft.parquet` to learn from, `preference.parquet` to prefer by.
+
+In:  finished shards of prompts, revisions and pairs
+Out: dataset/{sft,preference}.parquet, manifest.json with counts and reasons, README.md (card)
+
+Shards stream through one at a time. Texts are joined by id. What is left out has a reason, and
+candidates = kept + the sum of the reasons.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import RunConfig
+from pipeline.constitution import Constitution
+from pipeline.data.card import write_card
+from pipeline.data.dataset import SetInfo, parent_tables, record_set, write_tables
+from pipeline.data.id_set import IdSet
+from pipeline.errors import StoreError
+from pipeline.ids import file_hash, row_id
+from pipeline.records import PreferenceRow, PromptRow, ResponseRow, RevisionRow, SftRow
+from pipeline.records import table_from_rows
+from pipeline.store.layout import RunDir
+from pipeline.store.shards import Manifest, load_manifest, read_rows, read_table, stage_manifests
+
+SFT_COLUMNS = (
+    "row_id", "prompt_id", "messages", "completion", "completion_id", "round", "run_id",
+)
+PREFERENCE_COLUMNS = (
+    "row_id", "prompt_id", "messages", "chosen", "rejected", "chosen_id", "rejected_id",
+    "soft_label", "margin", "position_gap", "principle_id", "judgment_id", "comparison", "status",
+    "run_id",
+)
+SFT_SCHEMA = pa.schema([SftRow.schema().field(name) for name in SFT_COLUMNS])
+PREFERENCE_SCHEMA = pa.schema([PreferenceRow.schema().field(name) for name in PREFERENCE_COLUMNS])
+
+
+@dataclass
+class Tally:
+    """What one export has seen so far."""
+
+    known: IdSet = field(default_factory=IdSet)
+    """Keys of the parent's rows; a row of this run with the same key is left out."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    inputs: dict[str, str] = field(default_factory=dict)
+    candidates: int = 0
+    from_parent: int = 0
+    rows: int = 0
+
+
+def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
+    """Write dataset/sft.parquet from the revisions (the responses where no round is asked for).
+
+    Returns:
+        rows, from_parent, candidates, reasons, sha256, version.
+
+    Raises:
+        StoreError: a shard is missing or damaged, or the disk is full.
+    """
+    tally = Tally()
+    tables = _sft_tables(run, config, tally)
+    return _export(run, config, constitution, "sft", SFT_SCHEMA, tables, tally)
+
+
+def export_preference(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
+    """Write dataset/preference.parquet from the pairs that are `ok`.
+
+    Returns, raises: as `export_sft`.
+    """
+    tally = Tally()
+    tables = _preference_tables(run, tally)
+    return _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
+
+
+def sft_folders(config: RunConfig) -> tuple[str, ...]:
+    """Stages whose texts are learned from."""
+    rounds = config.supervised.revise.rounds
+    if not rounds:
+        return ("supervised/sample",)
+    first = rounds if config.supervised.sft_rows == "last" else 1
+    return tuple(f"supervised/revise-{number}" for number in range(first, rounds + 1))
+
+
+def sft_problem(row: ResponseRow | RevisionRow, text: str) -> str | None:
+    """Why a text is not learned from, or None. A revision that changed nothing is kept: there was
+    nothing to correct."""
+    if row.status != "ok":
+        return f"{row.kind} is {row.status}"
+    if not text.strip():
+        return "empty"
+    # A cut text has no end; the policy would learn not to stop.
+    return "truncated" if row.finish_reason == "length" else None
+
+
+def _export(
+    run: RunDir, config: RunConfig, constitution: Constitution, name: str, schema: pa.Schema,
+    tables: Iterator[pa.Table], tally: Tally,
+) -> dict[str, Any]:
+    path = run.dataset / f"{name}.parquet"
+    write_tables(path, schema, tables)
+    info = SetInfo(
+        path=f"dataset/{name}.parquet", sha256=file_hash(path), rows=tally.rows,
+        from_parent=tally.from_parent, candidates=tally.candidates,
+        reasons=dict(tally.reasons.most_common()), inputs=tally.inputs,
+    )
+    for source in (run.recipe, run.constitution):
+        if source.exists():
+            shutil.copyfile(source, run.dataset / source.name)
+    manifest = record_set(run, name, info)
+    write_card(run, config, constitution, manifest)
+    return {
+        **info.model_dump(include={"rows", "from_parent", "candidates", "reasons", "sha256"}),
+        "version": manifest.version,
+    }
+
+
+def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
+    for table in parent_tables(run, "sft", SFT_SCHEMA):
+        for prompt_id, text in zip(
+            table["prompt_id"].to_pylist(), table["completion"].to_pylist(), strict=True
+        ):
+            tally.known.add(_text_key(prompt_id, text))
+        tally.from_parent += table.num_rows
+        tally.rows += table.num_rows
+        yield table
+    for shard in stage_manifests(run.root, "prompts"):
+        prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
+        # All rows of a prompt are in this shard, so that repeated texts show here.
+        seen: set[str] = set()
+        kept = [
+            made for folder in sft_folders(config)
+            for row in _rows(run, folder, shard.shard_index, tally)
+            if (made := _sft_row(prompts[row.prompt_id], row, tally, seen))
+        ]
+        tally.rows += len(kept)
+        yield table_from_rows(kept, SftRow).select(SFT_COLUMNS)
+
+
+def _sft_row(
+    prompt: PromptRow, row: ResponseRow | RevisionRow, tally: Tally, seen: set[str]
+) -> SftRow | None:
+    text = row.revision if isinstance(row, RevisionRow) else row.response
+    key = _text_key(prompt.row_id, text)
+    tally.candidates += 1
+    reason = sft_problem(row, text)
+    if reason is None and (key in seen or key in tally.known):
+        reason = "same text as an earlier row of the prompt"
+    if reason:
+        tally.reasons[reason] += 1
+        return None
+    seen.add(key)
+    return SftRow(
+        row_id=row_id("sft", row.row_id), parent_ids=(prompt.row_id, row.row_id),
+        run_id=row.run_id, prompt_id=prompt.row_id, messages=prompt.messages, completion=text,
+        completion_id=row.row_id, round=row.round if isinstance(row, RevisionRow) else 0,
+    )
+
+
+def _preference_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
+    for table in parent_tables(run, "preference", PREFERENCE_SCHEMA):
+        for identity in table["row_id"].to_pylist():
+            tally.known.add(identity)
+        tally.from_parent += table.num_rows
+        tally.rows += table.num_rows
+        yield table
+    for shard in stage_manifests(run.root, "prompts"):
+        manifest = _whole(run, "preference/pair", shard.shard_index, tally)
+        table = read_table(run.root, manifest)
+        tally.candidates += table.num_rows
+        keep = []
+        for identity, status, reason in zip(
+            *(table[name].to_pylist() for name in ("row_id", "status", "reason")), strict=True
+        ):
+            if status == "ok" and identity in tally.known:
+                status, reason = "dropped", "already in the parent's version"
+            if status != "ok":
+                tally.reasons[reason or status] += 1
+            keep.append(status == "ok")
+        kept = table.filter(pa.array(keep, pa.bool_())).select(PREFERENCE_COLUMNS)
+        tally.rows += kept.num_rows
+        yield kept
+
+
+def _rows(run: RunDir, folder: str, shard_index: int, tally: Tally) -> list[Any]:
+    return read_rows(run.root, _whole(run, folder, shard_index, tally))
+
+
+def _whole(run: RunDir, folder: str, shard_index: int, tally: Tally) -> Manifest:
+    """A finished shard, entered as an input. Raises StoreError when it is not whole."""
+    manifest = load_manifest(run.root, folder, shard_index)
+    if manifest is None:
+        raise StoreError(
+            f"{folder}/shard-{shard_index:05d} of run {run.run_id} is missing or damaged; "
+            f"`rlaif resume {run.run_id}` makes it again"
+        )
+    tally.inputs[manifest.path] = manifest.sha256
+    return manifest
+
+
+def _text_key(prompt_id: str, text: str) -> str:
+    return row_id("sft text", prompt_id, text)
