@@ -6,6 +6,10 @@ token alone would say 0.5; 'A' and 'B' are one token each.
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -19,7 +23,7 @@ def build_tiny_model(folder: Path, *, max_context: int = 512, seed: int = 0) -> 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = _tokenizer(folder)
+    tokenizer = build_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128,
@@ -32,7 +36,8 @@ def build_tiny_model(folder: Path, *, max_context: int = 512, seed: int = 0) -> 
     return folder
 
 
-def _tokenizer(folder: Path):  # type: ignore[no-untyped-def]  # a tokenizers.Tokenizer
+def build_tokenizer(folder: Path) -> "Tokenizer":
+    """Write tokenizer.json and tokenizer_config.json with the chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,0 +1,141 @@
+"""A user's mistakes, found before anything heavy is imported or opened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.engine_config import OpenAIConfig, ScriptedConfig, VllmConfig
+from pipeline.engines import check_engine, checks, open_engine
+from pipeline.engines.model_files import model_fingerprint
+from pipeline.errors import ConfigError, MachineError, UserError
+from tests.engines.tiny_model import CHAT_TEMPLATE
+
+
+def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path:
+    """A folder that looks like a model."""
+    path.mkdir(parents=True, exist_ok=True)
+    settings = {"chat_template": CHAT_TEMPLATE} if template else {}
+    files = {
+        "config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}",
+        "tokenizer_config.json": json.dumps(settings),
+    }
+    for name, text in files.items():
+        if name != without:
+            (path / name).write_text(text, "utf-8")
+    return path
+
+
+def config_for(folder: Path | str, **fields: object) -> VllmConfig:
+    return VllmConfig(type="vllm", model=str(folder), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("without", "message"), [
+    ("config.json", "has no config.json; name the folder"),
+    ("model.safetensors", "has no .*safetensors weights; finish"),
+    ("tokenizer.json", "has no tokenizer.json; copy"),
+])
+def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_engine(config_for(make_folder(tmp_path / "m", without=without)))
+
+
+def test_complete_model_folder_passes(tmp_path: Path) -> None:
+    check_engine(config_for(make_folder(tmp_path / "m")))
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "models/nothing-here", "./nothing/here"])
+def test_missing_model_folder_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist; correct `model`"):
+        check_engine(config_for(name))
+
+
+def test_unknown_hub_name_says_how_to_download() -> None:
+    with pytest.raises(ConfigError, match="run: hf download nobody/nothing --revision main"):
+        check_engine(config_for("nobody/nothing", revision="main"))
+
+
+def test_missing_chat_template_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m", template=False)
+    with pytest.raises(ConfigError, match="has no chat template.*use an instruct checkpoint"):
+        check_engine(config_for(folder))
+    template = tmp_path / "chat.jinja"
+    with pytest.raises(ConfigError, match="chat template .* does not exist"):
+        check_engine(config_for(folder, chat_template=template))
+    template.write_text(CHAT_TEMPLATE, "utf-8")
+    check_engine(config_for(folder, chat_template=template))
+
+
+def test_missing_adapter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no adapter_config.json"):
+        check_engine(config_for(make_folder(tmp_path / "m"), adapter=tmp_path / "none"))
+
+
+def test_cuda_without_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder(tmp_path / "m")
+    monkeypatch.setattr(checks, "count_gpus", lambda: 0)
+    with pytest.raises(MachineError, match="shows no NVIDIA GPU; use `device: cpu`"):
+        check_engine(config_for(folder, device="cuda"))
+    monkeypatch.setattr(checks, "count_gpus", lambda: 1)
+    monkeypatch.setattr(checks, "vllm_build", lambda: "cpu")
+    with pytest.raises(MachineError, match="run `make setup-cuda`"):
+        check_engine(config_for(folder, device="cuda"))
+    monkeypatch.setattr(checks, "vllm_build", lambda: "cuda")
+    with pytest.raises(MachineError, match="`tensor_parallel_size` is 2 .* 1 NVIDIA GPU"):
+        check_engine(config_for(folder, tensor_parallel_size=2))
+    with pytest.raises(MachineError, match="vLLM for CUDA"):
+        check_engine(config_for(folder, device="cpu"))
+    monkeypatch.setattr(checks, "vllm_build", lambda: None)
+    with pytest.raises(MachineError, match="vLLM is not installed"):
+        check_engine(config_for(folder))
+
+
+def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    config = OpenAIConfig(
+        type="openai", base_url="http://127.0.0.1:9/v1", model="m", api_key_env="SOME_KEY")
+    with pytest.raises(ConfigError, match="environment variable SOME_KEY is not set"):
+        check_engine(config)
+
+
+async def test_unreachable_endpoint_is_one_line() -> None:
+    config = OpenAIConfig(
+        type="openai", base_url="http://127.0.0.1:9/v1", model="m", max_retries=0)
+    with pytest.raises(UserError, match="cannot be used .*start the server"):
+        async with open_engine(config):
+            pass
+
+
+@pytest.mark.parametrize(("script", "message"), [
+    ("no_such_module:f", "cannot be loaded"),
+    ("json:no_such", "cannot be loaded"),
+    ("builtins:dict", "returned dict; it must return a ScriptedEngine"),
+])
+def test_wrong_script_is_named(script: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_engine(ScriptedConfig(type="scripted", script=script))
+
+
+def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
+    one, other = make_folder(tmp_path / "one"), make_folder(tmp_path / "two")
+    (other / "README.md").write_text("a card", "utf-8")
+    same = model_fingerprint(one, dtype="float32")
+    assert model_fingerprint(other, dtype="float32") == same
+    assert model_fingerprint(one, dtype="bfloat16") != same
+    assert model_fingerprint(one, dtype="float32", chat_template_args={"x": 1}) != same
+    (other / "model.safetensors").write_text("other weights", "utf-8")
+    assert model_fingerprint(other, dtype="float32") != same
+
+
+def test_importing_engines_stays_light() -> None:
+    code = (
+        "import sys, pipeline.engines, pipeline.engines.checks, pipeline.engines.vllm_settings;"
+        "print([m for m in ('torch', 'vllm', 'openai', 'transformers') if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).resolve().parents[2],
+    )
+    assert found.stdout.strip() == "[]"

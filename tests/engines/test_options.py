@@ -1,0 +1,103 @@
+"""Options as a tree of tokens, the top-token fallback, and the gate before the engine."""
+
+import asyncio
+import math
+
+import pytest
+
+from pipeline.engines.admission import TokenGate
+from pipeline.engines.options import check_distinct, option_nodes, sum_along, token_by_token_pays
+from pipeline.engines.top_tokens import scores_from_top_tokens
+from pipeline.errors import ConfigError
+
+
+def test_shared_first_token_is_one_node() -> None:
+    """' (A)' = 7 1 9 and ' (B)' = 7 2 9 part after the 7 and end apart."""
+    nodes = option_nodes([(7, 1, 9), (7, 2, 9)])
+    assert nodes == {(): (7,), (7,): (1, 2), (7, 1): (9,), (7, 2): (9,)}
+
+
+def test_score_is_sum_along_path() -> None:
+    """The shared -0.5 counts for both: -0.5 - 0.25 - 0.125 and -0.5 - 2 - 1."""
+    values = {(): {7: -0.5}, (7,): {1: -0.25, 2: -2.0}, (7, 1): {9: -0.125}, (7, 2): {9: -1.0}}
+    assert sum_along([(7, 1, 9), (7, 2, 9)], values) == (-0.875, -3.5)
+
+
+def test_long_options_are_scored_whole() -> None:
+    assert token_by_token_pays([(1,), (2,)])
+    assert token_by_token_pays([(7, 1, 9), (7, 2, 9)])
+    assert not token_by_token_pays([tuple(range(20)), tuple(range(20, 40))])
+    assert not token_by_token_pays([(n,) for n in range(129)])
+
+
+def test_option_beginning_another_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'Yes' is the beginning of option 'Yes please'"):
+        check_distinct(["No", "Yes please", "Yes"], [(1,), (2, 3), (2,)])
+    with pytest.raises(ConfigError, match="no score can tell them apart"):
+        check_distinct(["A", "A"], [(1,), (1,)])
+
+
+def test_absent_option_gets_a_bound() -> None:
+    """B is not among the three listed tokens, so it is at most as probable as the third."""
+    top = [("A", -0.1), ("I", -3.0), ("The", -5.0)]
+    assert scores_from_top_tokens(["A", "B"], top) == ((-0.1, None), -5.0)
+    assert scores_from_top_tokens(["A", "I"], top) == ((-0.1, -3.0), None)
+
+
+def test_option_of_several_tokens_is_refused() -> None:
+    """The model begins both options with ' (': its probability says nothing about either."""
+    with pytest.raises(ConfigError, match="first tokens only"):
+        scores_from_top_tokens([" (A)", " (B)"], [(" (", -0.01), ("A", -6.0)])
+
+
+def test_unlikely_beginning_only_widens_the_bound() -> None:
+    """'Y' at 0.5 % may begin 'Yes': the bound is its log-probability, not that of the last."""
+    top = [("No", -0.1), ("Y", math.log(0.005)), ("x", -9.0)]
+    values, bound = scores_from_top_tokens(["Yes", "No"], top)
+    assert values == (None, -0.1)
+    assert bound == pytest.approx(math.log(0.005))
+
+
+async def test_gate_keeps_tokens_within_cache() -> None:
+    """Ten blocks of 16: three requests of 50 tokens take 4 blocks each, so two fit at a time."""
+    gate, order, most, inside = TokenGate(10, 16), [], 0, 0
+
+    async def ask(number: int) -> None:
+        nonlocal most, inside
+        async with gate.hold(50):
+            order.append(number)
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.001)
+            inside -= 1
+
+    await asyncio.gather(*(ask(n) for n in range(7)))
+    assert order == list(range(7))
+    assert (most, gate.free_blocks) == (2, 10)
+
+
+async def test_large_request_is_not_overtaken() -> None:
+    """A request for the whole cache waits for all before it, and none behind it slips in."""
+    gate, order = TokenGate(10, 16), []
+
+    async def ask(name: str, tokens: int) -> None:
+        async with gate.hold(tokens):
+            order.append(name)
+            await asyncio.sleep(0.001)
+
+    await asyncio.gather(ask("a", 16), ask("all", 10_000), ask("b", 16), ask("c", 16))
+    assert order == ["a", "all", "b", "c"]
+
+
+async def test_canceled_wait_gives_its_turn_back() -> None:
+    gate = TokenGate(1, 16)
+
+    async def ask() -> None:
+        async with gate.hold(16):
+            await asyncio.sleep(0.01)
+
+    first, second, third = [asyncio.create_task(ask()) for _ in range(3)]
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(first, third)
+    assert second.cancelled() and gate.free_blocks == 1
