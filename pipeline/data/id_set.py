@@ -3,12 +3,15 @@
 For what grows with the number of prompts: finding duplicates, and what earlier versions had.
 """
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator
 
 from pipeline.ids import ID_LENGTH
 
 _WIDTH = ID_LENGTH // 2
 _EMPTY = bytes(_WIDTH)
+_ROW_ID = re.compile(f"[0-9a-f]{{{ID_LENGTH}}}")
 
 
 class IdSet:
@@ -23,7 +26,7 @@ class IdSet:
 
     def add(self, row_id: str) -> bool:
         """Put an id in; returns whether it was new."""
-        key = bytes.fromhex(row_id)
+        key = _key(row_id)
         at, found = self._find(key)
         if found:
             return False
@@ -34,13 +37,13 @@ class IdSet:
         return True
 
     def __contains__(self, row_id: object) -> bool:
-        return isinstance(row_id, str) and self._find(bytes.fromhex(row_id))[1]
+        return isinstance(row_id, str) and self._find(_key(row_id))[1]
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[str]:
-        """All ids, in no useful order."""
+        """All ids, in no useful order; for a string that was no row id, its hash."""
         return (key.hex() for key in _keys(self._table))
 
     def _find(self, key: bytes) -> tuple[int, bool]:
@@ -62,6 +65,12 @@ class IdSet:
         for key in _keys(old):
             at, _ = self._find(key)
             self._table[at : at + _WIDTH] = key
+
+
+def _key(row_id: str) -> bytes:
+    if _ROW_ID.fullmatch(row_id):
+        return bytes.fromhex(row_id)
+    return hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).digest()[:_WIDTH]
 
 
 def _keys(table: bytearray) -> Iterator[bytes]:

@@ -1,0 +1,188 @@
+"""Is a run still what it says? Every hash, count and parent is checked again; nothing is changed.
+
+In:  a run folder
+Out: a list of problems, one line each; empty when everything is whole
+
+    shards      file hash, inputs, counts, row ids unique, parents present, ids of prompts
+    data sets   file hash, inputs, row count, every row's home shard
+    training    the data set on which each model was trained
+    copies      recipe, constitution and templates against run.json
+
+Does not: ask a model again, or notice a change of rows together with all hashes that cover them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from pipeline.data.dataset import DatasetManifest, iter_tables, load_dataset
+from pipeline.data.id_set import IdSet
+from pipeline.ids import file_hash, row_id
+from pipeline.store.files import read_json
+from pipeline.store.layout import RunDir
+from pipeline.store.shards import Manifest
+
+TRAINED_ON = {"sft": "sft", "preference": "preference"}
+"""Training folder -> name of the data set that it must have used."""
+
+
+def verify(run: RunDir) -> list[str]:
+    """All problems of a run, in the order of its folders."""
+    run.require()
+    hashes: dict[str, str] = {}
+    problems = list(_copies(run))
+    shards = sorted(run.root.rglob("shard-*.json"))
+    manifests = []
+    for path in shards:
+        manifest = _parse(path)
+        if manifest is None:
+            problems.append(f"{path.relative_to(run.root)}: not a manifest")
+        else:
+            manifests.append(manifest)
+    for manifest in manifests:
+        problems += _file(run, manifest.path, manifest.sha256, hashes)
+    for folder in dict.fromkeys(manifest.stage for manifest in manifests):
+        seen = IdSet()
+        for manifest in (m for m in manifests if m.stage == folder):
+            problems += _shard(run, manifest, hashes, seen)
+    problems += _unclaimed(run, {manifest.path for manifest in manifests})
+    problems += _datasets(run, hashes)
+    problems += _training(run, hashes)
+    return problems
+
+
+def _copies(run: RunDir) -> Iterator[str]:
+    for name, expected in run.info().get("files", {}).items():
+        path = run.root / name
+        if not path.exists():
+            yield f"{name}: missing"
+        elif file_hash(path) != expected:
+            yield f"{name}: changed since the run began"
+
+
+def _file(run: RunDir, path: str, expected: str, hashes: dict[str, str]) -> Iterator[str]:
+    full = run.root / path
+    if not full.exists():
+        yield f"{path}: missing, although its manifest is there"
+        return
+    hashes[path] = file_hash(full)
+    if hashes[path] != expected:
+        yield f"{path}: damaged or changed (its hash differs from its manifest)"
+
+
+def _shard(
+    run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: IdSet
+) -> Iterator[str]:
+    path = manifest.path
+    if hashes.get(path) != manifest.sha256:
+        return
+    yield from _inputs(path, manifest.inputs, hashes)
+    table = pq.read_table(run.root / path, columns=["row_id", "parent_ids", "status"])
+    yield from _counts(manifest, table)
+    ids = table["row_id"].to_pylist()
+    repeated = sum(not seen.add(identity) for identity in ids)
+    if repeated:
+        yield f"{path}: {repeated} row ids repeat others of {manifest.stage}"
+    known = IdSet(
+        identity for name in manifest.inputs if name in hashes
+        for identity in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
+    )
+    orphans = sum(
+        parent not in known for parents in table["parent_ids"].to_pylist() for parent in parents
+    )
+    if orphans:
+        yield f"{path}: {orphans} parents are in none of its inputs"
+    if manifest.row_kind == "prompt":
+        yield from _prompt_ids(run, path)
+
+
+def _inputs(path: str, inputs: dict[str, str], hashes: dict[str, str]) -> Iterator[str]:
+    for name, expected in inputs.items():
+        if name not in hashes:
+            yield f"{path}: was made from {name}, which is missing"
+        elif hashes[name] != expected:
+            yield f"{path}: was made from another version of {name}"
+
+
+def _counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
+    counts = manifest.counts
+    stated = {name: getattr(counts, name) for name in ("ok", "unparsed", "failed", "dropped")}
+    found = {name: 0 for name in stated}
+    for status in table["status"].to_pylist():
+        found[status] = found.get(status, 0) + 1
+    if found != stated or sum(stated.values()) != counts.expected:
+        yield (
+            f"{manifest.path}: counts do not add up ({counts.expected} expected, manifest "
+            f"{stated}, file {found})"
+        )
+    if sum(manifest.reasons.values()) != counts.expected - counts.ok:
+        yield f"{manifest.path}: the reasons do not add up to the rows that are not ok"
+
+
+def _prompt_ids(run: RunDir, path: str) -> Iterator[str]:
+    table = pq.read_table(run.root / path, columns=["row_id", "messages"])
+    wrong = sum(
+        row_id("prompt", messages) != identity for identity, messages in zip(
+            table["row_id"].to_pylist(), table["messages"].to_pylist(), strict=True)
+    )
+    if wrong:
+        yield f"{path}: {wrong} prompts do not have the id of their messages"
+
+
+def _unclaimed(run: RunDir, claimed: set[str]) -> Iterator[str]:
+    for path in sorted(run.root.rglob("shard-*.parquet")):
+        name = path.relative_to(run.root).as_posix()
+        if name not in claimed:
+            yield f"{name}: has no manifest, so it counts as unfinished; `rlaif resume` makes it again"
+
+
+def _datasets(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
+    manifest = load_dataset(run)
+    if manifest is None:
+        if (run.dataset / "manifest.json").exists():
+            yield "dataset/manifest.json: not a dataset manifest"
+        return
+    for info in manifest.sets.values():
+        yield from _file(run, info.path, info.sha256, hashes)
+        if hashes.get(info.path) != info.sha256:
+            continue
+        yield from _inputs(info.path, info.inputs, hashes)
+        left_out = sum(info.reasons.values())
+        if info.rows - info.from_parent + left_out != info.candidates:
+            yield f"{info.path}: kept and left-out rows do not add up to {info.candidates}"
+        yield from _set_rows(run, manifest, info.path, info.rows)
+
+
+def _set_rows(run: RunDir, manifest: DatasetManifest, path: str, rows: int) -> Iterator[str]:
+    seen, found, strangers = IdSet(), 0, 0
+    for table in iter_tables(run.root / path):
+        found += table.num_rows
+        for identity in table["row_id"].to_pylist():
+            seen.add(identity)
+        own = manifest.parent is None
+        strangers += own and sum(r != run.run_id for r in table["run_id"].to_pylist())
+    if found != rows:
+        yield f"{path}: {found} rows, but its manifest says {rows}"
+    if len(seen) != found:
+        yield f"{path}: {found - len(seen)} row ids repeat"
+    if strangers:
+        yield f"{path}: {strangers} rows of another run, although it has no parent"
+
+
+def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
+    for folder, name in TRAINED_ON.items():
+        result: Any = read_json(run.training(folder) / "result.json")
+        path = f"dataset/{name}.parquet"
+        if isinstance(result, dict) and result.get("dataset_sha256") != hashes.get(path):
+            yield f"training/{folder}: was trained on another version of {path}"
+
+
+def _parse(path: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError):
+        return None
