@@ -1,0 +1,52 @@
+"""From a run folder to a page for people: report.html, report.md, and short forms of both."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.report.markdown import render_markdown, render_summary
+from pipeline.report.markdown import headline_numbers as _headline_numbers
+from pipeline.report.page import render_page
+from pipeline.report.pairs import MAX_PAIRS, sample_pairs
+from pipeline.report.source import read_run
+from pipeline.report.tables import principle_rows
+from pipeline.store import RunDir
+from pipeline.store.files import write_text
+
+__all__ = ["headline_numbers", "principle_table", "summary_markdown", "write_report"]
+
+
+def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
+    """Write report.html and report.md of a run, finished or stopped; returns the page's path.
+
+    Reads what is on disk and asks no model. Parts of the run that are not there are left out.
+
+    Raises:
+        StoreError: not a run folder, or a shard that its manifest names is damaged.
+    """
+    data = read_run(run)
+    seed = data.config.seed if data.config else 0
+    write_text(run.root / "report.md", render_markdown(data))
+    write_text(run.report, render_page(data, sample_pairs(run, seed=seed, limit=max_pairs)))
+    return run.report
+
+
+def summary_markdown(run: RunDir) -> str:
+    """A few lines of Markdown: headline, figures, where the report is."""
+    return render_summary(read_run(run))
+
+
+def principle_table(run: RunDir) -> list[dict[str, Any]]:
+    """One row per principle with plain values, for a table of an orchestrator."""
+    names = (
+        "id", "critiques", "drawn", "labeled", "kept", "mean_margin", "tie_share",
+        "mean_position_gap", "position_consistency", "win_rate",
+    )
+    return [
+        {name: round(v, 4) if isinstance(v := row[name], float) else v for name in names}
+        for row in principle_rows(read_run(run))
+    ]
+
+
+def headline_numbers(run: RunDir) -> list[tuple[str, str]]:
+    """(name, value) of the figures that matter, for the end of a run in a terminal."""
+    return _headline_numbers(read_run(run))

@@ -1,0 +1,142 @@
+"""report.md and its short forms: the same numbers as the page, for terminals, diffs and artifacts.
+
+Foreign words (names, reasons, requests) are escaped; no text of a model goes in.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline.report.headline import cards, headline
+from pipeline.report.source import ReportData
+from pipeline.report.tables import (
+    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, share_groups, stage_rows,
+    training_rows,
+)
+from pipeline.report.words import duration, number, percent, percent_range, policy_label
+
+
+def render_markdown(data: ReportData) -> str:
+    """The whole report."""
+    told = headline(data)
+    parts = [f"# {escape(data.run.run_id)}", told.lead, told.detail, _figures(data)]
+    parts += [
+        *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
+        *_section("Labels", _reasons(data), _principles(data)),
+        *_section("Training", _training(data)),
+        *_section("Stages", _stages(data)),
+        *_section("Lineage", table(("what", "value"), lineage_rows(data))),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_summary(data: ReportData) -> str:
+    """Headline and figures."""
+    told = headline(data)
+    where = f"Report: `{data.run.report}`" if data.run.report.exists() else ""
+    parts = [f"## {escape(data.run.run_id)}", told.lead, told.detail, _figures(data), where]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
+    """The cards, and the truth about labels where it is known, as name and value."""
+    found = [(card.title, f"{card.value} ({card.note})" if card.note else card.value) for card in cards(data)]
+    final = data.final_policy
+    if final and (oracle := data.policies[final].get("oracle")) and oracle.get("outside_world"):
+        estimate = oracle["outside_world"]
+        found.append((
+            f"Outside the known world, {policy_label(final).lower()}",
+            f"{percent(estimate['share'])} ({percent_range(estimate['low'], estimate['high'])})",
+        ))
+    return found
+
+
+def escape(text: Any) -> str:
+    """A text as one cell: no line breaks, no table bars, no HTML, no markup."""
+    flat = " ".join(str(text).split())
+    for mark in "\\`*_[]|":
+        flat = flat.replace(mark, "\\" + mark)
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; nothing without rows. The first column is text, the others are right-aligned."""
+    lines = [" | ".join(escape(value) for value in row) for row in rows]
+    if not lines:
+        return ""
+    rule = " | ".join(["---"] + ["---:"] * (len(names) - 1))
+    return "\n".join(f"| {line} |" for line in (" | ".join(names), rule, *lines))
+
+
+def _section(title: str, *parts: str) -> list[str]:
+    found = [part for part in parts if part]
+    return [f"## {title}", *found] if found else []
+
+
+def _figures(data: ReportData) -> str:
+    return table(("figure", "value"), headline_numbers(data))
+
+
+def _shares(data: ReportData) -> str:
+    rows = [
+        (group["title"], bar["label"], percent(bar["share"]), percent_range(bar["low"], bar["high"]), bar["n"])
+        for group in share_groups(data) for bar in group["bars"]
+    ]
+    return table(("share", "policy", "value", "95 % interval", "n"), rows)
+
+
+def _matches(data: ReportData) -> str:
+    rows = [
+        (m["title"], percent(m["win_rate"]), percent_range(m["low"], m["high"]), m["num_comparisons"],
+         percent(m["tie_share"]), percent(m["position_consistency"]), m["unparsed"])
+        for m in match_rows(data)
+    ]
+    names = ("match", "win rate", "95 % interval", "comparisons", "ties", "position consistency", "unparsed")
+    return table(names, rows)
+
+
+def _texts(data: ReportData) -> str:
+    rows = [
+        (p["label"], number(p["num_responses"]), number(p["mean_words"], 1),
+         percent(p["truncated_share"]), percent(p["empty_share"]))
+        for p in policy_rows(data)
+    ]
+    return table(("policy", "replies", "words per reply", "cut at the limit", "empty"), rows)
+
+
+def _reasons(data: ReportData) -> str:
+    rows = [(r["reason"], number(r["n"]), percent(r["share"])) for r in reason_rows(data)]
+    return table(("comparisons", "n", "share"), rows)
+
+
+def _principles(data: ReportData) -> str:
+    rows = [
+        (p["id"], number(p["critiques"]), number(p["drawn"]), number(p["kept"]),
+         number(p["mean_margin"], 2), percent(p["tie_share"]), number(p["mean_position_gap"], 2),
+         percent(p["win_rate"]))
+        for p in principle_rows(data)
+    ]
+    names = ("principle", "critiques", "labels", "pairs kept", "mean margin", "ties", "position gap", "win rate")
+    return table(names, rows)
+
+
+def _training(data: ReportData) -> str:
+    rows = [
+        (r["title"], r["method"] or "", r["steps"], number(r["final_loss"], 3), number(r["reward_margin"], 2),
+         duration(r["total_s"]), "; ".join(r["alarms"]) or "none")
+        for r in training_rows(data)
+    ]
+    return table(("job", "method", "steps", "final loss", "reward margin", "time", "alarms"), rows)
+
+
+def _stages(data: ReportData) -> str:
+    rows = [
+        (s["stage"], *(number(s[name]) for name in ("expected", "ok", "unparsed", "failed", "dropped", "reused")),
+         number(s["prompt_tokens"]), percent(s["cached_share"]), number(s["generated_tokens"]),
+         duration(s["seconds"]))
+        for s in stage_rows(data)
+    ]
+    names = (
+        "stage", "rows", "ok", "unparsed", "failed", "dropped", "reused", "prompt tokens", "cached",
+        "generated tokens", "time in shards",
+    )
+    return table(names, rows)

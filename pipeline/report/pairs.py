@@ -1,0 +1,170 @@
+"""A sample of pairs for the page: each with its label, both orders, and how its texts came about.
+
+In:  shards of preference/pair, and those of judge, samples, critiques and revisions beside them
+Out: plain dictionaries, at most `limit`, the same ones for the same run
+
+The sample is uniform over all comparisons, kept and dropped ones alike, by the smallest hashes, so
+that it depends neither on order nor on shard size. Memory: `limit` rows and one shard.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.reading import RowDict, conversations, read_columns, texts_by_id
+from pipeline.ids import uniform
+from pipeline.store import Manifest, RunDir
+from pipeline.store.shards import stage_manifests
+
+MAX_PAIRS = 300
+MAX_TEXT = 4000
+"""Characters of one text on the page; the rest is cut, and said to be."""
+MAX_CHAINS = 4
+"""Revision chains shown for one prompt."""
+PAIR_COLUMNS = (
+    "row_id", "prompt_id", "judgment_id", "status", "reason", "comparison", "principle_id",
+    "chosen", "rejected", "chosen_id", "rejected_id", "soft_label", "margin", "position_gap",
+    "orders_agree",
+)
+JUDGE_COLUMNS = ("row_id", "first_id", "second_id", "prob_forward", "prob_swapped")
+
+
+def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[dict[str, Any]]:
+    """The pairs to show, in an order that is random but always the same."""
+    manifests = stage_manifests(run.root, "preference/pair")
+    drawn = _draw(run.root, manifests, seed, limit)
+    found: list[dict[str, Any]] = []
+    for manifest in manifests:
+        wanted = {row_id for row_id, index in drawn.items() if index == manifest.shard_index}
+        if wanted:
+            rows = read_columns(run.root, manifest.path, PAIR_COLUMNS)
+            picked = [row for row in rows if row["row_id"] in wanted]
+            found += _complete(run.root, manifest, picked)
+    place = {row_id: number for number, row_id in enumerate(drawn)}
+    return sorted(found, key=lambda entry: place[entry["id"]])
+
+
+def cut(text: str | None) -> str:
+    """The text, or its first MAX_TEXT characters and how many are missing."""
+    text = text or ""
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]} … [{len(text) - MAX_TEXT:,} more characters]"
+
+
+def _draw(
+    root: Path, manifests: Iterable[Manifest], seed: int, limit: int
+) -> dict[str, int]:
+    """Row ids, smallest hash first, with their shard."""
+    def numbered() -> Iterator[tuple[float, str, int]]:
+        for manifest in manifests:
+            for row in read_columns(root, manifest.path, ["row_id"]):
+                yield uniform("report", seed, row["row_id"]), row["row_id"], manifest.shard_index
+
+    return {row_id: index for _, row_id, index in heapq.nsmallest(limit, numbered())}
+
+
+def _complete(root: Path, manifest: Manifest, rows: list[RowDict]) -> list[dict[str, Any]]:
+    inputs = list(manifest.inputs)
+    by_stage = {str(Path(path).parent): path for path in inputs}
+    prompts: dict[str, list[dict[str, str]]] = {}
+    if "prompts" in by_stage:
+        prompts = conversations(root, by_stage["prompts"])
+    judged: dict[str, RowDict] = {}
+    if "preference/judge" in by_stage:
+        judged = {r["row_id"]: r for r in read_columns(root, by_stage["preference/judge"], JUDGE_COLUMNS)}
+    texts = texts_by_id(root, inputs)
+    chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows})
+    return [
+        _entry(row, judged.get(row["judgment_id"]), prompts, texts, chains.get(row["prompt_id"], []))
+        for row in rows
+    ]
+
+
+def _entry(
+    row: RowDict, judged: RowDict | None, prompts: dict[str, list[dict[str, str]]],
+    texts: dict[str, str], chains: list[dict[str, Any]],
+) -> dict[str, Any]:
+    labeled = row["soft_label"] is not None
+    first, second = (judged["first_id"], judged["second_id"]) if judged else ("", "")
+    # Without a label nothing is chosen: the two texts are shown as first and second.
+    sides = (row["chosen_id"], row["rejected_id"]) if labeled else (first, second)
+    shown = (row["chosen"], row["rejected"]) if labeled else tuple(texts.get(i, "") for i in sides)
+    return {
+        "id": row["row_id"], "status": row["status"], "reason": row["reason"],
+        "principle": row["principle_id"], "comparison": row["comparison"] or "",
+        "prompt": [
+            {"role": m["role"], "content": cut(m["content"])} for m in prompts.get(row["prompt_id"], [])
+        ],
+        "labeled": labeled, "texts": [cut(text) for text in shown], "ids": list(sides),
+        "label": row["soft_label"], "margin": row["margin"], "gap": row["position_gap"],
+        "agree": row["orders_agree"] if labeled else None,
+        "orders": both_orders(judged, row["chosen_id"]) if labeled and judged else None,
+        "chains": _relevant(chains, sides),
+    }
+
+
+def both_orders(judged: RowDict, chosen_id: str) -> list[float] | None:
+    """P(chosen preferred) when it stood in slot A, and when it stood in slot B.
+
+    `prob_forward` is P(slot A) with `first` in A, `prob_swapped` with `second` in A.
+    """
+    forward, swapped = judged["prob_forward"], judged["prob_swapped"]
+    if forward is None or swapped is None:
+        return None
+    if chosen_id == judged["first_id"]:
+        return [forward, 1.0 - swapped]
+    return [swapped, 1.0 - forward]
+
+
+def revision_chains(
+    root: Path, shard_index: int, prompt_ids: set[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """Initial responses with their critiques and revisions, by prompt; empty without such stages."""
+    initials = _rows(root, "supervised/sample", shard_index, ("row_id", "prompt_id", "response"))
+    chains = {
+        row["row_id"]: {"prompt_id": row["prompt_id"], "initial": cut(row["response"]),
+                        "ids": [row["row_id"]], "steps": []}
+        for row in initials if row["prompt_id"] in prompt_ids
+    }
+    for number in range(1, len(list((root / "supervised").glob("revise-*"))) + 1):
+        critiques = {
+            row["row_id"]: row["critique"]
+            for row in _rows(root, f"supervised/critique-{number}", shard_index, ("row_id", "critique"))
+        }
+        columns = ("row_id", "initial_id", "critique_id", "principle_id", "revision", "status")
+        for row in _rows(root, f"supervised/revise-{number}", shard_index, columns):
+            chain = chains.get(row["initial_id"])
+            if chain is not None:
+                chain["ids"].append(row["row_id"])
+                chain["steps"].append({
+                    "round": number, "principle": row["principle_id"],
+                    "critique": cut(critiques.get(row["critique_id"])),
+                    "revision": cut(row["revision"]), "status": row["status"],
+                })
+    found: dict[str, list[dict[str, Any]]] = {}
+    for chain in chains.values():
+        if chain["steps"]:
+            found.setdefault(chain["prompt_id"], []).append(chain)
+    return found
+
+
+def _relevant(chains: list[dict[str, Any]], sides: Iterable[str]) -> list[dict[str, Any]]:
+    """Chains that a compared text belongs to, with its name; else those of the same prompt."""
+    names = dict(zip(sides, ("chosen", "rejected"), strict=True))
+    own = [
+        {"of": "/".join(sorted({names[i] for i in chain["ids"] if i in names})), **chain}
+        for chain in chains
+    ]
+    linked = [chain for chain in own if chain["of"]]
+    return [
+        {"of": chain["of"], "initial": chain["initial"], "steps": chain["steps"]}
+        for chain in (linked or own)[:MAX_CHAINS]
+    ]
+
+
+def _rows(root: Path, folder: str, shard_index: int, columns: tuple[str, ...]) -> list[RowDict]:
+    if not (root / folder / f"shard-{shard_index:05d}.json").exists():
+        return []
+    return read_columns(root, f"{folder}/shard-{shard_index:05d}.parquet", columns)
