@@ -7,11 +7,14 @@ A model is opened for the passes that need it and closed before the next one ope
 training starts, so that one GPU is enough.
 """
 
+import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import resolve_path
+from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.engine_config import EngineConfig, VllmConfig
@@ -27,7 +30,7 @@ from pipeline.run.stage_lists import (
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
 from pipeline.store import load_manifest
-from pipeline.training.job import TrainingJob
+from pipeline.training.job import TrainingJob, TrainingResult
 from pipeline.training.launch import launch
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
@@ -152,10 +155,14 @@ def _prompt_shards(
     ctx: RunContext, folder: str, files: Sequence[Path], limit: int | None
 ) -> list[ShardState]:
     paths = [resolve_path(path) for path in files]
+    parent = parent_run(ctx.run) if folder == "prompts" else None
     size = ctx.config.execution.shard_size
     # A resumed run keeps its prompts even if the files outside have changed since.
     key = content_hash([folder, ctx.run.run_id, size, limit, ctx.config.seed])
-    rows = read_prompts(paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id)
+    rows = read_prompts(
+        paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id,
+        exclude=known_prompt_ids(parent) if parent else (),
+    )
     manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key)
     return [{folder: manifest} for manifest in manifests]
 
@@ -171,5 +178,22 @@ async def _train(
         output_dir=ctx.run.training(name), reference_cache=ctx.reference_cache,
         chat_template=policy.chat_template, chat_template_args=policy.chat_template_args,
     )
-    result = await launch(job, on_line=on_line)
-    return result.model_dir
+    return (await _in_thread(job, on_line)).model_dir
+
+
+async def _in_thread(job: TrainingJob, on_line: LineCall | None) -> TrainingResult:
+    """Train without blocking the event loop; a cancelled run ends the training first."""
+    loop, stop = asyncio.get_running_loop(), threading.Event()
+
+    def forward(line: str) -> None:
+        if on_line is not None:
+            loop.call_soon_threadsafe(on_line, line)
+
+    training = asyncio.ensure_future(asyncio.to_thread(launch, job, on_line=forward, stop=stop))
+    try:
+        return await asyncio.shield(training)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait({training})
+        training.exception()  # that it was stopped is known
+        raise
