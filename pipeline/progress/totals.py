@@ -1,0 +1,134 @@
+"""Running counts of the stages of one wavefront, from the runner's calls. Pure but for the clock.
+
+Stages overlap, so the tokens a second of one stage are its share of what the engine gives.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.records import ModelRow, Row
+from pipeline.store import Manifest
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class StageTotals:
+    """Running counts of one stage in one wavefront."""
+
+    folder: str
+    num_shards: int
+    clock: Clock = time.monotonic
+    planned: int = 0
+    """Rows of the shards that have begun."""
+    begun: int = 0
+    """Shards that have begun, finished ones included."""
+    finished: int = 0
+    """Shards that are on disk."""
+    done: int = 0
+    """Rows that are there, new or reused."""
+    fresh: int = 0
+    """Rows made now."""
+    reused: int = 0
+    tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    not_ok: dict[str, int] = field(default_factory=dict)
+    started: float | None = None
+
+    def plan(self, rows: int) -> None:
+        """A shard begins."""
+        self.started = self.clock() if self.started is None else self.started
+        self.planned += rows
+        self.begun += 1
+
+    def row(self, row: Row) -> None:
+        """A row was made."""
+        self.done += 1
+        self.fresh += 1
+        if isinstance(row, ModelRow):
+            self.tokens += row.num_tokens
+            self.prompt_tokens += row.num_prompt_tokens
+            self.cached_tokens += row.num_cached_tokens
+
+    def shard(self, manifest: Manifest) -> None:
+        """A shard is on disk."""
+        counts = manifest.counts
+        if manifest.resumed:
+            self.plan(counts.expected)
+        taken = counts.expected if manifest.resumed else counts.reused
+        self.done += taken
+        self.reused += taken
+        self.finished += 1
+        for status in ("unparsed", "failed", "dropped"):
+            self.not_ok[status] = self.not_ok.get(status, 0) + getattr(counts, status)
+
+    @property
+    def is_finished(self) -> bool:
+        """True when every shard is on disk."""
+        return self.finished >= self.num_shards
+
+    @property
+    def total(self) -> int:
+        """Rows of the whole stage: planned ones, and a guess for the shards still to come."""
+        if not self.begun:
+            return 0
+        return round(self.planned / self.begun * max(self.num_shards, self.begun))
+
+    @property
+    def seconds(self) -> float:
+        """Since its first shard began."""
+        return 0.0 if self.started is None else self.clock() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of the rows made now; None before the first."""
+        if not self.fresh or not self.seconds:
+            return None
+        return max(0, self.total - self.done) * self.seconds / self.fresh
+
+    def facts(self) -> list[str]:
+        """Tokens a second and cache share, where there are any."""
+        found = []
+        if self.tokens and self.seconds:
+            found.append(f"{self.tokens / self.seconds:,.0f} tok/s")
+        if self.prompt_tokens:
+            found.append(f"cache {self.cached_tokens / self.prompt_tokens:.0%}")
+        return found
+
+    def summary(self) -> str:
+        """The line for a stage that is finished."""
+        parts = [f"{self.done:,} rows in {duration(self.seconds)}", *self.facts()]
+        parts += [f"{n:,} {status}" for status, n in self.not_ok.items() if n]
+        parts += [f"{self.reused:,} reused"] if self.reused else []
+        return f"{self.folder}: {', '.join(parts)}"
+
+
+class StageBook:
+    """The totals of all stages; what every kind of progress begins with."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.stages: dict[str, StageTotals] = {}
+
+    def opened(self, folders: Sequence[str], num_shards: int) -> None:
+        """A wavefront begins; a stage that was there before counts anew."""
+        for folder in folders:
+            self.stages[folder] = StageTotals(folder, num_shards, self.clock)
+
+    def stage(self, folder: str) -> StageTotals:
+        """The totals of a stage."""
+        return self.stages.setdefault(folder, StageTotals(folder, 1, self.clock))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 07 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

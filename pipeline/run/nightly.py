@@ -1,0 +1,94 @@
+"""The nightly refresh: prompts that no earlier data set version has become the next version.
+
+In:  a recipe, and the runs that earlier nights made from it
+Out: NightlyPlan: the run to take through its phases, or none because nothing is new
+
+A night's run names the night before as its parent; its data set holds the parent's rows and, after
+them, its own, and training starts from all of them. A night that was stopped is finished first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import RunConfig, load_config, resolve_path
+from pipeline.data.dataset import known_prompt_ids, load_dataset
+from pipeline.data.prompts import read_prompts
+from pipeline.progress import current_progress
+from pipeline.run.context import open_context
+from pipeline.run.finish import run_all
+from pipeline.run.start import check_recipe, runs_root, start_run
+from pipeline.store import RunDir, RunLock, new_run_id
+
+
+@dataclass(frozen=True)
+class NightlyPlan:
+    """What there is to do tonight."""
+
+    runs: tuple[RunDir, ...]
+    """The run to work on; empty when nothing is new."""
+    message: str
+    """The same in words."""
+
+
+def plan_nightly(recipe: str) -> NightlyPlan:
+    """Find the stopped night, or make a run for the new prompts.
+
+    Raises:
+        UserError: see `check_recipe`; nothing is written then.
+    """
+    path = resolve_path(Path(recipe))
+    check_recipe(path)
+    config = load_config(path)
+    nights = nightly_runs(config.name)
+    for run in nights:
+        if run.info().get("status") != "finished":
+            return NightlyPlan((run,), f"goes on with {run.run_id}, which was stopped")
+    parent = nights[-1] if nights else None
+    num_new = count_new_prompts(config, parent)
+    if not num_new:
+        return NightlyPlan((), _nothing_new(parent))
+    run = start_run(path, run_id=new_run_id(f"{config.name}-nightly"))
+    run.update_info(series=config.name, parent=parent.run_id if parent else None)
+    return NightlyPlan((run,), f"{num_new} new prompts go into version {_version(parent) + 1}, "
+                               f"run {run.run_id}")
+
+
+def nightly_runs(name: str) -> list[RunDir]:
+    """The nights of a recipe, oldest first: each is the parent of the next."""
+    found = [RunDir(path.parent) for path in runs_root().glob("*/run.json")]
+    nights = {run.run_id: run for run in found if run.info().get("series") == name}
+    after = {run.info().get("parent"): run for run in nights.values()}
+    chain: list[RunDir] = []
+    latest: str | None = None
+    while latest in after and len(chain) < len(nights):
+        chain.append(after[latest])
+        latest = chain[-1].run_id
+    return chain
+
+
+def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
+    """Training prompts that the parent's version and those before it have not asked."""
+    files = [resolve_path(path) for path in config.prompts.train]
+    exclude = known_prompt_ids(parent) if parent else ()
+    rows = read_prompts(files, limit=config.prompts.limit, seed=config.seed, exclude=exclude)
+    return sum(1 for _ in rows)
+
+
+async def run_nightly(recipe: str) -> str:
+    """The night without an orchestrator; returns what was done, in words."""
+    plan, progress = plan_nightly(recipe), current_progress()
+    progress.note(plan.message)
+    for run in plan.runs:
+        with RunLock(run.root):
+            await run_all(open_context(run, progress))
+    return plan.message
+
+
+def _nothing_new(parent: RunDir | None) -> str:
+    where = f"version {_version(parent)} (run {parent.run_id})" if parent else "no version"
+    return f"nothing to do: every prompt of the recipe is in {where} already"
+
+
+def _version(run: RunDir | None) -> int:
+    dataset = load_dataset(run) if run else None
+    return dataset.version if dataset else 0
