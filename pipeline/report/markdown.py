@@ -18,7 +18,7 @@ from pipeline.report.words import duration, number, percent, percent_range, poli
 def render_markdown(data: ReportData) -> str:
     """The whole report."""
     told = headline(data)
-    parts = [f"# {escape(data.run.run_id)}", told.lead, told.detail, _figures(data)]
+    parts = [f"# {escape(data.run.run_id)}", escape(told.lead), escape(told.detail), _figures(data)]
     parts += [
         *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
         *_section("Labels", _reasons(data), _principles(data)),
@@ -33,7 +33,7 @@ def render_summary(data: ReportData) -> str:
     """Headline and figures."""
     told = headline(data)
     where = f"Report: `{data.run.report}`" if data.run.report.exists() else ""
-    parts = [f"## {escape(data.run.run_id)}", told.lead, told.detail, _figures(data), where]
+    parts = [f"## {escape(data.run.run_id)}", escape(told.lead), escape(told.detail), _figures(data), where]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

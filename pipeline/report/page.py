@@ -39,11 +39,12 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
     made = data.metrics.get("data") or {}
     script = (_HERE / "report.js").read_text(encoding="utf-8").strip()
     return _environment().get_template("report.html.jinja").render(
-        run_id=data.run.run_id, info=data.info, config=data.config, constitution=data.constitution,
+        run_id=data.run.run_id, name=data.info.get("name") or data.run.run_id,
+        status=data.info.get("status", ""), constitution=data.constitution,
         headline=headline(data), cards=cards(data), groups=share_groups(data),
         matches=match_rows(data), policies=policy_rows(data), changes=data.changes, tone_of=tone_of,
-        reasons=reason_rows(data), labels=made.get("labels") or {},
-        truth=data.metrics.get("labels") or {}, kept=made.get("kept", 0), num_pairs=made.get("pairs", 0),
+        reasons=reason_rows(data), labels=made.get("labels"),
+        truth=data.metrics.get("labels"), kept=made.get("kept", 0), num_pairs=made.get("pairs", 0),
         margins=histogram("Margins of all labeled pairs", made.get("margins") or []),
         principles=principle_rows(data),
         training=training_rows(data), curves=[p for r in data.training for p in panels(r)],

@@ -1,0 +1,173 @@
+"""The page: complete, self-contained, and deaf to what its texts say."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.evaluation.builders import make_run
+from tests.report.synthetic import (
+    HOSTILE, add_evaluation, add_preference, add_revisions, add_training, finished_run,
+    write_metrics,
+)
+
+from pipeline.errors import StoreError
+from pipeline.report import headline_numbers, principle_table, summary_markdown, write_report
+from pipeline.report.page import script_hash
+from pipeline.store import RunDir, write_json
+
+
+class Tags(HTMLParser):
+    """Collects start tags, checks that tags close, and keeps the scripts' contents."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.starts: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.starts.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "input", "rect", "line", "path"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+
+    def ids(self) -> set[str]:
+        return {attrs["id"] or "" for _, attrs in self.starts if "id" in attrs}
+
+
+def page_of(run: RunDir) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_finished_run_shows_every_part(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    tags = Tags(page_of(run))
+    assert {"result", "policies", "labels", "training", "stages", "pairs", "origin"} <= tags.ids()
+    svgs = [attrs["aria-label"] for tag, attrs in tags.starts if tag == "svg"]
+    assert svgs == [
+        "Margins of all labeled pairs", "SFT: loss", "Preference: loss", "Preference: reward margin",
+        "Preference: log-probability, nats",
+    ]
+    assert tags.open == []
+    assert (run.root / "report.md").exists()
+
+
+def test_page_makes_no_request(tmp_path: Path) -> None:
+    page = page_of(finished_run(tmp_path / "run"))
+    tags = Tags(page)
+    sources = [
+        value for _, attrs in tags.starts for name, value in attrs.items()
+        if name in ("src", "href", "action", "srcset", "data") and value
+    ]
+    assert all(value.startswith(("#", "data:,")) for value in sources)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttp|innerHTML|eval\(", page)
+
+
+def test_policy_allows_this_script_alone(tmp_path: Path) -> None:
+    tags = Tags(page_of(finished_run(tmp_path / "run")))
+    policy = next(a["content"] for t, a in tags.starts if t == "meta" and "http-equiv" in a) or ""
+    assert "default-src 'none'" in policy
+    assert script_hash(tags.scripts[-1]) in policy
+    assert len(tags.scripts) == 2
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
+    run = make_run(tmp_path / "run", status=text, name=text)
+    add_preference(run, {"a": text, "b": f"b {text}", "c": "fine"}, asked=text)
+    add_revisions(run, text, text, text)
+    add_evaluation(run, [text] * 3, [text] * 3)
+    add_training(run, "preference", alarms=[{"message": text}], method=text)
+    write_metrics(run)
+    page = page_of(run)
+    tags = Tags(page)
+    known = Tags(page_of(finished_run(tmp_path / "plain")))
+    assert {tag for tag, _ in tags.starts} <= {tag for tag, _ in known.starts} | {"p"}
+    assert not any(name.startswith("on") for _, attrs in tags.starts for name in attrs)
+    assert len(tags.scripts) == 2 and "49 " not in page
+    pairs = json.loads(tags.scripts[0])["pairs"]
+    shown = {part for entry in pairs for part in entry["texts"]}
+    assert text[:4000] in {part[:4000] for part in shown}
+
+
+def test_hostile_names_stay_names(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    text = HOSTILE[0]
+    metrics = json.loads(run.metrics.read_text())
+    metrics["principles"][0]["id"] = text
+    metrics["data"]["reasons"] = {text: 3}
+    metrics["policies"] = {"initial": metrics["policies"]["initial"], text: metrics["policies"]["tuned"]}
+    write_json(run.metrics, metrics)
+    assert len(Tags(page_of(run)).scripts) == 2
+    assert "<script>" not in (run.root / "report.md").read_text()
+
+
+def test_missing_parts_are_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", status="started")
+    add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
+    ids = Tags(page_of(run)).ids()
+    assert {"labels", "stages", "pairs"} <= ids
+    assert not {"training", "policies"} & ids
+
+
+def test_run_stopped_at_once_has_a_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", status="started")
+    tags = Tags(page_of(run))
+    assert not {"labels", "stages", "pairs", "training"} & tags.ids()
+    assert tags.open == []
+
+
+def test_run_without_its_recipe_has_a_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
+    run.recipe.unlink()
+    run.constitution.write_text("name: [")
+    assert {"labels", "pairs"} <= Tags(page_of(run)).ids()
+
+
+def test_unfinished_training_shows_its_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    add_training(run, "sft", steps=1)
+    (run.training("sft") / "result.json").unlink()
+    with (run.training("sft") / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 2, "lo')
+    assert "SFT: loss" in page_of(run)
+
+
+def test_same_run_gives_same_page(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    assert page_of(run) == page_of(run)
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a run"):
+        write_report(RunDir(tmp_path))
+
+
+def test_short_forms_agree_with_the_page(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    write_report(run)
+    numbers = dict(headline_numbers(run))
+    assert numbers["Win rate, tuned vs initial"].startswith("100\u00a0%")
+    summary = summary_markdown(run)
+    assert "| Win rate, tuned vs initial | 100" in summary
+    assert str(run.report) in summary
+
+
+def test_principle_table_has_plain_values(tmp_path: Path) -> None:
+    rows = principle_table(finished_run(tmp_path / "run"))
+    assert [row["id"] for row in rows] == ["harm", "help", "tone"]
+    assert rows[0]["mean_margin"] == 1.3863
+    assert rows[1] | {"tie_share": 1.0, "position_consistency": 0.0, "kept": 0} == rows[1]
+    json.dumps(rows, allow_nan=False)
