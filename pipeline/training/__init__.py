@@ -1,7 +1,7 @@
 """Training in a subprocess: `launch(TrainingJob(...))` gives a TrainingResult.
 
     job = TrainingJob(config=recipe.training, model=policy, dataset=pairs, output_dir=folder)
-    result = launch(job, on_progress=show)
+    result = await launch(job, on_progress=show)
 
 Importing this package loads neither torch nor trl.
 """

@@ -52,8 +52,8 @@ def place(config: TrainingConfig) -> Placement:
         )
     autocast = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
     flash = cuda and autocast and is_flash_attn_2_available()
-    wanted = getattr(config, "padding_free", False)
-    if (wanted is True or getattr(config, "packing", False)) and not flash:
+    wanted = getattr(config, "packing", False) or getattr(config, "padding_free", False)
+    if wanted is True and not flash:
         raise MachineError(
             "`padding_free` and `packing` need flash attention on CUDA in bfloat16, and it is not "
             "available here; set `padding_free: auto` and `packing: false`, or install flash-attn"
@@ -71,8 +71,18 @@ def place(config: TrainingConfig) -> Placement:
 def trl_arguments(config: TrainingConfig, placement: Placement, checkpoints: Path) -> Any:
     """TRL's argument object for a method; nothing is evaluated, reported or sent anywhere."""
     method = method_of(config)
-    grouped = config.group_by_length and method.shape != "unpaired"
-    arguments: dict[str, Any] = {
+    arguments = {
+        **_common_arguments(config, placement, checkpoints),
+        **_shape_arguments(config, placement),
+        **method.arguments(config),
+    }
+    return config_class(method)(**arguments)
+
+
+def _common_arguments(
+    config: TrainingConfig, placement: Placement, checkpoints: Path
+) -> dict[str, Any]:
+    return {
         "output_dir": str(checkpoints),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
@@ -96,23 +106,26 @@ def trl_arguments(config: TrainingConfig, placement: Placement, checkpoints: Pat
         "gradient_checkpointing": placement.gradient_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": placement.device == "cuda",
-        "train_sampling_strategy": "group_by_length" if grouped else "random",
-        # Rows that are too long are gone already; a limit here could only cut.
-        "max_length": None,
+        "train_sampling_strategy": "group_by_length" if config.group_by_length else "random",
     }
+
+
+def _shape_arguments(config: TrainingConfig, placement: Placement) -> dict[str, Any]:
+    method = method_of(config)
+    # Rows that are too long are gone already; a limit here could only cut.
+    found: dict[str, Any] = {"max_length": None}
     if method.shape == "completion":
-        arguments["padding_free"] = placement.padding_free
-        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        found["padding_free"] = placement.padding_free
+        found["dataset_kwargs"] = {"skip_prepare_dataset": True}
     if method.shape == "unpaired":
-        arguments["train_sampling_strategy"] = "sequential"
+        found["train_sampling_strategy"] = "sequential"
     if method.uses_reference:
-        arguments["precompute_ref_log_probs"] = True
-        arguments["precompute_ref_batch_size"] = config.precompute_reference_batch_size
+        found["precompute_ref_log_probs"] = True
+        found["precompute_ref_batch_size"] = config.precompute_reference_batch_size
     if not method.stable:
         # The experimental trainers take no None here, and read every column in their collator.
-        arguments["max_length"] = config.max_length
-        arguments["remove_unused_columns"] = False
-    return config_class(method)(**arguments, **method.arguments(config))
+        found |= {"max_length": config.max_length, "remove_unused_columns": False}
+    return found
 
 
 def adapter_config(config: TrainingConfig) -> Any:

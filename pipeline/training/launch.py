@@ -10,15 +10,14 @@ two seconds in which the launcher imports torch for itself. A finished job is no
 unfinished one continues from its last checkpoint, and the child dies with its parent.
 """
 
+import asyncio
 import os
-import selectors
 import shutil
 import signal
-import subprocess
 import sys
-import threading
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import errors
@@ -40,40 +39,40 @@ STOP_S = 10.0
 """Seconds that a stopped worker has to end before it is killed."""
 TAIL_LINES = 25
 """Last lines of the log that an error carries."""
+LINE_LIMIT = 1 << 22
+"""Bytes of the longest log line."""
 
 OnLine = Callable[[str], None]
 OnProgress = Callable[[Progress], None]
 
 
-def launch(
-    job: TrainingJob,
-    *,
-    on_line: OnLine | None = None,
-    on_progress: OnProgress | None = None,
-    stop: threading.Event | None = None,
+async def launch(
+    job: TrainingJob, *, on_line: OnLine | None = None, on_progress: OnProgress | None = None
 ) -> TrainingResult:
     """Train, or return the result of the same job if it is there already.
+
+    When the task is canceled, or a callback raises, the worker is ended first; a later call
+    continues from its last checkpoint.
 
     Args:
         job: what to train, on what, where to.
         on_line: gets every line of the log, for a terminal.
         on_progress: gets step, number of steps and loss.
-        stop: when set, the training is ended and TrainingError raised; so is it, with the
-            exception passed on, by KeyboardInterrupt or any other exception in this thread.
 
     Raises:
         ConfigError, DataError, MachineError, StoreError: one line that says what to correct.
         TrainingError: the worker ended badly; carries the end of its log.
     """
     check_job(job)
-    file = describe(job)
+    # In a thread, since a big model takes seconds to read.
+    file = await asyncio.to_thread(describe, job)
     done = finished_result(file)
     if done is not None:
         return done
     _clear_other_job(file)
     command = _command(job, write_job(file))
     try:
-        _run(command, job, on_line or _ignore, on_progress or _ignore, stop)
+        await _run(command, job, on_line or _ignore, on_progress or _ignore)
     except OSError as error:
         raise disk_error(error, job.log_path) from error
     result = finished_result(file)
@@ -97,7 +96,8 @@ def check_job(job: TrainingJob) -> None:
         )
     if not any(job.model.glob("*.safetensors")):
         raise ConfigError(f"model folder '{job.model}' has no *.safetensors weights; finish its download")
-    for path, name in ((job.chat_template, "chat_template"), (job.config.accelerate_config, "accelerate_config")):
+    named = {"chat_template": job.chat_template, "accelerate_config": job.config.accelerate_config}
+    for name, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigError(f"`{name}` names '{path}', which does not exist; correct the path")
     if not job.dataset.is_file():
@@ -146,22 +146,20 @@ def _environment(job: TrainingJob) -> dict[str, str]:
     return found
 
 
-def _run(
-    command: list[str],
-    job: TrainingJob,
-    on_line: OnLine,
-    on_progress: OnProgress,
-    stop: threading.Event | None,
+async def _run(
+    command: list[str], job: TrainingJob, on_line: OnLine, on_progress: OnProgress
 ) -> None:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     mistake: UserError | None = None
     with job.log_path.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=_environment(job), start_new_session=True,
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
+            env=_environment(job), start_new_session=True, limit=LINE_LIMIT,
         )
         try:
-            for line in _lines(process, stop):
+            assert process.stdout is not None
+            async for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
                 log.write(line + "\n")
                 log.flush()
                 tail.append(line)
@@ -170,47 +168,24 @@ def _run(
                 progress = parse_progress(line)
                 if progress is not None:
                     on_progress(progress)
-            stopped = stop is not None and stop.is_set()
-            code = None if stopped else process.wait()
+            code = await process.wait()
         finally:
-            _end(process)
-    if code is None:
-        raise TrainingError("training was stopped; it continues from its last checkpoint, if it has one")
+            await _end(process)
     if mistake is not None:
         raise mistake
     if code != 0:
         raise _failure(job, code, list(tail))
 
 
-def _lines(process: subprocess.Popen[bytes], stop: threading.Event | None) -> Iterator[str]:
-    """Lines of the worker as they come; ends when it closes its output or `stop` is set."""
-    assert process.stdout is not None
-    pending = b""
-    with process.stdout as stream, selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while stop is None or not stop.is_set():
-            if not selector.select(timeout=0.2):
-                continue
-            piece = os.read(stream.fileno(), 65536)
-            if not piece:
-                break
-            *complete, pending = (pending + piece).split(b"\n")
-            yield from (line.decode("utf-8", "replace").rstrip() for line in complete)
-    if pending:
-        yield pending.decode("utf-8", "replace").rstrip()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
+async def _end(process: Process) -> None:
     """End the worker and whatever it started; it leads a session of its own."""
-    for number, wait_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, None)):
-        if process.poll() is not None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.returncode is not None:
             return
         try:
             os.killpg(process.pid, number)
-            process.wait(wait_s)
-        except ProcessLookupError:
-            process.wait()
-        except subprocess.TimeoutExpired:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except (ProcessLookupError, TimeoutError):
             continue
 
 

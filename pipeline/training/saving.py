@@ -20,6 +20,9 @@ TOKENIZER_FILES = (
     "merges.txt", "spiece.model", "chat_template*",
 )
 
+DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+"""What safetensors and torch.save say when the disk is full; neither raises OSError."""
+
 
 def save_model(trainer: Any, job: TrainingJob, source_dtype: torch.dtype) -> bool:
     """Write `job.model_dir`; returns True when it holds an adapter instead of a whole model.
@@ -38,8 +41,12 @@ def save_model(trainer: Any, job: TrainingJob, source_dtype: torch.dtype) -> boo
     if accelerator.is_main_process:
         aside = job.output_dir / "model.tmp"
         shutil.rmtree(aside, ignore_errors=True)
-        _write(model, state, aside, None if is_adapter else source_dtype)
-        copy_tokenizer(job, aside)
+        try:
+            _write(model, state, aside, None if is_adapter else source_dtype)
+            copy_tokenizer(job, aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
         shutil.rmtree(job.model_dir, ignore_errors=True)
         os.replace(aside, job.model_dir)
     accelerator.wait_for_everyone()
@@ -78,7 +85,7 @@ def is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if "No space left on device" in str(error) or "PytorchStreamWriter failed" in str(error):
+        if any(words in str(error) for words in DISK_FULL_WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False

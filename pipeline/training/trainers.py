@@ -8,11 +8,13 @@ term covers prompt and reply.
 import importlib
 from typing import Any
 
-from trl import KTOTrainer, SFTTrainer
+from datasets import Dataset
+from trl import KTOTrainer, SFTTrainer, pack_dataset
 
 from pipeline.training.methods import Method
 from pipeline.training.reference import ReferenceCache
 from pipeline.training.soft_dpo import SoftDpoTrainer, SoftLabelCollator, with_reference
+from pipeline.training_config import TrainingConfig
 
 
 class SftTrainer(SFTTrainer):
@@ -57,6 +59,14 @@ def config_class(method: Method) -> type:
     return getattr(importlib.import_module(module), name)
 
 
+def training_dataset(columns: dict[str, list[Any]], config: TrainingConfig) -> Dataset:
+    """The encoded rows as a data set; packed into sequences of `max_length` where asked for."""
+    dataset = Dataset.from_dict(columns)
+    if not getattr(config, "packing", False):
+        return dataset
+    return pack_dataset(dataset.select_columns(["input_ids", "labels"]), config.max_length, "bfd")
+
+
 def collator_for(method: Method, pad_token_id: int) -> Any:
     """Our collator where a method needs one, else None: TRL brings its own."""
     return SoftLabelCollator(pad_token_id=pad_token_id) if method.trainer == "SoftDpoTrainer" else None
@@ -67,6 +77,7 @@ def _tokenized(base: type) -> type:
         """An experimental pair trainer that takes our token ids as they are."""
 
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
+            """The columns that TRL's collator expects, from ours."""
             prompt = feature["prompt_ids"]
             row: dict[str, Any] = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
             for side in ("chosen", "rejected"):

@@ -52,7 +52,7 @@ from pipeline.training.probe import choose_prompts, run_probe
 from pipeline.training.reference import ReferenceCache, reference_cache
 from pipeline.training.rows import Columns, ReplyEncoder, training_columns
 from pipeline.training.saving import is_disk_full, save_model
-from pipeline.training.trainers import collator_for, trainer_class
+from pipeline.training.trainers import collator_for, trainer_class, training_dataset
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
@@ -77,9 +77,8 @@ def run(file: JobFile) -> TrainingResult:
     before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
     trainer = build_trainer(file, model, arguments, columns, encoder, cache)
-    log = MetricsLog(job.metrics_path)
     phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long)")
-    optimized = optimize(trainer, job.checkpoint_dir, log)
+    optimized = optimize(trainer, job.checkpoint_dir, log := MetricsLog(job.metrics_path))
     model = trainer.accelerator.unwrap_model(trainer.model)
     after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
@@ -119,7 +118,7 @@ def build_trainer(
     trainer = trainer_class(method)(
         model=model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_dict(columns),
+        train_dataset=training_dataset(columns, file.job.config),
         processing_class=encoder.tokenizer,
         data_collator=collator_for(method, encoder.tokenizer.pad_token_id),
         peft_config=adapter_config(file.job.config),

@@ -1,8 +1,8 @@
 """The training subprocess: its end becomes a result or an error, and it never outlives us."""
 
+import asyncio
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ launch_module = sys.modules[launch_function.__module__]
 CPU: dict[str, Any] = {"device": "cpu", "alarms": AlarmConfig(probe_prompts=0)}
 
 
-def make_job(tmp_path: Path, folder: Path, config: TrainingConfig | None = None, **fields: Any) -> TrainingJob:
+def make_job(
+    tmp_path: Path, folder: Path, config: TrainingConfig | None = None, **fields: Any
+) -> TrainingJob:
     dataset = write_rows(tmp_path / "pairs.parquet", [pair_row(i) for i in range(16)])
     given = {"config": config or DpoConfig(**CPU), "model": folder, "dataset": dataset}
     return TrainingJob(**given | {"output_dir": tmp_path / "job"} | fields)
@@ -31,14 +33,15 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(launch_module, "_command", lambda job, path: [sys.executable, "-c", code])
 
 
-def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
+async def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
     """Kill the parent after a checkpoint: the worker goes too, and a second launch continues."""
     config = DpoConfig(**CPU, max_steps=90, save_steps=15, batch_size=2)
     job = make_job(tmp_path, tiny_model, config)
     path = write_job(describe(job))
     code = (
         "import sys; from pathlib import Path; from pipeline.training import launch; "
-        "from pipeline.training.job import read_job; launch(read_job(Path(sys.argv[1])).job)"
+        "from pipeline.training.job import read_job; import asyncio; "
+        "asyncio.run(launch(read_job(Path(sys.argv[1])).job))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(path)])
     wait_for(lambda: any(job.checkpoint_dir.glob("checkpoint-*/complete")), parent)
@@ -49,13 +52,13 @@ def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
     assert not (job.output_dir / "result.json").exists() and not job.model_dir.exists()
 
     seen: list[int] = []
-    result = launch(job, on_progress=lambda progress: seen.append(progress.step))
+    result = await launch(job, on_progress=lambda progress: seen.append(progress.step))
     assert result.resumed_from_step >= 15 and result.num_steps == 90
     assert seen[0] == result.resumed_from_step + 1 and seen[-1] == 90
     assert result.reference_cache == "hit" and not job.checkpoint_dir.exists()
     lines = job.metrics_path.read_text("utf-8").splitlines()
     assert len(lines) == 90
-    assert launch(job, on_line=pytest.fail) == result
+    assert await launch(job, on_line=pytest.fail) == result
 
 
 def wait_for(condition: Any, process: subprocess.Popen[bytes] | None = None) -> None:
@@ -89,7 +92,7 @@ def test_finished_job_is_not_repeated(tmp_path: Path, tiny_model: Path) -> None:
     assert describe(other_rate).job_hash != describe(job).job_hash
 
 
-def test_other_job_clears_the_folder(
+async def test_other_job_clears_the_folder(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(tmp_path, tiny_model)
@@ -98,10 +101,10 @@ def test_other_job_clears_the_folder(
     job.metrics_path.write_text("{}")
     run_instead(monkeypatch, "raise SystemExit(1)")
     with pytest.raises(TrainingError):
-        launch(job)
+        await launch(job)
     assert job.checkpoint_dir.exists()
     with pytest.raises(TrainingError):
-        launch(job.model_copy(update={"config": DpoConfig(**CPU, seed=9)}))
+        await launch(job.model_copy(update={"config": DpoConfig(**CPU, seed=9)}))
     assert not job.checkpoint_dir.exists() and not job.metrics_path.exists()
 
 
@@ -116,45 +119,48 @@ def test_other_job_clears_the_folder(
         ("pass", TrainingError, "without a result"),
     ],
 )
-def test_worker_end_becomes_error(
+async def test_worker_end_becomes_error(
     code: str, error: type[Exception], message: str, tmp_path: Path, tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_instead(monkeypatch, code)
     with pytest.raises(error, match=message):
-        launch(make_job(tmp_path, tiny_model))
+        await launch(make_job(tmp_path, tiny_model))
 
 
-def test_stop_ends_the_worker(
+async def test_cancel_ends_the_worker(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_instead(monkeypatch, "import os, time; print(os.getpid(), flush=True); time.sleep(60)")
-    stop, pids = threading.Event(), []
-
-    def on_line(line: str) -> None:
-        pids.append(int(line))
-        stop.set()
-
-    with pytest.raises(TrainingError, match="was stopped"):
-        launch(make_job(tmp_path, tiny_model), on_line=on_line, stop=stop)
+    pids: list[int] = []
+    job = make_job(tmp_path, tiny_model)
+    task = asyncio.create_task(launch(job, on_line=lambda line: pids.append(int(line))))
+    while not pids:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert not is_alive(pids[0])
 
 
-def test_interrupt_ends_the_worker(
+async def test_callback_error_ends_the_worker(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that ignores SIGTERM is killed."""
-    code = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os.getpid(), flush=True); time.sleep(60)"
+    code = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
     run_instead(monkeypatch, code)
     monkeypatch.setattr(launch_module, "STOP_S", 0.2)
-    pids = []
+    pids: list[int] = []
 
     def on_line(line: str) -> None:
         pids.append(int(line))
-        raise KeyboardInterrupt
+        raise ValueError("no more")
 
-    with pytest.raises(KeyboardInterrupt):
-        launch(make_job(tmp_path, tiny_model), on_line=on_line)
+    with pytest.raises(ValueError, match="no more"):
+        await launch(make_job(tmp_path, tiny_model), on_line=on_line)
     assert not is_alive(pids[0])
 
 
@@ -172,12 +178,12 @@ def test_mistakes_are_found_first(tmp_path: Path, tiny_model: Path) -> None:
     assert not (tmp_path / "job").exists()
 
 
-def test_cuda_must_be_there(
+async def test_cuda_must_be_there(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch_module, "count_gpus", lambda: 0)
     with pytest.raises(MachineError, match="device: cuda"):
-        launch(make_job(tmp_path, tiny_model, SftConfig(device="cuda")))
+        await launch(make_job(tmp_path, tiny_model, SftConfig(device="cuda")))
 
 
 def test_accelerate_launches_on_cuda(
@@ -196,5 +202,6 @@ def test_accelerate_launches_on_cuda(
 
 
 def test_package_leaves_torch_alone() -> None:
-    code = "import sys, pipeline.training; sys.exit(any(m in sys.modules for m in ('torch', 'trl', 'datasets')))"
+    heavy = "('torch', 'transformers', 'trl', 'datasets')"
+    code = f"import sys, pipeline.training; sys.exit(any(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -128,3 +128,23 @@ def test_unclear_pairs_are_left_out(tmp_path: Path, encoder: ReplyEncoder) -> No
     rows = [pair_row(0, soft_label=0.52), pair_row(1), pair_row(2)]
     columns, counts = columns_of(tmp_path, KtoConfig(min_soft_label=0.55), rows, encoder)
     assert counts.unclear == 1 and len(columns["label"]) == 4
+
+
+def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    from pipeline.training.trainers import training_dataset
+
+    config = SftConfig(packing=True, max_length=64)
+    columns, _ = columns_of(tmp_path, config, [sft_row(i) for i in range(9)], encoder)
+    packed = training_dataset(columns, config)
+    assert len(packed) < 9 and sorted(sum(packed["seq_lengths"][:], [])) == sorted(columns["length"])
+    assert all(ids[-1] in encoder.end_ids for ids in packed["input_ids"])
+
+
+def test_packing_needs_flash_attention() -> None:
+    from pipeline.errors import MachineError
+    from pipeline.training.arguments import place
+
+    for config in (SftConfig(device="cpu", packing=True), SftConfig(device="cpu", padding_free=True)):
+        with pytest.raises(MachineError, match="need flash attention"):
+            place(config)
+    assert not place(SftConfig(device="cpu")).padding_free

@@ -159,6 +159,23 @@ def test_broken_loss_stops_training(train: Train) -> None:
         train(config, [sft_row(i) for i in range(16)])
 
 
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 8 vs 4"), True),
+        (ValueError("I/O error: No space left on device (os error 28)"), True),
+        (OSError(13, "Permission denied"), False),
+    ],
+)
+def test_full_disk_is_recognized(error: Exception, full: bool) -> None:
+    from pipeline.training.saving import is_disk_full
+
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = error
+    assert is_disk_full(error) is full and is_disk_full(wrapped) is full
+
+
 def test_cut_reply_is_refused(make_trainer: Callable[..., Any]) -> None:
     from pipeline.errors import ConfigError
     from pipeline.training.optimize import check_first_batch
