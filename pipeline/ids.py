@@ -10,15 +10,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
 ID_LENGTH = 24
 """Hex digits of a row id: 96 bits, no collision in practice below 10**13 rows."""
 
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces. Raises TypeError for what JSON cannot say."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def content_hash(value: Any) -> str:

@@ -55,21 +55,20 @@ class Row:
     def schema(cls) -> pa.Schema:
         """The Arrow schema, from the annotations."""
         return pa.schema([
-            pa.field(f.name, arrow_type(hint), nullable=optional)
-            for f in dataclasses.fields(cls)
-            for hint, optional in [_unwrap(typing.get_type_hints(cls)[f.name])]
+            pa.field(name, arrow_type(hint), nullable=optional)
+            for name, (hint, optional) in
+            ((name, _unwrap(hint)) for name, hint in field_hints(cls).items())
         ])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for Arrow or JSON."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {name: _plain(getattr(self, name)) for name in field_hints(type(self))}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The row again; the inverse of `as_dict`."""
-        hints = typing.get_type_hints(cls)
         return cls(**{
-            f.name: _restore(values[f.name], hints[f.name]) for f in dataclasses.fields(cls)
+            name: _restore(values[name], hint) for name, hint in field_hints(cls).items()
         })
 
 
@@ -208,6 +207,13 @@ ROW_TYPES: dict[str, type[Row]] = {
 }
 
 
+@cache
+def field_hints(row_type: type[Row]) -> dict[str, Any]:
+    """Name and resolved annotation of each field, in order."""
+    hints = typing.get_type_hints(row_type)
+    return {f.name: hints[f.name] for f in dataclasses.fields(row_type)}
+
+
 def arrow_type(hint: Any) -> pa.DataType:
     """The Arrow type of an annotation. Raises KeyError for one that has none."""
     return _ARROW[hint]
@@ -245,6 +251,8 @@ def _plain(value: Any) -> Any:
 
 
 def _restore(value: Any, hint: Any) -> Any:
+    if not isinstance(value, list):
+        return value
     if hint == Messages:
         return tuple(Message(m["role"], m["content"]) for m in value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value)

@@ -5,11 +5,13 @@ coroutine. It never opens, counts, limits or retries anything: `runner.py` does.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 from pipeline.engines.base import Engine
 from pipeline.records import Row
+from pipeline.types import SamplingParams
 
 Inputs = Mapping[str, Sequence[Any]]
 """Rows of the shard by the folder of the stage that made them."""
@@ -55,6 +57,12 @@ class Stage(Protocol):
     def plan(self, inputs: Inputs) -> list[Item]:
         """The rows to make, in a fixed order."""
         ...
+
+
+@cache
+def sampling_values(sampling: SamplingParams) -> dict[str, Any]:
+    """Sampling parameters as plain values, for row ids and manifest keys; do not change them."""
+    return asdict(sampling)
 
 
 def dropped(blank: Row, reason: str) -> Item:

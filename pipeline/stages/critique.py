@@ -8,7 +8,7 @@ in the engine's cache. Procedure: Bai et al. 2022, arXiv:2212.08073, section 3.1
 drawn uniformly with replacement, unless weighted, for each critique.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.constitution import Constitution
@@ -16,7 +16,7 @@ from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id
 from pipeline.prompting import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
-from pipeline.stages.base import Inputs, Item, dropped, parent_problem
+from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.sample import conversation_hash
 from pipeline.types import Messages, SamplingParams, assistant, user
 
@@ -51,7 +51,7 @@ class CritiqueStage:
         """Template, constitution, sampling and seed."""
         return {
             "template": self.template.hash, "constitution": self.constitution.hash,
-            "sampling": asdict(self.sampling), "seed": self.seed, "round": self.round,
+            "sampling": sampling_values(self.sampling), "seed": self.seed, "round": self.round,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
@@ -64,7 +64,7 @@ class CritiqueStage:
         principle = self.constitution.draw(self.seed, "critique", initial_id, self.round)
         identity = row_id(
             "critique", target.row_id, principle.hash, self.template.hash,
-            asdict(self.sampling), self.engine.fingerprint, self.seed, self.round,
+            sampling_values(self.sampling), self.engine.fingerprint, self.seed, self.round,
         )
         text = response_text(target)
         blank = CritiqueRow(

@@ -7,7 +7,7 @@ Round k + 1 starts again from the conversation with this revision as its last tu
 not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.constitution import Constitution
@@ -15,7 +15,7 @@ from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id
 from pipeline.prompting import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
-from pipeline.stages.base import Inputs, Item, dropped, parent_problem
+from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.critique import critique_messages, response_text
 from pipeline.stages.sample import conversation_hash
 from pipeline.types import SamplingParams, assistant, user
@@ -57,7 +57,7 @@ class ReviseStage:
         """Templates, constitution, sampling and seed."""
         return {
             "templates": [self.critique_template.hash, self.template.hash],
-            "constitution": self.constitution.hash, "sampling": asdict(self.sampling),
+            "constitution": self.constitution.hash, "sampling": sampling_values(self.sampling),
             "seed": self.seed, "round": self.round,
         }
 
@@ -75,7 +75,7 @@ class ReviseStage:
     ) -> Item:
         principle = self.constitution.by_id(critique.principle_id)
         identity = row_id(
-            "revision", critique.row_id, self.template.hash, asdict(self.sampling),
+            "revision", critique.row_id, self.template.hash, sampling_values(self.sampling),
             self.engine.fingerprint, self.seed,
         )
         text = response_text(target)

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import EngineError, PromptTooLongError, RunStoppedError, VerdictError
+from pipeline.errors import (
+    EngineError, PromptTooLongError, RunStoppedError, UserError, VerdictError,
+)
 from pipeline.ids import content_hash
-from pipeline.records import ModelRow, Row, count_statuses
+from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
 
@@ -87,28 +89,35 @@ class Runner:
         Raises:
             RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
         """
-        step = call or self.step
         self.progress.opened([stage.folder for stage in chain], len(shards))
-        slots = asyncio.Semaphore(self.shards_in_flight)
+        states = [dict(shard) for shard in shards]
+        errors: list[Exception] = []
+        waiting = iter(states)
 
-        async def one(shard: ShardState) -> ShardState:
-            async with slots:
-                state = dict(shard)
-                index = next(iter(shard.values())).shard_index
-                for stage in chain:
-                    if self._stopped:
-                        raise RunStoppedError(self._stopped)
-                    state[stage.folder] = await step(
-                        stage, index, [state[name] for name in stage.inputs]
-                    )
-                return state
+        async def work() -> None:
+            # As many workers as shards in flight, not a task for each of perhaps thousands.
+            for state in waiting:
+                try:
+                    await self._through(state, chain, call or self.step)
+                except Exception as error:
+                    errors.append(error)
+                    if isinstance(error, UserError):
+                        # A full disk will not take the next shard either: pay for no more.
+                        self._stopped = self._stopped or str(error)
 
-        results = await asyncio.gather(*(one(s) for s in shards), return_exceptions=True)
-        # One bad shard must not stop the others; but a fault of the code or the machine comes first.
-        errors = [r for r in results if isinstance(r, BaseException)]
+        await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(states)))))
+        # One bad shard does not stop the others; but a fault of code or machine is told first.
         for error in sorted(errors, key=lambda e: isinstance(e, RunStoppedError)):
             raise error
-        return [r for r in results if not isinstance(r, BaseException)]
+        return states
+
+    async def _through(self, state: ShardState, chain: Sequence[Stage], step: StepCall) -> None:
+        """Take one shard through the chain, entering each manifest into its state."""
+        index = next(iter(state.values())).shard_index
+        for stage in chain:
+            if self._stopped:
+                raise RunStoppedError(self._stopped)
+            state[stage.folder] = await step(stage, index, [state[n] for n in stage.inputs])
 
     async def step(
         self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]
@@ -125,8 +134,7 @@ class Runner:
             manifest = old.model_copy(update={"resumed": True})
             self._count(manifest)
             return manifest
-        stored = await asyncio.to_thread(_reusable, self.root, old)
-        inputs = {m.stage: await asyncio.to_thread(read_rows, self.root, m) for m in upstream}
+        stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
         rows = await self._make(stage, items, stored)
@@ -146,15 +154,30 @@ class Runner:
     async def _make(
         self, stage: Stage, items: Sequence[Item], stored: Mapping[str, Row]
     ) -> list[Row]:
-        async def one(item: Item) -> Row:
-            known = stored.get(item.blank.row_id)
-            if known is not None and known.input_hash == item.blank.input_hash:
-                return known
-            row = item.blank if item.call is None else await self._attempt(item)
-            self.progress.row_done(stage.folder, row)
-            return row
+        rows: list[Row] = [item.blank for item in items]
 
-        return list(await asyncio.gather(*(one(item) for item in items)))
+        async def make(number: int) -> None:
+            rows[number] = await self._attempt(items[number])
+            self.progress.row_done(stage.folder, rows[number])
+
+        calls = []
+        for number, item in enumerate(items):
+            known = stored.get(item.blank.row_id)
+            if item.call is None:
+                self.progress.row_done(stage.folder, item.blank)
+            elif known is not None and known.input_hash == item.blank.input_hash:
+                rows[number] = known
+            else:
+                calls.append(asyncio.create_task(make(number)))
+        try:
+            await asyncio.gather(*calls)
+        except BaseException:
+            # A fault of the code or the machine: nobody will read what the others still cost.
+            for task in calls:
+                task.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            raise
+        return rows
 
     async def _attempt(self, item: Item) -> Row:
         reason = ""
@@ -197,17 +220,15 @@ def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
     ])
 
 
-def check_counts(rows: Sequence[Row], expected: int) -> None:
-    """Raises ValueError unless ok + unparsed + failed + dropped = expected."""
-    total = sum(count_statuses(rows).values())
-    if total != expected:
-        raise ValueError(f"{expected} rows expected, {total} counted")
-
-
-def _reusable(root: Path, old: Manifest | None) -> dict[str, Row]:
-    if old is None:
-        return {}
-    return {row.row_id: row for row in read_rows(root, old) if row.status != "failed"}
+def _read(
+    root: Path, old: Manifest | None, upstream: Sequence[Manifest]
+) -> tuple[dict[str, Row], dict[str, list[Row]]]:
+    """Rows of an earlier attempt that need not be paid again, by id, and the rows to start from."""
+    # A dropped row costs nothing to plan anew, and what it waited for may be there now.
+    paid = ("ok", "unparsed")
+    earlier = read_rows(root, old) if old else []
+    stored = {row.row_id: row for row in earlier if row.status in paid}
+    return stored, {manifest.stage: read_rows(root, manifest) for manifest in upstream}
 
 
 def _costs(rows: Sequence[Row]) -> ShardCounts:

@@ -4,13 +4,13 @@ In:  PromptRow
 Out: ResponseRow, `num_samples` per prompt
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id, text_hash
 from pipeline.records import PromptRow, ResponseRow, Row
-from pipeline.stages.base import Inputs, Item, dropped, parent_problem
+from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.types import Messages, SamplingParams
 
 
@@ -34,7 +34,7 @@ class SampleStage:
 
     def settings(self) -> dict[str, Any]:
         """Sampling parameters, number of samples and seed."""
-        return {"sampling": asdict(self.sampling), "n": self.num_samples, "seed": self.seed}
+        return {"sampling": sampling_values(self.sampling), "n": self.num_samples, "seed": self.seed}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """`num_samples` rows per prompt, next to each other so that they share its prefix."""
@@ -45,7 +45,7 @@ class SampleStage:
         ]
 
     def _item(self, prompt: PromptRow, index: int) -> Item:
-        settings = asdict(self.sampling)
+        settings = sampling_values(self.sampling)
         identity = row_id(
             "response", self.folder, prompt.row_id, index, settings, self.engine.fingerprint,
             self.seed,

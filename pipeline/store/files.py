@@ -7,7 +7,7 @@ next start removes. A full disk becomes one clear StoreError and leaves the old 
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,20 +22,33 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         StoreError: the disk is full or the folder cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    atomic_write_all([(path, write)])
+
+
+def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -> None:
+    """The same for several files of one folder: all are written aside before the first appears.
+
+    A full disk leaves every old file; a kill between two renames leaves the first new and the
+    rest old, so the file that vouches for the others comes last.
+    """
+    asides = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path, _ in files]
+    folder = files[0][0].parent
+    path = folder
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise disk_error(error, path) from error
-    except BaseException:
-        aside.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for aside, (path, write) in zip(asides, files, strict=True):
+            with aside.open("wb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for aside, (path, _) in zip(asides, files, strict=True):
+            os.replace(aside, path)
+        sync_folder(folder)
+    except BaseException as error:
+        for aside in asides:
+            aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise disk_error(error, path) from error
         raise
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.ids import file_hash
 from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, table_from_rows
-from pipeline.store.files import atomic_write, write_text
+from pipeline.store.files import atomic_write_all
 
 MANIFEST_VERSION = 1
 
@@ -93,15 +93,18 @@ def write_shard(
         raise ValueError(f"{folder}: {counts.expected} rows expected, {len(rows)} made")
     path = root / folder / f"shard-{shard_index:05d}.parquet"
     data = parquet_bytes(table_from_rows(rows, row_type))
-    # The old manifest would describe a file that is no longer there.
-    path.with_suffix(".json").unlink(missing_ok=True)
-    atomic_write(path, lambda stream: _write(stream, data))
     manifest = Manifest(
         stage=folder, shard_index=shard_index, row_kind=row_type.kind,
         path=f"{folder}/{path.name}", sha256=hashlib.sha256(data).hexdigest(),
         counts=counts.model_copy(update=statuses), reasons=count_reasons(rows), **fields,
     )
-    write_text(path.with_suffix(".json"), manifest.model_dump_json(indent=1) + "\n")
+    text = (manifest.model_dump_json(indent=1) + "\n").encode("utf-8")
+    # Between the two renames an old manifest names a hash that the new file does not have, and so
+    # vouches for nothing.
+    atomic_write_all([
+        (path, lambda stream: _write(stream, data)),
+        (path.with_suffix(".json"), lambda stream: _write(stream, text)),
+    ])
     return manifest
 
 

@@ -1,0 +1,89 @@
+"""The data chain of a run on a scripted model: what the benchmarks of the runner measure.
+
+    python -m benchmarks.scripted_chain FOLDER        makes or resumes the run in FOLDER
+
+The recipe compares each revision with its initial response, so that one pass holds all stages:
+sample, critique, revise, judge, pair, and both data sets after them.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.engines import ScriptedEngine
+from pipeline.ids import canonical_json, uniform
+from pipeline.run.context import open_context
+from pipeline.run.phases import (
+    preference_chain, preference_dataset, supervised_chain, supervised_dataset,
+)
+from pipeline.run.start import start_run
+from pipeline.store import RunDir, RunLock
+from pipeline.types import Messages
+
+STAGES = (
+    "supervised/sample", "supervised/critique-1", "supervised/revise-1", "preference/judge",
+    "preference/pair",
+)
+REQUESTS = ("politeness", "honesty", "care")
+
+
+def make_engine(latency_s: float = 0.0) -> ScriptedEngine:
+    """A model that answers at once, or after the same time for every call."""
+
+    def reply(messages: Messages, seed: int) -> str:
+        return f"answer {seed} to: {messages[-1].content[:60]}"
+
+    def scores(messages: Messages, options: Sequence[str]) -> list[float]:
+        text = messages[-1].content
+        return [-0.2 - 2 * uniform(option, text) for option in options]
+
+    return ScriptedEngine(reply, scores, latency_s=latency_s, keep_calls=False)
+
+
+def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
+    """A new run of `num_prompts` prompts below `folder`; settings go to `execution` and `args`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "train.jsonl").open("w") as stream:
+        for number in range(num_prompts):
+            text = f"How would you explain number {number} to a friend who has never heard of it?"
+            stream.write(canonical_json({"prompt": text}) + "\n")
+    principles = [
+        {
+            "id": name, "critique_request": f"What is wrong with the response as to {name}?",
+            "revision_request": f"Rewrite the response with more {name}.",
+            "comparison_request": f"Which response shows more {name}?",
+        }
+        for name in REQUESTS
+    ]
+    constitution = folder / "constitution.yaml"
+    constitution.write_text(yaml.safe_dump({"name": "benchmark", "principles": principles}))
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({
+        "name": "benchmark", "constitution": str(constitution),
+        "prompts": {"train": [str(folder / "train.jsonl")]},
+        "policy": {
+            "type": "scripted", "script": "benchmarks.scripted_chain:make_engine",
+            "args": {"latency_s": settings.pop("latency_s", 0.0)},
+        },
+        "preference": {"comparisons": "revision_vs_initial"}, "evaluation": {"enabled": False},
+        "execution": settings,
+    }))
+    return start_run(recipe, run_id="run", runs_root_folder=folder / "runs")
+
+
+async def make_data(run: RunDir) -> dict[str, Any]:
+    """Take a run, new or stopped, through all its data stages."""
+    with RunLock(run.root):
+        ctx = open_context(run)
+        await supervised_chain(ctx)
+        sft = supervised_dataset(ctx)
+        await preference_chain(ctx)
+        return {"sft": sft, "preference": preference_dataset(ctx)}
+
+
+if __name__ == "__main__":
+    asyncio.run(make_data(RunDir(Path(sys.argv[1]))))
