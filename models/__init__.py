@@ -1,0 +1,1 @@
+"""Models that ship with the repository: one folder each, with weights, card and build recipe."""
