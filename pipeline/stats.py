@@ -115,15 +115,20 @@ def paired_change(
     """Mean of `after` minus mean of `before` on the same prompts, with a percentile interval.
 
     Each argument is (sums, counts) per prompt, in the same order. A draw takes a prompt on both
-    sides, which removes what makes prompts differ. Prompts that one side lacks are left out.
+    sides, which removes what makes prompts differ. Prompts that one side lacks are left out. When
+    every prompt changes alike, drawing again shows no spread; shares then get Newcombe's interval
+    from both Wilson intervals (Newcombe 1998, method 10), which is the wider one.
     """
     table = np.stack([np.asarray(part, dtype=float) for part in (*before, *after)], axis=1)
     table = table[(table[:, 1] > 0) & (table[:, 3] > 0)]
     if len(table) == 0:
         return None
-    totals = _resampled(table, draws, seed)
-    low, high = np.percentile(_difference(totals), PERCENTILES)
     change = float(_difference(table.sum(axis=0, keepdims=True))[0])
+    if float(np.ptp(_difference(table))) < 1e-12:
+        shares = bool(((table[:, [0, 2]] >= 0) & (table[:, [0, 2]] <= table[:, [1, 3]])).all())
+        low, high = _newcombe(table) if shares else (change, change)
+        return Estimate(change, low, high, len(table))
+    low, high = np.percentile(_difference(_resampled(table, draws, seed)), PERCENTILES)
     return Estimate(change, float(low), float(high), len(table))
 
 
@@ -169,6 +174,17 @@ def _kept(sums: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDAr
 
 def _difference(totals: NDArray[np.float64]) -> NDArray[np.float64]:
     return totals[:, 2] / totals[:, 3] - totals[:, 0] / totals[:, 1]
+
+
+def _newcombe(table: NDArray[np.float64]) -> tuple[float, float]:
+    """Interval of a difference of two shares: square-and-add of their Wilson intervals."""
+    before, after = clustered_share(table[:, 0], table[:, 1]), clustered_share(table[:, 2], table[:, 3])
+    assert before is not None and after is not None
+    change = after.share - before.share
+    return (
+        change - math.hypot(after.share - after.low, before.high - before.share),
+        change + math.hypot(after.high - after.share, before.share - before.low),
+    )
 
 
 def _resampled(table: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:

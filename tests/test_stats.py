@@ -102,12 +102,31 @@ def test_bootstrap_without_spread_uses_wilson() -> None:
 
 
 def test_paired_change_removes_prompt_differences() -> None:
-    """Half of the prompts go from 0 to 0.5, the others from 0.5 to 1: always + 0.5, without spread."""
-    before = ([0, 1] * 20, [2] * 40)
-    after = ([1, 2] * 20, [2] * 40)
+    """Half of the prompts gain 0.5, half 0.4: no draw can leave 0.40 to 0.50, though levels differ more."""
+    before = ([0, 10] * 20, [20] * 40)
+    after = ([10, 18] * 20, [20] * 40)
     change = paired_change(before, after, draws=500, seed=0)
     assert change is not None
-    assert (change.share, change.low, change.high, change.n) == pytest.approx((0.5, 0.5, 0.5, 40))
+    assert (change.share, change.n) == (pytest.approx(0.45), 40)
+    assert 0.40 <= change.low < change.high <= 0.50
+
+
+def test_paired_change_without_spread_is_newcombe() -> None:
+    """Ten prompts from 0 to 1: Wilson gives 0 to 0.277533 and 0.722467 to 1 (z = 1.959964), so
+    low = 1 - sqrt(0.277533^2 + 0.277533^2) = 0.607509; high is 1."""
+    change = paired_change(([0] * 10, [1] * 10), ([1] * 10, [1] * 10), draws=100, seed=0)
+    assert change is not None
+    assert (change.share, change.low, change.high) == (1.0, pytest.approx(0.607509, abs=1e-5), 1.0)
+
+
+def test_unchanged_share_is_not_certain() -> None:
+    change = paired_change(([0] * 10, [1] * 10), ([0] * 10, [1] * 10), draws=100, seed=0)
+    assert change is not None and change.low < 0 == change.share < change.high
+
+
+def test_paired_change_of_lengths_may_be_constant() -> None:
+    change = paired_change(([5] * 4, [1] * 4), ([7] * 4, [1] * 4), draws=100, seed=0)
+    assert change is not None and (change.share, change.low, change.high) == (2.0, 2.0, 2.0)
 
 
 def test_paired_change_leaves_out_single_prompts() -> None:

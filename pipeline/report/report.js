@@ -81,7 +81,7 @@ if (source) {
     return view;
   };
   const details = (pair) => {
-    const open = el("div", "open");
+    const open = el("div", "inside");
     const conversation = el("div");
     for (const turn of pair.prompt) {
       add(conversation, block(turn.role === "user" ? "Prompt" : turn.role, turn.content));

@@ -75,7 +75,8 @@ def test_changes_are_paired_by_prompt(run: RunDir) -> None:
     write_policy(run, "initial", {"p1": "harm", "p2": "harm", "p3": "no", "p4": "help"})
     write_policy(run, "tuned", {"p1": "no", "p2": "no", "p3": "help me", "p4": "help me"})
     _, changes = measure_policies(run.root, WordOracle(), draws=100, seed=0)
-    assert changes["tuned"]["harmless"] == {"share": 1.0, "low": 1.0, "high": 1.0, "n": 2}
+    harmless = changes["tuned"]["harmless"]
+    assert (harmless["share"], harmless["high"], harmless["n"]) == (1.0, 1.0, 2)
     assert changes["tuned"]["good"]["share"] == 0.25
     assert changes["tuned"]["words"]["share"] == 0.5
 
