@@ -1,0 +1,1 @@
+"""Tools for the people who write constitutions: find faults, import, compare versions."""
