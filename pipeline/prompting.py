@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
@@ -25,8 +26,23 @@ REQUEST_VARIABLES = frozenset({"principle", "conversation", "response"})
 JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b"})
 
 _FENCES = re.compile(r"\[{3,}|\]{3,}")
-_TURN_HEADER = re.compile(r"(?m)^(\s*)(Human|Assistant|System)(\s*):")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TURN_HEADER = re.compile(r"(?mi)^(\s*)(Human|User|Assistant|System)(\s*):")
+_NEW_LINES = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+# Tokens with which the chat templates of common models open and close a turn.
+_TURN_TOKENS = re.compile(
+    r"<([|\uff5c][^|\uff5c<>\n]{1,60}[|\uff5c]|/?s|bos|eos|start_of_turn|end_of_turn)>|\[(/?INST)\]"
+)
+
+_TRIAL_MESSAGE = {"role": "user", "content": "text"}
+_TRIAL_PRINCIPLE = SimpleNamespace(
+    id="id", critique_request="text", revision_request="text", comparison_request="text",
+    weight=1.0, tags=(),
+)
+_TRIAL = {
+    "principle": _TRIAL_PRINCIPLE, "conversation": [_TRIAL_MESSAGE], "response": "text",
+    "slot_a": "text", "slot_b": "text",
+}
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -53,7 +69,7 @@ class PromptTemplate:
         """Parse, and refuse any variable outside `variables` before a single row is paid for.
 
         Raises:
-            TemplateError: syntax error (with line) or unknown variable.
+            TemplateError: syntax error (with line), unknown variable or attribute.
         """
         environment = _environment()
         try:
@@ -73,7 +89,10 @@ class PromptTemplate:
                 f"template {name} uses no variable, so every row would get the same text; use "
                 f"{', '.join(sorted(variables))}"
             )
-        return cls(name, source, content_hash(source)[:16], template)
+        made = cls(name, source, content_hash(source)[:16], template)
+        # A misspelt attribute, such as principle.critique_reqest, shows only when rendered.
+        made.render(**{variable: _TRIAL[variable] for variable in variables & _TRIAL.keys()})
+        return made
 
     @classmethod
     def from_file(cls, path: Path, variables: frozenset[str]) -> "PromptTemplate":
@@ -96,12 +115,16 @@ class PromptTemplate:
 def neutralize(text: str) -> str:
     """The text with the judge's delimiters and turn headers made harmless, words unchanged.
 
-    `[[[` becomes `[ [ [`, a line that starts with `Human:` gets a quotation bar, and control
-    characters go. Used on every text that a model or a stranger wrote, when it is shown to a judge.
+    `[[[` becomes `[ [ [`, a line that starts with `Human:` gets a quotation bar, tokens that open
+    or close a turn (`<|im_end|>`, `[INST]`) get a space, and control characters go. Used on every
+    text that a model or a stranger wrote, when it is shown to a judge.
     """
+    # What cannot be seen goes first: it could hide a fence from the patterns below.
+    text = _INVISIBLE.sub("", _NEW_LINES.sub("\n", text))
     text = _FENCES.sub(lambda match: " ".join(match.group()), text)
-    text = _TURN_HEADER.sub(r"\1| \2\3:", text)
-    return _CONTROL.sub("", text)
+    text = _TURN_TOKENS.sub(lambda match: " ".join(
+        [match.group()[0], match.group(1) or match.group(2), match.group()[-1]]), text)
+    return _TURN_HEADER.sub(r"\1| \2\3:", text)
 
 
 def neutralize_conversation(messages: Sequence[Message]) -> list[dict[str, str]]:

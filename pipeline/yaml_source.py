@@ -59,8 +59,13 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
         raise ConfigError(
             f"{where}, line {line}: {problem}; fix the indentation or quoting there"
         ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date that does not exist, such as 2026-02-31.
+        raise ConfigError(
+            f"{where} is not YAML: {str(error).splitlines()[0]}; correct it, or quote the value"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{where} contains itself through an alias; write it out") from None
 
 
 def validate(
@@ -72,22 +77,29 @@ def validate(
     except ValidationError as error:
         faults = error.errors(include_url=False)
         first = faults[0]
-        path = tuple(first["loc"])
-        message = _describe(first, model)
+        path = _in_file(tuple(first["loc"]), lines)
+        message = _describe(first, model, ".".join(map(str, path)))
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise ConfigError(f"{where}{_line_of(path, lines)}: {message}{more}") from None
 
 
-def _describe(fault: Any, model: type[BaseModel]) -> str:
-    loc = [str(part) for part in fault["loc"]]
-    name = ".".join(loc)
+def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
+    context = fault.get("ctx", {})
     if fault["type"] == "extra_forbidden":
         known = _known_keys(model, fault["loc"][:-1])
-        close = difflib.get_close_matches(loc[-1], known, n=1)
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.7)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"'{name}' is not a known key; {hint}"
     if fault["type"] == "missing":
         return f"'{name}' is missing; add it"
+    if fault["type"] == "union_tag_not_found":
+        return f"'{name}.{context['discriminator'].strip(chr(39))}' is missing; add it"
+    if fault["type"] == "union_tag_invalid":
+        tag = context["discriminator"].strip("'")
+        return (
+            f"'{name}.{tag}' is '{context['tag']}', but one of {context['expected_tags']} is "
+            "needed; choose one"
+        )
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or not name:
         return f"{name}: {message}" if name else message
@@ -127,13 +139,18 @@ def _tag(model: type[BaseModel]) -> str | None:
     return None
 
 
+def _in_file(path: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:
+    """The path without the tags that discriminated unions put into it, which no file has."""
+    found: KeyPath = ()
+    for part in path[:-1]:
+        found = (*found, part) if (*found, part) in lines else found
+    return (*found, *path[-1:])
+
+
 def _line_of(path: KeyPath, lines: dict[KeyPath, int]) -> str:
-    # Discriminated unions put their tag into the path, which the file does not have.
-    trail = [path[:n] for n in range(len(path), 0, -1)]
-    without_tags = tuple(p for i, p in enumerate(path) if path[: i + 1] in lines)
-    for candidate in [*trail, without_tags]:
-        if candidate in lines:
-            return f", line {lines[candidate]}"
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return f", line {lines[path[:length]]}"
     return ""
 
 
@@ -141,8 +158,10 @@ def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], where: str)
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = (*path, key.value)
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{where}, line {line}: a key must be one word; quote or rename it")
+            inner = (*path, key.value)
             if inner in lines:
                 raise ConfigError(
                     f"{where}, line {line}: key '{key.value}' repeats the one in line "
