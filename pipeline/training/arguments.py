@@ -6,6 +6,7 @@ training keeps float32 weights and computes in bfloat16 under autocast, since a 
 5e-7 is lost in bfloat16 weights; an adapter trains on frozen bfloat16 weights.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from pipeline.errors import MachineError
 from pipeline.training.methods import method_of
 from pipeline.training.trainers import config_class
 from pipeline.training_config import TrainingConfig
+
+SHARDED_BY = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""Variables with which accelerate's launcher tells its workers what the config file asks for."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Placement:
     """Format of the weights in memory."""
     padding_free: bool
     gradient_checkpointing: bool
+    sharded: bool
+    """Weights are spread over processes (FSDP or DeepSpeed), so that none can generate alone."""
 
     @property
     def compute_dtype(self) -> str:
@@ -65,6 +71,7 @@ def place(config: TrainingConfig) -> Placement:
         weights=torch.bfloat16 if autocast and cuda and config.lora else torch.float32,
         padding_free=flash if wanted == "auto" else bool(wanted),
         gradient_checkpointing=cuda if checkpointing == "auto" else bool(checkpointing),
+        sharded=any(os.environ.get(name) == "true" for name in SHARDED_BY),
     )
 
 

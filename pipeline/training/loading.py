@@ -32,10 +32,13 @@ def load_encoder(job: TrainingJob) -> ReplyEncoder:
 
 
 def load_model(folder: Path, placement: Placement) -> Any:
-    """The causal language model on this process's device; remote code stays off."""
+    """The causal language model on this process's device; remote code stays off.
+
+    A model that will be sharded stays where it was loaded: no single GPU may hold it.
+    """
     flash = {"attn_implementation": "flash_attention_2"} if placement.padding_free else {}
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **flash)
-    if placement.device == "cuda":
+    if placement.device == "cuda" and not placement.sharded:
         return model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return model
 

@@ -72,13 +72,15 @@ def run(file: JobFile) -> TrainingResult:
     encoder = load_encoder(job)
     columns, rows = training_columns(job.dataset, config, encoder)
     model = load_model(job.model, placement)
-    prompts = choose_prompts(columns, config.alarms.probe_prompts, config.seed)
+    num_prompts = 0 if placement.sharded else config.alarms.probe_prompts
+    prompts = choose_prompts(columns, num_prompts, config.seed)
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
     before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
     trainer = build_trainer(file, model, arguments, columns, encoder, cache)
+    log = MetricsLog(job.metrics_path)
     phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long)")
-    optimized = optimize(trainer, job.checkpoint_dir, log := MetricsLog(job.metrics_path))
+    optimized = optimize(trainer, job.checkpoint_dir, log)
     model = trainer.accelerator.unwrap_model(trainer.model)
     after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
@@ -94,8 +96,8 @@ def run(file: JobFile) -> TrainingResult:
         **_facts(file, trainer, log, rows, optimized),
     )
     if trainer.accelerator.is_main_process:
-        shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
         write_result(job, result)
+        shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
     return result
 
 
