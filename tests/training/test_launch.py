@@ -33,6 +33,7 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(launch_module, "_command", lambda job, path: [sys.executable, "-c", code])
 
 
+@pytest.mark.slow
 async def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
     """Kill the parent after a checkpoint: the worker goes too, and a second launch continues."""
     config = DpoConfig(**CPU, max_steps=90, save_steps=15, batch_size=2)
