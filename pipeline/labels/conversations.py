@@ -75,7 +75,11 @@ def conversation_fault(messages: Messages) -> str:
 
 def is_unicode(text: str) -> bool:
     """False for lone surrogates, which JSON can spell and no file, hash or tokenizer can hold."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def has_inline_header(text: str) -> bool:

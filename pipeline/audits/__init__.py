@@ -1,0 +1,1 @@
+"""Checks on data before anything is trained on it."""
