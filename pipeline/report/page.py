@@ -40,7 +40,7 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
     script = (_HERE / "report.js").read_text(encoding="utf-8").strip()
     return _environment().get_template("report.html.jinja").render(
         run_id=data.run.run_id, name=data.info.get("name") or data.run.run_id,
-        status=data.info.get("status", ""), constitution=data.constitution,
+        finished=data.run.metrics.exists(), constitution=data.constitution,
         headline=headline(data), cards=cards(data), groups=share_groups(data),
         matches=match_rows(data), policies=policy_rows(data), changes=data.changes, tone_of=tone_of,
         reasons=reason_rows(data), labels=made.get("labels"),

@@ -109,7 +109,7 @@ def lineage_rows(data: ReportData) -> list[tuple[str, str]]:
     code = environment.get("code") or {}
     constitution = info.get("constitution") or {}
     rows = [
-        ("run", data.run.run_id), ("status", info.get("status")), ("recipe", info.get("recipe")),
+        ("run", data.run.run_id), ("recipe", info.get("recipe")),
         ("seed", data.config.seed if data.config else None),
         ("constitution", _with_hash(constitution.get("name"), constitution.get("hash"))),
         ("code", _with_hash(code.get("commit"), "with local changes" if code.get("changed") else None)),

@@ -116,8 +116,9 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
 def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", status="started")
     add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
-    ids = Tags(page_of(run)).ids()
-    assert {"labels", "stages", "pairs"} <= ids
+    page = page_of(run)
+    ids = Tags(page).ids()
+    assert {"labels", "stages", "pairs"} <= ids and "not finished" in page
     assert not {"training", "policies"} & ids
 
 
