@@ -111,4 +111,4 @@ def margin(soft_label: float) -> float:
 
 def is_tie(soft_label: float, tie_width: float) -> bool:
     """True when the label is within `tie_width` of 0.5 (0.5 itself is always a tie)."""
-    return abs(soft_label - 0.5) <= tie_width
+    return abs(soft_label - 0.5) <= tie_width + 1e-12
