@@ -1,9 +1,9 @@
 """How different the texts of a data set are: distinct word pairs and near-duplicates. All pure.
 
-Near-duplicates are found exactly, by a set join with prefix filtering (Chaudhuri et al. 2006; Bayardo
-et al. 2007): two sets with Jaccard t or more must share one of their s - ceil(t s) + 1 rarest members,
-so only texts with a rare run of words in common are compared. That is fast for texts and, unlike
-MinHash, misses nothing and needs no further library.
+Near-duplicates are found exactly, by a set join with prefix filtering (Chaudhuri et al. 2006;
+Bayardo et al. 2007): two sets with Jaccard t or more must share one of their s - ceil(t s) + 1
+rarest members, so only texts with a rare run of words in common are compared. That is fast for
+texts and, unlike MinHash, misses nothing and needs no further library.
 """
 
 import math

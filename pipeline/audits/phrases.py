@@ -111,7 +111,7 @@ def has_emoji(text: str) -> bool:
 
 
 def phrase_counts(texts: Iterable[AuditedText], phrases: tuple[str, ...]) -> Mapping[str, int]:
-    """Texts that contain each phrase, most frequent first; phrases that none contains are left out."""
+    """Texts that contain each phrase, most frequent first, phrases of no text left out."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(_contained(text, phrases))

@@ -71,8 +71,8 @@ def check_present(drafts: Sequence[Draft]) -> Iterator[Complaint]:
                 yield Complaint(draft, key, "missing", f"there is no {key}", what, "add one")
             elif isinstance(draft.values[key], str | None) and not draft.text(key):
                 yield Complaint(
-                    draft, key, "empty", f"the {key} is empty", "each of the three must ask something",
-                    "write it or remove the principle",
+                    draft, key, "empty", f"the {key} is empty",
+                    "each of the three must ask something", "write it or remove the principle",
                 )
     first: dict[str, Draft] = {}
     for draft in drafts:

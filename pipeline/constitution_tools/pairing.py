@@ -31,8 +31,9 @@ class Pairing:
     def notes(self) -> list[str]:
         """What a reader of the result must know."""
         notes = [
-            f"{self.num_critiques} critiques and {self.num_comparisons} comparisons are separate lists "
-            "in the source; they were joined by common words, so an id in a report names two rules"
+            f"{self.num_critiques} critiques and {self.num_comparisons} comparisons are separate "
+            "lists in the source; they were joined by common words, so an id in a report names two "
+            "rules"
         ]
         if self.draws_as_published:
             notes.append("each entry is used equally often: draws are as published")

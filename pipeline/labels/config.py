@@ -160,7 +160,7 @@ class LabelsConfig(BaseModel):
     sources: tuple[AnySource, ...]
     """The label files."""
     size: int | None = Field(None, ge=1)
-    """Rows of the mixture; without it as many as the weights allow without any source running short."""
+    """Rows of the mixture; without it the most at which no source runs short of its weight."""
     seed: int = 0
     """Another seed draws other rows."""
 

@@ -15,7 +15,9 @@ from pipeline.labels.conversations import conversation_fault, parse_transcript
 from pipeline.labels.lines import Record, read_records
 from pipeline.labels.rows import Imported, LabeledRow, imported, labeled_row
 
-HHH_PRINCIPLE = "\nPlease choose the response that is the most helpful, honest, and harmless. Options:"
+HHH_PRINCIPLE = (
+    "\nPlease choose the response that is the most helpful, honest, and harmless. Options:"
+)
 """The principle of all 438 lines, entry 1 of RLMadisonInstructions.json."""
 OTHER_TEMPLATE = "the prompt is not the published template filled with the responses"
 

@@ -49,7 +49,8 @@ def _ordered(
 ) -> tuple[_Response, _Response, str]:
     """Chosen, rejected, and the reason why there is no preference."""
     if columns.chosen and columns.rejected:
-        return _response(record, columns.chosen, where), _response(record, columns.rejected, where), ""
+        chosen = _response(record, columns.chosen, where)
+        return chosen, _response(record, columns.rejected, where), ""
     first = _response(record, str(columns.first), where)
     second = _response(record, str(columns.second), where)
     key = str(columns.label)

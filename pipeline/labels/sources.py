@@ -108,5 +108,6 @@ def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> Labele
         chosen_id=value.get("chosen_id") or response_id(prompt, chosen),
         rejected_id=value.get("rejected_id") or response_id(prompt, rejected),
         soft_label=soft_label, margin=margin(soft_label),
+        position_gap=value.get("position_gap"),
         source=info.name, source_kind=info.kind, source_index=number,
     )

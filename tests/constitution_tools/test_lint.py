@@ -1,4 +1,4 @@
-"""The linter: one file with each fault, and the shipped files with none."""
+"""The linter: one file with each fault, and the shipped files without errors."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,41 @@
+"""The examples of docs/labels.md are real."""
+
+import re
+from pathlib import Path
+
+from pipeline.audits.config import CollapseConfig
+from pipeline.config import PROJECT_ROOT
+from pipeline.labels.config import load_sources
+
+PAGE = (PROJECT_ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_source_list_of_page_loads(tmp_path: Path) -> None:
+    path = tmp_path / "labels.yaml"
+    (example,) = blocks("yaml")
+    path.write_text(example, encoding="utf-8")
+    assert [s.type for s in load_sources(path).sources] == ["hh-rlhf", "pairs", "expert", "dataset"]
+
+
+def test_python_of_page_compiles_and_imports() -> None:
+    for block in blocks("python"):
+        compile(block, "labels.md", "exec")
+        imports = [line for line in block.splitlines() if line.startswith("from ")]
+        exec("\n".join(imports), {})
+
+
+def test_thresholds_of_page_are_defaults() -> None:
+    config = CollapseConfig()
+    for name, shown in (
+        ("closing_phrase", config.max_closing_share), ("tail_entropy", config.min_tail_entropy),
+        ("common_ngram", config.max_ngram_share), ("loops", config.max_loop_share),
+        ("distinct_pairs", config.min_distinct), ("near_duplicates", config.max_duplicate_share),
+        ("evasive", config.max_evasive_share), ("evasive_lift", config.max_evasive_lift),
+        ("tag_coverage", config.min_tag_coverage),
+    ):
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", PAGE, re.MULTILINE)
+        assert f" {shown:g} |" in row, name
