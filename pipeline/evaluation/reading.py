@@ -16,7 +16,6 @@ from pipeline.store import Manifest
 from pipeline.store.shards import stage_manifests
 
 RowDict = dict[str, Any]
-PREFERENCE_PARENTS = ("preference", "supervised", "evaluation")
 
 
 def read_columns(root: Path, path: str, columns: Sequence[str]) -> list[RowDict]:

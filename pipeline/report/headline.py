@@ -144,7 +144,7 @@ def _about_data(data: ReportData) -> str:
     stages = data.metrics.get("stages") or {}
     revisions = sum(c["ok"] for name, c in stages.items() if name.startswith("supervised/revise"))
     if revisions:
-        return f"{count_of(revisions, 'revision')} {'was' if revisions == 1 else 'were'} made; there are no preference pairs."
+        return f"The run made {count_of(revisions, 'revision')} and no preference pairs yet."
     return "This run has no results yet."
 
 

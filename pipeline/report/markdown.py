@@ -87,10 +87,14 @@ def _shares(data: ReportData) -> str:
 def _matches(data: ReportData) -> str:
     rows = [
         (m["title"], percent(m["win_rate"]), percent_range(m["low"], m["high"]), m["num_comparisons"],
-         percent(m["tie_share"]), percent(m["position_consistency"]), m["unparsed"])
+         percent(m["tie_share"]), number(m["soft_label"]["share"], 2),
+         percent(m["position_consistency"]), m["unparsed"])
         for m in match_rows(data)
     ]
-    names = ("match", "win rate", "95 % interval", "comparisons", "ties", "position consistency", "unparsed")
+    names = (
+        "match", "win rate", "95 % interval", "comparisons", "ties", "mean soft label",
+        "position consistency", "unparsed",
+    )
     return table(names, rows)
 
 
