@@ -87,7 +87,7 @@ def figures(run: RunDir, seconds: float) -> Figures:
     labels = metrics["labels"] or {}
 
     def share(policy: str, name: str) -> float | None:
-        return _value((metrics["policies"][policy]["oracle"] or {}).get(name))
+        return _value((metrics["policies"].get(policy, {}).get("oracle") or {}).get(name))
 
     return {
         "harmless_initial": share("initial", "harmless"), "harmless_tuned": share("tuned", "harmless"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from benchmarks.demo_truth import QUICK_PROMPTS, figures, spread, variant
-from tests.report.synthetic import finished_run
+from tests.evaluation.builders import make_run
+from tests.report.synthetic import finished_run, write_metrics
 
 RECIPE = {
     "name": "demo", "constitution": "constitutions/balanced.yaml",
@@ -42,6 +43,12 @@ def test_figures_come_from_the_metrics(tmp_path: Path) -> None:
 def test_figures_without_oracle_are_unknown(tmp_path: Path) -> None:
     found = figures(finished_run(tmp_path / "run", oracle=False), 1.0)
     assert found["good_tuned"] is None and found["label_accuracy_raw"] is None
+
+
+def test_figures_without_training_are_unknown(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write_metrics(run)
+    assert set(figures(run, 1.0).values()) == {None, 1.0}
 
 
 @pytest.mark.parametrize(("values", "expected"), [
