@@ -4,6 +4,7 @@ A kill at any instruction leaves the old file, or the new one, and perhaps a str
 next start removes. A full disk becomes one clear StoreError and leaves the old file.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -46,7 +47,8 @@ def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -
         sync_folder(folder)
     except BaseException as error:
         for aside in asides:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
         if isinstance(error, OSError):
             raise disk_error(error, path) from error
         raise

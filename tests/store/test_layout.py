@@ -1,0 +1,81 @@
+"""One process per run folder, and every path in one place."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import PROJECT_ROOT
+from pipeline.errors import StoreError
+from pipeline.store import RunDir, RunLock, new_run_id, write_json
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from pipeline.store import RunLock\n"
+    "with RunLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+)
+
+
+def hold_lock(root: Path) -> subprocess.Popen[str]:
+    """Another process that works in the run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True, cwd=PROJECT_ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_second_process_is_kept_out(tmp_path: Path) -> None:
+    process = hold_lock(tmp_path)
+    try:
+        with pytest.raises(StoreError, match=f"in use by process {process.pid}; wait for it, or stop"):
+            RunLock(tmp_path).__enter__()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    # The lock went with the process, although nothing could clean up.
+    with RunLock(tmp_path):
+        assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_lock_is_free_after_use(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RunLock(tmp_path):
+            pass
+
+
+def test_lock_is_not_taken_twice(tmp_path: Path) -> None:
+    with RunLock(tmp_path), pytest.raises(StoreError, match="in use"):
+        RunLock(tmp_path).__enter__()
+
+
+def test_run_ids_sort_by_time() -> None:
+    ids = {new_run_id("demo") for _ in range(20)}
+    assert len(ids) == 20
+    assert all(name.startswith("demo-2") for name in ids)
+
+
+def test_folder_without_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a run .*`rlaif runs`"):
+        RunDir(tmp_path).require()
+    write_json(tmp_path / "run.json", {})
+    assert RunDir(tmp_path).require().root == tmp_path
+
+
+def test_info_is_updated_in_place(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert run.info() == {}
+    run.update_info(status="started", seed=1)
+    run.update_info(status="finished")
+    assert run.info() == {"status": "finished", "seed": 1}
+
+
+def test_paths_are_below_the_run(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "r")
+    assert run.run_id == "r"
+    paths = (run.recipe, run.constitution, run.dataset, run.metrics, run.report, run.training("sft"))
+    assert all(path.is_relative_to(run.root) for path in paths)
+    assert len(set(paths)) == len(paths)
