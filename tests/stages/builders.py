@@ -1,0 +1,164 @@
+"""A small world for stage tests: a scripted model, three principles, and the chain through the runner.
+
+    states = await run_chain(tmp_path, [*supervised(engine), *labels(engine)], num_prompts=6)
+    pairs = rows(tmp_path, states, "preference/pair")
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import Comparisons, JudgeConfig, PairConfig
+from pipeline.constitution import Constitution, Principle
+from pipeline.data.prompts import prompt_id, write_prompt_shards
+from pipeline.engines import ScriptedEngine
+from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.records import PromptRow
+from pipeline.stages.base import Stage
+from pipeline.stages.critique import CritiqueStage
+from pipeline.stages.judge import JudgeStage
+from pipeline.stages.pair import PairStage
+from pipeline.stages.revise import ReviseStage
+from pipeline.stages.runner import Runner, ShardState
+from pipeline.stages.sample import SampleStage
+from pipeline.store import read_rows
+from pipeline.types import Messages, SamplingParams, user
+
+CRITIQUE = "{{ principle.critique_request }}"
+REVISE = "{{ principle.revision_request }}"
+JUDGE = (
+    "{% for m in conversation %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{{ principle.comparison_request }}\n(A) [[[{{ slot_a }}]]]\n(B) [[[{{ slot_b }}]]]"
+)
+LogitFunction = Callable[[str, str], float]
+
+
+def make_constitution(count: int = 3) -> Constitution:
+    """Principles `p-0`, `p-1`, ..."""
+    return Constitution(name="tests", principles=tuple(
+        Principle(
+            id=f"p-{n}", critique_request=f"CRITIQUE {n}", revision_request=f"REVISE {n}",
+            comparison_request=f"COMPARE {n}",
+        )
+        for n in range(count)
+    ))
+
+
+def template(source: str) -> PromptTemplate:
+    """A request template, or the judge's when it has slots."""
+    variables = JUDGE_VARIABLES if "slot_a" in source else REQUEST_VARIABLES
+    return PromptTemplate.from_text("test", source, variables)
+
+
+def make_prompts(count: int) -> list[PromptRow]:
+    """`question 0`, `question 1`, ..."""
+    return [prompt(f"question {n}") for n in range(count)]
+
+
+def prompt(text: str) -> PromptRow:
+    """A one-turn prompt."""
+    messages = (user(text),)
+    return PromptRow(row_id=prompt_id(messages), messages=messages)
+
+
+def numbered_reply(messages: Messages, seed: int) -> str:
+    """A reply that says which request it answers."""
+    last = messages[-1].content
+    kind = last.split()[0].lower() if last.split()[0] in ("CRITIQUE", "REVISE") else "answer"
+    return f"{kind} {seed}"
+
+
+def slots(messages: Messages) -> tuple[str, str]:
+    """The texts in slots A and B of a judge's request."""
+    text = messages[-1].content
+    return text.split("(A) [[[")[1].split("]]]")[0], text.split("(B) [[[")[1].split("]]]")[0]
+
+
+def log_sigmoid(x: float) -> float:
+    """ln(1 / (1 + exp(-x)))."""
+    return -math.log1p(math.exp(-x)) if x > -30 else x
+
+
+def make_engine(
+    logit: LogitFunction = lambda a, b: 1.0 if a < b else -1.0,
+    reply: Callable[..., str] = numbered_reply, **options: Any,
+) -> ScriptedEngine:
+    """A model whose judge gives slot A the log-odds `logit(text in A, text in B)`."""
+
+    def scores(messages: Messages, names: Sequence[str]) -> list[float]:
+        value = logit(*slots(messages))
+        return [log_sigmoid(value), log_sigmoid(-value)]
+
+    return ScriptedEngine(reply, scores, **options)
+
+
+def sample(engine: ScriptedEngine, folder: str = "preference/sample", **changes: Any) -> SampleStage:
+    """Two samples per prompt."""
+    values = {"sampling": SamplingParams(max_tokens=50), "num_samples": 2, "seed": 0, "run_id": "r"}
+    return SampleStage(engine=engine, folder=folder, **(values | changes))
+
+
+def supervised(
+    engine: ScriptedEngine, rounds: int = 1, num_samples: int = 1, *,
+    constitution: Constitution | None = None, seed: int = 0, critique: str = CRITIQUE,
+    revise: str = REVISE, sampling: SamplingParams = SamplingParams(max_tokens=50),
+) -> list[Stage]:
+    """Sample, then critique and revise."""
+    source = "supervised/sample"
+    stages: list[Stage] = [
+        sample(engine, source, num_samples=num_samples, seed=seed, sampling=sampling)
+    ]
+    common = {
+        "engine": engine, "constitution": constitution or make_constitution(),
+        "sampling": sampling, "seed": seed, "run_id": "r",
+    }
+    for number in range(1, rounds + 1):
+        stages.append(CritiqueStage(
+            template=template(critique), round=number, source=source, **common))
+        stages.append(ReviseStage(
+            critique_template=template(critique), template=template(revise), round=number,
+            source=source, **common))
+        source = f"supervised/revise-{number}"
+    return stages
+
+
+def labels(
+    engine: ScriptedEngine, comparisons: Comparisons | Literal["evaluation"] = "samples", *,
+    rounds: int = 1, judge: JudgeConfig = JudgeConfig(), pair: PairConfig = PairConfig(),
+    constitution: Constitution | None = None, seed: int = 0, source: str = JUDGE,
+) -> list[Stage]:
+    """Judge and pair."""
+    with_samples = comparisons != "revision_vs_initial"
+    with_revisions = comparisons in ("revision_vs_initial", "all")
+    stage = JudgeStage(
+        engine=engine, constitution=constitution or make_constitution(), template=template(source),
+        judge=judge, comparisons=comparisons, seed=seed, run_id="r",
+        samples="preference/sample" if with_samples else None,
+        initials="supervised/sample" if with_revisions else None,
+        revisions=f"supervised/revise-{rounds}" if with_revisions else None,
+    )
+    texts = tuple(name for name in (stage.samples, stage.initials, stage.revisions) if name)
+    return [stage, PairStage(pair=pair, run_id="r", responses=texts)]
+
+
+def make_shards(
+    root: Path, prompts: int | Sequence[PromptRow] = 6, shard_size: int = 3
+) -> list[ShardState]:
+    """Prompts on disk."""
+    found = make_prompts(prompts) if isinstance(prompts, int) else prompts
+    return [{m.stage: m} for m in write_prompt_shards(root, "prompts", found, shard_size, "key")]
+
+
+async def run_chain(
+    root: Path, stages: Sequence[Stage], prompts: int | Sequence[PromptRow] = 6, *,
+    shard_size: int = 3, **options: Any,
+) -> list[ShardState]:
+    """Prompts through the stages, by the runner."""
+    runner = Runner(root, **({"retry_delay_s": 0.0} | options))
+    return await runner.wavefront(make_shards(root, prompts, shard_size), stages)
+
+
+def rows(root: Path, states: Sequence[ShardState], folder: str) -> list[Any]:
+    """All rows of a stage."""
+    return [row for state in states for row in read_rows(root, state[folder])]
