@@ -1,11 +1,12 @@
 """The commands that look at files: `check`, `trace`, `verify`, `runs`."""
 
+import sys
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from rich.tree import Tree
 
 from pipeline.constitution import load_constitution
@@ -18,6 +19,7 @@ from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
 from pipeline.yaml_source import parse_yaml
 
+WIDTH = 160
 SHOWN = (
     "status", "reason", "response", "critique", "revision", "completion", "chosen", "rejected",
     "soft_label", "margin", "prob_forward", "prob_swapped", "position_gap", "sample_index", "round",
@@ -71,7 +73,7 @@ def print_trace(row_id: str, run: str | None) -> None:
         UserError: no run has the row, or one is damaged.
     """
     origin = trace(find_run(run), row_id) if run else _trace_anywhere(row_id)
-    Console().print(origin_tree(origin))
+    _console().print(origin_tree(origin))
 
 
 def _trace_anywhere(row_id: str) -> Origin:
@@ -134,7 +136,7 @@ def print_problems(run: str) -> bool:
 
 def print_runs() -> None:
     """A table of all runs, the newest first."""
-    table = Table("run", "status", "constitution", "pairs", "version", "report")
+    table = Table(Column("run", no_wrap=True), "status", "constitution", "pairs", "version", "report")
     for run in all_runs():
         info, dataset = run.info(), load_dataset(run)
         pairs = dataset.sets["preference"].rows if dataset and "preference" in dataset.sets else None
@@ -143,7 +145,12 @@ def print_runs() -> None:
             "" if pairs is None else f"{pairs:,}", str(dataset.version) if dataset else "",
             "yes" if run.report.exists() else "",
         )
-    Console().print(table if table.row_count else f"no runs below {runs_root()} yet")
+    _console().print(table if table.row_count else f"no runs below {runs_root()} yet")
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for whole ids where there is none."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def all_runs() -> list[RunDir]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import typer
 
 from pipeline.progress import current_progress, duration, progress_for_stdout, watching
-from pipeline.run.start import check_recipe, find_run
+from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir, new_run_id
 
 T = TypeVar("T")
@@ -92,11 +92,26 @@ def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
     typer.echo(f"run {Path(run_id).name}")
     try:
         complete(job(recipe, run_id, resume))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo(f"stopped; `rlaif resume {Path(run_id).name}` goes on from here", err=True)
+    except BaseException as error:
+        if not _was_stopped(error):
+            raise
+        begun = (run_folder(run_id) / "run.json").exists()
+        typer.echo(f"stopped; `rlaif resume {Path(run_id).name}` goes on from here" if begun
+                   else "stopped before the run began; nothing was written", err=True)
         sys.exit(EXIT_INTERRUPTED)
     _print_end(find_run(run_id))
     typer.echo(f"done in {duration(time.monotonic() - started)}")
+
+
+def run_folder(run_id: str) -> Path:
+    """Where the run of that id, or of that folder, is or will be."""
+    return runs_root() / run_id
+
+
+def _was_stopped(error: BaseException) -> bool:
+    """True for Ctrl-C and SIGTERM; Prefect has its own exception for the latter."""
+    return (isinstance(error, (KeyboardInterrupt, asyncio.CancelledError))
+            or type(error).__name__ == "TerminationSignal")
 
 
 async def _without_prefect(recipe: str, run_id: str, resume: bool) -> Path:

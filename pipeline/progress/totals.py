@@ -93,7 +93,7 @@ class StageTotals:
         found = []
         if self.tokens and self.seconds:
             found.append(f"{self.tokens / self.seconds:,.0f} tok/s")
-        if self.prompt_tokens:
+        if self.cached_tokens:
             found.append(f"cache {self.cached_tokens / self.prompt_tokens:.0%}")
         return found
 

@@ -1,0 +1,25 @@
+"""The simple alternative to a work pool: one process that waits for runs and for the night.
+
+    eval "$(rlaif env)" && python -m flows.serve
+"""
+
+from prefect import serve
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+from flows.end_to_end import end_to_end
+from flows.nightly import nightly
+
+RECIPE = {"recipe": "flows/configs/demo.yaml"}
+ONE_NIGHT = ConcurrencyLimitConfig(
+    limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
+)
+
+if __name__ == "__main__":
+    serve(
+        end_to_end.to_deployment("main", parameters=RECIPE),
+        nightly.to_deployment(
+            "nightly", cron="15 2 * * *", parameters=RECIPE, concurrency_limit=ONE_NIGHT
+        ),
+        limit=1,
+        pause_on_shutdown=False,
+    )

@@ -1,0 +1,67 @@
+"""One dedicated Prefect server for all flow tests, and one process that runs all their flows."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import PROJECT_ROOT
+from pipeline.orchestration import Server, ensure_server, environment, stop_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server with a state folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLAIF_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("RLAIF_PREFECT_PORT", raising=False)
+        yield ensure_server()
+        stop_server()
+
+
+@dataclass(frozen=True)
+class Flows:
+    """What the driver did."""
+
+    server: Server
+    ends: dict[str, Any]
+    """State and message of each case."""
+    outputs: Path
+
+
+@pytest.fixture(scope="session")
+def flows(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Flows:
+    """All flows of `driver.py`, run once against the server."""
+    folder = tmp_path_factory.mktemp("flows")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.flows.driver", str(folder)], cwd=PROJECT_ROOT,
+        env={**os.environ, **environment(server.port), "RLAIF_OUTPUTS": str(folder / "outputs"),
+             "PREFECT_LOGGING_LEVEL": "CRITICAL"},
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Flows(server, json.loads((folder / "ends.json").read_text()), folder / "outputs")
+
+
+@pytest.fixture
+def outputs(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs of the driver, as `find_run` and the others see them."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(flows.outputs))
+    return flows.outputs
+
+
+def ask(server: Server, path: str, **body: Any) -> Any:
+    """What the server answers to a POST."""
+    request = urllib.request.Request(
+        f"{server.api_url}/{path}", data=json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        return json.load(reply)

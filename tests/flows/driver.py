@@ -1,0 +1,50 @@
+"""Runs every flow that the tests look at in one process, as `rlaif run` does, and notes the ends.
+
+    python -m tests.flows.driver FOLDER      writes FOLDER/ends.json
+
+Prefect keeps sockets open until its process ends, which is why it does not run inside pytest.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect.states import State
+
+from flows import batches
+from flows.end_to_end import end_to_end
+from flows.nightly import nightly
+from pipeline.run.start import runs_root
+from pipeline.store import RunLock
+from tests.flows.nights import SMOKE, write_nights, write_prompts
+
+
+async def run_all(folder: Path) -> dict[str, Any]:
+    """The message of every state, by the name of the case."""
+    ends: dict[str, Any] = {}
+
+    async def note(name: str, state: State[Any]) -> None:
+        ends[name] = {"state": state.name, "message": state.message}
+
+    smoke = str(SMOKE)
+    await note("graph", await end_to_end(smoke, "graph", return_state=True))
+    await note("again", await end_to_end(smoke, "again", return_state=True))
+    (runs_root() / "again/preference/judge/shard-00001.json").unlink()
+    await note("resumed", await end_to_end(smoke, "again", resume=True, return_state=True))
+    with RunLock(runs_root() / "again"):
+        await note("locked", await end_to_end(smoke, "again", resume=True, return_state=True))
+    batches.TASK_RUNS = 14  # two shards with seven stages each
+    await note("groups", await end_to_end(smoke, "groups", return_state=True))
+    batches.TASK_RUNS = 200
+    recipe = write_nights(folder)
+    for name, count in (("night 1", 10), ("night 2", 10), ("night 3", 16)):
+        write_prompts(folder, count)
+        await note(name, await nightly(recipe, return_state=True))
+    return ends
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    (target / "ends.json").write_text(json.dumps(asyncio.run(run_all(target)), indent=1))

@@ -1,0 +1,45 @@
+"""prefect.yaml: its deployments can be made, and a cron gets a scheduled run."""
+
+import os
+import subprocess
+import sys
+import time
+
+import yaml
+from prefect import Flow
+
+from flows import end_to_end, nightly
+from pipeline.config import PROJECT_ROOT
+from pipeline.orchestration import Server, environment
+from tests.flows.conftest import ask
+
+
+def test_cron_gets_a_scheduled_run(server: Server) -> None:
+    """SQLAlchemy 2.1 breaks the scheduler without a word: no run is ever scheduled."""
+    ask(server, "work_pools/", name="local", type="process")
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=True,
+        cwd=PROJECT_ROOT, env={**os.environ, **environment(server.port)},
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )
+    found = {d["name"]: d for d in ask(server, "deployments/filter")}
+    assert set(found) == {"main", "nightly"}
+    assert found["nightly"]["global_concurrency_limit"]["limit"] == 1
+    only = {"id": {"any_": [found["nightly"]["id"]]}}
+    for _ in range(300):
+        runs = ask(server, "flow_runs/filter", deployments=only)
+        if runs:
+            break
+        time.sleep(0.2)
+    assert runs and runs[0]["state_type"] == "SCHEDULED" and runs[0]["auto_scheduled"]
+
+
+def test_entrypoints_name_flows() -> None:
+    known = {"flows/end_to_end.py:end_to_end": end_to_end.end_to_end,
+             "flows/nightly.py:nightly": nightly.nightly}
+    deployments = yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text())["deployments"]
+    for deployment in deployments:
+        flow = known[deployment["entrypoint"]]
+        assert isinstance(flow, Flow)
+        assert set(deployment["parameters"]) <= set(flow.parameters.properties)
+        assert (PROJECT_ROOT / deployment["parameters"]["recipe"]).is_file()

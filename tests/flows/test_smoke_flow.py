@@ -1,0 +1,90 @@
+"""The shipped smoke recipe through Prefect: states, graph, artifacts, resume, groups."""
+
+import time
+from typing import Any
+
+from pipeline.store import RunDir
+from tests.flows.conftest import Flows, ask
+
+Json = dict[str, Any]
+
+
+def flow_runs(flows: Flows, run_id: str) -> list[Json]:
+    """The flow runs of a run folder, oldest first."""
+    return [
+        f for f in ask(flows.server, "flow_runs/filter", sort="START_TIME_ASC")
+        if (f["parameters"].get("run_id") or f["parameters"].get("run", "")).endswith(run_id)
+    ]
+
+
+def task_runs(flows: Flows, flow_run: Json) -> dict[str, Json]:
+    """Task runs of a flow run by name."""
+    only = {"id": {"any_": [flow_run["id"]]}}
+    return {t["name"]: t for t in ask(flows.server, "task_runs/filter", flow_runs=only)}
+
+
+def wait_for_tasks(flows: Flows, flow_run: Json, expected: int) -> dict[str, Json]:
+    """The same when all are there: they reach the server as events, a little later."""
+    for _ in range(300):
+        found = task_runs(flows, flow_run)
+        if len(found) >= expected and all(t["end_time"] for t in found.values()):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{len(found)} of {expected} task runs recorded: {sorted(found)}")
+
+
+def upstream(tasks: dict[str, Json], name: str) -> set[str]:
+    """Names of the task runs that a task run got something from."""
+    names = {task["id"]: key for key, task in tasks.items()}
+    inputs = [i for values in tasks[name]["task_inputs"].values() for i in values]
+    return {names[i["id"]] for i in inputs if i["input_type"] == "task_run"}
+
+
+def test_graph_has_the_true_edges(flows: Flows) -> None:
+    main, supervised, preference, evaluation = flow_runs(flows, "graph")
+    assert main["state"]["name"] == "Completed" and main["name"].endswith("smoke.yaml")
+    # 64 prompts in shards of 16, two rounds: 4 x 5 stages, the data set, the training.
+    tasks = wait_for_tasks(flows, supervised, 22)
+    assert len(tasks) == 22
+    assert upstream(tasks, "critique-1-00002") == {"sample-00002"}
+    assert upstream(tasks, "revise-1-00002") == {"sample-00002", "critique-1-00002"}
+    assert upstream(tasks, "critique-2-00003") == {"revise-1-00003"}
+    assert upstream(tasks, "write-sft-set") == {f"revise-2-{i:05d}" for i in range(4)}
+    assert upstream(tasks, "train-sft") == {"write-sft-set"}
+    pairs = wait_for_tasks(flows, preference, 14)
+    assert upstream(pairs, "pair-00001") == {"judge-00001", "sample-00001"}
+    assert set(wait_for_tasks(flows, evaluation, 1)) == {"report"}
+
+
+def test_artifacts_show_the_result(flows: Flows) -> None:
+    run = RunDir(flows.outputs / "runs/graph")
+    found = {a["key"]: a for a in ask(flows.server, "artifacts/filter")}
+    assert {"summary-graph", "principles-graph", "report-graph"} <= set(found)
+    assert found["principles-graph"]["type"] == "table"
+    assert run.report.is_file() and run.report.as_uri() in found["report-graph"]["data"]
+
+
+def test_resume_shows_reused_stages(flows: Flows) -> None:
+    preference = [f for f in flow_runs(flows, "again") if f["name"] == "preference-phase"][1]
+    states = {n: t["state_name"] for n, t in wait_for_tasks(flows, preference, 14).items()}
+    assert states["sample-00001"] == "Reused" and states["judge-00000"] == "Reused"
+    # The same rows give the same bytes, so the pairs of the shard that was judged anew stay.
+    assert states["judge-00001"] == "Completed" and states["pair-00001"] == "Reused"
+
+
+def test_second_process_is_refused(flows: Flows) -> None:
+    assert flows.ends["locked"]["state"] == "Failed"
+    assert "is in use by process" in flows.ends["locked"]["message"]
+
+
+def test_further_shards_go_to_subflows(flows: Flows) -> None:
+    assert flows.ends["groups"]["state"] == "Completed"
+    all_runs = ask(flows.server, "flow_runs/filter", sort="START_TIME_ASC")
+    supervised = next(f for f in flow_runs(flows, "groups") if f["name"] == "supervised-phase")
+    tasks = wait_for_tasks(flows, supervised, 13)
+    assert "revise-2-00001" in tasks and "revise-2-00002" not in tasks
+    group = next(f for f in all_runs if f["parent_task_run_id"] in
+                 {t["id"] for t in tasks.values()} and f["name"] == "shards-2-3")
+    assert group["state"]["name"] == "Completed"
+    inside = wait_for_tasks(flows, group, 10)
+    assert upstream(inside, "revise-1-00002") == {"sample-00002", "critique-1-00002"}
