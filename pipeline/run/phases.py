@@ -7,8 +7,6 @@ A model is opened for the passes that need it and closed before the next one ope
 training starts, so that one GPU is enough.
 """
 
-import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,22 +176,4 @@ async def _train(
         output_dir=ctx.run.training(name), reference_cache=ctx.reference_cache,
         chat_template=policy.chat_template, chat_template_args=policy.chat_template_args,
     )
-    return (await _in_thread(job, on_line)).model_dir
-
-
-async def _in_thread(job: TrainingJob, on_line: LineCall | None) -> TrainingResult:
-    """Train without blocking the event loop; a cancelled run ends the training first."""
-    loop, stop = asyncio.get_running_loop(), threading.Event()
-
-    def forward(line: str) -> None:
-        if on_line is not None:
-            loop.call_soon_threadsafe(on_line, line)
-
-    training = asyncio.ensure_future(asyncio.to_thread(launch, job, on_line=forward, stop=stop))
-    try:
-        return await asyncio.shield(training)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait({training})
-        training.exception()  # that it was stopped is known
-        raise
+    return (await launch(job, on_line=on_line)).model_dir

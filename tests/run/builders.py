@@ -1,0 +1,39 @@
+"""Writes a small recipe with everything it names."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.ids import canonical_json
+
+CONSTITUTION = {
+    "name": "tests", "principles": [
+        {
+            "id": f"p-{i}", "critique_request": f"Critique request {i}.",
+            "revision_request": f"Rewrite request {i}.",
+            "comparison_request": f"Which is more polite, {i}?",
+        }
+        for i in range(3)
+    ],
+}
+
+
+def write_recipe(folder: Path, *, prompts: int = 10, heldout: int = 4, **changes: Any) -> Path:
+    """A recipe on the scripted engine below `folder`; `changes` replace top-level keys."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "constitution.yaml").write_text(yaml.safe_dump(CONSTITUTION))
+    for name, count in (("train", prompts), ("heldout", heldout)):
+        lines = [canonical_json({"prompt": f"{name} question {i}?"}) for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    recipe = {
+        "name": "small", "constitution": str(folder / "constitution.yaml"),
+        "prompts": {"train": [str(folder / "train.jsonl")],
+                    "heldout": [str(folder / "heldout.jsonl")]},
+        "policy": {"type": "scripted", "script": "tests.run.scripted_world:make_engine"},
+        "execution": {"shard_size": 4, "shards_in_flight": 2},
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path

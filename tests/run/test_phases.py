@@ -1,0 +1,108 @@
+"""A whole run on the scripted engine, through the same phases as a real one."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.run.context import open_context
+from pipeline.run.finish import run_all
+from pipeline.run.start import find_run, start_run
+from pipeline.store import RunDir
+from pipeline.store.shards import stage_manifests
+from tests.run.builders import write_recipe
+
+
+async def run_once(folder: Path, **changes: object) -> RunDir:
+    recipe = write_recipe(folder / "in", **changes)
+    run = start_run(recipe, run_id="r1", runs_root_folder=folder / "out" / "runs")
+    await run_all(open_context(run))
+    return run
+
+
+def row_ids(run: RunDir, stage: str) -> list[str]:
+    return [
+        row_id for m in stage_manifests(run.root, stage)
+        for row_id in pq.read_table(run.root / m.path)["row_id"].to_pylist()
+    ]
+
+
+async def test_run_leaves_all_files(tmp_path: Path) -> None:
+    run = await run_once(tmp_path)
+    for name in ("run.json", "recipe.yaml", "constitution.yaml", "environment.json",
+                 "dataset/sft.parquet", "dataset/preference.parquet", "dataset/README.md",
+                 "evaluation/metrics.json", "report.html", "report.md"):
+        assert (run.root / name).is_file(), name
+    assert run.info()["status"] == "finished"
+    assert not list(run.root.rglob("*.tmp"))
+
+
+async def test_chosen_is_the_polite_one(tmp_path: Path) -> None:
+    run = await run_once(tmp_path, prompts=40)
+    pairs = pq.read_table(run.dataset / "preference.parquet").to_pylist()
+    assert pairs
+    for pair in pairs:
+        assert "polite" in pair["chosen"] and "rude" in pair["rejected"]
+
+
+async def test_revisions_reach_the_sft_set(tmp_path: Path) -> None:
+    supervised = {"revise": {"rounds": 2}}
+    run = await run_once(tmp_path, supervised=supervised)
+    rows = pq.read_table(run.dataset / "sft.parquet").to_pylist()
+    assert {row["round"] for row in rows} == {1, 2}
+    assert all(row["completion"].startswith("revised and polite") for row in rows)
+
+
+@pytest.mark.parametrize("mode", ["samples", "revision_vs_initial", "best_vs_worst", "all"])
+async def test_every_comparison_mode_runs(tmp_path: Path, mode: str) -> None:
+    preference = {"comparisons": mode, "sample": {"num_samples": 3}}
+    run = await run_once(tmp_path, preference=preference)
+    kinds = {
+        row["comparison"] for m in stage_manifests(run.root, "preference/judge")
+        for row in pq.read_table(run.root / m.path).to_pylist()
+    }
+    expected = {"samples", "revision_vs_initial"} if mode == "all" else {mode}
+    assert kinds == expected
+
+
+async def test_second_call_makes_nothing(tmp_path: Path) -> None:
+    run = await run_once(tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet")}
+    await run_all(open_context(run))
+    assert {p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet")
+            if "dataset" not in p.parts} == {
+        p: t for p, t in before.items() if "dataset" not in p.parts}
+
+
+async def test_same_ids_for_any_shard_size(tmp_path: Path) -> None:
+    one = await run_once(tmp_path / "a", execution={"shard_size": 3, "shards_in_flight": 1})
+    two = await run_once(tmp_path / "b", execution={"shard_size": 64, "shards_in_flight": 4})
+    for stage in ("supervised/revise-1", "preference/judge", "preference/pair"):
+        assert row_ids(one, stage) == row_ids(two, stage), stage
+
+
+def test_unknown_key_writes_nothing(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "in", evaluatoin={})
+    with pytest.raises(ConfigError, match="line 2: 'evaluatoin' is not a known key; did you mean"):
+        start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_same_run_id_is_refused(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "in")
+    start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out")
+    with pytest.raises(StoreError, match="run r1 exists already; `rlaif resume r1`"):
+        start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out")
+
+
+def test_unknown_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a run"):
+        find_run("nope", tmp_path)
+
+
+async def test_resume_ignores_edited_files(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "in")
+    run = start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out" / "runs")
+    (tmp_path / "in" / "constitution.yaml").write_text("broken: [")
+    assert len(open_context(run).constitution.principles) == 3
