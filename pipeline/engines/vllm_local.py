@@ -9,7 +9,7 @@ ids and give back finished requests; everything that a result depends on is in t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -214,8 +214,13 @@ class VllmEngine:
         return output
 
 
-async def open_vllm(config: VllmConfig) -> VllmEngine:
+async def open_vllm(
+    config: VllmConfig, wrap: Callable[[Backend], Backend] | None = None
+) -> VllmEngine:
     """Load the model; the recipe has been checked before.
+
+    Args:
+        wrap: puts something between engine and backend that sees every request, to measure.
 
     Raises:
         ConfigError, MachineError: vLLM refuses the model or the settings.
@@ -242,4 +247,5 @@ async def open_vllm(config: VllmConfig) -> VllmEngine:
         from pipeline.engines.vllm_async import open_async
 
         backend = await open_async(config, folder, dtype)
+    backend = wrap(backend) if wrap is not None else backend
     return VllmEngine(backend, renderer, name=config.model, fingerprint=fingerprint)
