@@ -87,8 +87,11 @@ def _shard(
     repeated = sum(not seen.add(identity) for identity in ids)
     if repeated:
         yield f"{path}: {repeated} row ids repeat others of {manifest.stage}"
+    if any(hashes.get(name) != expected for name, expected in manifest.inputs.items()):
+        # Said already; a damaged file cannot be read for its ids.
+        return
     known = IdSet(
-        identity for name in manifest.inputs if name in hashes
+        identity for name in manifest.inputs
         for identity in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
     )
     orphans = sum(

