@@ -11,6 +11,8 @@ from pipeline.records import ModelRow, Row
 from pipeline.store import Manifest
 
 Clock = Callable[[], float]
+PACE_ROWS = 8
+"""Rows that must be there before a time left is told."""
 
 
 @dataclass
@@ -36,6 +38,8 @@ class StageTotals:
     cached_tokens: int = 0
     not_ok: dict[str, int] = field(default_factory=dict)
     started: float | None = None
+    first_row: float | None = None
+    """When the first row came: a model may have been loaded before."""
 
     def plan(self, rows: int) -> None:
         """A shard begins."""
@@ -45,6 +49,7 @@ class StageTotals:
 
     def row(self, row: Row) -> None:
         """A row was made."""
+        self.first_row = self.clock() if self.first_row is None else self.first_row
         self.done += 1
         self.fresh += 1
         if isinstance(row, ModelRow):
@@ -83,10 +88,11 @@ class StageTotals:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of the rows made now; None before the first."""
-        if not self.fresh or not self.seconds:
+        """At the pace since the first row; None while too few rows say what that is."""
+        if self.fresh < PACE_ROWS or self.first_row is None:
             return None
-        return max(0, self.total - self.done) * self.seconds / self.fresh
+        pace_s = (self.clock() - self.first_row) / (self.fresh - 1)
+        return max(0, self.total - self.done) * pace_s
 
     def facts(self) -> list[str]:
         """Tokens a second and cache share, where there are any."""

@@ -67,12 +67,10 @@ class LineProgress:
         """A row was made."""
         stage = self._book.stage(folder)
         stage.row(row)
-        if self._is_due(folder):
-            left = stage.seconds_left
-            eta = [f"{duration(left)} left"] if left is not None else []
-            self._write(", ".join(
-                [f"{folder}: {stage.done:,} of {stage.total:,} rows", *stage.facts(), *eta]
-            ))
+        left = stage.seconds_left
+        if left is not None and self._is_due(folder):
+            counts = f"{folder}: {stage.done:,} of {stage.total:,} rows"
+            self._write(", ".join([counts, *stage.facts(), f"{duration(left)} left"]))
 
     def shard_done(self, manifest: Manifest) -> None:
         """A shard is on disk."""

@@ -50,17 +50,25 @@ def make_manifest(shard_index: int, rows: int, *, resumed: bool = False, **count
 
 
 def test_totals_of_half_a_stage() -> None:
-    """Two of four shards with 8 rows each have begun, 4 rows took 2 s: 28 rows are 14 s."""
+    """Two of four shards with 16 rows each have begun; 8 intervals of 0.25 s for 55 rows left."""
     clock = Clock()
     stage = StageTotals(STAGE, 4, clock)
-    stage.plan(8)
-    stage.plan(8)
-    clock.now = 2.0
-    for index in range(4):
+    stage.plan(16)
+    stage.plan(16)
+    clock.now = 10.0  # the model was loaded first
+    for index in range(9):
         stage.row(make_row(index))
-    assert (stage.total, stage.done) == (32, 4)
-    assert stage.seconds_left == pytest.approx(14.0)
-    assert stage.facts() == ["20 tok/s", "cache 75%"]
+        clock.now += 0.25 * (index < 8)
+    assert (stage.total, stage.done) == (64, 9)
+    assert stage.seconds_left == pytest.approx(55 * 0.25)
+    assert stage.facts() == ["8 tok/s", "cache 75%"]
+
+
+def test_few_rows_tell_no_time() -> None:
+    stage = StageTotals(STAGE, 1, Clock())
+    stage.plan(100)
+    stage.row(make_row())
+    assert stage.seconds_left is None
 
 
 def test_resumed_shards_count_as_reused() -> None:
