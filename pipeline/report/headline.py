@@ -190,7 +190,8 @@ def _accuracy_card(data: ReportData) -> Card | None:
     kept, raw = labels.get("accuracy_kept"), labels.get("accuracy_raw")
     if not kept or not raw:
         return None
-    return Card("Label accuracy, kept pairs", percent(kept["share"]), f"all labels {percent(raw['share'])}")
+    note = f"{percent_range(kept['low'], kept['high'])}, n = {number(kept['n'])}; all labels {percent(raw['share'])}"
+    return Card("Label accuracy, kept pairs", percent(kept["share"]), note)
 
 
 def _pairs_card(data: ReportData) -> Card | None:

@@ -58,17 +58,17 @@ if (source) {
     return add(box, add(el("span", "track"), bar), el("span", "", fixed(share)));
   };
   const block = (cap, text, name) => add(el("div", name), el("div", "cap", cap), el("div", "text", text));
-  const chainTitle = (chain) => chain.of
+  const chainTitle = (chain, number, total) => chain.of
     ? `How the ${chain.of} text came about`
-    : "What the supervised phase made of the initial response to this prompt";
+    : `What the supervised phase made of ${total > 1 ? `initial response ${number + 1}` : "the initial response"} to this prompt`;
 
-  const chainView = (chain) => {
+  const chainView = (chain, number, chains) => {
     const steps = add(el("div", "steps"), block("Initial response", chain.initial));
     for (const step of chain.steps) {
       add(steps, block(`Critique ${step.round} · ${step.principle}`, step.critique),
         block(`Revision ${step.round}${step.status === "ok" ? "" : " · " + step.status}`, step.revision));
     }
-    return add(el("div"), el("div", "cap", chainTitle(chain)), steps);
+    return add(el("div"), el("div", "cap", chainTitle(chain, number, chains.length)), steps);
   };
   const verdictView = (pair) => {
     const view = el("div", "verdicts");
@@ -93,7 +93,7 @@ if (source) {
     if (pair.labeled) {
       add(open, verdictView(pair), el("div", "sub", `Margin ${fixed(pair.margin)} nats, position gap ${fixed(pair.gap)}, the orders ${pair.agree ? "agree" : "disagree"}.`));
     }
-    for (const chain of pair.chains) add(open, chainView(chain));
+    add(open, ...pair.chains.map(chainView));
     return add(open, el("div", "ids", `rlaif trace ${pair.id}`));
   };
   const rowView = (pair) => {

@@ -29,6 +29,7 @@ def test_quick_variant_is_small() -> None:
     changed = variant(RECIPE, "balanced", 0, quick=True)
     assert changed["prompts"]["limit"] == QUICK_PROMPTS
     assert changed["preference"]["train"]["max_steps"] < 10
+    assert changed["supervised"]["train"] is None
 
 
 def test_figures_come_from_the_metrics(tmp_path: Path) -> None:
