@@ -7,6 +7,7 @@ sample, critique, revise, judge, pair, and both data sets after them.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.engines import ScriptedEngine
+from pipeline.engines.scripted import ScriptedEngine, count_words
 from pipeline.ids import canonical_json, uniform
 from pipeline.run.context import open_context
 from pipeline.run.phases import (
@@ -31,14 +32,26 @@ STAGES = (
 REQUESTS = ("politeness", "honesty", "care")
 
 
-def make_engine(latency_s: float = 0.0) -> ScriptedEngine:
-    """A model that answers at once, or after the same time for every call."""
+def make_engine(latency_s: float = 0.0, meter: str | None = None) -> ScriptedEngine:
+    """A model that answers at once, or after the same time for every call.
+
+    Args:
+        meter: file to which every answered call adds a line with its tokens, as a bill would.
+    """
+    stream = os.open(meter, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if meter else None
+
+    def charge(num_tokens: int) -> None:
+        if stream is not None:
+            os.write(stream, f"{num_tokens}\n".encode())
 
     def reply(messages: Messages, seed: int) -> str:
-        return f"answer {seed} to: {messages[-1].content[:60]}"
+        text = f"answer {seed} to: {messages[-1].content[:60]}"
+        charge(count_words(messages) + len(text.split()))
+        return text
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         text = messages[-1].content
+        charge(count_words(messages))
         return [-0.2 - 2 * uniform(option, text) for option in options]
 
     return ScriptedEngine(reply, scores, latency_s=latency_s, keep_calls=False)
@@ -67,7 +80,7 @@ def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
         "prompts": {"train": [str(folder / "train.jsonl")]},
         "policy": {
             "type": "scripted", "script": "benchmarks.scripted_chain:make_engine",
-            "args": {"latency_s": settings.pop("latency_s", 0.0)},
+            "args": {name: settings.pop(name) for name in ("latency_s", "meter") if name in settings},
         },
         "preference": {"comparisons": "revision_vs_initial"}, "evaluation": {"enabled": False},
         "execution": settings,
@@ -86,4 +99,5 @@ async def make_data(run: RunDir) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    print("ready", flush=True)
     asyncio.run(make_data(RunDir(Path(sys.argv[1]))))

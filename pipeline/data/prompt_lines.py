@@ -79,7 +79,7 @@ def display_path(path: Path) -> str:
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8").rstrip())
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
@@ -93,7 +93,7 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: JSON nested too deeply; write one flat object") from None
     if not isinstance(value, dict):
         raise DataError(
-            f"{where}: holds a {type(value).__name__}, but an object is needed; "
+            f"{where}: found a JSON {type(value).__name__}, but an object is needed; "
             'write {"prompt": "..."}'
         )
     return value
@@ -125,19 +125,19 @@ def _check_roles(roles: Sequence[str], where: str) -> None:
         expected = "assistant" if index % 2 else "user"
         if role != expected:
             raise DataError(
-                f"{where}: turn {start + index + 1} is a {role} turn, but a {expected} turn is "
-                "needed there; after an optional system turn, user and assistant alternate"
+                f"{where}: turn {start + index + 1} has the role {role}, but {expected} is needed "
+                "there; after an optional system turn, user and assistant alternate"
             )
     if roles[-1] != "user":
         raise DataError(
-            f"{where}: ends with a {roles[-1]} turn, but a user turn is needed for the model to "
-            "answer; remove the last turn or add one"
+            f"{where}: the last turn has the role {roles[-1]}, but a user turn is needed for the "
+            "model to answer; remove the last turn or add one"
         )
 
 
 def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}: {name} is a {type(value).__name__}, but text is needed; quote it")
+        raise DataError(f"{where}: {name} has the type {type(value).__name__}, but text is needed; quote it")
     if not value.strip():
         raise DataError(f"{where}: {name} is empty; write something or remove the line")
     try:

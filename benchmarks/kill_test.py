@@ -1,0 +1,134 @@
+"""Killed at random moments and resumed: is any row lost, doubled or changed, and what was paid twice?
+
+A process makes the data of a run on a scripted model with some latency. It is ended by SIGKILL
+at a random moment and started again, many times; the rows, files and paid tokens of the run are
+then compared with those of a run that nobody disturbed. Most that may be paid twice: at each
+kill, the shards in flight, each with the calls of its present stage.
+
+    python -m benchmarks.kill_test [--quick] [--seed N]
+
+The last line is one JSON object: `kills`, `lost`, `doubled`, `same_ids`, `same_datasets`,
+`tokens_paid_twice_share` and the `allowed_share` that the shards in flight give.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.scripted_chain import STAGES, start_scripted
+from pipeline.data.dataset import load_dataset
+from pipeline.data.verify import verify
+from pipeline.store import RunDir, read_rows
+from pipeline.store.shards import stage_manifests
+
+SHARD_SIZE, SHARDS_IN_FLIGHT, LATENCY_S = 16, 4, 0.2
+
+
+def new_run(folder: Path, num_prompts: int) -> RunDir:
+    """A run whose model writes its bill to `folder`/bill."""
+    return start_scripted(
+        folder, num_prompts, latency_s=LATENCY_S, meter=str(folder / "bill"),
+        shard_size=SHARD_SIZE, shards_in_flight=SHARDS_IN_FLIGHT,
+    )
+
+
+def work(run: RunDir, kill_after_s: float | None = None) -> float | None:
+    """Start or resume the run in a process of its own; returns its seconds, None when killed."""
+    command = [sys.executable, "-m", "benchmarks.scripted_chain", str(run.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        started = time.perf_counter()
+        try:
+            if process.wait(kill_after_s):
+                raise SystemExit("the run failed by itself; see above")
+            return time.perf_counter() - started
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return None
+
+
+def kill_and_resume(run: RunDir, num_kills: int, seed: int, undisturbed_s: float) -> int:
+    """Kill the run at random moments spread over its whole work, then let it finish."""
+    rng, kills = random.Random(seed), 0
+    while kills < num_kills:
+        if work(run, rng.uniform(0, 1.6 * undisturbed_s / num_kills)) is not None:
+            break
+        kills += 1
+        print(f"\rkilled {kills} times", end="", file=sys.stderr, flush=True)
+    work(run)
+    print(file=sys.stderr)
+    return kills
+
+
+def row_ids(run: RunDir) -> Counter[str]:
+    """`stage row_id` of every row on disk, with how often it is there."""
+    found: Counter[str] = Counter()
+    for stage in ("prompts", *STAGES):
+        for manifest in stage_manifests(run.root, stage):
+            ids = pq.read_table(run.root / manifest.path, columns=["row_id"])[0].to_pylist()
+            found.update(f"{stage} {row_id}" for row_id in ids)
+    return found
+
+
+def bill(run: RunDir) -> int:
+    """All tokens that the model was paid for."""
+    return sum(map(int, (run.root.parent.parent / "bill").read_text().split()))
+
+
+def most_in_flight(run: RunDir) -> int:
+    """Tokens of the dearest shard-stage, times the shards that are in flight at once."""
+    dearest = max(
+        sum(row.num_prompt_tokens + row.num_tokens for row in read_rows(run.root, manifest))
+        for stage in STAGES[:-1] for manifest in stage_manifests(run.root, stage)
+    )
+    return SHARDS_IN_FLIGHT * dearest
+
+
+def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:
+    """What the kills changed."""
+    expected, found = row_ids(calm), row_ids(killed)
+    needed, paid = bill(calm), bill(killed)
+    sets, other_sets = load_dataset(calm), load_dataset(killed)
+    return {
+        "kills": kills, "rows": expected.total(),
+        "lost": sum((expected - found).values()),
+        "doubled": sum(count - 1 for count in found.values() if count > 1),
+        "same_ids": set(expected) == set(found),
+        "same_datasets": bool(sets and other_sets and sets.dataset_id == other_sets.dataset_id),
+        "problems": len(verify(killed)),
+        "tokens_paid_twice_share": round((paid - needed) / needed, 4),
+        "allowed_share": round(kills * most_in_flight(calm) / needed, 4),
+        "tokens_needed": needed, "tokens_paid": paid,
+    }
+
+
+def main() -> None:
+    """Run undisturbed, run with kills, compare, print a table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="5 kills, under a minute")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    num_kills, num_prompts = (5, 320) if arguments.quick else (20, 960)
+    with tempfile.TemporaryDirectory() as folder:
+        calm = new_run(Path(folder) / "calm", num_prompts)
+        undisturbed_s = work(calm) or 0.0
+        killed = new_run(Path(folder) / "killed", num_prompts)
+        kills = kill_and_resume(killed, num_kills, arguments.seed, undisturbed_s)
+        result = compare(calm, killed, kills)
+    for name, value in result.items():
+        print(f"{name:<26}{value}")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
