@@ -7,8 +7,10 @@
 from prefect import flow
 
 from flows.evaluation_phase import evaluation_phase
+from flows.phase import open_phase
 from flows.preference_phase import preference_phase
 from flows.supervised_phase import supervised_phase
+from flows.tasks import Handle, write_report
 from pipeline.run.begin import begin_run
 from pipeline.store import RunLock
 
@@ -26,4 +28,5 @@ async def end_to_end(recipe: str, run_id: str | None = None, resume: bool = Fals
     with RunLock(run.root):
         await supervised_phase(str(run.root))
         await preference_phase(str(run.root))
-        return await evaluation_phase(str(run.root))
+        await evaluation_phase(str(run.root))
+        return await write_report(Handle(open_phase(str(run.root))))

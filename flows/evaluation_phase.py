@@ -1,16 +1,15 @@
-"""Evaluation: every policy on held-out prompts, judged in pairs; then metrics and the report."""
+"""Evaluation: every policy on held-out prompts, judged in pairs; then the metrics."""
 
 from prefect import flow
 
 from flows.batches import Batches
 from flows.phase import open_phase
-from flows.tasks import Handle, write_report
 from pipeline.run.finish import evaluate
 
 
 @flow(name="evaluation-phase", flow_run_name="evaluation-phase")
-async def evaluation_phase(run: str) -> str:
-    """Measure what was trained; returns the path of the report.
+async def evaluation_phase(run: str) -> None:
+    """Measure what was trained.
 
     Args:
         run: id or folder of a run whose trainings are finished.
@@ -18,4 +17,3 @@ async def evaluation_phase(run: str) -> str:
     ctx = open_phase(run)
     async with Batches(ctx.runner, num_stages=6) as call:
         await evaluate(ctx, call)
-    return await write_report(Handle(ctx), call.ends)

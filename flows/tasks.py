@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import (
     acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from pipeline.report import principle_table, summary_markdown
+from pipeline.report import headline_numbers, principle_table, summary_markdown
 from pipeline.run import finish, phases
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
@@ -93,7 +93,7 @@ async def train(name: str, context: Handle, dataset: Handle) -> Handle:
 
 
 @task(task_run_name="report", **PLAIN)
-async def write_report(context: Handle, ends: Sequence[Handle]) -> str:
+async def write_report(context: Handle) -> str:
     """Write the report, and show its summary on the run's page; gives the report's path."""
     ctx: RunContext = context.value
     report = finish.finish(ctx)
@@ -101,4 +101,6 @@ async def write_report(context: Handle, ends: Sequence[Handle]) -> str:
     await acreate_markdown_artifact(summary_markdown(ctx.run), key=f"summary-{key}")
     await acreate_table_artifact(principle_table(ctx.run), key=f"principles-{key}")
     await acreate_link_artifact(report.as_uri(), link_text="report.html", key=f"report-{key}")
+    for name, value in headline_numbers(ctx.run):
+        get_run_logger().info("%s: %s", name, value)
     return str(report)

@@ -46,7 +46,7 @@ brief() {
       next
     }
     /^Installing collected/ { print "setup: unpacking"; fflush(); next }
-    /^(ERROR|error|WARNING)/ { print; fflush() }'
+    /^ *ERROR|^WARNING: Retrying/ { print; fflush() }'
 }
 
 # Wherever this machine's own pip configuration finds the CPU build of torch is best.
@@ -55,9 +55,9 @@ extra=()
 if [ -n "$torch_index" ] && ! "${pip[@]}" --quiet "$torch" 2>/dev/null; then
   extra=(--extra-index-url "$torch_index")
 fi
-"${pip[@]}" ${extra[@]+"${extra[@]}"} -r "$lock" | brief
+"${pip[@]}" ${extra[@]+"${extra[@]}"} -r "$lock" 2>&1 | brief
 # A lock without setuptools would send pip to the network for it.
-"${pip[@]}" --quiet --no-build-isolation --editable .
+"${pip[@]}" --quiet --no-build-isolation --editable . 2>&1 | grep -v "is ignored: it is neither" || true
 for absent in torchvision torchaudio torchcodec; do
   if [ "$kind" = cpu ] && "$venv/bin/python" -m pip show --quiet "$absent" 2>/dev/null; then
     fail "$absent is installed in $venv and its builds break vLLM on the CPU; remove $venv and run again"

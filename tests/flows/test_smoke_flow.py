@@ -53,7 +53,8 @@ def test_graph_has_the_true_edges(flows: Flows) -> None:
     assert upstream(tasks, "train-sft") == {"write-sft-set"}
     pairs = wait_for_tasks(flows, preference, 14)
     assert upstream(pairs, "pair-00001") == {"judge-00001", "sample-00001"}
-    assert set(wait_for_tasks(flows, evaluation, 1)) == {"report"}
+    assert not task_runs(flows, evaluation), "the smoke recipe holds nothing out"
+    assert "report" in wait_for_tasks(flows, main, 4)
 
 
 def test_artifacts_show_the_result(flows: Flows) -> None:
