@@ -57,7 +57,7 @@ if [ -n "$torch_index" ] && ! "${pip[@]}" --quiet "$torch" 2>/dev/null; then
 fi
 "${pip[@]}" ${extra[@]+"${extra[@]}"} -r "$lock" 2>&1 | brief
 # A lock without setuptools would send pip to the network for it.
-"${pip[@]}" --quiet --no-build-isolation --editable . 2>&1 | grep -v "is ignored: it is neither" || true
+"${pip[@]}" --quiet --no-build-isolation --editable . 2> >(grep -v "is neither a file" >&2)
 for absent in torchvision torchaudio torchcodec; do
   if [ "$kind" = cpu ] && "$venv/bin/python" -m pip show --quiet "$absent" 2>/dev/null; then
     fail "$absent is installed in $venv and its builds break vLLM on the CPU; remove $venv and run again"
