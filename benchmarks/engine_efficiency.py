@@ -20,6 +20,7 @@ import copy
 import json
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,8 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
 
 def run_alone(config: VllmConfig, requests: list[Request]) -> tuple[float, int]:
     """Seconds and generated tokens of vLLM's own batch interface on the same requests."""
-    with vllm_environment(CPU_ENVIRONMENT):
+    with vllm_environment(CPU_ENVIRONMENT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         from vllm import LLM, SamplingParams
 
         llm = LLM(**engine_arguments(config, Path(config.model), "float32", "cpu"))

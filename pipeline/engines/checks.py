@@ -156,6 +156,13 @@ def device_for(config: VllmConfig) -> Literal["cpu", "cuda"]:
     return device
 
 
+def dtype_for(config: VllmConfig) -> str:
+    """Number format of the weights. Raises MachineError as `device_for`."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if device_for(config) == "cpu" else "bfloat16"
+
+
 def vllm_build() -> Literal["cpu", "cuda"] | None:
     """Which vLLM this environment has."""
     if importlib.util.find_spec("vllm") is None:

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from pipeline.engine_config import EngineConfig, VllmConfig
 from pipeline.engines import check_engine, open_engine
 from pipeline.engines.base import Engine
-from pipeline.engines.checks import device_for, model_folder
+from pipeline.engines.checks import dtype_for, model_folder
 from pipeline.engines.model_files import model_fingerprint
 from pipeline.errors import EngineDeadError
 from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
@@ -24,11 +24,8 @@ MAX_OPENINGS = 3
 
 def vllm_fingerprint(config: VllmConfig) -> str:
     """The fingerprint that the opened engine will have, from its files alone."""
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "float32" if device_for(config) == "cpu" else "bfloat16"
     return model_fingerprint(
-        model_folder(config), dtype=dtype, adapter=config.adapter,
+        model_folder(config), dtype=dtype_for(config), adapter=config.adapter,
         chat_template=config.chat_template, chat_template_args=config.chat_template_args,
     )
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 from pipeline.engine_config import VllmConfig
 from pipeline.engines.admission import TokenGate
 from pipeline.engines.chat import ChatRenderer, Rendered, load_renderer
-from pipeline.engines.checks import device_for, model_folder
+from pipeline.engines.checks import device_for, dtype_for, model_folder
 from pipeline.engines.model_files import model_fingerprint
 from pipeline.engines.options import TokenIds, option_nodes, sum_along, token_by_token_pays
 from pipeline.engines.vllm_settings import vllm_environment
@@ -225,10 +225,7 @@ async def open_vllm(
     Raises:
         ConfigError, MachineError: vLLM refuses the model or the settings.
     """
-    device = device_for(config)
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+    device, dtype = device_for(config), dtype_for(config)
     folder = model_folder(config)
     with vllm_environment({}):  # the tokenizer's package imports torch, which reads it
         renderer = load_renderer(
