@@ -65,7 +65,7 @@ class OpenAIEngine:
         reply = await self._call(lambda: self._client.chat.completions.create(
             model=self._config.model, messages=_as_dicts(messages),
             temperature=sampling.temperature, top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens, stop=list(sampling.stop) or None,
+            max_tokens=sampling.max_tokens, stop=list(sampling.stop) or openai.NOT_GIVEN,
             seed=seed & (2**63 - 1 if self._server else 2**31 - 1), extra_body=extra,
         ))
         choice = _first_choice(reply, self._config)
