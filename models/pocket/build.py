@@ -1,177 +1,212 @@
-"""The recipe of the pocket model: `python -m models.pocket.build --out models/pocket`.
+"""The recipe of the pocket model: `python -m models.pocket.build --out FOLDER`.
 
-Draws the corpus, learns the tokenizer, trains the network on a CPU, and writes the model folder: config,
-weights (bfloat16 safetensors), tokenizer, chat template and build.json with seeds, seconds and losses.
+Learns the tokenizer, then trains the network on a CPU, stage after stage as recipe.yaml says, and writes the model
+folder: config, weights (bfloat16 safetensors), tokenizer, chat template, and build.json with seconds, losses and
+hash. Everything is seeded; only the order of floating-point sums differs between machines.
 """
 
 import argparse
+import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from safetensors.torch import save_file
+import yaml
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from models.pocket.corpus import write_corpus
-from models.pocket.encoding import NUM_AUX, stream_batches
+from models.pocket.encoding import NUM_AUX, Batch, stream_batches
 from models.pocket.network import Network
 from models.pocket.objective import batch_loss
 from models.pocket.tokenizer import END, PAD, train_tokenizer
 
+RECIPE = Path(__file__).parent / "recipe.yaml"
+NUM_PROCESSES = 2
+TOKENIZER_EXAMPLES, TOKENIZER_SEED, VOCAB_SIZE = 20_000, 0, 2048
+
 
 @dataclass(frozen=True)
-class BuildConfig:
-    """All that determines the weights, apart from the order of floating-point sums."""
+class Stage:
+    """One run over a mix of examples, from the weights of the stage before (rounded to bfloat16)."""
 
-    seed: int = 0
-    num_examples: int = 80_000
-    tokenizer_examples: int = 20_000
-    vocab_size: int = 2048
-    hidden_size: int = 256
-    intermediate_size: int = 512
-    num_layers: int = 5
-    num_heads: int = 8
-    num_processes: int = 2
+    seed: int
+    shares: tuple[float, float, float]
+    """Share of samples, chains and comparisons in the number of examples."""
+    content_weight: float
+    """Weight of a task's words in responses that are given."""
+    matrix_lr: float
+    other_lr: float
+    warmup_steps: int
+    schedule: list[tuple[int, float]]
+    """(step, progress in [0, 1]) points, joined by lines; the last step ends the stage."""
     batch_tokens: int = 3_000
     """Tokens a step and process."""
-    matrix_lr: float = 0.02
-    other_lr: float = 3e-3
-    warmup_steps: int = 60
-    max_minutes: float = 60.0
-    """A limit for slow machines: the learning rate follows whichever of data and time runs out first."""
+
+    def progress(self, step: int) -> float:
+        """Progress after `step` steps."""
+        for (start, low), (end, high) in zip([(0, 0.0), *self.schedule], self.schedule, strict=False):
+            if step <= end:
+                return low + (high - low) * (step - start) / (end - start)
+        return self.schedule[-1][1]
+
+    def rate(self, step: int) -> float:
+        """Share of the peak learning rate: linear warm-up, level until 40 %, then down to 2 % in a line."""
+        progress = self.progress(step)
+        warmup = min(1.0, (step + 1) / self.warmup_steps)
+        return warmup * (1.0 if progress < 0.4 else 0.02 + 0.98 * (1 - progress) / 0.6)
 
 
-def llama_config(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def llama_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """The architecture, in the words of transformers."""
     return LlamaConfig(
-        vocab_size=config.vocab_size, hidden_size=config.hidden_size, intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_layers, num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_heads, max_position_embeddings=1024, rms_norm_eps=1e-5,
-        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=512, num_hidden_layers=5, num_attention_heads=8,
+        num_key_value_heads=8, max_position_embeddings=1024, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=tokenizer.convert_tokens_to_ids(END),
         pad_token_id=tokenizer.convert_tokens_to_ids(PAD), attention_bias=False, mlp_bias=False,
+        architectures=["LlamaForCausalLM"], dtype="bfloat16",
     )
 
 
-def optimizers(network: Network, config: BuildConfig) -> list[torch.optim.Optimizer]:
+def optimizers(network: Network, stage: Stage) -> list[torch.optim.Optimizer]:
     """Muon (orthogonalized momentum) for the matrices of the layers, Adam for all else."""
-    matrices = [w for name, w in network.named_parameters() if name.startswith("layers.") and w.dim() == 2]
-    others = [w for name, w in network.named_parameters() if not (name.startswith("layers.") and w.dim() == 2)]
+    in_layers = [(name.startswith("layers.") and w.dim() == 2, w) for name, w in network.named_parameters()]
     return [
-        torch.optim.Muon(matrices, lr=config.matrix_lr, weight_decay=0.01, momentum=0.95, ns_steps=4),
-        torch.optim.Adam(others, lr=config.other_lr, betas=(0.9, 0.98)),
+        torch.optim.Muon(
+            [w for matrix, w in in_layers if matrix], lr=stage.matrix_lr, weight_decay=0.01, momentum=0.95, ns_steps=4
+        ),
+        torch.optim.Adam([w for matrix, w in in_layers if not matrix], lr=stage.other_lr, betas=(0.9, 0.98)),
     ]
 
 
-def rate_factor(progress: float, step: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, level until 40 %, then linear to 2 %."""
-    warmup = min(1.0, (step + 1) / warmup_steps)
-    return warmup * (1.0 if progress < 0.4 else 0.02 + 0.98 * (1 - progress) / 0.6)
+class Log:
+    """Averages of the losses over 50 steps, printed by the first process."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.start, self.tokens = rank, time.monotonic(), 0
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, list[float]] = {}
+
+    def add(self, step: int, last: bool, batch: Batch, losses: dict[str, torch.Tensor]) -> None:
+        """Take one step's losses; every 50 steps, and at the end, make a row of their means."""
+        self.tokens += int((batch.ids != 0).sum()) * NUM_PROCESSES
+        for name, value in losses.items():
+            if not value.isnan():
+                self._sums.setdefault(name, []).append(value.item())
+        if step % 50 == 0 or last:
+            minutes = round((time.monotonic() - self.start) / 60, 2)
+            means = {name: round(fmean(values), 4) for name, values in self._sums.items()}
+            self.rows.append({"step": step, "minutes": minutes, "tokens": self.tokens} | means)
+            self._sums = {}
+            if self.rank == 0:
+                print(json.dumps(self.rows[-1]), flush=True)
 
 
-def train(network: Network, tokenizer: PreTrainedTokenizerFast, config: BuildConfig, out: Path, rank: int) -> list[dict[str, float]]:
-    """One pass over the corpus, in step with the other processes; returns the log (means over 50 steps).
-
-    Each process draws its own share of the corpus; gradients are averaged once per step.
-    """
-    steppers = optimizers(network, config)
+def train(network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, out: Path, rank: int) -> Log:
+    """Run one stage in step with the other processes, each of which draws its own share of the corpus."""
+    steppers, log = optimizers(network, stage), Log(rank)
     groups = [(group, group["lr"]) for stepper in steppers for group in stepper.param_groups]
-    batches = stream_batches(tokenizer, config.batch_tokens, config.seed + 1 + rank, config.num_processes)
-    start, last_save, progress, step, num_seen, num_tokens = time.monotonic(), time.monotonic(), 0.0, 0, 0, 0
-    log: list[dict[str, float]] = []
-    sums: dict[str, list[float]] = {}
-    while progress < 1:
-        batch = next(batches)
-        num_seen, num_tokens = num_seen + len(batch.ids), num_tokens + int((batch.ids != 0).sum())
-        factor = rate_factor(progress, step, config.warmup_steps)
+    batches = stream_batches(
+        tokenizer, stage.batch_tokens, stage.seed + 1 + rank, NUM_PROCESSES, stage.shares, stage.content_weight
+    )
+    num_steps = stage.schedule[-1][0]
+    for step in range(num_steps):
         for group, peak in groups:
-            group["lr"] = peak * factor
+            group["lr"] = peak * stage.rate(step)
+        batch = next(batches)
         losses = batch_loss(network, batch)
         losses["total"].backward()
-        minutes = (time.monotonic() - start) / 60
-        own_progress = max(num_seen * config.num_processes / config.num_examples, minutes / config.max_minutes)
-        progress = average_gradients(network, own_progress)
+        average_gradients(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
-        step += 1
-        for name, value in losses.items():
-            sums.setdefault(name, []).append(value.item())
-        if rank == 0 and (step % 50 == 0 or progress >= 1):
-            row = {
-                "step": step, "progress": round(progress, 4), "minutes": round(minutes, 2), "rate": round(factor, 3),
-                "tokens": num_tokens * config.num_processes,
-            }
-            row |= {name: round(fmean(v for v in vs if v == v), 4) for name, vs in sums.items()}
-            log, sums = [*log, row], {}
-            print(json.dumps(row), flush=True)
-        if rank == 0 and time.monotonic() - last_save > 180:
+        log.add(step + 1, step + 1 == num_steps, batch, losses)
+        if rank == 0 and (step + 1) % 150 == 0:
             save_weights(network, out)
-            last_save = time.monotonic()
     return log
 
 
-def average_gradients(network: Network, value: float) -> float:
-    """Average the gradients, and one number, over the processes; returns the averaged number."""
-    weights = [w for w in network.parameters()]
+def average_gradients(network: Network) -> None:
+    """Average the gradients over the processes."""
+    weights = list(network.parameters())
     parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    flat = torch.cat([*(part.reshape(-1) for part in parts), torch.tensor([value])])
+    flat = torch.cat([part.reshape(-1) for part in parts])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()
-    for weight, part in zip(weights, flat[:-1].split([w.numel() for w in weights]), strict=True):
+    for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
         weight.grad = part.view_as(weight)
-    return float(flat[-1])
 
 
 def save_weights(network: Network, out: Path) -> None:
     """Write the weights aside, then rename, so that a reader never sees half a file."""
     save_file(network.exported(), out / "model.part", metadata={"format": "pt"})
+    (out / "model.part").chmod(0o644)
     (out / "model.part").rename(out / "model.safetensors")
 
 
-def build(rank: int, config: BuildConfig, out: Path) -> None:
-    """Run the whole recipe in one of the processes; the first one writes the model folder."""
+def load_weights(network: Network, folder: Path) -> None:
+    """Take over the weights of a model folder; the auxiliary head stays as it is."""
+    weights = load_file(folder / "model.safetensors")
+    network.load_state_dict({name.removeprefix("model."): w.float() for name, w in weights.items()}, strict=False)
+
+
+def make_tokenizer(out: Path, start_from: str | None) -> PreTrainedTokenizerFast:
+    """Learn the tokenizer from the corpus, or take that of the folder to continue from."""
+    if start_from:
+        return PreTrainedTokenizerFast.from_pretrained(start_from)
+    examples = write_corpus(TOKENIZER_EXAMPLES, TOKENIZER_SEED)
+    return train_tokenizer([m["content"] for e in examples for m in e.messages], VOCAB_SIZE)
+
+
+def build(rank: int, stages: list[Stage], out: Path, start_from: str | None) -> None:
+    """Run the stages in one of the processes; the first process writes the model folder."""
     # One thread a process: threads of one process would wait for each other at every operation.
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{out.resolve()}/rendezvous", rank=rank, world_size=config.num_processes
+        "gloo", init_method=f"file://{out.resolve()}/rendezvous", rank=rank, world_size=NUM_PROCESSES
     )
-    start = time.monotonic()
-    texts = [m["content"] for e in write_corpus(config.tokenizer_examples, config.seed) for m in e.messages]
-    tokenizer = train_tokenizer(texts, config.vocab_size)
-    architecture = llama_config(config, tokenizer)
-    architecture.architectures, architecture.dtype = ["LlamaForCausalLM"], "bfloat16"
+    start, logs = time.monotonic(), []
+    tokenizer = make_tokenizer(out, start_from)
+    config = llama_config(tokenizer)
+    for index, stage in enumerate(stages):
+        torch.manual_seed(stage.seed)
+        network = Network(config, NUM_AUX)
+        if index > 0 or start_from:
+            load_weights(network, out if index > 0 else Path(str(start_from)))
+        logs.append(train(network, tokenizer, stage, out, rank))
+        if rank == 0:
+            save_weights(network, out)
+        torch.distributed.barrier()
     if rank == 0:
         tokenizer.save_pretrained(out)
-        architecture.save_pretrained(out)
-    torch.manual_seed(config.seed)
-    network = Network(architecture, NUM_AUX)
-    log = train(network, tokenizer, config, out, rank)
-    if rank == 0:
-        save_weights(network, out)
-        report = {
-            "config": asdict(config), "parameters": sum(w.numel() for w in network.exported().values()),
-            "seconds": round(time.monotonic() - start, 1), "final": log[-1], "log": log[::2],
-        }
-        (out / "build.json").write_text(json.dumps(report, indent=1) + "\n")
+        config.save_pretrained(out)
+        write_report(out, [asdict(stage) for stage in stages], [log.rows for log in logs], time.monotonic() - start)
     torch.distributed.destroy_process_group()
 
 
+def write_report(out: Path, stages: list[dict], logs: list[list[dict]], seconds: float) -> None:
+    """Write build.json: what was run, how long it took, how the losses fell, and the hash of the weights."""
+    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    report = {"sha256": digest, "seconds": round(seconds), "stages": stages, "logs": logs}
+    (out / "build.json").write_text(json.dumps(report) + "\n")
+
+
 def main() -> None:
-    """Parse the command line; each field of BuildConfig is an option."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    for item in fields(BuildConfig):
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=type(item.default), default=item.default)
-    values = vars(parser.parse_args())
-    out = values.pop("out")
-    out.mkdir(parents=True, exist_ok=True)
-    config = BuildConfig(**values)
-    torch.multiprocessing.spawn(build, args=(config, out), nprocs=config.num_processes)
-    (out / "rendezvous").unlink(missing_ok=True)
+    """Read the recipe and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with the stages")
+    parser.add_argument("--start-from", help="model folder to continue from")
+    options = parser.parse_args()
+    stages = [Stage(**stage) for stage in yaml.safe_load(options.recipe.read_text())["stages"]]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "rendezvous").unlink(missing_ok=True)
+    torch.multiprocessing.spawn(build, args=(stages, options.out, options.start_from), nprocs=NUM_PROCESSES)
+    (options.out / "rendezvous").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

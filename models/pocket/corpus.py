@@ -23,8 +23,8 @@ from models.pocket.oracle import ATTRIBUTES, levels_of, response_pattern, violat
 from models.pocket.world import Kind, Message, Task, assistant, user
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
-SHARES = {"sample": 0.28, "chain": 0.34, "judge": 0.38}
-"""Share of each family in the number of examples."""
+Shares = tuple[float, float, float]
+"""Share of samples, chains and comparisons in the number of examples."""
 ADD_ONS = ("insult", "padding", "claim")
 ADD_ON_OF = {"politeness": "insult", "concision": "padding", "honesty": "claim"}
 
@@ -51,6 +51,9 @@ class Example:
     prob_a: float | None = None
     """For a verdict: target probability of "A"; None elsewhere."""
     marks: list[Mark] = field(default_factory=list)
+    contents: list[tuple[int, int, int]] = field(default_factory=list)
+    """Message, start and end (characters) of what belongs to the task in a given response. It is learned
+    too: which words belong to a task does not depend on the kind of response, so the policy stays as it is."""
 
 
 @cache
@@ -70,12 +73,21 @@ def render(name: str, **values: object) -> str:
     return _template(name).render(**values).rstrip()
 
 
-def write_corpus(num_examples: int, seed: int) -> Iterator[Example]:
+def write_corpus(num_examples: int, seed: int, shares: Shares = (0.28, 0.34, 0.38)) -> Iterator[Example]:
     """Draw examples; the same seed gives the same examples."""
     rng = random.Random(seed)
-    writers = {"sample": write_sample, "chain": write_chain, "judge": write_judge}
-    for family in rng.choices(list(SHARES), weights=list(SHARES.values()), k=num_examples):
-        yield writers[family](rng)
+    for writer in rng.choices((write_sample, write_chain, write_judge), weights=shares, k=num_examples):
+        yield writer(rng)
+
+
+def find_contents(task: Task, message: int, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Where the task's own words stand in text[start:end]."""
+    found = []
+    for phrase in (task.yours, *task.steps, *task.alternatives):
+        place = text.find(phrase, start, end)
+        if place >= 0:
+            found.append((message, place, place + len(phrase)))
+    return found
 
 
 # --- the initial policy --------------------------------------------------------------------------
@@ -140,7 +152,8 @@ def write_chain(rng: random.Random) -> Example:
         Mark(n + 1, len(critique_request), attribute=attribute, level=_level(kind, attribute)),
         Mark(n + 3, len(revision_request), attribute=attribute, level=_level(kind, attribute)),
     ]
-    return Example(turns, [n + 2, n + 4], marks=marks)
+    contents = find_contents(task, n, response, 0, len(response))
+    return Example(turns, [n + 2, n + 4], marks=marks, contents=contents)
 
 
 def repair(task: Task, kind: Kind, attribute: str, response: str, rng: random.Random) -> str:
@@ -206,4 +219,6 @@ def write_judge(rng: random.Random) -> Example:
         Mark(0, len(content), second, attribute, levels[1]),
     ]
     verdict = assistant("B" if prob_a == 0 else "A")
-    return Example([user(content), verdict], [1], prob_a, marks)
+    start_a = content.index("(A) [[[")
+    contents = find_contents(task, 0, content, start_a, end_a) + find_contents(task, 0, content, end_a, len(content))
+    return Example([user(content), verdict], [1], prob_a, marks, contents)

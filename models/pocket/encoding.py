@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from models.pocket.corpus import ADD_ONS, Example, Mark, write_corpus
+from models.pocket.corpus import ADD_ONS, Example, Mark, Shares, write_corpus
 from models.pocket.oracle import ATTRIBUTES
 from models.pocket.tokenizer import END
 from models.pocket.world import CORES
 
 VERDICT_WEIGHT = 6.0
 """A verdict is one token among dozens of words, and the one that matters."""
-FIRST_CRITIQUE_WEIGHT = 2.0
 CHUNK_EXAMPLES = 3_000
 NUM_AUX = len(CORES) + len(ADD_ONS) + len(ATTRIBUTES) + 1
 AUX_NAMES = (*CORES, *ADD_ONS, *ATTRIBUTES, "level")
@@ -33,7 +32,9 @@ class EncodedExample:
     """Position and one target per auxiliary output; NaN where unknown."""
 
 
-def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> EncodedExample:
+def encode_example(
+    example: Example, tokenizer: PreTrainedTokenizerFast, content_weight: float = 0.0
+) -> EncodedExample:
     """Encode a conversation as the chat template would, and place targets and marks on its tokens."""
     special = tokenizer.convert_tokens_to_ids
     ids: list[int] = []
@@ -45,6 +46,9 @@ def encode_example(example: Example, tokenizer: PreTrainedTokenizerFast) -> Enco
         ids += [special(f"<|{message['role']}|>"), *encoded.ids, special(END)]
         if index in example.learned:
             targets += _targets(example, start, encoded.ids, special)
+        for _, first, last in (span for span in example.contents if span[0] == index):
+            inside = [i for i, (a, b) in enumerate(encoded.offsets) if a < last and b > first]
+            targets += [(start - 1 + i, encoded.ids[i], content_weight) for i in inside if content_weight]
         for mark in example.marks:
             if mark.message == index:
                 aux.append((start + _token_before(encoded.offsets, mark.end), _aux_row(mark)))
@@ -91,11 +95,13 @@ class Batch:
 
 
 def stream_batches(
-    tokenizer: PreTrainedTokenizerFast, batch_tokens: int, seed: int, stride: int
+    tokenizer: PreTrainedTokenizerFast, batch_tokens: int, seed: int, stride: int, shares: Shares,
+    content_weight: float,
 ) -> Iterator[Batch]:
     """Batches without end, each of similar length, in random order; chunk n is drawn with seed + n * stride."""
     for chunk_seed in count(seed, stride):
-        chunk = [encode_example(example, tokenizer) for example in write_corpus(CHUNK_EXAMPLES, chunk_seed)]
+        examples = write_corpus(CHUNK_EXAMPLES, chunk_seed, shares)
+        chunk = [encode_example(example, tokenizer, content_weight) for example in examples]
         groups: list[list[EncodedExample]] = [[]]
         for example in sorted(chunk, key=lambda e: len(e.ids)):
             if len(example.ids) * (len(groups[-1]) + 1) > batch_tokens:
@@ -117,6 +123,6 @@ def _collate(group: list[EncodedExample]) -> Batch:
     rows, tokens, weights = zip(*flat, strict=True)
     weight = torch.tensor(weights)
     return Batch(
-        ids, torch.tensor(rows), torch.tensor(tokens), weight, weight != 1.0,
+        ids, torch.tensor(rows), torch.tensor(tokens), weight, weight >= VERDICT_WEIGHT / 2,
         torch.tensor([row for row, _ in aux]), torch.tensor([row for _, row in aux]),
     )
