@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
         from flows.nightly import nightly as job
     else:
         from pipeline.run.nightly import run_nightly as job
-    typer.echo(complete(job(str(recipe))))
+    typer.echo(complete(job(str(recipe)), lambda: "stopped; the next night goes on from here"))
 
 
 def print_report(run: str) -> None:
@@ -70,16 +70,26 @@ def use_prefect() -> None:
     typer.echo(f"watch this run at {server.url}")
 
 
-def complete(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine with progress; Ctrl-C and SIGTERM cancel it, so that models are closed."""
+def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T:
+    """Run a coroutine with progress; Ctrl-C and SIGTERM cancel it, so that models are closed.
+
+    Args:
+        when_stopped: what the person is told then; the process ends with code 130.
+    """
 
     async def supervised() -> T:
         task = asyncio.ensure_future(work)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await task
 
-    with watching(progress_for_stdout()):
-        return asyncio.run(supervised())
+    try:
+        with watching(progress_for_stdout()):
+            return asyncio.run(supervised())
+    except BaseException as error:
+        if not _was_stopped(error):
+            raise
+    typer.echo(when_stopped(), err=True)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
@@ -90,22 +100,15 @@ def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
     else:
         job = _without_prefect
     typer.echo(f"run {Path(run_id).name}")
-    try:
-        complete(job(recipe, run_id, resume))
-    except BaseException as error:
-        if not _was_stopped(error):
-            raise
-        begun = (run_folder(run_id) / "run.json").exists()
-        typer.echo(f"stopped; `rlaif resume {Path(run_id).name}` goes on from here" if begun
-                   else "stopped before the run began; nothing was written", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    complete(job(recipe, run_id, resume), lambda: _how_to_go_on(run_id))
     _print_end(find_run(run_id))
     typer.echo(f"done in {duration(time.monotonic() - started)}")
 
 
-def run_folder(run_id: str) -> Path:
-    """Where the run of that id, or of that folder, is or will be."""
-    return runs_root() / run_id
+def _how_to_go_on(run_id: str) -> str:
+    if not (runs_root() / run_id / "run.json").exists():
+        return "stopped before the run began; nothing was written"
+    return f"stopped; `rlaif resume {Path(run_id).name}` goes on from here"
 
 
 def _was_stopped(error: BaseException) -> bool:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -225,6 +227,29 @@ def test_failing_model_stops_the_run_early(rlaif: Rlaif, tmp_path: Path) -> None
     ended = rlaif("run", recipe, "--no-prefect")
     assert ended.code == 1 and len(ended.err.splitlines()) == 1
     assert "rows failed" in ended.err and "`rlaif resume`" in ended.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_says_how_to_go_on(
+    rlaif: Rlaif, tmp_path: Path, number: signal.Signals
+) -> None:
+    recipe = write_recipe(tmp_path)
+    slow = yaml.safe_load(recipe.read_text())
+    slow["policy"]["args"]["latency_s"] = 60.0
+    recipe.write_text(yaml.safe_dump(slow))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", recipe, "--no-prefect", "--run-id", "one"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT,
+    )
+    shards = tmp_path / "outputs/runs/one/prompts/complete.json"
+    while not shards.exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "stopped; `rlaif resume one` goes on from here\n"
+    assert rlaif("verify", "one").code == 0
 
 
 def test_import_stays_light() -> None:
