@@ -16,8 +16,8 @@ import torch
 from pipeline.training.job import TrainingJob
 
 TOKENIZER_FILES = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
-    "merges.txt", "spiece.model", "chat_template*",
+    "tokenizer*.json", "tokenizer*.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template*",
 )
 
 DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
