@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from models.pocket import principles, world
@@ -64,7 +64,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 @cache
-def _template(name: str):  # noqa: ANN202 - jinja2.Template
+def _template(name: str) -> Template:
     return _environment().from_string((TEMPLATES / f"{name}.jinja").read_text())
 
 

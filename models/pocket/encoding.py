@@ -1,7 +1,7 @@
 """From examples to tensors: token ids, what is learned where and with which weight, auxiliary targets, batches."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -18,7 +18,7 @@ VERDICT_WEIGHT = 6.0
 """A verdict is one token among dozens of words, and the one that matters."""
 CHUNK_EXAMPLES = 3_000
 NUM_AUX = len(CORES) + len(ADD_ONS) + len(ATTRIBUTES) + 1
-AUX_NAMES = (*CORES, *ADD_ONS, *ATTRIBUTES, "level")
+"""Auxiliary outputs: cores, add-ons, attributes of a principle, level under the principle."""
 
 
 @dataclass
@@ -55,7 +55,9 @@ def encode_example(
     return EncodedExample(ids, targets, aux)
 
 
-def _targets(example: Example, start: int, reply: list[int], special) -> list[tuple[int, int, float]]:  # noqa: ANN001
+def _targets(
+    example: Example, start: int, reply: list[int], special: Callable[[str], int]
+) -> list[tuple[int, int, float]]:
     end = (start + len(reply) - 1, special(END), 1.0)
     if example.prob_a is None:
         return [(start - 1 + i, token, 1.0) for i, token in enumerate(reply)] + [end]

@@ -163,7 +163,10 @@ def cores_of(task: Task) -> tuple[str, ...]:
 
 def core_texts(task: Task, core: str) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """The core's sentences as slots of alternatives; an empty string marks an optional slot."""
-    fill = lambda templates, **words: tuple(t.format(t=task.yours, **words) for t in templates)  # noqa: E731
+
+    def fill(templates: tuple[str, ...], **words: str) -> tuple[str, ...]:
+        return tuple(template.format(t=task.yours, **words) for template in templates)
+
     match core:
         case "full" | "comply":
             pairs = combinations(task.steps, 2)

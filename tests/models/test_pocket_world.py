@@ -5,6 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 
 from models.pocket import principles, world
 from models.pocket.corpus import ADD_ON_OF, draw_any_kind, repair, write_corpus
@@ -143,8 +144,6 @@ def test_critique_reads_as_written() -> None:
 
 
 def test_shipped_principles_show_their_tag() -> None:
-    import yaml
-
     for name in ("balanced", "harmlessness", "brand_voice"):
         document = yaml.safe_load((ROOT / "constitutions" / f"{name}.yaml").read_text())
         for principle in document["principles"]:
