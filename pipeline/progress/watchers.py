@@ -57,7 +57,6 @@ class LineProgress:
     def opened(self, folders: Sequence[str], num_shards: int) -> None:
         """A wavefront begins."""
         self._book.opened(folders, num_shards)
-        self._last.update(dict.fromkeys(folders, self._clock()))
 
     def planned(self, folder: str, rows: int) -> None:
         """A shard begins."""
@@ -67,6 +66,9 @@ class LineProgress:
         """A row was made."""
         stage = self._book.stage(folder)
         stage.row(row)
+        if stage.fresh == 1:
+            # A pace that is worth a line needs its few seconds, too.
+            self._last[folder] = self._clock()
         left = stage.seconds_left
         if left is not None and self._is_due(folder):
             counts = f"{folder}: {stage.done:,} of {stage.total:,} rows"

@@ -91,9 +91,9 @@ def test_lines_come_every_few_seconds() -> None:
         clock.now += 0.0101
         progress.row_done(STAGE, make_row(index))
     progress.shard_done(make_manifest(0, 1000))
-    # 10.1 s of rows give a line after 5 s and one after 10 s, then the closing line.
+    # 10.1 s of rows give a line 5 s after the first row, one after 10 s, and the closing line.
     assert len(notebook.lines) == 3
-    assert notebook.lines[0].startswith(f"{STAGE}: 496 of 1,000 rows, ")
+    assert notebook.lines[0].startswith(f"{STAGE}: 497 of 1,000 rows, ")
     assert notebook.lines[-1] == f"{STAGE}: 1,000 rows in 10 s, 990 tok/s, cache 75%"
 
 
