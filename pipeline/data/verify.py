@@ -186,6 +186,6 @@ def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
 
 def _parse(path: Path) -> Manifest | None:
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError):
         return None

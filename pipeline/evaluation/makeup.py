@@ -87,7 +87,7 @@ def stage_counts(root: Path) -> dict[str, dict[str, Any]]:
                 reasons[reason] = reasons.get(reason, 0) + count
         counts = sum((m.counts for m in manifests), ShardCounts())
         found[folder] = {
-            "shards": len(manifests), **counts.model_dump(), "reasons": reasons,
+            "shards": len(manifests), **counts.as_dict(), "reasons": reasons,
             "engine": manifests[0].engine,
         }
     return found

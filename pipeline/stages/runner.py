@@ -131,7 +131,7 @@ class Runner:
         key = step_key(stage, upstream)
         old = await asyncio.to_thread(load_manifest, self.root, stage.folder, shard_index)
         if old and old.key == key and not old.counts.failed:
-            manifest = old.model_copy(update={"resumed": True})
+            manifest = replace(old, resumed=True)
             self._count(manifest)
             return manifest
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
@@ -139,10 +139,10 @@ class Runner:
         self.progress.planned(stage.folder, len(items))
         rows = await self._make(stage, items, stored)
         fresh = [row for row in rows if row.row_id not in stored or stored[row.row_id] is not row]
-        counts = _costs(fresh).model_copy(update={
-            "expected": len(items), "reused": len(rows) - len(fresh),
-            "seconds": time.perf_counter() - started,
-        })
+        counts = replace(
+            _costs(fresh), expected=len(items), reused=len(rows) - len(fresh),
+            seconds=time.perf_counter() - started,
+        )
         manifest = await asyncio.to_thread(
             write_shard, self.root, stage.folder, shard_index, rows, stage.row_type,
             key=key, counts=counts, inputs={m.path: m.sha256 for m in upstream},

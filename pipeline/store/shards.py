@@ -8,12 +8,14 @@ shard-stage already had is still used, row by row (`runner.py`).
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipeline.ids import file_hash
 from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, table_from_rows
@@ -22,10 +24,9 @@ from pipeline.store.files import atomic_write_all
 MANIFEST_VERSION = 1
 
 
-class ShardCounts(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardCounts:
     """Rows by status, and what they cost."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     expected: int = 0
     """Rows that the stage had to make; always ok + unparsed + failed + dropped."""
@@ -43,8 +44,12 @@ class ShardCounts(BaseModel):
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(**{
-            name: getattr(self, name) + getattr(other, name) for name in ShardCounts.model_fields
+            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(ShardCounts)
         })
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Plain values by name."""
+        return asdict(self)
 
     @property
     def failed_share(self) -> float:
@@ -52,10 +57,9 @@ class ShardCounts(BaseModel):
         return self.failed / self.expected if self.expected else 0.0
 
 
-class Manifest(BaseModel):
-    """What one shard-stage read, wrote and cost."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What one shard-stage read, wrote and cost. A run holds all of its own, so they are small."""
 
     version: int = MANIFEST_VERSION
     stage: str
@@ -64,22 +68,31 @@ class Manifest(BaseModel):
     row_kind: str
     key: str
     """Hash of the stage's settings and of the hashes of its inputs."""
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = field(default_factory=dict)
     """Path below the run and SHA-256 of each file that was read."""
     path: str
     """Parquet file below the run."""
     sha256: str
     counts: ShardCounts
-    reasons: dict[str, int] = {}
+    reasons: dict[str, int] = field(default_factory=dict)
     """Rows that are not ok, by `status: reason`."""
-    engine: dict[str, str] = {}
+    engine: dict[str, str] = field(default_factory=dict)
     """Name, fingerprint and version of the model that was asked."""
     resumed: bool = False
     """True when this object stands for a shard-stage that was already there."""
 
+    def to_json(self) -> str:
+        """As it stands in its file."""
+        return _manifest_adapter().dump_json(self, indent=1).decode("utf-8") + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """The inverse of `to_json`. Raises pydantic.ValidationError for anything else."""
+        return _manifest_adapter().validate_json(text)
+
 
 def write_shard(
-    root: Path, folder: str, shard_index: int, rows: Sequence[Row], row_type: type[Row], **fields: Any
+    root: Path, folder: str, shard_index: int, rows: Sequence[Row], row_type: type[Row], **entries: Any
 ) -> Manifest:
     """Write rows and, last, their manifest below `root`; both whole or not at all.
 
@@ -87,7 +100,7 @@ def write_shard(
         StoreError: the disk is full; nothing new is visible then.
         ValueError: the counts do not add up to the expected rows, which is a bug.
     """
-    counts: ShardCounts = fields.pop("counts")
+    counts: ShardCounts = entries.pop("counts")
     statuses = count_statuses(rows)
     if counts.expected != len(rows):
         raise ValueError(f"{folder}: {counts.expected} rows expected, {len(rows)} made")
@@ -96,9 +109,9 @@ def write_shard(
     manifest = Manifest(
         stage=folder, shard_index=shard_index, row_kind=row_type.kind,
         path=f"{folder}/{path.name}", sha256=hashlib.sha256(data).hexdigest(),
-        counts=counts.model_copy(update=statuses), reasons=count_reasons(rows), **fields,
+        counts=replace(counts, **statuses), reasons=count_reasons(rows), **entries,
     )
-    text = (manifest.model_dump_json(indent=1) + "\n").encode("utf-8")
+    text = manifest.to_json().encode("utf-8")
     # Between the two renames an old manifest names a hash that the new file does not have, and so
     # vouches for nothing.
     atomic_write_all([
@@ -112,7 +125,7 @@ def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
     """The manifest of a finished shard-stage whose file is whole, else None."""
     path = root / folder / f"shard-{shard_index:05d}.json"
     try:
-        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError, UnicodeDecodeError):
         return None
     data = root / manifest.path
@@ -126,7 +139,7 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
     found = []
     for path in sorted((root / folder).glob("shard-*.json")):
         try:
-            found.append(Manifest.model_validate_json(path.read_text(encoding="utf-8")))
+            found.append(Manifest.from_json(path.read_text(encoding="utf-8")))
         except (ValidationError, UnicodeDecodeError):
             continue
     return found
@@ -134,7 +147,9 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
 
 def read_table(root: Path, manifest: Manifest) -> pa.Table:
     """The rows of a shard as an Arrow table."""
-    return pq.read_table(root / manifest.path, schema=ROW_TYPES[manifest.row_kind].schema())
+    # One thread and no dataset machinery: a shard is small, and a run has many.
+    with pq.ParquetFile(root / manifest.path) as file:
+        return file.read(use_threads=False).cast(ROW_TYPES[manifest.row_kind].schema())
 
 
 def read_rows(root: Path, manifest: Manifest) -> list[Any]:
@@ -157,6 +172,14 @@ def count_reasons(rows: Sequence[Row]) -> dict[str, int]:
             key = f"{row.status}: {row.reason.splitlines()[0][:120] if row.reason else ''}"
             counts[key] = counts.get(key, 0) + 1
     return dict(sorted(counts.items()))
+
+
+@cache
+def _manifest_adapter() -> TypeAdapter[Manifest]:
+    config = ConfigDict(extra="forbid")
+    for record in (ShardCounts, Manifest):
+        record.__pydantic_config__ = config  # type: ignore[union-attr]
+    return TypeAdapter(Manifest)
 
 
 def _write(stream: Any, data: bytes) -> None:
