@@ -30,14 +30,16 @@ from pipeline.data.verify import verify
 from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
 
-SHARD_SIZE, SHARDS_IN_FLIGHT, LATENCY_S = 16, 4, 0.2
+SHARD_SIZE, SHARDS_IN_FLIGHT = 16, 4
+LATENCY_S, CALLS_AT_ONCE = 0.02, 8
+"""Fewer calls at once than rows in flight, so that a kill finds shards half paid."""
 
 
 def new_run(folder: Path, num_prompts: int) -> RunDir:
     """A run whose model writes its bill to `folder`/bill."""
     return start_scripted(
-        folder, num_prompts, latency_s=LATENCY_S, meter=str(folder / "bill"),
-        shard_size=SHARD_SIZE, shards_in_flight=SHARDS_IN_FLIGHT,
+        folder, num_prompts, latency_s=LATENCY_S, max_concurrency=CALLS_AT_ONCE,
+        meter=str(folder / "bill"), shard_size=SHARD_SIZE, shards_in_flight=SHARDS_IN_FLIGHT,
     )
 
 

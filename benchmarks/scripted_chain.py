@@ -29,10 +29,13 @@ STAGES = (
     "supervised/sample", "supervised/critique-1", "supervised/revise-1", "preference/judge",
     "preference/pair",
 )
+ENGINE_ARGS = ("latency_s", "max_concurrency", "meter")
 REQUESTS = ("politeness", "honesty", "care")
 
 
-def make_engine(latency_s: float = 0.0, meter: str | None = None) -> ScriptedEngine:
+def make_engine(
+    latency_s: float = 0.0, max_concurrency: int | None = None, meter: str | None = None
+) -> ScriptedEngine:
     """A model that answers at once, or after the same time for every call.
 
     Args:
@@ -54,7 +57,9 @@ def make_engine(latency_s: float = 0.0, meter: str | None = None) -> ScriptedEng
         charge(count_words(messages))
         return [-0.2 - 2 * uniform(option, text) for option in options]
 
-    return ScriptedEngine(reply, scores, latency_s=latency_s, keep_calls=False)
+    return ScriptedEngine(
+        reply, scores, latency_s=latency_s, max_concurrency=max_concurrency, keep_calls=False
+    )
 
 
 def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
@@ -80,7 +85,7 @@ def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
         "prompts": {"train": [str(folder / "train.jsonl")]},
         "policy": {
             "type": "scripted", "script": "benchmarks.scripted_chain:make_engine",
-            "args": {name: settings.pop(name) for name in ("latency_s", "meter") if name in settings},
+            "args": {name: settings.pop(name) for name in ENGINE_ARGS if name in settings},
         },
         "preference": {"comparisons": "revision_vs_initial"}, "evaluation": {"enabled": False},
         "execution": settings,
