@@ -90,6 +90,7 @@ class Runner:
             RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
         """
         self.progress.opened([stage.folder for stage in chain], len(shards))
+        self._expected, self._failed, self._stopped = 0, 0, None
         states = [dict(shard) for shard in shards]
         errors: list[Exception] = []
         waiting = iter(states)

@@ -215,6 +215,17 @@ async def test_full_disk_keeps_whole_shards(
     assert rows(tmp_path, states, folder) == rows(tmp_path / "whole", whole, folder)
 
 
+async def test_stopped_runner_can_go_on(tmp_path: Path) -> None:
+    broken = True
+    engine = make_engine(failure=lambda call: EngineError("down") if broken else None)
+    runner, shards = Runner(tmp_path, retries=0), make_shards(tmp_path, 6)
+    with pytest.raises(RunStoppedError, match="6 of 6 rows failed .100%."):
+        await runner.wavefront(shards, [sample(engine)])
+    broken = False
+    states = await runner.wavefront(shards, [sample(engine)])
+    assert {row.status for row in rows(tmp_path, states, "preference/sample")} == {"ok"}
+
+
 async def test_bug_in_one_shard_spares_the_others(tmp_path: Path) -> None:
     engine = make_engine(failure=fail_when(
         lambda c: c.messages[0].content == "question 4", KeyError("a bug")))
