@@ -112,6 +112,8 @@ def write_recipe(folder: Path, model: Path, num_prompts: int) -> Path:
         "supervised": {"sample": draw, "revise": {"rounds": 1, "critique": draw, "revision": draw}},
         "preference": {"comparisons": "revision_vs_initial"},
         "evaluation": {"enabled": False},
+        # Enough shards that while some wait for their last reply, others keep the batch full.
+        "execution": {"shard_size": 32, "shards_in_flight": 16},
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe), "utf-8")
