@@ -92,11 +92,24 @@ def read_json(path: Path) -> Any:
 
 
 def remove_strays(folder: Path) -> int:
-    """Remove what killed writers left aside; returns how many. Only with the run's lock held."""
-    strays = list(folder.rglob(".*.tmp"))
+    """Remove what killed writers left aside, and nothing of a living one; returns how many."""
+    strays = [
+        path for path in folder.rglob(".*.tmp")
+        if path.is_file() and not _is_alive(path.name.split(".")[-2])
+    ]
     for stray in strays:
         stray.unlink(missing_ok=True)
     return len(strays)
+
+
+def _is_alive(process_id: str) -> bool:
+    try:
+        os.kill(int(process_id), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:

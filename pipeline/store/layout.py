@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from pipeline.errors import StoreError
-from pipeline.store.files import read_json, write_json
+from pipeline.store.files import read_json, remove_strays, write_json
 
 
 def new_run_id(name: str) -> str:
@@ -86,7 +86,10 @@ class RunDir:
 
 
 class RunLock:
-    """At most one process works in a run folder; the lock goes with the process, even on SIGKILL."""
+    """At most one process works in a run folder; the lock goes with the process, even on SIGKILL.
+
+    Whoever gets it removes what killed writers left half written.
+    """
 
     def __init__(self, root: Path) -> None:
         self._path = root / ".lock"
@@ -109,6 +112,7 @@ class RunLock:
         stream.write(str(os.getpid()))
         stream.flush()
         self._stream = stream
+        remove_strays(self._path.parent)
         return self
 
     def __exit__(

@@ -47,6 +47,17 @@ def test_lock_is_free_after_use(tmp_path: Path) -> None:
             pass
 
 
+def test_lock_removes_strays_of_the_dead(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for process_id in (dead.pid, os.getpid()):
+        (tmp_path / "prompts").mkdir(exist_ok=True)
+        (tmp_path / "prompts" / f".shard-00000.json.{process_id}.tmp").write_text("half")
+    with RunLock(tmp_path):
+        (left,) = (tmp_path / "prompts").iterdir()
+    assert str(os.getpid()) in left.name
+
+
 def test_lock_is_not_taken_twice(tmp_path: Path) -> None:
     with RunLock(tmp_path), pytest.raises(StoreError, match="in use"):
         RunLock(tmp_path).__enter__()
