@@ -39,6 +39,7 @@ from pipeline.run.context import open_context
 from pipeline.run.phases import prepare
 from pipeline.run.stage_lists import judge_stages, supervised_stages
 from pipeline.run.start import start_run
+from pipeline.types import SamplingParams, user
 
 NUM_PROMPTS, QUICK_PROMPTS = 1_000, 96
 REPEATS = 3
@@ -133,6 +134,9 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
 
     async with await open_vllm(config, record) as engine:
         stages = [*supervised_stages(ctx, engine), *judge_stages(ctx, engine)]
+        # The first step of an engine is slow; vLLM alone is warmed up too.
+        await engine.generate((user("hello"),), SamplingParams(max_tokens=2), seed=1, request_id="w")
+        recorders[0].requests.clear()
         started = time.perf_counter()
         await ctx.runner.wavefront(prepare(ctx), stages)
         seconds = time.perf_counter() - started
@@ -147,14 +151,15 @@ def run_alone(config: VllmConfig, requests: list[Request]) -> tuple[float, int]:
     """Seconds and generated tokens of vLLM's own batch interface on the same requests."""
     with vllm_environment(CPU_ENVIRONMENT), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from vllm import LLM, SamplingParams
+        from vllm import LLM
+        from vllm import SamplingParams as VllmSampling
 
         llm = LLM(**engine_arguments(config, Path(config.model), "float32", "cpu"))
         params = [copy.copy(request.params) for request in requests]
         for one in params:
             one.detokenize = True  # whoever uses vLLM alone wants the texts
         prompts: Any = [{"prompt_token_ids": request.token_ids} for request in requests]
-        llm.generate(prompts[:1], SamplingParams(max_tokens=2), use_tqdm=False)
+        llm.generate(prompts[:1], VllmSampling(max_tokens=2), use_tqdm=False)
         started = time.perf_counter()
         outputs = llm.generate(prompts, params, use_tqdm=False)
         seconds = time.perf_counter() - started
@@ -196,11 +201,11 @@ def main() -> None:
     """Print a table and, on the last line, one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="96 prompts, once")
+    parser.add_argument("--repeats", type=int, help="turns of each side")
     parser.add_argument("--model", type=Path, default=PROJECT_ROOT / "models" / "pocket")
     args = parser.parse_args()
-    figures = measure(
-        args.model, QUICK_PROMPTS if args.quick else NUM_PROMPTS, 1 if args.quick else REPEATS
-    )
+    repeats = args.repeats or (1 if args.quick else REPEATS)
+    figures = measure(args.model, QUICK_PROMPTS if args.quick else NUM_PROMPTS, repeats)
     for key, value in figures.items():
         print(f"{key:20} {value}")
     print(json.dumps(figures))
