@@ -36,6 +36,9 @@ PREFERENCE_COLUMNS = (
     "run_id",
 )
 SFT_SCHEMA = pa.schema([SftRow.schema().field(name) for name in SFT_COLUMNS])
+NO_SET = {
+    "rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0,
+}
 PREFERENCE_SCHEMA = pa.schema([PreferenceRow.schema().field(name) for name in PREFERENCE_COLUMNS])
 
 
@@ -56,11 +59,14 @@ def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> di
     """Write dataset/sft.parquet from the revisions (the responses where no round is asked for).
 
     Returns:
-        rows, from_parent, candidates, reasons, sha256, version.
+        rows, from_parent, candidates, reasons, sha256, version; zeros, and no file, when the
+        recipe leaves the phase out.
 
     Raises:
         StoreError: a shard is missing or damaged, or the disk is full.
     """
+    if not config.supervised.enabled:
+        return dict(NO_SET)
     tally = Tally()
     tables = _sft_tables(run, config, tally)
     return _export(run, config, constitution, "sft", SFT_SCHEMA, tables, tally)
@@ -71,6 +77,8 @@ def export_preference(run: RunDir, config: RunConfig, constitution: Constitution
 
     Returns, raises: as `export_sft`.
     """
+    if not config.preference.enabled:
+        return dict(NO_SET)
     tally = Tally()
     tables = _preference_tables(run, tally)
     return _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)

@@ -78,6 +78,8 @@ async def train_supervised(ctx: RunContext, on_line: LineCall | None = None) -> 
 
 async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> list[ShardState]:
     """Samples of the SL-CAI policy (of the initial one without SFT), judged and paired."""
+    if not ctx.config.preference.enabled:
+        return prepare(ctx)
     shards = _with_finished(ctx, prepare(ctx), compared_revisions(ctx))
     policy = sl_cai_model(ctx)
     makers: list[StageMaker] = [sample_stage, judge_stages]

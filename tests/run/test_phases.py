@@ -106,3 +106,11 @@ async def test_resume_ignores_edited_files(tmp_path: Path) -> None:
     run = start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out" / "runs")
     (tmp_path / "in" / "constitution.yaml").write_text("broken: [")
     assert len(open_context(run).constitution.principles) == 3
+
+
+@pytest.mark.parametrize("phase, kept", [("supervised", "preference"), ("preference", "sft")])
+async def test_disabled_phase_makes_nothing(tmp_path: Path, phase: str, kept: str) -> None:
+    run = await run_once(tmp_path, **{phase: {"enabled": False}})
+    assert {path.stem for path in run.dataset.glob("*.parquet")} == {kept, "prompts"}
+    assert not stage_manifests(run.root, f"{phase}/sample")
+    assert run.info()["status"] == "finished"
