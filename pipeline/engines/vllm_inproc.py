@@ -91,11 +91,13 @@ class InProcessBackend:
             # Whatever ends the engine is told to every waiting call; the runner records the rows.
             self._death = error
         finally:
-            if engine is not None:
-                _take_down(engine)
-            del engine
-            gc.collect()
-            self._tell(self._finish, pending)
+            try:
+                if engine is not None:
+                    _take_down(engine)
+            finally:  # whatever happens, nobody is left waiting
+                del engine
+                gc.collect()
+                self._tell(self._finish, pending)
 
     def _load(self) -> tuple[Any, Any]:
         # vLLM's imports warn about its own dependencies; none of it is for the user.
