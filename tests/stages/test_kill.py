@@ -1,0 +1,33 @@
+"""A process that is killed in the middle of a run: the next one ends with the same rows."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kill_test import bill, compare, new_run
+from benchmarks.scripted_chain import make_data
+from pipeline.config import PROJECT_ROOT
+
+
+@pytest.mark.parametrize("num_calls", [40, 200])
+async def test_killed_run_ends_the_same(tmp_path: Path, num_calls: int) -> None:
+    """64 prompts cost 320 calls; the process is killed once it has paid for some of them."""
+    calm, killed = (new_run(tmp_path / name, 64) for name in ("calm", "killed"))
+    await make_data(calm)
+    bill_path = tmp_path / "killed" / "bill"
+    command = [sys.executable, "-m", "benchmarks.scripted_chain", str(killed.root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=PROJECT_ROOT) as process:
+        while process.poll() is None:
+            if bill_path.exists() and bill_path.read_bytes().count(b"\n") >= num_calls:
+                process.kill()
+                break
+            time.sleep(0.005)
+    assert 0 < bill(killed) < bill(calm)
+    await make_data(killed)
+    found = compare(calm, killed, kills=1)
+    assert (found["lost"], found["doubled"], found["problems"]) == (0, 0, 0)
+    assert found["same_ids"] and found["same_datasets"]
+    assert found["tokens_paid_twice_share"] <= found["allowed_share"]
