@@ -49,7 +49,7 @@ class LoraConfig(_TrainingModel):
 class AlarmConfig(_TrainingModel):
     """When a finished training counts as suspicious. An alarm is reported, it stops nothing."""
 
-    chosen_logp_drop: float = Field(0.5, gt=0)
+    chosen_logp_drop: float = Field(0.2, gt=0)
     """Nats per token that the chosen replies may lose while the reward margin rises."""
     length_ratio: float = Field(1.5, gt=1)
     """Factor by which the mean length of probe replies may grow or shrink."""

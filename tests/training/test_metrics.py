@@ -57,7 +57,7 @@ def test_quiet_training_has_no_alarm() -> None:
 
 
 def test_falling_chosen_replies_raise_alarm() -> None:
-    """Reward -.6 at beta .1 is -6 nats, over 10 tokens -.6 a token, beyond the limit of .5."""
+    """Reward -.6 at beta .1 is -6 nats, over 10 tokens -.6 a token, beyond the limit of .2."""
     metrics = steps(loss=[1.0, 0.5], reward_margin=[0.0, 1.0], reward_chosen=[0.0, -0.6])
     assert chosen_change(DpoConfig(), metrics, 10.0) == pytest.approx(-0.6)
     assert names(DpoConfig(), metrics, CLEAN, None, None, 10.0) == ["chosen_falls"]
