@@ -9,6 +9,7 @@ of the parent's version, and after them its own, none twice.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,7 @@ def known_prompt_ids(run: RunDir) -> IdSet:
 
     What a prompt gave does not matter: one whose pairs were all ties is not asked again.
     """
-    path = run.dataset / "prompts.parquet"
-    if not path.exists():
-        return _own_prompt_ids(run)
-    return IdSet(i for table in iter_tables(path) for i in table["prompt_id"].to_pylist())
+    return IdSet(i for table in _known_prompt_tables(run) for i in table[0].to_pylist())
 
 
 def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:
@@ -181,19 +179,25 @@ def _regroup(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _own_prompt_ids(run: RunDir) -> IdSet:
-    ids = IdSet()
+def _known_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
+    path = run.dataset / "prompts.parquet"
+    return iter_tables(path) if path.exists() else _own_prompt_tables(run)
+
+
+def _own_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
     for manifest in stage_manifests(run.root, "prompts"):
-        for row_id in pq.read_table(run.root / manifest.path, columns=["row_id"])[0].to_pylist():
-            ids.add(row_id)
-    return ids
+        with pq.ParquetFile(run.root / manifest.path) as file:
+            yield file.read(columns=["row_id"], use_threads=False)
 
 
 def _write_prompt_ids(run: RunDir, parent: RunDir | None) -> int:
-    ids = known_prompt_ids(parent) if parent else IdSet()
-    for row_id in _own_prompt_ids(run):
-        ids.add(row_id)
-    path, stream = run.dataset / "prompts.parquet", iter(sorted(ids))
-    table = pa.Table.from_arrays([pa.array(stream, pa.string())], schema=PROMPT_SCHEMA)
-    write_tables(path, PROMPT_SCHEMA, [table])
+    ids = IdSet()
+
+    def tables() -> Iterator[pa.Table]:
+        sources = [_known_prompt_tables(parent)] if parent else []
+        for table in chain(*sources, _own_prompt_tables(run)):
+            new = [row_id for row_id in table[0].to_pylist() if ids.add(row_id)]
+            yield pa.Table.from_arrays([pa.array(new, pa.string())], schema=PROMPT_SCHEMA)
+
+    write_tables(run.dataset / "prompts.parquet", PROMPT_SCHEMA, tables())
     return len(ids)

@@ -7,6 +7,7 @@ shard-stage already had is still used, row by row (`runner.py`).
 
 import hashlib
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -80,6 +81,14 @@ class Manifest:
     """Name, fingerprint and version of the model that was asked."""
     resumed: bool = False
     """True when this object stands for a shard-stage that was already there."""
+
+    def __post_init__(self) -> None:
+        # The same few strings stand in thousands of manifests: keep one of each.
+        for name in ("stage", "row_kind", "path", "sha256", "key"):
+            object.__setattr__(self, name, sys.intern(getattr(self, name)))
+        for name in ("inputs", "engine"):
+            shared = {sys.intern(k): sys.intern(v) for k, v in getattr(self, name).items()}
+            object.__setattr__(self, name, shared)
 
     def to_json(self) -> str:
         """As it stands in its file."""
