@@ -15,7 +15,8 @@ from typing import Any
 
 PATTERNS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+    "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt",
     "merges.txt", "spiece.model", "chat_template*", "additional_chat_templates/*",
 )
 """Files that count; cards, logs and optimizer states do not."""
