@@ -11,6 +11,7 @@ from pipeline.engine_config import VllmConfig
 from pipeline.engines import open_engine
 from pipeline.errors import EngineDeadError
 from pipeline.types import SamplingParams, user
+from tests.engines.reference import Reference
 from tests.engines.tiny_model import build_tiny_model
 
 QUESTION = (user("Which is better?"),)
@@ -46,3 +47,25 @@ async def test_engines_open_one_after_another(tmp_path: Path) -> None:
     assert memory[2] < memory[0] + 256, memory  # the cache alone is 512 MiB
     assert threads[2] <= threads[1], threads
     assert dict(os.environ) == environment
+
+
+@pytest.mark.slow
+async def test_adapter_is_applied_exactly(tmp_path: Path) -> None:
+    """The scores are those of the model with the adapter's weights merged in."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = build_tiny_model(tmp_path / "model")
+    reference = Reference(folder)
+    plain = reference.option_logprobs(QUESTION, ["A", "B"])
+    adapted = get_peft_model(reference.model, LoraConfig(
+        r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    reference.model = adapted.merge_and_unload().eval()
+    expected = reference.option_logprobs(QUESTION, ["A", "B"])
+    config = VllmConfig(
+        type="vllm", model=str(folder), adapter=tmp_path / "adapter", device="cpu",
+        kv_cache_gib=0.25)
+    async with open_engine(config) as engine:
+        scores = await engine.score(QUESTION, ["A", "B"], request_id="s")
+    assert scores.logprobs == pytest.approx(expected, abs=1e-3)
+    assert scores.logprobs != pytest.approx(plain, abs=1e-2)
