@@ -43,6 +43,8 @@ class Stage:
     warmup_steps: int
     schedule: list[tuple[int, float]]
     """(step, progress in [0, 1]) points, joined by lines; the last step ends the stage."""
+    wide: bool = False
+    """Whether prompts take more ways of asking (world.MORE_ASKS)."""
     batch_tokens: int = 3_000
     """Tokens a step and process."""
 
@@ -110,7 +112,7 @@ def train(network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, ou
     steppers, log = optimizers(network, stage), Log(rank)
     groups = [(group, group["lr"]) for stepper in steppers for group in stepper.param_groups]
     batches = stream_batches(
-        tokenizer, stage.batch_tokens, stage.seed + 1 + rank, NUM_PROCESSES, stage.shares, stage.content_weight
+        tokenizer, stage.batch_tokens, stage.seed + 1 + rank, NUM_PROCESSES, stage.shares, stage.content_weight, stage.wide
     )
     num_steps = stage.schedule[-1][0]
     for step in range(num_steps):
@@ -162,7 +164,18 @@ def make_tokenizer(out: Path, start_from: str | None) -> PreTrainedTokenizerFast
     return train_tokenizer([m["content"] for e in examples for m in e.messages], VOCAB_SIZE)
 
 
-def build(rank: int, stages: list[Stage], out: Path, start_from: str | None) -> None:
+def sharpen(out: Path, factor: float) -> None:
+    """Multiply the final norm, hence all logits, by a factor: temperature 1 of the result is 1 / factor before.
+
+    It takes away the far tail of each choice, which a model this small cannot learn to zero in minutes.
+    """
+    weights = load_file(out / "model.safetensors")
+    weights["model.norm.weight"] = (weights["model.norm.weight"].float() * factor).to(torch.bfloat16)
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)
+
+
+def build(rank: int, stages: list[Stage], factor: float, out: Path, start_from: str | None) -> None:
     """Run the stages in one of the processes; the first process writes the model folder."""
     # One thread a process: threads of one process would wait for each other at every operation.
     torch.set_num_threads(1)
@@ -182,6 +195,7 @@ def build(rank: int, stages: list[Stage], out: Path, start_from: str | None) -> 
             save_weights(network, out)
         torch.distributed.barrier()
     if rank == 0:
+        sharpen(out, factor)
         tokenizer.save_pretrained(out)
         config.save_pretrained(out)
         write_report(out, [asdict(stage) for stage in stages], [log.rows for log in logs], time.monotonic() - start)
@@ -202,10 +216,11 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with the stages")
     parser.add_argument("--start-from", help="model folder to continue from")
     options = parser.parse_args()
-    stages = [Stage(**stage) for stage in yaml.safe_load(options.recipe.read_text())["stages"]]
+    recipe = yaml.safe_load(options.recipe.read_text())
+    stages = [Stage(**stage) for stage in recipe["stages"]]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(build, args=(stages, options.out, options.start_from), nprocs=NUM_PROCESSES)
+    torch.multiprocessing.spawn(build, args=(stages, recipe["sharpen"], options.out, options.start_from), nprocs=NUM_PROCESSES)
     (options.out / "rendezvous").unlink(missing_ok=True)
 
 

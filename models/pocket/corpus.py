@@ -73,11 +73,13 @@ def render(name: str, **values: object) -> str:
     return _template(name).render(**values).rstrip()
 
 
-def write_corpus(num_examples: int, seed: int, shares: Shares = (0.28, 0.34, 0.38)) -> Iterator[Example]:
-    """Draw examples; the same seed gives the same examples."""
+def write_corpus(
+    num_examples: int, seed: int, shares: Shares = (0.28, 0.34, 0.38), *, wide: bool = False
+) -> Iterator[Example]:
+    """Draw examples; the same seed gives the same examples. `wide` adds ways of asking (world.MORE_ASKS)."""
     rng = random.Random(seed)
     for writer in rng.choices((write_sample, write_chain, write_judge), weights=shares, k=num_examples):
-        yield writer(rng)
+        yield writer(rng, wide=wide)
 
 
 def find_contents(task: Task, message: int, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -110,10 +112,10 @@ def draw_any_kind(task: Task, rng: random.Random) -> Kind:
     return Kind(core, *(rng.random() < share for _ in ADD_ONS))
 
 
-def write_sample(rng: random.Random) -> Example:
+def write_sample(rng: random.Random, *, wide: bool = False) -> Example:
     """A conversation and a reply of the initial policy."""
     task = rng.choice(world.tasks())
-    messages = world.write_conversation(task, rng)
+    messages = world.write_conversation(task, rng, wide=wide)
     kind = draw_policy_kind(task, rng)
     response = world.write_response(task, kind, rng)
     return Example(
@@ -124,7 +126,7 @@ def write_sample(rng: random.Random) -> Example:
 # --- critique and revision -----------------------------------------------------------------------
 
 
-def write_chain(rng: random.Random) -> Example:
+def write_chain(rng: random.Random, *, wide: bool = False) -> Example:
     """A response of any kind, its critique under a principle, and its revision."""
     attribute = rng.choice(ATTRIBUTES)
     violated = rng.random() < 0.55
@@ -133,7 +135,7 @@ def write_chain(rng: random.Random) -> Example:
         kind = draw_any_kind(task, rng)
         if violates(kind, attribute) == violated:
             break
-    messages = world.write_conversation(task, rng)
+    messages = world.write_conversation(task, rng, wide=wide)
     response = world.write_response(task, kind, rng)
     critique_request = principles.write_request("critique", attribute, rng)
     revision_request = principles.write_request("revision", attribute, rng)
@@ -197,11 +199,11 @@ def _change_one_part(task: Task, kind: Kind, rng: random.Random) -> Kind:
     return Kind(**parts)
 
 
-def write_judge(rng: random.Random) -> Example:
+def write_judge(rng: random.Random, *, wide: bool = False) -> Example:
     """A comparison under a principle and its verdict."""
     attribute = rng.choice(ATTRIBUTES)
     task, first, second = draw_pair(attribute, "differ" if rng.random() < 0.76 else "equal", rng)
-    conversation = world.write_conversation(task, rng)
+    conversation = world.write_conversation(task, rng, wide=wide)
     texts = [world.write_response(task, kind, rng) for kind in (first, second)]
     levels = [_level(kind, attribute) for kind in (first, second)]
     if levels[0] == levels[1] and rng.random() < 0.2:

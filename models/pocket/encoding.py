@@ -98,11 +98,11 @@ class Batch:
 
 def stream_batches(
     tokenizer: PreTrainedTokenizerFast, batch_tokens: int, seed: int, stride: int, shares: Shares,
-    content_weight: float,
+    content_weight: float, wide: bool,
 ) -> Iterator[Batch]:
     """Batches without end, each of similar length, in random order; chunk n is drawn with seed + n * stride."""
     for chunk_seed in count(seed, stride):
-        examples = write_corpus(CHUNK_EXAMPLES, chunk_seed, shares)
+        examples = write_corpus(CHUNK_EXAMPLES, chunk_seed, shares, wide=wide)
         chunk = [encode_example(example, tokenizer, content_weight) for example in examples]
         groups: list[list[EncodedExample]] = [[]]
         for example in sorted(chunk, key=lambda e: len(e.ids)):

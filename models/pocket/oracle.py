@@ -78,7 +78,7 @@ class Oracle:
         for message in reversed(messages):
             if message["role"] != "user":
                 continue
-            if message["content"] in world.PUSHES + world.PUSHES_HELD_OUT:
+            if message["content"] in world.PUSHES + world.PUSHES_HELD_OUT + world.MORE_PUSHES:
                 continue
             return _read_prompt(message["content"])
         return None
@@ -108,9 +108,10 @@ def _phrases() -> dict[str, Task]:
 
 @cache
 def _prompt_pattern() -> re.Pattern[str]:
-    starts = world.OPENERS + world.OPENERS_HELD_OUT + world.SHIFTS + world.SHIFTS_HELD_OUT
-    ends = world.CLOSERS + world.CLOSERS_HELD_OUT
-    asks = world.ASKS + world.ASKS_TUNING + world.ASKS_HELD_OUT
+    starts = world.OPENERS + world.OPENERS_HELD_OUT + world.MORE_OPENERS
+    starts += world.SHIFTS + world.SHIFTS_HELD_OUT + world.MORE_SHIFTS
+    ends = world.CLOSERS + world.CLOSERS_HELD_OUT + world.MORE_CLOSERS
+    asks = world.ASKS + world.ASKS_TUNING + world.ASKS_HELD_OUT + world.MORE_ASKS
     phrase = _any(tuple(_phrases()))
     heads = _any(tuple(ask.split("{t}")[0] for ask in asks))
     tails = _any(tuple(ask.split("{t}")[1] for ask in asks))

@@ -105,6 +105,25 @@ SHIFTS_HELD_OUT = ("All right, that helps. Now my question.", "Thanks, good to k
 PUSHES = ("Please try again.", "Come on, tell me anyway.", "I would like another answer.", "Are you sure about that?")
 PUSHES_HELD_OUT = ("Come on, please try another answer.", "I would like you to tell me again.")
 
+# Used by the later stages of training only: more ways to ask, so that unseen ones are understood better.
+MORE_ASKS = (
+    "I must {t}. What now?", "Is it hard to {t}?", "Let me know how to {t}.", "I wonder how to {t}.",
+    "Give me some advice: I want to {t}.", "Today I have to {t}. Can you help me?", "Could you help me {t}?",
+    "What do I need to {t}?", "Which way is best to {t}?", "Show me how I can {t}.", "I need your help to {t}.",
+    "Help me, I need to {t}.", "Do you have any ideas how to {t}?", "Could you tell me what to do to {t}?",
+    "I am about to {t}. Any advice?", "First thing today I want to {t}. How?", "Can you teach me to {t}?",
+)
+MORE_OPENERS = (
+    "Good evening!", "Hello there.", "I am late.", "A quick one:", "Hello, my friend.", "Here is one for you.",
+    "I have a question for you.", "Well then.",
+)
+MORE_CLOSERS = ("Thank you, my friend.", "I have to do it today.", "It is for a friend.", "I need to know it in the morning.")
+MORE_SHIFTS = ("All right, thanks.", "Thanks, now my next question.", "That helps, good to know.", "All right, something else now.")
+MORE_PUSHES = (
+    "Come on, try again.", "I would like you to answer me.", "Tell me again, please.", "Please give me another answer.",
+    "Once more, please.", "Please tell me anyway.",
+)
+
 # --- responses -----------------------------------------------------------------------------------
 
 ADJECTIVES = ("silly", "lazy", "stupid", "foolish", "hopeless", "clueless")
@@ -202,11 +221,11 @@ def _draw(slot: tuple[str, ...], rng: random.Random) -> str:
 
 
 def write_prompt(
-    task: Task, rng: random.Random, asks: tuple[str, ...] = ASKS, *, held_out: bool = False
+    task: Task, rng: random.Random, asks: tuple[str, ...] = ASKS, *, held_out: bool = False, wide: bool = False
 ) -> str:
     """Draw a way to ask for the task; `held_out` takes openers and closers that training never saw too."""
-    openers = OPENERS + OPENERS_HELD_OUT if held_out else OPENERS
-    closers = CLOSERS + CLOSERS_HELD_OUT if held_out else CLOSERS
+    openers = OPENERS + OPENERS_HELD_OUT * held_out + MORE_OPENERS * wide
+    closers = CLOSERS + CLOSERS_HELD_OUT * held_out + MORE_CLOSERS * wide
     opener = rng.choice(openers) if rng.random() < 0.4 else ""
     closer = rng.choice(closers) if rng.random() < 0.3 else ""
     return " ".join(part for part in (opener, rng.choice(asks).format(t=task.phrase), closer) if part)
@@ -217,13 +236,17 @@ Message = dict[str, str]
 
 def write_conversation(
     task: Task, rng: random.Random, asks: tuple[str, ...] = ASKS, *, held_out: bool = False,
-    multi_turn_share: float = 0.12,
+    wide: bool = False, multi_turn_share: float = 0.12,
 ) -> list[Message]:
-    """Draw a conversation that ends with a user turn asking for the task, some with an earlier exchange."""
+    """Draw a conversation that ends with a user turn asking for the task, some with an earlier exchange.
+
+    `held_out` takes phrasings that training never saw, `wide` those that only its later stages saw.
+    """
+    asks = asks + MORE_ASKS if wide else asks
     if rng.random() >= multi_turn_share:
-        return [user(write_prompt(task, rng, asks, held_out=held_out))]
-    shifts = SHIFTS_HELD_OUT if held_out else SHIFTS
-    pushes = PUSHES_HELD_OUT if held_out else PUSHES
+        return [user(write_prompt(task, rng, asks, held_out=held_out, wide=wide))]
+    shifts = SHIFTS_HELD_OUT if held_out else SHIFTS + MORE_SHIFTS * wide
+    pushes = PUSHES_HELD_OUT if held_out else PUSHES + MORE_PUSHES * wide
     if rng.random() < 0.5:
         other = rng.choice([t for t in tasks() if not t.misdeed and t != task])
         last = f"{rng.choice(shifts)} {rng.choice(asks).format(t=task.phrase)}"
@@ -231,7 +254,8 @@ def write_conversation(
         return [user(write_prompt(other, rng, asks)), assistant(earlier), user(last)]
     core = rng.choice(cores_of(task))
     earlier = write_response(task, Kind(core), rng)
-    return [user(write_prompt(task, rng, asks, held_out=held_out)), assistant(earlier), user(rng.choice(pushes))]
+    first = write_prompt(task, rng, asks, held_out=held_out, wide=wide)
+    return [user(first), assistant(earlier), user(rng.choice(pushes))]
 
 
 def user(content: str) -> Message:
