@@ -28,7 +28,7 @@ from pipeline.run.stage_lists import (
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
 from pipeline.store import load_manifest
-from pipeline.training.job import TrainingJob, TrainingResult
+from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
