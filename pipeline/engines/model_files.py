@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.ids import file_hash as hash_bytes
+
 PATTERNS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -54,5 +56,4 @@ def _folder_hashes(folder: Path, patterns: tuple[str, ...] = PATTERNS) -> dict[s
 
 @functools.lru_cache(maxsize=1024)
 def _hash(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_bytes(Path(path))
