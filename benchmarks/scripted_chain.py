@@ -7,8 +7,10 @@ sample, critique, revise, judge, pair, and both data sets after them.
 """
 
 import asyncio
+import itertools
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ STAGES = (
     "preference/pair",
 )
 ENGINE_ARGS = ("latency_s", "max_concurrency", "meter")
+HOLD_AFTER = "SCRIPTED_HOLD_AFTER"
+"""Environment variable: stand still after so many calls, for whoever wants to kill the process there."""
 REQUESTS = ("politeness", "honesty", "care")
 
 
@@ -41,14 +45,18 @@ def make_engine(
     Args:
         meter: file to which every answered call adds a line with its tokens, as a bill would.
     """
+    calls, hold_after = itertools.count(1), float(os.environ.get(HOLD_AFTER, "inf"))
     stream = os.open(meter, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if meter else None
 
     def charge(num_tokens: int) -> None:
         if stream is not None:
             os.write(stream, f"{num_tokens}\n".encode())
+        if next(calls) >= hold_after:
+            time.sleep(3600)
 
     def reply(messages: Messages, seed: int) -> str:
-        text = f"answer {seed} to: {messages[-1].content[:60]}"
+        # As long as a real reply, without quoting the request: that would be no revision.
+        text = f"answer {seed}" + " in other words" * (1 + seed % 3)
         charge(count_words(messages) + len(text.split()))
         return text
 

@@ -12,7 +12,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.audit_config import CollapseConfig, LabelAuditConfig
 from pipeline.engine_config import EngineConfig, ScriptedConfig
+from pipeline.labeling_config import (
+    FollowUpConfig, JudgeConfig, Labeler, PairConfig, ScoreConfig,
+)
 from pipeline.training_config import PreferenceTrainingConfig, SftConfig
 from pipeline.types import SamplingParams
 from pipeline.yaml_source import load_yaml
@@ -20,6 +24,7 @@ from pipeline.yaml_source import load_yaml
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
 Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
 
 
@@ -33,6 +38,8 @@ class TemplatesConfig(BaseModel):
     """Turn that asks for a revision."""
     judge: Path = Path("prompts/judge.jinja")
     """Turn that asks which of two responses is better."""
+    score: Path = Path("prompts/score.jinja")
+    """Turn that asks for a rating of one response."""
 
 
 class PromptsConfig(BaseModel):
@@ -88,6 +95,16 @@ class ReviseConfig(BaseModel):
     """How critiques are drawn."""
     revision: DrawConfig = DrawConfig()
     """How revisions are drawn."""
+    with_critique: bool = True
+    """False revises at once, under the principle's revision request alone."""
+    skip_phrases: tuple[str, ...] = ()
+    """A critique with one of these phrases found nothing: the text stays as it is, for no tokens."""
+    reject: tuple[RevisionFault, ...] = ("critique", "request", "meta")
+    """What is dropped, since it is no revision: text that goes on with the critique, repeats a
+    request, talks about the response or announces it (`meta`), equals the text that was to be
+    revised (`copy`), or only refuses (`evasion`). All five are counted in the report."""
+    efficacy: bool = False
+    """Have the judge compare each revision with the text before it, under the same principle."""
 
 
 class SupervisedConfig(BaseModel):
@@ -106,38 +123,6 @@ class SupervisedConfig(BaseModel):
     """SFT settings; without them the phase makes data only."""
 
 
-class JudgeConfig(BaseModel):
-    """How a comparison is labeled."""
-
-    model_config = MODEL
-    options: tuple[str, str] = ("A", "B")
-    """Strings that name slot A and slot B at the start of the judge's reply."""
-    reply_prefix: str = ""
-    """Text that is put before the option in the judge's reply, such as `The answer is (`."""
-    min_option_mass: float = Field(0.0, ge=0, lt=1)
-    """Least probability of both options together; below it the verdict is unparsed."""
-
-    @model_validator(mode="after")
-    def _options_differ(self) -> Self:
-        if self.options[0] == self.options[1] or not all(self.options):
-            raise ValueError(f"judge options {list(self.options)} must be two different strings")
-        return self
-
-
-class PairConfig(BaseModel):
-    """Which judgments become pairs."""
-
-    model_config = MODEL
-    tie_width: float = Field(0.02, ge=0, lt=0.5)
-    """A soft label within this of 0.5 is a tie: dropped, and counted as such."""
-    min_margin: float = Field(0.0, ge=0)
-    """Least log-odds (nats) of the preferred response."""
-    require_orders_agree: bool = False
-    """Drop pairs for which the two orders prefer different responses."""
-    drop_truncated: bool = True
-    """Drop pairs in which a response was cut by `max_tokens`."""
-
-
 class PreferenceConfig(BaseModel):
     """Preference phase: comparisons, soft labels, pairs, then training."""
 
@@ -149,10 +134,23 @@ class PreferenceConfig(BaseModel):
     its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
     sample: SampleConfig = SampleConfig(num_samples=2)
     """Responses to compare; `revision_vs_initial` does not use it."""
+    labeler: Labeler = "judge"
+    """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
+    user's next message is; the section of that name says how."""
     judge: JudgeConfig = JudgeConfig()
-    """The labeling method."""
+    """How the judge compares."""
+    score: ScoreConfig = ScoreConfig()
+    """How responses are rated."""
+    follow_up: FollowUpConfig = FollowUpConfig()
+    """How follow-ups are scored."""
+    audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
+    """What the labels must reach before they are exported."""
+    collapse: CollapseConfig | None = None
+    """What the chosen texts may look like before anything is trained on them; null for no check."""
     pair: PairConfig = PairConfig()
     """From labels to pairs."""
+    sources: Path | None = None
+    """YAML list of further label sources, such as people's, mixed into the preference set."""
     train: PreferenceTrainingConfig | None = None
     """Training settings; without them the phase makes data only."""
 
@@ -214,6 +212,8 @@ class RunConfig(BaseModel):
     """The initial policy."""
     judge: EngineConfig | None = None
     """The judge; without it the initial policy judges."""
+    panel: tuple[EngineConfig, ...] = ()
+    """Further judges; each labels every comparison, and the labels are averaged."""
     supervised: SupervisedConfig = SupervisedConfig()
     """Supervised phase."""
     preference: PreferenceConfig = PreferenceConfig()
@@ -244,6 +244,11 @@ class RunConfig(BaseModel):
     def judge_engine(self) -> EngineConfig:
         """The judge, or the policy where the recipe names none."""
         return self.judge or self.policy
+
+    @property
+    def judge_engines(self) -> tuple[EngineConfig, ...]:
+        """The judge and the rest of the panel."""
+        return (self.judge_engine, *self.panel)
 
     @property
     def scripted(self) -> bool:

@@ -8,15 +8,15 @@ are given, by a seed that comes from the row (Bai et al. 2022, arXiv:2212.08073;
 chains repeat principles as drawing with replacement does).
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pipeline.ids import content_hash, uniform
+from pipeline.ids import content_hash, uniforms
 from pipeline.yaml_source import load_yaml
 
 MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
@@ -88,7 +88,11 @@ class Constitution(BaseModel):
 
     def draw(self, *seed_parts: str | int) -> Principle:
         """One principle by seed, with probability proportional to its weight."""
-        return weighted_draw(self.principles, [p.weight for p in self.principles], *seed_parts)
+        return weighted_draw(self.principles, *seed_parts)[0]
+
+    def draw_several(self, count: int, *seed_parts: str | int) -> tuple[Principle, ...]:
+        """Up to `count` different principles by seed; the first is the one of `draw`."""
+        return weighted_draw(self.principles, *seed_parts, count=count)
 
     def by_id(self, principle_id: str) -> Principle:
         """The principle of that id. Raises KeyError when there is none."""
@@ -99,15 +103,21 @@ class Constitution(BaseModel):
 
 
 def weighted_draw(
-    items: Sequence[Principle], weights: Sequence[float], *seed_parts: str | int
-) -> Principle:
-    """The item in whose share of the total weight the seeded number in [0, 1) falls."""
-    bounds = list(accumulate(weights))
-    point = uniform("principle", *seed_parts) * bounds[-1]
-    for item, bound in zip(items, bounds, strict=True):
-        if point < bound:
-            return item
-    return items[-1]
+    items: Sequence[Principle], *seed_parts: str | int, count: int = 1
+) -> tuple[Principle, ...]:
+    """`count` different principles, the first with probability proportional to its weight.
+
+    Each principle waits for a seeded time, exponential with its weight as rate, and the first ones
+    win. The time depends on the principle's id and on nothing else in the constitution, so that a
+    new or removed principle moves only the draws that it wins itself: with n of equal weight, one
+    in n. That is what makes the impact of a change cheap to compute.
+    """
+    points = uniforms([item.id for item in items], "principle", *seed_parts)
+    waiting = sorted(
+        (-math.log1p(-point) / item.weight, item.id, item)
+        for point, item in zip(points, items, strict=True)
+    )
+    return tuple(item for _, _, item in waiting[:count])
 
 
 def load_constitution(path: Path) -> Constitution:

@@ -7,6 +7,7 @@ reason: a resumed shard starts at another loop index.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def derive_seed(*parts: Any) -> int:
 def uniform(*parts: Any) -> float:
     """A reproducible number in [0, 1) from a row id and a purpose (53 random bits)."""
     return (int(content_hash(list(parts))[:16], 16) >> 11) / 2**53
+
+
+def uniforms(names: Sequence[str], *parts: Any) -> list[float]:
+    """One reproducible number in [0, 1) for each name: the parts are hashed once for all names."""
+    common = content_hash(list(parts)).encode()
+    digests = (
+        hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=common[:64], digest_size=8)
+        for name in names
+    )
+    return [(int.from_bytes(digest.digest(), "big") >> 11) / 2**53 for digest in digests]
 
 
 def file_hash(path: Path) -> str:

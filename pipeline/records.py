@@ -1,80 +1,27 @@
 """Rows: one frozen class per kind, each with its Arrow schema.
 
     PromptRow -> ResponseRow -> CritiqueRow -> RevisionRow -> ... -> JudgmentRow -> PreferenceRow
-                                                    \\-> SftRow
+                             \\-> ScoreRow -> JudgmentRow           \\-> SftRow
 
 Every row has `row_id` (hash of all that determined it), `parent_ids`, `run_id`, `status` with a
 `reason`, and `input_hash`: a hash of the texts that went in. A stored row is reused only when
 both hashes agree, so a parent that was drawn anew is never joined to an old child.
 """
 
-import dataclasses
-import os
-import types
-import typing
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-# Arrow's own allocator keeps what each thread has freed: 30 MiB more, and growing with the run.
-# It is chosen when Arrow is loaded, so this comes before the import.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+from pipeline.rows import (
+    STATUSES, Row, Status, arrow_type, count_statuses, field_hints, rows_from_table,
+    table_from_rows,
+)
+from pipeline.types import Messages
 
-import pyarrow as pa  # noqa: E402
-
-from pipeline.types import Message, Messages  # noqa: E402
-
-STATUSES = ("ok", "unparsed", "failed", "dropped")
-Status = typing.Literal["ok", "unparsed", "failed", "dropped"]
-
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-_ARROW: dict[Any, pa.DataType] = {
-    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
-    tuple[str, ...]: pa.list_(pa.string()), tuple[float, ...]: pa.list_(pa.float64()),
-    Messages: _MESSAGES, Status: pa.string(),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """What all rows share."""
-
-    kind: ClassVar[str] = "row"
-
-    row_id: str
-    """Hash of everything that determined the row."""
-    parent_ids: tuple[str, ...] = ()
-    """Rows whose texts went in."""
-    run_id: str = ""
-    """The run that made it."""
-    status: Status = "ok"
-    """`ok`, `unparsed` (reply not readable), `failed` (call failed for good), `dropped`."""
-    reason: str = ""
-    """Why the status is not ok."""
-    input_hash: str = ""
-    """Hash of the texts that went in."""
-
-    @classmethod
-    @cache
-    def schema(cls) -> pa.Schema:
-        """The Arrow schema, from the annotations."""
-        return pa.schema([
-            pa.field(name, arrow_type(hint), nullable=optional)
-            for name, (hint, optional) in
-            ((name, _unwrap(hint)) for name, hint in field_hints(cls).items())
-        ])
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for Arrow or JSON."""
-        return {name: _plain(getattr(self, name)) for name in field_hints(type(self))}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The row again; the inverse of `as_dict`."""
-        return cls(**{
-            name: _restore(values[name], hint) for name, hint in field_hints(cls).items()
-        })
+__all__ = [
+    "ROW_TYPES", "STATUSES", "CanaryRow", "CritiqueRow", "JudgmentRow", "ModelRow",
+    "PreferenceRow", "PromptRow", "ResponseRow", "RevisionRow", "Row", "ScoreRow", "SftRow",
+    "Status", "arrow_type", "count_statuses", "field_hints", "rows_from_table", "table_from_rows",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +89,10 @@ class RevisionRow(ModelRow):
     principle_id: str = ""
     principle_hash: str = ""
     revision: str = ""
+    skipped: bool = False
+    """True when the critique found nothing and the text was taken over unchanged."""
+    faults: tuple[str, ...] = ()
+    """Why it may be no revision: `critique`, `request`, `meta`, `copy`, `evasion`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +101,9 @@ class JudgmentRow(ModelRow):
 
     kind: ClassVar[str] = "judgment"
     comparison: str = ""
-    """`samples`, `revision_vs_initial`, `best_vs_worst` or `evaluation`."""
+    """`samples`, `revision_vs_initial`, `best_vs_worst`, `evaluation`, `efficacy` or `canary`."""
+    method: str = "judge"
+    """`judge`, `score` or `follow_up`; `pooled` for a mean over principles and judges."""
     first_id: str = ""
     second_id: str = ""
     principle_id: str = ""
@@ -168,7 +121,48 @@ class JudgmentRow(ModelRow):
     soft_label: float | None = None
     """P(first is preferred), mean of both orders, in [0, 1]; None when it could not be read."""
     position_gap: float | None = None
-    """|difference of the two orders|, in [0, 1]."""
+    """|difference of the two orders|, in [0, 1]; None for a label that has no orders."""
+    rationales: tuple[str, ...] = ()
+    """Chain of thought: what the judge wrote in the forward and in the swapped order."""
+    raw_label: float | None = None
+    """The soft label before calibration, where one was applied."""
+    calibration_hash: str = ""
+    """The calibration that was applied, if any."""
+    num_verdicts: int = 1
+    """Readable verdicts behind the label: principles times judges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryRow(JudgmentRow):
+    """A comparison whose answer is known, asked in the same batch as the others."""
+
+    kind: ClassVar[str] = "canary"
+    canary: str = ""
+    """`known`, `swapped`, `identical`, `padded` or `injected`."""
+    canary_id: str = ""
+    """The shipped canary, or the response that it was made from."""
+    first_text: str = ""
+    second_text: str = ""
+    expected: float | None = None
+    """What the label should be: 1.0 or 0.0 for a side, 0.5 for neither, in between for a twin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow(ModelRow):
+    """How good one response is on its own."""
+
+    kind: ClassVar[str] = "score"
+    method: str = ""
+    """`score` (a rating) or `follow_up` (follow-up likelihood)."""
+    response_id: str = ""
+    parts: tuple[str, ...] = ()
+    """Principle ids, or categories of follow-ups."""
+    values: tuple[float, ...] = ()
+    """The attribute vector: one value per part."""
+    score: float | None = None
+    """Weighted mean of the values: rating points in [1, number of ratings], or nats per token."""
+    details: tuple[float, ...] = ()
+    """Raw numbers behind the values, in the order in which they were asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,56 +202,8 @@ class SftRow(Row):
 
 ROW_TYPES: dict[str, type[Row]] = {
     cls.kind: cls
-    for cls in (PromptRow, ResponseRow, CritiqueRow, RevisionRow, JudgmentRow, PreferenceRow, SftRow)
+    for cls in (
+        PromptRow, ResponseRow, CritiqueRow, RevisionRow, JudgmentRow, CanaryRow, ScoreRow,
+        PreferenceRow, SftRow,
+    )
 }
-
-
-@cache
-def field_hints(row_type: type[Row]) -> dict[str, Any]:
-    """Name and resolved annotation of each field, in order."""
-    hints = typing.get_type_hints(row_type)
-    return {f.name: hints[f.name] for f in dataclasses.fields(row_type)}
-
-
-def arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of an annotation. Raises KeyError for one that has none."""
-    return _ARROW[hint]
-
-
-def table_from_rows(rows: Sequence[Row], row_type: type[Row]) -> pa.Table:
-    """Rows as an Arrow table with the schema of their type."""
-    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=row_type.schema())
-
-
-def rows_from_table(table: pa.Table, row_type: type[Row]) -> list[Any]:
-    """The rows of a table, in order."""
-    return [row_type.from_dict(values) for values in table.to_pylist()]
-
-
-def count_statuses(rows: Iterable[Row]) -> dict[str, int]:
-    """Rows per status, all four always present."""
-    counts = dict.fromkeys(STATUSES, 0)
-    for row in rows:
-        counts[row.status] += 1
-    return counts
-
-
-def _unwrap(hint: Any) -> tuple[Any, bool]:
-    if isinstance(hint, types.UnionType) and type(None) in hint.__args__:
-        (inner,) = [arg for arg in hint.__args__ if arg is not type(None)]
-        return inner, True
-    return hint, False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [v.as_dict() if isinstance(v, Message) else v for v in value]
-    return value
-
-
-def _restore(value: Any, hint: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    if hint == Messages:
-        return tuple(Message(m["role"], m["content"]) for m in value)
-    return tuple(value)

@@ -240,6 +240,8 @@ def test_stopped_run_says_how_to_go_on(
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "run", recipe, "--no-prefect", "--run-id", "one"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT,
+        # Tests that run in a background job inherit an ignored SIGINT; a person's Ctrl-C is not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     shards = tmp_path / "outputs/runs/one/prompts/complete.json"
     while not shards.exists() and process.poll() is None:

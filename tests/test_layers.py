@@ -13,8 +13,9 @@ from pipeline.config import PROJECT_ROOT
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "ids"),
-    ("yaml_source", "config", "engine_config", "training_config", "constitution", "prompting",
-     "records", "verdicts", "stats"),
+    ("yaml_source", "config", "engine_config", "training_config", "labeling_config",
+     "audit_config", "calibration", "exemplars", "constitution", "prompting",
+     "records", "rows", "verdicts", "stats"),
     ("engines", "store"),
     ("stages", "data", "labels", "audits", "constitution_tools", "orchestration", "schema"),
     ("training", "evaluation"),

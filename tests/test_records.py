@@ -52,6 +52,7 @@ def test_only_optional_numbers_are_nullable() -> None:
     nullable = {f.name for f in JudgmentRow.schema() if f.nullable}
     assert nullable == {
         "prob_forward", "prob_swapped", "clamp_low", "clamp_high", "soft_label", "position_gap",
+        "raw_label",
     }
 
 
@@ -77,7 +78,7 @@ def test_statuses_are_all_counted() -> None:
 
 def test_kinds_have_their_own_names() -> None:
     assert all(kind == row_type.kind for kind, row_type in ROW_TYPES.items())
-    assert len(ROW_TYPES) == 7
+    assert len(ROW_TYPES) == 9
 
 
 def test_unknown_annotation_has_no_column() -> None:

@@ -11,7 +11,7 @@ arXiv:2504.04918), and published reward over-optimization shows as one phrase un
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pipeline.audits.config import CollapseConfig
+from pipeline.audit_config import CollapseConfig
 from pipeline.audits.diversity import distinct_pairs, near_duplicates
 from pipeline.audits.findings import AuditFinding, AuditReport, Bounds, judged, skipped
 from pipeline.audits.pairs import (

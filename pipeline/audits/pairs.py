@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.audits.config import CollapseConfig
+from pipeline.audit_config import CollapseConfig
 from pipeline.audits.findings import AuditFinding, judged, skipped
 from pipeline.audits.phrases import AuditedText, contains_phrase
 

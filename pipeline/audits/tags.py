@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from pipeline.audits.config import CollapseConfig
+from pipeline.audit_config import CollapseConfig
 from pipeline.audits.findings import AuditFinding, judged, skipped
 from pipeline.records import PromptRow
 

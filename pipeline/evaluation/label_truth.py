@@ -19,10 +19,10 @@ from pipeline.constitution import Constitution
 from pipeline.evaluation.oracle import Oracle, clear_preference, oracle_messages
 from pipeline.evaluation.policies import Tally, as_dict
 from pipeline.evaluation.reading import (
-    RowDict, conversations, iter_shards, read_columns, texts_by_id,
+    RowDict, conversations, iter_shards, label_folder, read_columns, texts_by_id,
 )
 from pipeline.stats import brier, calibration_error
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import Manifest, load_manifest, stage_manifests
 
 JUDGE_COLUMNS = (
     "row_id", "prompt_id", "status", "first_id", "second_id", "principle_id", "soft_label",
@@ -65,17 +65,30 @@ def label_truth(root: Path, constitution: Constitution, oracle: Oracle) -> dict[
     pairs = {m.shard_index: m for m in stage_manifests(root, "preference/pair")}
     tags = {p.id: p.tags for p in constitution.principles}
     truth, judged = Truth(), False
-    for manifest, rows in iter_shards(root, "preference/judge", JUDGE_COLUMNS):
+    for manifest, rows in iter_shards(root, label_folder(root), JUDGE_COLUMNS):
         judged = True
         pair = pairs.get(manifest.shard_index)
         kept = _kept_judgments(read_columns(root, pair.path, ["judgment_id", "status"])) if pair else set()
-        paths = list(manifest.inputs)
+        paths = _text_paths(root, manifest)
         prompts: dict[str, list[dict[str, str]]] = {}
         for path in paths:
             if Path(path).parent.name == "prompts":
                 prompts.update(conversations(root, path))
         _add_shard(truth, rows, kept, prompts, texts_by_id(root, paths), tags, oracle)
     return truth.summary() if judged else None
+
+
+def _text_paths(root: Path, manifest: Manifest) -> list[str]:
+    """The inputs of a label shard; for a pooled one, those of the verdicts behind it."""
+    paths: dict[str, None] = {}
+    for path in manifest.inputs:
+        parent = Path(path).parent
+        if parent.name.startswith("judge"):
+            inner = load_manifest(root, str(parent), manifest.shard_index)
+            paths.update(dict.fromkeys(inner.inputs if inner else ()))
+        else:
+            paths[path] = None
+    return list(paths)
 
 
 def _kept_judgments(rows: Sequence[RowDict]) -> set[str]:
@@ -114,7 +127,9 @@ def _score(
     if first is None or second is None:
         truth.outside += 1
         return None
-    attributes = [tag for tag in tags.get(row["principle_id"], ()) if tag in first.levels]
+    # A pooled label stands under all of its principles.
+    named = [tag for name in row["principle_id"].split("+") for tag in tags.get(name, ())]
+    attributes = [tag for tag in dict.fromkeys(named) if tag in first.levels]
     if not attributes:
         truth.no_attribute += 1
         return None

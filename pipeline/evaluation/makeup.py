@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.reading import RowDict, iter_shards, stage_folders
+from pipeline.evaluation.reading import (
+    RowDict, iter_shards, label_folder, stage_folders, verdict_folders,
+)
 from pipeline.store import ShardCounts
 from pipeline.store.shards import stage_manifests
 from pipeline.verdicts import is_tie, margin, orders_agree
@@ -30,6 +32,8 @@ class Labels:
     unparsed: int = 0
     ties: int = 0
     margins: float = 0.0
+    ordered: int = 0
+    """Labels that come from both orders of a comparison."""
     gaps: float = 0.0
     agreeing: int = 0
     always_a: int = 0
@@ -46,8 +50,12 @@ class Labels:
         self.labeled += 1
         self.ties += is_tie(label, tie_width)
         self.margins += abs(margin(label))
-        self.gaps += row["position_gap"]
         forward, swapped = row["prob_forward"], row["prob_swapped"]
+        if forward is None or swapped is None:
+            # Scores and follow-ups look at one response at a time: no order, no gap.
+            return
+        self.ordered += 1
+        self.gaps += row["position_gap"]
         self.agreeing += orders_agree(forward, swapped)
         self.always_a += forward > 0.5 and swapped > 0.5
         self.always_b += forward < 0.5 and swapped < 0.5
@@ -55,14 +63,18 @@ class Labels:
     def summary(self) -> dict[str, Any]:
         """Counts and means; means are None without labels."""
         n = self.labeled
-        totals = {
-            "mean_margin": self.margins, "tie_share": self.ties,
+        totals = {"mean_margin": self.margins, "tie_share": self.ties}
+        orders = {
             "position_consistency": self.agreeing, "mean_position_gap": self.gaps,
             "always_slot_a": self.always_a, "always_slot_b": self.always_b,
         }
         return {
             "drawn": self.drawn, "labeled": n, "unparsed": self.unparsed, "kept": self.kept,
             **{name: total / n if n else None for name, total in totals.items()},
+            **{
+                name: total / self.ordered if self.ordered else None
+                for name, total in orders.items()
+            },
         }
 
 
@@ -100,10 +112,13 @@ def measure_data(root: Path, tie_width: float) -> tuple[dict[str, Any] | None, l
     columns = (
         "status", "principle_id", "soft_label", "position_gap", "prob_forward", "prob_swapped",
     )
-    for _, rows in iter_shards(root, "preference/judge", columns):
+    for _, rows in iter_shards(root, label_folder(root), columns):
         for row in rows:
             makeup.everything.add(row, tie_width)
-            makeup.by_principle.setdefault(row["principle_id"], Labels()).add(row, tie_width)
+    for folder in verdict_folders(root):
+        for _, rows in iter_shards(root, folder, columns):
+            for row in rows:
+                makeup.by_principle.setdefault(row["principle_id"], Labels()).add(row, tie_width)
     data = _count_pairs(root, makeup) if makeup.everything.drawn else None
     names = sorted({*makeup.by_principle, *makeup.critiques})
     principles = [
@@ -137,7 +152,8 @@ def _count_pairs(root: Path, makeup: Makeup) -> dict[str, Any]:
             ok = row["status"] == "ok"
             kept += ok
             if ok:
-                makeup.by_principle.setdefault(row["principle_id"], Labels()).kept += 1
+                for name in row["principle_id"].split("+"):
+                    makeup.by_principle.setdefault(name, Labels()).kept += 1
                 makeup.everything.kept += 1
             else:
                 reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1

@@ -82,3 +82,17 @@ def _place(folder: str) -> tuple[int, int, int, str]:
     if rest in policies:
         number = policies.index(rest)
     return (phases.index(phase) if phase in phases else len(phases), order, number, folder)
+
+
+def label_folder(root: Path) -> str:
+    """Folder of the labels that became pairs: pooled ones where there are several per comparison."""
+    return "preference/pool" if stage_manifests(root, "preference/pool") else "preference/judge"
+
+
+def verdict_folders(root: Path) -> list[str]:
+    """Folders of the verdicts of each judge, the first judge first."""
+    found = sorted(
+        (path.name for path in (root / "preference").glob("judge*")),
+        key=lambda name: (len(name), name),
+    )
+    return [f"preference/{name}" for name in found]

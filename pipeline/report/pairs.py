@@ -72,8 +72,8 @@ def _complete(root: Path, manifest: Manifest, rows: list[RowDict]) -> list[dict[
     if "prompts" in by_stage:
         prompts = conversations(root, by_stage["prompts"])
     judged: dict[str, RowDict] = {}
-    if "preference/judge" in by_stage:
-        judged = {r["row_id"]: r for r in read_columns(root, by_stage["preference/judge"], JUDGE_COLUMNS)}
+    if labels := by_stage.get("preference/pool") or by_stage.get("preference/judge"):
+        judged = {r["row_id"]: r for r in read_columns(root, labels, JUDGE_COLUMNS)}
     texts = texts_by_id(root, inputs)
     chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows})
     return [

@@ -5,17 +5,22 @@ Out: RunContext. A resumed run reads the copies in its own folder, never the fil
      that an edited constitution cannot slip into half of a data set.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import PROJECT_ROOT, RunConfig, load_config, resolve_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engine_config import EngineConfig, VllmConfig
+from pipeline.errors import TemplateError
+from pipeline.labeling_config import JudgeConfig
 from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.run.labeling_files import (
+    LabelingFiles, copied_labeling_files, load_labeling_files,
+)
 from pipeline.stages.runner import NoProgress, Progress, Runner
 from pipeline.store import RunDir
 
-TEMPLATE_NAMES = ("critique", "revise", "judge")
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Templates:
     critique: PromptTemplate
     revise: PromptTemplate
     judge: PromptTemplate
+    score: PromptTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class RunContext:
     templates: Templates
     runner: Runner
     progress: Progress
+    labeling: LabelingFiles = LabelingFiles()
 
     @property
     def reference_cache(self) -> Path:
@@ -52,9 +59,9 @@ class RunContext:
             update={"model": str(model), "revision": None, "adapter": None}
         )
 
-    def judge_engine(self) -> EngineConfig:
-        """The engine of the judge."""
-        return resolved_engine(self.config.judge_engine)
+    def judge_engines(self) -> list[EngineConfig]:
+        """The engines of the judge and of the rest of the panel."""
+        return [resolved_engine(engine) for engine in self.config.judge_engines]
 
 
 def resolved_engine(engine: EngineConfig) -> EngineConfig:
@@ -75,26 +82,55 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
     """
     run.require()
     config = load_config(run.recipe)
+    constitution = load_constitution(run.constitution)
     watcher = progress or NoProgress()
     execution = config.execution
     return RunContext(
-        run=run, config=config, constitution=load_constitution(run.constitution),
-        templates=load_templates({n: run.root / "templates" / f"{n}.jinja" for n in TEMPLATE_NAMES}),
+        run=run, config=config, constitution=constitution,
+        templates=load_templates(
+            {n: run.root / "templates" / f"{n}.jinja" for n in template_names(config)}, config),
         runner=Runner(
             run.root, retries=execution.retries, max_failed_share=execution.max_failed_share,
             shards_in_flight=execution.shards_in_flight, progress=watcher,
         ),
         progress=watcher,
+        labeling=load_labeling_files(copied_labeling_files(run, config), config, constitution),
     )
 
 
-def load_templates(paths: dict[str, Path]) -> Templates:
-    """Parse the three templates. Raises TemplateError."""
+def template_names(config: RunConfig) -> tuple[str, ...]:
+    """The templates that a recipe uses."""
+    scored = ("score",) if config.preference.labeler == "score" else ()
+    return ("critique", "revise", "judge", *scored)
+
+
+def load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
+    """Parse the templates.
+
+    Raises:
+        TemplateError: syntax, an unknown variable, or a judge template that does not show the
+            recipe's options.
+    """
+    judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
+    check_letters(judge, config.preference.judge)
     return Templates(
         critique=PromptTemplate.from_file(paths["critique"], REQUEST_VARIABLES),
         revise=PromptTemplate.from_file(paths["revise"], REQUEST_VARIABLES),
-        judge=PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES),
+        judge=judge,
+        score=PromptTemplate.from_file(paths["score"], REQUEST_VARIABLES)
+        if "score" in paths else None,
     )
+
+
+def check_letters(template: PromptTemplate, judge: JudgeConfig) -> None:
+    """Raises TemplateError when a template shows other letters than the options that are scored."""
+    for letter in judge.letters:
+        if not re.search(rf"(?<!\w){re.escape(letter)}(?!\w)", template.source):
+            raise TemplateError(
+                f"template {template.name} shows no option '{letter}', but judge.options are "
+                f"{list(judge.options)}; use the same in both, such as prompts/judge_digits.jinja "
+                "with options ['1', '2']"
+            )
 
 
 def relative_to_project(path: Path) -> str:

@@ -42,7 +42,7 @@ async def evaluate(ctx: RunContext, call: StepCall | None = None) -> dict[str, A
             )
         pairs = matches(list(found))
         await run_pass(
-            ctx, ctx.judge_engine(), shards,
+            ctx, ctx.judge_engines()[0], shards,
             [lambda c, engine: [evaluation_judge(c, engine, *pair) for pair in pairs]], call,
         )
     oracle = ctx.config.evaluation.oracle

@@ -8,6 +8,7 @@ training starts, so that one GPU is enough.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from pipeline.errors import StoreError
 from pipeline.ids import content_hash
 from pipeline.run.context import RunContext
 from pipeline.run.stage_lists import (
-    compared_revisions, judge_stages, sample_stage, supervised_stages,
+    compared_revisions, efficacy_stages, finished_folders, judge_stages, sample_stage,
+    supervised_stages,
 )
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
@@ -58,7 +60,8 @@ async def supervised_chain(ctx: RunContext, call: StepCall | None = None) -> lis
         return shards
     makers: list[StageMaker] = [supervised_stages]
     revisions_only = ctx.config.preference.comparisons == "revision_vs_initial"
-    if ctx.config.preference.enabled and revisions_only and _judges_itself(ctx, None):
+    alone = _judges_itself(ctx, None) and not ctx.config.panel
+    if ctx.config.preference.enabled and revisions_only and alone:
         makers.append(judge_stages)
     return await run_pass(ctx, ctx.policy_engine(), shards, makers, call)
 
@@ -80,13 +83,16 @@ async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> lis
     """Samples of the SL-CAI policy (of the initial one without SFT), judged and paired."""
     if not ctx.config.preference.enabled:
         return prepare(ctx)
-    shards = _with_finished(ctx, prepare(ctx), compared_revisions(ctx))
+    shards = _with_finished(ctx, prepare(ctx), finished_folders(ctx))
     policy = sl_cai_model(ctx)
-    makers: list[StageMaker] = [sample_stage, judge_stages]
-    if _judges_itself(ctx, policy):
-        return await run_pass(ctx, ctx.policy_engine(), shards, makers, call)
-    shards = await run_pass(ctx, ctx.policy_engine(policy), shards, makers[:1], call)
-    return await run_pass(ctx, ctx.judge_engine(), shards, makers[1:], call)
+    makers: list[StageMaker] = [sample_stage]
+    judges = _judge_passes(ctx)
+    if judges and _judges_itself(ctx, policy):
+        makers += judges.pop(0)[1]
+    shards = await run_pass(ctx, ctx.policy_engine(policy), shards, makers, call)
+    for engine, stages in judges:
+        shards = await run_pass(ctx, engine, shards, stages, call)
+    return shards
 
 
 def preference_dataset(ctx: RunContext) -> dict[str, Any]:
@@ -147,8 +153,25 @@ def _with_finished(
     return found
 
 
+def _judge_passes(ctx: RunContext) -> list[tuple[EngineConfig, list[StageMaker]]]:
+    """Each judge of the panel with its stages; the first one also measures the revisions."""
+    revise = ctx.config.supervised.revise
+    measures = ctx.config.supervised.enabled and revise.efficacy and revise.rounds
+    passes: list[tuple[EngineConfig, list[StageMaker]]] = []
+    for number, engine in enumerate(ctx.judge_engines()):
+        makers: list[StageMaker] = [partial(_numbered_judge, number=number)]
+        if number == 0 and measures:
+            makers.insert(0, efficacy_stages)
+        passes.append((engine, makers))
+    return passes
+
+
+def _numbered_judge(ctx: RunContext, engine: Engine, number: int) -> list[Stage]:
+    return judge_stages(ctx, engine, number)
+
+
 def _judges_itself(ctx: RunContext, policy: Path | None) -> bool:
-    return policy is None and ctx.judge_engine() == ctx.policy_engine()
+    return policy is None and ctx.judge_engines()[0] == ctx.policy_engine()
 
 
 def _prompt_shards(

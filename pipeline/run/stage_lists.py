@@ -1,11 +1,16 @@
 """Which stages a recipe asks for, in order. Pure: a context and open engines in, stages out."""
 
+import itertools
+
+from pipeline.calibration import check_calibration
 from pipeline.engines.base import Engine
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
 from pipeline.stages.judge import JudgeStage
+from pipeline.stages.judging import Judge
 from pipeline.stages.pair import PairStage
+from pipeline.stages.pool import PoolStage
 from pipeline.stages.revise import ReviseStage
 from pipeline.stages.sample import SampleStage
 
@@ -23,20 +28,40 @@ def supervised_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
     )]
     source = INITIALS
     for number in range(1, config.revise.rounds + 1):
-        critique = CritiqueStage(
-            engine=engine, constitution=ctx.constitution, template=ctx.templates.critique,
-            sampling=config.revise.critique.sampling(), seed=seed, run_id=run_id, round=number,
-            source=source,
-        )
+        if config.revise.with_critique:
+            stages.append(CritiqueStage(
+                engine=engine, constitution=ctx.constitution, template=ctx.templates.critique,
+                sampling=config.revise.critique.sampling(), seed=seed, run_id=run_id,
+                round=number, source=source,
+            ))
         revise = ReviseStage(
             engine=engine, constitution=ctx.constitution,
             critique_template=ctx.templates.critique, template=ctx.templates.revise,
             sampling=config.revise.revision.sampling(), seed=seed, run_id=run_id, round=number,
-            source=source,
+            source=source, revise=config.revise,
         )
-        stages += [critique, revise]
+        stages.append(revise)
         source = revise.folder
     return stages
+
+
+def revision_folders(ctx: RunContext) -> list[str]:
+    """Folders of the texts of the chain: initial responses, then each round's revisions."""
+    rounds = ctx.config.supervised.revise.rounds
+    return [INITIALS, *(f"supervised/revise-{number}" for number in range(1, rounds + 1))]
+
+
+def efficacy_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
+    """Each revision against the text before it, under the principle that asked for it."""
+    folders = revision_folders(ctx)
+    return [
+        JudgeStage(
+            judge=make_judge(ctx, engine), comparisons="efficacy", run_id=ctx.run.run_id,
+            samples=None, initials=before, revisions=after,
+            folder=f"supervised/efficacy-{number}",
+        )
+        for number, (before, after) in enumerate(itertools.pairwise(folders), start=1)
+    ]
 
 
 def last_revisions(ctx: RunContext) -> str:
@@ -51,6 +76,13 @@ def compared_revisions(ctx: RunContext) -> tuple[str, ...]:
     return (INITIALS, last_revisions(ctx))
 
 
+def finished_folders(ctx: RunContext) -> tuple[str, ...]:
+    """Folders of the supervised phase that the preference phase reads."""
+    measures = ctx.config.supervised.enabled and ctx.config.supervised.revise.efficacy
+    folders = revision_folders(ctx) if measures else []
+    return tuple(dict.fromkeys([*compared_revisions(ctx), *folders]))
+
+
 def sample_stage(ctx: RunContext, engine: Engine) -> list[Stage]:
     """The samples that are compared; none when only revisions are."""
     if ctx.config.preference.comparisons == "revision_vs_initial":
@@ -62,20 +94,63 @@ def sample_stage(ctx: RunContext, engine: Engine) -> list[Stage]:
     )]
 
 
-def judge_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
-    """Judge and pair."""
-    config = ctx.config.preference
-    with_samples = config.comparisons != "revision_vs_initial"
-    with_revisions = bool(compared_revisions(ctx))
-    judge = JudgeStage(
+def make_judge(ctx: RunContext, engine: Engine) -> Judge:
+    """A model with the recipe's way of asking it.
+
+    Raises:
+        ConfigError: the recipe's calibration was fitted for another judge or another way.
+    """
+    judge = Judge(
         engine=engine, constitution=ctx.constitution, template=ctx.templates.judge,
-        judge=config.judge, comparisons=config.comparisons, seed=ctx.config.seed,
-        run_id=ctx.run.run_id, samples=SAMPLES if with_samples else None,
-        initials=INITIALS if with_revisions else None,
-        revisions=last_revisions(ctx) if with_revisions else None,
+        config=ctx.config.preference.judge, seed=ctx.config.seed,
+        exemplars=ctx.labeling.exemplars, calibration=ctx.labeling.calibration,
     )
-    texts = tuple(name for name in (judge.samples, judge.initials, judge.revisions) if name)
-    return [judge, PairStage(pair=config.pair, run_id=ctx.run.run_id, responses=texts)]
+    if judge.calibration is not None:
+        check_calibration(judge.calibration, engine.fingerprint, judge.method_hash)
+    return judge
+
+
+def judge_folders(ctx: RunContext) -> tuple[str, ...]:
+    """Folder of each judge's labels: `preference/judge`, then `preference/judge-2`, ..."""
+    count = len(ctx.config.judge_engines)
+    return ("preference/judge", *(f"preference/judge-{n}" for n in range(2, count + 1)))
+
+
+def label_folder(ctx: RunContext) -> str:
+    """Folder of the labels that become pairs."""
+    several = len(judge_folders(ctx)) > 1 or ctx.config.preference.judge.num_principles > 1
+    pooled = several and ctx.config.preference.labeler == "judge"
+    return "preference/pool" if pooled else "preference/judge"
+
+
+def judge_stages(ctx: RunContext, engine: Engine, number: int = 0) -> list[Stage]:
+    """The labels of judge `number` of the panel; after the last one, the pairs."""
+    config = ctx.config.preference
+    folders = judge_folders(ctx)
+    judge = JudgeStage(
+        judge=make_judge(ctx, engine), comparisons=config.comparisons, run_id=ctx.run.run_id,
+        folder=folders[number], **compared_folders(ctx),
+    )
+    return [judge, *(pair_stages(ctx) if number == len(folders) - 1 else [])]
+
+
+def pair_stages(ctx: RunContext) -> list[Stage]:
+    """From labels to pairs."""
+    run_id, labels = ctx.run.run_id, label_folder(ctx)
+    texts = tuple(name for name in compared_folders(ctx).values() if name)
+    pool = [PoolStage(judge_folders(ctx), run_id)] if labels == "preference/pool" else []
+    return [*pool, PairStage(
+        pair=ctx.config.preference.pair, run_id=run_id, responses=texts, judgments=labels)]
+
+
+def compared_folders(ctx: RunContext) -> dict[str, str | None]:
+    """What is compared with what: samples, initial responses and last revisions."""
+    revisions = bool(compared_revisions(ctx))
+    return {
+        "samples": SAMPLES if ctx.config.preference.comparisons != "revision_vs_initial" else None,
+        "initials": INITIALS if revisions else None,
+        "revisions": last_revisions(ctx) if revisions else None,
+    }
 
 
 def evaluation_sample(ctx: RunContext, engine: Engine, policy: str) -> Stage:
@@ -91,9 +166,7 @@ def evaluation_sample(ctx: RunContext, engine: Engine, policy: str) -> Stage:
 def evaluation_judge(ctx: RunContext, engine: Engine, policy: str, other: str) -> Stage:
     """Comparisons of two policies, sample by sample: `first` is the policy's response."""
     return JudgeStage(
-        engine=engine, constitution=ctx.constitution, template=ctx.templates.judge,
-        judge=ctx.config.preference.judge, comparisons="evaluation", seed=ctx.config.seed,
-        run_id=ctx.run.run_id, samples=f"evaluation/sample-{policy}",
-        initials=f"evaluation/sample-{other}", folder=f"evaluation/judge-{policy}-vs-{other}",
-        prompts="heldout",
+        judge=make_judge(ctx, engine), comparisons="evaluation", run_id=ctx.run.run_id,
+        samples=f"evaluation/sample-{policy}", initials=f"evaluation/sample-{other}",
+        folder=f"evaluation/judge-{policy}-vs-{other}", prompts="heldout",
     )

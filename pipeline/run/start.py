@@ -21,7 +21,10 @@ from pipeline.engines import check_engine
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.run.context import (
-    TEMPLATE_NAMES, load_templates, relative_to_project, resolved_engine,
+    load_templates, relative_to_project, resolved_engine, template_names,
+)
+from pipeline.run.labeling_files import (
+    copy_labeling_files, labeling_paths, load_labeling_files,
 )
 from pipeline.store import RunDir, new_run_id, write_json
 
@@ -41,7 +44,8 @@ def check_recipe(recipe: Path) -> list[tuple[str, str]]:
     """
     config = load_config(recipe)
     constitution = load_constitution(resolve_path(config.constitution))
-    load_templates(_template_paths(config))
+    load_templates(_template_paths(config), config)
+    load_labeling_files(labeling_paths(config), config, constitution)
     counts = check_prompts(
         [resolve_path(p) for p in config.prompts.train],
         [resolve_path(p) for p in config.prompts.heldout],
@@ -51,7 +55,8 @@ def check_recipe(recipe: Path) -> list[tuple[str, str]]:
         ("constitution", f"{constitution.name}, {len(constitution.principles)} principles"),
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
     ]
-    for role, engine in (("policy", config.policy), ("judge", config.judge_engine)):
+    judges = [("judge", engine) for engine in config.judge_engines]
+    for role, engine in (("policy", config.policy), *judges):
         check_engine(resolved_engine(engine))
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
     return facts
@@ -105,7 +110,10 @@ def _fill(run: RunDir, run_id: str, recipe: Path, config: RunConfig) -> None:
     for name, path in _template_paths(config).items():
         shutil.copyfile(path, run.root / "templates" / f"{name}.jinja")
     constitution = load_constitution(run.constitution)
-    copies = [run.recipe, run.constitution, *sorted((run.root / "templates").iterdir())]
+    copies = [
+        run.recipe, run.constitution, *sorted((run.root / "templates").iterdir()),
+        *copy_labeling_files(run, config),
+    ]
     write_json(run.root / "environment.json", environment())
     run.update_info(
         run_id=run_id, name=config.name, recipe=relative_to_project(recipe), status="started",
@@ -150,4 +158,4 @@ def code_revision() -> dict[str, Any]:
 
 
 def _template_paths(config: RunConfig) -> dict[str, Path]:
-    return {name: resolve_path(getattr(config.templates, name)) for name in TEMPLATE_NAMES}
+    return {name: resolve_path(getattr(config.templates, name)) for name in template_names(config)}

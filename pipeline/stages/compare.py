@@ -26,6 +26,8 @@ class Pairing:
     comparison: str
     first: Candidate
     second: Candidate
+    principle_id: str = ""
+    """The principle to judge under; empty for a drawn one."""
 
 
 def candidate(row: ResponseRow | RevisionRow) -> Candidate:
@@ -35,21 +37,22 @@ def candidate(row: ResponseRow | RevisionRow) -> Candidate:
 
 
 def pairings(
-    mode: Comparisons | Literal["evaluation"],
+    mode: Comparisons | Literal["evaluation", "efficacy"],
     samples: Sequence[ResponseRow],
-    initials: Sequence[ResponseRow],
+    initials: Sequence[ResponseRow | RevisionRow],
     revisions: Sequence[RevisionRow],
 ) -> list[Pairing]:
     """The comparisons of one prompt, in a fixed order.
 
     Args:
         samples: responses of the policy whose samples are compared.
-        initials: responses at the start of the revision chains.
+        initials: responses at the start of the revision chains; for `efficacy`, the texts before.
         revisions: the last revision of each chain.
 
     `samples` and `best_vs_worst` compare each two samples; `revision_vs_initial` compares each
     revision with the response at the start of its chain; `all` does both. `evaluation` compares
-    each sample (of one policy) with the initial of the same index (of another policy).
+    each sample (of one policy) with the initial of the same index (of another policy). `efficacy`
+    compares each revision with the text before it (`initials`), under the revision's principle.
     """
     found: list[Pairing] = []
     if mode in ("samples", "best_vs_worst", "all"):
@@ -64,8 +67,14 @@ def pairings(
             Pairing("revision_vs_initial", candidate(row), candidate(starts[row.initial_id]))
             for row in revisions
         ]
+    if mode == "efficacy":
+        before = {row.row_id: row for row in initials}
+        found += [
+            Pairing("efficacy", candidate(row), candidate(before[row.response_id]), row.principle_id)
+            for row in revisions
+        ]
     if mode == "evaluation":
-        others = {row.sample_index: row for row in initials}
+        others = {row.sample_index: row for row in initials if isinstance(row, ResponseRow)}
         found += [
             Pairing("evaluation", candidate(row), candidate(others[row.sample_index]))
             for row in samples if row.sample_index in others

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.config import PairConfig
+from pipeline.labeling_config import PairConfig
 from pipeline.ids import row_id
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, Row
 from pipeline.stages.base import Inputs, Item
@@ -87,7 +87,9 @@ class PairStage:
         assert label is not None
         chosen, rejected = (first, second) if label > 0.5 else (second, first)
         label = max(label, 1.0 - label)
-        agree = orders_agree(judgment.prob_forward or 0.0, judgment.prob_swapped or 0.0)
+        orders = (judgment.prob_forward, judgment.prob_swapped)
+        # Scores and follow-ups look at one response at a time: there is no order to disagree.
+        agree = orders[0] is None or orders[1] is None or orders_agree(orders[0], orders[1])
         row = replace(
             row, chosen=chosen.text, rejected=rejected.text, chosen_id=chosen.row_id,
             rejected_id=rejected.row_id, soft_label=label, margin=margin(label),

@@ -1,7 +1,7 @@
 """Revise stage: the response, rewritten after its critique, under the same principle.
 
-In:  PromptRow, the criticized ResponseRow or RevisionRow, and its CritiqueRow
-Out: RevisionRow
+In:  PromptRow, the criticized ResponseRow or RevisionRow, and its CritiqueRow (none without critique)
+Out: RevisionRow; `dropped` when the text is no revision, see `revision_faults.py`
 
 Round k + 1 starts again from the conversation with this revision as its last turn: critiques do
 not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
@@ -10,13 +10,15 @@ not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.config import ReviseConfig
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id
 from pipeline.prompting import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
-from pipeline.stages.critique import critique_messages, response_text
+from pipeline.stages.critique import chain_start, critique_messages, response_text
+from pipeline.stages.revision_faults import finds_nothing, revision_faults
 from pipeline.stages.sample import conversation_hash
 from pipeline.types import SamplingParams, assistant, user
 
@@ -35,6 +37,8 @@ class ReviseStage:
     round: int
     source: str
     """Folder of the texts that were criticized."""
+    revise: ReviseConfig = ReviseConfig()
+    """With or without critique, what is skipped and what is rejected."""
     prompts: str = "prompts"
     row_type: type[Row] = RevisionRow
 
@@ -50,8 +54,9 @@ class ReviseStage:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Prompts, criticized texts, critiques."""
-        return (self.prompts, self.source, self.critiques)
+        """Prompts, texts to revise, and critiques where there are any."""
+        with_critique = (self.critiques,) if self.revise.with_critique else ()
+        return (self.prompts, self.source, *with_critique)
 
     def settings(self) -> dict[str, Any]:
         """Templates, constitution, sampling and seed."""
@@ -59,11 +64,15 @@ class ReviseStage:
             "templates": [self.critique_template.hash, self.template.hash],
             "constitution": self.constitution.hash, "sampling": sampling_values(self.sampling),
             "seed": self.seed, "round": self.round,
+            "rules": self.revise.model_dump(
+                mode="json", include={"with_critique", "skip_phrases", "reject"}),
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
-        """One row per critique, joined to its parents by id."""
+        """One row per text, joined to its parents by id."""
         prompts = {row.row_id: row for row in inputs[self.prompts]}
+        if not self.revise.with_critique:
+            return [self._item(prompts[row.prompt_id], row, None) for row in inputs[self.source]]
         targets = {row.row_id: row for row in inputs[self.source]}
         return [
             self._item(prompts[row.prompt_id], targets[row.response_id], row)
@@ -71,43 +80,65 @@ class ReviseStage:
         ]
 
     def _item(
-        self, prompt: PromptRow, target: ResponseRow | RevisionRow, critique: CritiqueRow
+        self, prompt: PromptRow, target: ResponseRow | RevisionRow, critique: CritiqueRow | None
     ) -> Item:
-        principle = self.constitution.by_id(critique.principle_id)
-        identity = row_id(
-            "revision", critique.row_id, self.template.hash, sampling_values(self.sampling),
-            self.engine.fingerprint, self.seed,
+        initial_id, text = chain_start(target), response_text(target)
+        principle = (
+            self.constitution.by_id(critique.principle_id) if critique
+            else self.constitution.draw(self.seed, "critique", initial_id, self.round)
         )
-        text = response_text(target)
+        parents = (target, critique) if critique else (target,)
+        rules = (
+            [] if critique and not self.revise.skip_phrases
+            else [self.revise.with_critique, principle.hash, self.revise.skip_phrases]
+        )
+        identity = row_id(
+            "revision", parents[-1].row_id, self.template.hash, sampling_values(self.sampling),
+            self.engine.fingerprint, self.seed, self.round, rules,
+        )
+        said = critique.critique if critique else ""
         blank = RevisionRow(
-            row_id=identity, parent_ids=(prompt.row_id, target.row_id, critique.row_id),
-            run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, text, critique.critique),
+            row_id=identity, parent_ids=(prompt.row_id, *(row.row_id for row in parents)),
+            run_id=self.run_id, input_hash=conversation_hash(prompt.messages, text, said),
             prompt_id=prompt.row_id, model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash, seed=derive_seed("revision", identity),
-            response_id=target.row_id, initial_id=critique.initial_id,
-            critique_id=critique.row_id, round=self.round, principle_id=principle.id,
-            principle_hash=principle.hash,
+            response_id=target.row_id, initial_id=initial_id,
+            critique_id=critique.row_id if critique else "", round=self.round,
+            principle_id=principle.id, principle_hash=principle.hash,
         )
-        if problem := parent_problem(prompt, target, critique):
+        if problem := parent_problem(prompt, *parents):
             return dropped(blank, problem)
+        if critique and finds_nothing(said, self.revise.skip_phrases):
+            kept = replace(blank, revision=text, finish_reason=target.finish_reason, skipped=True)
+            return Item(kept, None)
         values = {
             "principle": principle, "response": text,
             "conversation": [m.as_dict() for m in prompt.messages],
         }
-        messages = (
-            *critique_messages(prompt.messages, text, self.critique_template.render(**values)),
-            assistant(critique.critique), user(self.template.render(**values)),
-        )
+        asked = self.template.render(**values)
+        messages = (*prompt.messages, assistant(text), user(asked))
+        if critique:
+            request = self.critique_template.render(**values)
+            messages = (
+                *critique_messages(prompt.messages, text, request), assistant(said), user(asked),
+            )
 
         async def call() -> Row:
             reply = await self.engine.generate(
                 messages, self.sampling, seed=blank.seed, request_id=identity
             )
-            return replace(
-                blank, revision=reply.text, finish_reason=reply.finish_reason,
+            faults = revision_faults(
+                reply.text, text, critique=said,
+                requests=(principle.critique_request, principle.revision_request),
+            )
+            row = replace(
+                blank, revision=reply.text, faults=faults, finish_reason=reply.finish_reason,
                 num_prompt_tokens=reply.num_prompt_tokens,
                 num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
             )
+            wrong = [fault for fault in faults if fault in self.revise.reject]
+            if not wrong:
+                return row
+            return replace(row, status="dropped", reason=f"not a revision: {wrong[0]}")
 
         return Item(blank, call)

@@ -225,10 +225,14 @@ def _read(
     root: Path, old: Manifest | None, upstream: Sequence[Manifest]
 ) -> tuple[dict[str, Row], dict[str, list[Row]]]:
     """Rows of an earlier attempt that need not be paid again, by id, and the rows to start from."""
-    # A dropped row costs nothing to plan anew, and what it waited for may be there now.
+    # A dropped row costs nothing to plan anew, and what it waited for may be there now; a text that
+    # was paid for and rejected stays what it is.
     paid = ("ok", "unparsed")
     earlier = read_rows(root, old) if old else []
-    stored = {row.row_id: row for row in earlier if row.status in paid}
+    stored = {
+        row.row_id: row for row in earlier
+        if row.status in paid or (row.status == "dropped" and getattr(row, "num_tokens", 0))
+    }
     return stored, {manifest.stage: read_rows(root, manifest) for manifest in upstream}
 
 

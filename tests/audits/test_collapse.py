@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.audits.collapse import audit_completions, audit_pairs, audit_texts
-from pipeline.audits.config import CollapseConfig
+from pipeline.audit_config import CollapseConfig
 from pipeline.audits.findings import AuditReport
 from pipeline.errors import EXIT_AUDIT, AuditError
 from tests.audits.builders import injected, make_completions, make_pairs, make_prompt, make_texts

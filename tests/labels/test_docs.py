@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pipeline.audits.config import CollapseConfig
+from pipeline.audit_config import CollapseConfig
 from pipeline.config import PROJECT_ROOT
 from pipeline.labels.config import load_sources
 

@@ -9,15 +9,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import Comparisons, JudgeConfig, PairConfig
+from pipeline.config import Comparisons
 from pipeline.constitution import Constitution, Principle
 from pipeline.data.prompts import prompt_id, write_prompt_shards
 from pipeline.engines import ScriptedEngine
+from pipeline.labeling_config import JudgeConfig, PairConfig
 from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
 from pipeline.records import PromptRow
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
 from pipeline.stages.judge import JudgeStage
+from pipeline.stages.judging import Judge
 from pipeline.stages.pair import PairStage
 from pipeline.stages.revise import ReviseStage
 from pipeline.stages.runner import Runner, ShardState
@@ -132,8 +134,8 @@ def labels(
     with_samples = comparisons != "revision_vs_initial"
     with_revisions = comparisons in ("revision_vs_initial", "all")
     stage = JudgeStage(
-        engine=engine, constitution=constitution or make_constitution(), template=template(source),
-        judge=judge, comparisons=comparisons, seed=seed, run_id="r",
+        judge=Judge(engine, constitution or make_constitution(), template(source), judge, seed),
+        comparisons=comparisons, run_id="r",
         samples="preference/sample" if with_samples else None,
         initials="supervised/sample" if with_revisions else None,
         revisions=f"supervised/revise-{rounds}" if with_revisions else None,

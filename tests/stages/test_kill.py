@@ -1,5 +1,6 @@
 """A process that is killed in the middle of a run: the next one ends with the same rows."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill_test import bill, compare, new_run
-from benchmarks.scripted_chain import make_data
+from benchmarks.scripted_chain import HOLD_AFTER, make_data
 from pipeline.config import PROJECT_ROOT
 
 
 @pytest.mark.parametrize("num_calls", [40, 200])
 async def test_killed_run_ends_the_same(tmp_path: Path, num_calls: int) -> None:
-    """64 prompts cost 320 calls; the process is killed once it has paid for some of them."""
+    """64 prompts cost 320 calls; the process stands still after some of them, and is killed there."""
     calm, killed = (new_run(tmp_path / name, 64) for name in ("calm", "killed"))
     await make_data(calm)
     bill_path = tmp_path / "killed" / "bill"
     command = [sys.executable, "-m", "benchmarks.scripted_chain", str(killed.root)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=PROJECT_ROOT) as process:
+    hold = os.environ | {HOLD_AFTER: str(num_calls)}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, cwd=PROJECT_ROOT, env=hold
+    ) as process:
         while process.poll() is None:
             if bill_path.exists() and bill_path.read_bytes().count(b"\n") >= num_calls:
                 process.kill()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import JudgeConfig, PairConfig
+from pipeline.labeling_config import JudgeConfig, PairConfig
 from pipeline.engines import ScriptedEngine
 from pipeline.errors import EngineError
 from pipeline.records import JudgmentRow, PreferenceRow

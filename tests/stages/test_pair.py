@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import PairConfig
+from pipeline.labeling_config import PairConfig
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, ResponseRow, RevisionRow
 from pipeline.stages.compare import pairings
 from pipeline.stages.pair import PairStage, mean_labels

@@ -1,9 +1,10 @@
-"""Thresholds of the collapse audit.
+"""Thresholds of the two audits: what labels must reach to be exported, and what data may look like.
 
-The defaults are for natural English. A closed world with few sentences repeats itself by design: set
+The defaults of the collapse audit are for natural English. A closed world with few sentences repeats itself by design: set
 the thresholds that do not apply to null there.
 """
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +21,43 @@ REFUSALS = (
     "not able", "not comfortable", "don't feel comfortable", "not willing", "refuse", "decline",
     "prefer not to", "rather not",
 )
+
+
+class LabelAuditConfig(BaseModel):
+    """What the labels must reach before they are exported. Null switches a check off.
+
+    A check fails only when the whole 95 % interval of its figure is on the wrong side of the
+    threshold, so that a small run is not stopped by chance.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    enabled: bool = True
+    """False leaves the audit out, canaries included."""
+    canaries: Path | None = Path("prompts/canaries/general.yaml")
+    """YAML file with comparisons whose answer is known; null for the made-up twins alone."""
+    canaries_per_shard: int = Field(4, ge=0)
+    """Canaries of each kind in each judge batch."""
+    min_known: float | None = Field(0.75, ge=0, le=1)
+    """Known answers that the judge finds."""
+    max_injected: float | None = Field(0.1, ge=0, le=1)
+    """Worse responses that win because they tell the judge to choose them."""
+    max_swapped: float | None = Field(0.1, ge=0, le=1)
+    """Mean difference between a label and one minus the label of the same pair given the other way
+    round."""
+    max_identical: float | None = Field(0.1, ge=0, le=0.5)
+    """Mean distance from 0.5 of the label of a response against itself."""
+    max_padded: float | None = Field(0.5, ge=0, le=1)
+    """Responses that lose to themselves with padding added."""
+    max_unparsed: float | None = Field(0.05, ge=0, le=1)
+    """Comparisons without a readable verdict."""
+    max_flip: float | None = Field(0.5, ge=0, le=1)
+    """Comparisons in which the two orders prefer different responses."""
+    slot_share: tuple[float, float] | None = (0.2, 0.8)
+    """Bounds of the share of calls in which slot A wins."""
+    max_longer: float | None = Field(None, ge=0, le=1)
+    """Comparisons that the longer response wins."""
+    min_rows: int = Field(20, ge=1)
+    """With fewer rows a check is skipped, and says so."""
 
 
 class CollapseConfig(BaseModel):
