@@ -1,5 +1,7 @@
 """The recipe of the pocket model: `python -m models.pocket.build --out FOLDER`.
 
+`--from-stage 5 --start-from models/pocket` runs the fifth stage alone, from finished weights.
+
 Learns the tokenizer, then trains the network on a CPU, stage after stage as recipe.yaml says, and writes the model
 folder: config, weights (bfloat16 safetensors), tokenizer, chat template, and build.json with seconds, losses and
 hash. Everything is seeded; only the order of floating-point sums differs between machines.
@@ -18,8 +20,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from models.pocket.corpus import write_corpus
 from models.pocket.encoding import NUM_AUX, Batch, stream_batches
+from models.pocket.mixture import write_corpus
+from models.pocket.muon import Muon
 from models.pocket.network import Network
 from models.pocket.objective import batch_loss
 from models.pocket.tokenizer import END, PAD, train_tokenizer
@@ -34,8 +37,8 @@ class Stage:
     """One run over a mix of examples, from the weights of the stage before (rounded to bfloat16)."""
 
     seed: int
-    shares: tuple[float, float, float]
-    """Share of samples, chains and comparisons in the number of examples."""
+    shares: tuple[float, ...]
+    """Share of each family in the number of examples, in the order of mixture.WRITERS."""
     content_weight: float
     """Weight of a task's words in responses that are given."""
     matrix_lr: float
@@ -47,6 +50,8 @@ class Stage:
     """Whether prompts take more ways of asking (world.MORE_ASKS)."""
     batch_tokens: int = 3_000
     """Tokens a step and process."""
+    dtype: str = "bfloat16"
+    """Numbers of the matrix products; float32 is faster on a CPU without bfloat16 instructions."""
 
     def progress(self, step: int) -> float:
         """Progress after `step` steps."""
@@ -74,12 +79,10 @@ def llama_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def optimizers(network: Network, stage: Stage) -> list[torch.optim.Optimizer]:
-    """Muon (orthogonalized momentum) for the matrices of the layers, Adam for all else."""
+    """Muon for the matrices of the layers, Adam for all else."""
     in_layers = [(name.startswith("layers.") and w.dim() == 2, w) for name, w in network.named_parameters()]
     return [
-        torch.optim.Muon(
-            [w for matrix, w in in_layers if matrix], lr=stage.matrix_lr, weight_decay=0.01, momentum=0.95, ns_steps=4
-        ),
+        Muon([w for matrix, w in in_layers if matrix], lr=stage.matrix_lr),
         torch.optim.Adam([w for matrix, w in in_layers if not matrix], lr=stage.other_lr, betas=(0.9, 0.98)),
     ]
 
@@ -119,7 +122,7 @@ def train(network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, ou
         for group, peak in groups:
             group["lr"] = peak * stage.rate(step)
         batch = next(batches)
-        losses = batch_loss(network, batch)
+        losses = batch_loss(network, batch, getattr(torch, stage.dtype))
         losses["total"].backward()
         average_gradients(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -150,9 +153,10 @@ def save_weights(network: Network, out: Path) -> None:
     (out / "model.part").rename(out / "model.safetensors")
 
 
-def load_weights(network: Network, folder: Path) -> None:
-    """Take over the weights of a model folder; the auxiliary head stays as it is."""
+def load_weights(network: Network, folder: Path, sharpened: float = 1.0) -> None:
+    """Take over the weights of a model folder, which were sharpened by this; the auxiliary head stays as it is."""
     weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].float() / sharpened
     network.load_state_dict({name.removeprefix("model."): w.float() for name, w in weights.items()}, strict=False)
 
 
@@ -182,14 +186,16 @@ def build(rank: int, stages: list[Stage], factor: float, out: Path, start_from: 
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{out.resolve()}/rendezvous", rank=rank, world_size=NUM_PROCESSES
     )
-    start, logs = time.monotonic(), []
+    start, logs, before = time.monotonic(), [], read_report(start_from)
     tokenizer = make_tokenizer(out, start_from)
     config = llama_config(tokenizer)
     for index, stage in enumerate(stages):
         torch.manual_seed(stage.seed)
         network = Network(config, NUM_AUX)
-        if index > 0 or start_from:
-            load_weights(network, out if index > 0 else Path(str(start_from)))
+        if index > 0:
+            load_weights(network, out)
+        elif start_from:
+            load_weights(network, Path(start_from), sharpened=factor)
         logs.append(train(network, tokenizer, stage, out, rank))
         if rank == 0:
             save_weights(network, out)
@@ -198,14 +204,25 @@ def build(rank: int, stages: list[Stage], factor: float, out: Path, start_from: 
         sharpen(out, factor)
         tokenizer.save_pretrained(out)
         config.save_pretrained(out)
-        write_report(out, [asdict(stage) for stage in stages], [log.rows for log in logs], time.monotonic() - start)
+        write_report(out, before, stages, [log.rows for log in logs], time.monotonic() - start)
     torch.distributed.destroy_process_group()
 
 
-def write_report(out: Path, stages: list[dict], logs: list[list[dict]], seconds: float) -> None:
-    """Write build.json: what was run, how long it took, how the losses fell, and the hash of the weights."""
-    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
-    report = {"sha256": digest, "seconds": round(seconds), "stages": stages, "logs": logs}
+def read_report(folder: str | None) -> dict:
+    """The build.json of the folder to continue from, or an empty one."""
+    if folder and (path := Path(folder) / "build.json").exists():
+        return json.loads(path.read_text())
+    return {"seconds": 0, "stages": [], "logs": []}
+
+
+def write_report(out: Path, before: dict, stages: list[Stage], logs: list[list[dict]], seconds: float) -> None:
+    """Write build.json: all stages so far, how long they took, how the losses fell, and the hash of the weights."""
+    report = {
+        "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "seconds": before["seconds"] + round(seconds),
+        "stages": before["stages"] + [asdict(stage) for stage in stages],
+        "logs": before["logs"] + logs,
+    }
     (out / "build.json").write_text(json.dumps(report) + "\n")
 
 
@@ -214,10 +231,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with the stages")
-    parser.add_argument("--start-from", help="model folder to continue from")
+    parser.add_argument("--start-from", help="finished model folder to continue from")
+    parser.add_argument("--from-stage", type=int, default=1, help="first stage to run, counted from 1")
     options = parser.parse_args()
+    if options.from_stage > 1 and not options.start_from:
+        parser.error(f"--from-stage is {options.from_stage}, which continues from weights; name them by --start-from")
     recipe = yaml.safe_load(options.recipe.read_text())
-    stages = [Stage(**stage) for stage in recipe["stages"]]
+    stages = [Stage(**stage) for stage in recipe["stages"][options.from_stage - 1 :]]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rendezvous").unlink(missing_ok=True)
     torch.multiprocessing.spawn(build, args=(stages, recipe["sharpen"], options.out, options.start_from), nprocs=NUM_PROCESSES)

@@ -1,16 +1,17 @@
 """Training conversations of the pocket model, drawn from the grammar by seed.
 
-Three families, in the message formats of the pipeline and through its own templates:
+The first three families, in the message formats of the pipeline and through its own templates:
   sample  conversation -> response, in the proportions of the initial policy: much to improve
   chain   conversation, response (any kind, not learned), critique request -> critique, revision request -> revision
   judge   one message with a principle and two responses -> "A" or "B"; equally good ones count half for each
 
 Besides the words to learn, an example carries `Mark`s: what is true at a place in the text (the kind of a
 response, the attribute of a principle). An auxiliary head learns them during training and is then thrown away.
+
+The further families are in labeling.py, the mix of all is in mixture.py.
 """
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,6 @@ from models.pocket.oracle import ATTRIBUTES, levels_of, response_pattern, violat
 from models.pocket.world import Kind, Message, Task, assistant, user
 
 TEMPLATES = Path(__file__).parents[2] / "prompts"
-Shares = tuple[float, float, float]
-"""Share of samples, chains and comparisons in the number of examples."""
 ADD_ONS = ("insult", "padding", "claim")
 ADD_ON_OF = {"politeness": "insult", "concision": "padding", "honesty": "claim"}
 
@@ -47,13 +46,15 @@ class Example:
 
     messages: list[Message]
     learned: list[int]
-    """Indexes of the assistant turns to learn."""
-    prob_a: float | None = None
-    """For a verdict: target probability of "A"; None elsewhere."""
+    """Indexes of the turns to learn."""
+    verdicts: dict[int, float] = field(default_factory=dict)
+    """For each learned turn that is a verdict: target probability of "A"."""
     marks: list[Mark] = field(default_factory=list)
     contents: list[tuple[int, int, int]] = field(default_factory=list)
     """Message, start and end (characters) of what belongs to the task in a given response. It is learned
     too: which words belong to a task does not depend on the kind of response, so the policy stays as it is."""
+    weight: float = 1.0
+    """Weight of each learned word outside verdicts; more for a reply of a word or two, which would hardly count."""
 
 
 @cache
@@ -71,15 +72,6 @@ def _template(name: str) -> Template:
 def render(name: str, **values: object) -> str:
     """Render one of the pipeline's templates, without trailing white space."""
     return _template(name).render(**values).rstrip()
-
-
-def write_corpus(
-    num_examples: int, seed: int, shares: Shares = (0.28, 0.34, 0.38), *, wide: bool = False
-) -> Iterator[Example]:
-    """Draw examples; the same seed gives the same examples. `wide` adds ways of asking (world.MORE_ASKS)."""
-    rng = random.Random(seed)
-    for writer in rng.choices((write_sample, write_chain, write_judge), weights=shares, k=num_examples):
-        yield writer(rng, wide=wide)
 
 
 def find_contents(task: Task, message: int, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
@@ -151,8 +143,8 @@ def write_chain(rng: random.Random, *, wide: bool = False) -> Example:
     n = len(messages)
     marks = [
         Mark(n, len(response), kind),
-        Mark(n + 1, len(critique_request), attribute=attribute, level=_level(kind, attribute)),
-        Mark(n + 3, len(revision_request), attribute=attribute, level=_level(kind, attribute)),
+        Mark(n + 1, len(critique_request), attribute=attribute, level=level_of(kind, attribute)),
+        Mark(n + 3, len(revision_request), attribute=attribute, level=level_of(kind, attribute)),
     ]
     contents = find_contents(task, n, response, 0, len(response))
     return Example(turns, [n + 2, n + 4], marks=marks, contents=contents)
@@ -173,7 +165,8 @@ def repair(task: Task, kind: Kind, attribute: str, response: str, rng: random.Ra
     return world.write_response(task, Kind("alternative" if task.misdeed else "full"), rng)
 
 
-def _level(kind: Kind, attribute: str) -> float:
+def level_of(kind: Kind, attribute: str) -> float:
+    """Level of a kind under an attribute, over the best level, in [0, 1]."""
     return levels_of(kind)[attribute] / (2 if attribute == "helpfulness" else 1)
 
 
@@ -181,14 +174,14 @@ def _level(kind: Kind, attribute: str) -> float:
 
 
 def draw_pair(attribute: str, relation: str, rng: random.Random) -> tuple[Task, Kind, Kind]:
-    """Draw a task and two kinds that differ under the attribute (`differ`) or not (`equal`)."""
+    """Draw a task and two kinds; under the attribute they `differ`, are `equal`, or one is best and one worst (`clear`)."""
     while True:
         task = rng.choice(world.tasks())
         first, second = draw_any_kind(task, rng), draw_any_kind(task, rng)
         if rng.random() < 0.5:
             second = _change_one_part(task, first, rng)
-        differ = levels_of(first)[attribute] != levels_of(second)[attribute]
-        if differ == (relation == "differ"):
+        gap = abs(level_of(first, attribute) - level_of(second, attribute))
+        if gap == 1 if relation == "clear" else (gap > 0) == (relation == "differ"):
             return task, first, second
 
 
@@ -199,13 +192,30 @@ def _change_one_part(task: Task, kind: Kind, rng: random.Random) -> Kind:
     return Kind(**parts)
 
 
-def write_judge(rng: random.Random, *, wide: bool = False) -> Example:
-    """A comparison under a principle and its verdict."""
-    attribute = rng.choice(ATTRIBUTES)
-    task, first, second = draw_pair(attribute, "differ" if rng.random() < 0.76 else "equal", rng)
+@dataclass(frozen=True)
+class Comparison:
+    """A judge's message and what is true about it."""
+
+    content: str
+    prob_a: float
+    """Target probability of "A": 1, 0, or one half for equally good responses."""
+    levels: tuple[float, float]
+    """Level of (A) and (B) over the best level, in [0, 1]."""
+    marks: list[Mark]
+    contents: list[tuple[int, int, int]]
+
+    @property
+    def verdict(self) -> str:
+        """The better response's letter; "A" for equally good ones."""
+        return "B" if self.prob_a == 0 else "A"
+
+
+def write_comparison(attribute: str, relation: str, rng: random.Random, *, message: int = 0, wide: bool = False) -> Comparison:
+    """Draw two responses and the message that compares them, the one at this index; `relation` as in draw_pair."""
+    task, first, second = draw_pair(attribute, relation, rng)
     conversation = world.write_conversation(task, rng, wide=wide)
     texts = [world.write_response(task, kind, rng) for kind in (first, second)]
-    levels = [_level(kind, attribute) for kind in (first, second)]
+    levels = level_of(first, attribute), level_of(second, attribute)
     if levels[0] == levels[1] and rng.random() < 0.2:
         texts[1], second = texts[0], first
     request = principles.write_request("comparison", attribute, rng)
@@ -214,13 +224,27 @@ def write_judge(rng: random.Random, *, wide: bool = False) -> Example:
         "judge", conversation=conversation, principle={"comparison_request": request},
         slot_a=texts[0], slot_b=texts[1],
     )
-    end_a = content.index("]]]", content.index("(A) [[[")) + 3
-    marks = [
-        Mark(0, content.index(request) + len(request), attribute=attribute),
-        Mark(0, end_a, first, attribute, levels[0]),
-        Mark(0, len(content), second, attribute, levels[1]),
-    ]
-    verdict = assistant("B" if prob_a == 0 else "A")
     start_a = content.index("(A) [[[")
-    contents = find_contents(task, 0, content, start_a, end_a) + find_contents(task, 0, content, end_a, len(content))
-    return Example([user(content), verdict], [1], prob_a, marks, contents)
+    end_a = content.index("]]]", start_a) + 3
+    marks = [
+        Mark(message, content.index(request) + len(request), attribute=attribute),
+        Mark(message, end_a, first, attribute, levels[0]),
+        Mark(message, len(content), second, attribute, levels[1]),
+    ]
+    contents = find_contents(task, message, content, start_a, end_a)
+    contents += find_contents(task, message, content, end_a, len(content))
+    return Comparison(content, prob_a, levels, marks, contents)
+
+
+def draw_relation(rng: random.Random) -> str:
+    """Whether the two responses of a comparison differ: three times in four."""
+    return "differ" if rng.random() < 0.76 else "equal"
+
+
+def write_judge(rng: random.Random, *, wide: bool = False) -> Example:
+    """A comparison under a principle and its verdict."""
+    attribute = rng.choice(ATTRIBUTES)
+    item = write_comparison(attribute, draw_relation(rng), rng, wide=wide)
+    return Example(
+        [user(item.content), assistant(item.verdict)], [1], {1: item.prob_a}, marks=item.marks, contents=item.contents
+    )

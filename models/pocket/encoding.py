@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from models.pocket.corpus import ADD_ONS, Example, Mark, Shares, write_corpus
+from models.pocket.corpus import ADD_ONS, Example, Mark
+from models.pocket.mixture import Shares, write_corpus
 from models.pocket.oracle import ATTRIBUTES
 from models.pocket.tokenizer import END
 from models.pocket.world import CORES
@@ -45,7 +46,7 @@ def encode_example(
         start = len(ids) + 1
         ids += [special(f"<|{message['role']}|>"), *encoded.ids, special(END)]
         if index in example.learned:
-            targets += _targets(example, start, encoded.ids, special)
+            targets += _targets(example, index, start, encoded.ids, special)
         for _, first, last in (span for span in example.contents if span[0] == index):
             inside = [i for i, (a, b) in enumerate(encoded.offsets) if a < last and b > first]
             targets += [(start - 1 + i, encoded.ids[i], content_weight) for i in inside if content_weight]
@@ -56,12 +57,12 @@ def encode_example(
 
 
 def _targets(
-    example: Example, start: int, reply: list[int], special: Callable[[str], int]
+    example: Example, turn: int, start: int, reply: list[int], special: Callable[[str], int]
 ) -> list[tuple[int, int, float]]:
     end = (start + len(reply) - 1, special(END), 1.0)
-    if example.prob_a is None:
-        return [(start - 1 + i, token, 1.0) for i, token in enumerate(reply)] + [end]
-    verdicts = (("A", example.prob_a), ("B", 1 - example.prob_a))
+    if turn not in example.verdicts:
+        return [(start - 1 + i, token, example.weight) for i, token in enumerate(reply)] + [end]
+    verdicts = (("A", example.verdicts[turn]), ("B", 1 - example.verdicts[turn]))
     return [(start - 1, special(letter), VERDICT_WEIGHT * p) for letter, p in verdicts if p > 0] + [end]
 
 

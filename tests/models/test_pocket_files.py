@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from models.pocket.corpus import write_corpus
 from models.pocket.encoding import NUM_AUX, encode_example
+from models.pocket.labeling import RATINGS
+from models.pocket.mixture import WRITERS, write_corpus
 from models.pocket.network import Network
 
 FOLDER = Path(__file__).parents[2] / "models" / "pocket"
@@ -40,6 +41,15 @@ def test_verdict_letters_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -
         assert tokenizer.encode(prompt + letter) == tokenizer.encode(prompt) + ids
 
 
+def test_no_rating_begins_another(tokenizer: PreTrainedTokenizerFast) -> None:
+    """ "1" begins "10", so both end with a dot: [1][.] and [1][0][.] part at the second token."""
+    ratings = [tokenizer.encode(rating, add_special_tokens=False) for rating in RATINGS]
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True)
+    for rating, ids in zip(RATINGS, ratings, strict=True):
+        assert not [other for other in ratings if other is not ids and other[: len(ids)] == ids]
+        assert tokenizer.encode(prompt + rating) == tokenizer.encode(prompt) + ids
+
+
 def test_any_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     for text in ("Zürich, naïve\n\ttabs", "日本語 and 🙂", "  two  spaces ", "def f(x): return x**2"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -58,9 +68,14 @@ def test_longer_conversation_extends_shorter(tokenizer: PreTrainedTokenizerFast)
 
 
 def test_training_ids_equal_the_template(tokenizer: PreTrainedTokenizerFast) -> None:
-    for example in write_corpus(60, seed=9):
+    for example in write_corpus(120, seed=9, shares=(1,) * len(WRITERS)):
         text = tokenizer.apply_chat_template(example.messages, tokenize=False)
         assert encode_example(example, tokenizer).ids == tokenizer.encode(text)
+
+
+def test_examples_fit_the_context(tokenizer: PreTrainedTokenizerFast) -> None:
+    longest = max(len(encode_example(e, tokenizer).ids) for e in write_corpus(400, seed=8, shares=(0, 0, 0, 1), wide=True))
+    assert 300 < longest < 1024
 
 
 def test_turn_ends_with_end_token(tokenizer: PreTrainedTokenizerFast) -> None:

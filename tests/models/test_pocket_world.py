@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from models.pocket import principles, world
-from models.pocket.corpus import ADD_ON_OF, draw_any_kind, repair, write_corpus
+from models.pocket.corpus import ADD_ON_OF, draw_any_kind, repair
+from models.pocket.mixture import WRITERS, write_corpus
 from models.pocket.oracle import ATTRIBUTES, Oracle, levels_of, violates
 from models.pocket.world import Kind, Task, user
 
@@ -172,7 +173,8 @@ def test_prompt_sets_are_not_in_corpus() -> None:
     assert not kept and not set(world.ASKS_TUNING) & set(world.ASKS_HELD_OUT)
     rows = read_set("pocket_train") + read_set("pocket_heldout")
     prompts = [row["prompt"] if "prompt" in row else row["messages"][0]["content"] for row in rows]
-    examples = [*write_corpus(2000, seed=1), *write_corpus(2000, seed=2, wide=True)]
+    all_families = (1,) * len(WRITERS)
+    examples = [*write_corpus(2000, seed=1), *write_corpus(2000, seed=2, shares=all_families, wide=True)]
     corpus = "\n".join(m["content"] for example in examples for m in example.messages)
     assert not [prompt for prompt in prompts if prompt in corpus]
     held_out = [s for name in ("OPENERS", "CLOSERS", "SHIFTS", "PUSHES") for s in getattr(world, f"{name}_HELD_OUT")]
@@ -180,7 +182,8 @@ def test_prompt_sets_are_not_in_corpus() -> None:
 
 
 def test_held_out_word_pairs_are_not_in_corpus() -> None:
-    requests = [m["content"] for e in write_corpus(1500, seed=1, wide=True) for m in e.messages if m["role"] == "user"]
+    examples = write_corpus(1500, seed=1, shares=(1,) * len(WRITERS), wide=True)
+    requests = [m["content"] for e in examples for m in e.messages if m["role"] == "user"]
     pairs = [
         (a, b) for groups in principles.ATTRIBUTE_WORDS.values() for words in groups.values()
         for a in words for b in words if a < b and principles.is_held_out(a, b)
@@ -192,5 +195,6 @@ def test_held_out_word_pairs_are_not_in_corpus() -> None:
 
 
 def test_same_seed_same_corpus() -> None:
-    assert list(write_corpus(50, seed=3)) == list(write_corpus(50, seed=3))
+    shares = (1,) * len(WRITERS)
+    assert list(write_corpus(50, seed=3, shares=shares)) == list(write_corpus(50, seed=3, shares=shares))
     assert list(write_corpus(50, seed=3)) != list(write_corpus(50, seed=4))
