@@ -1,9 +1,9 @@
 """JSON schemas that editors complete YAML from, and the table of recipe fields in docs/recipes.md.
 
     python -m pipeline.schema       constitutions/schema.json  flows/configs/schema.json
-                                    docs/recipes.md
+                                    prompts/exemplars/schema.json  docs/recipes.md
 
-All three are made from the models; a test keeps them true.
+All are made from the models; a test keeps them true.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import PROJECT_ROOT, RunConfig, json_schema
 from pipeline.constitution import Constitution
+from pipeline.exemplars import ExemplarSet
 from pipeline.store.files import write_text
 
 FIELDS_HEAD = """\
@@ -23,7 +24,8 @@ and editors that read the first line of those files complete keys from `flows/co
 Paths are relative to the folder where the command runs, else to the project.
 
 This page is made by `make schema` from the classes in `pipeline/config.py`,
-`pipeline/engine_config.py` and `pipeline/training_config.py`.
+`pipeline/engine_config.py`, `pipeline/labeling_config.py`, `pipeline/audit_config.py` and
+`pipeline/training_config.py`.
 """
 
 
@@ -31,6 +33,7 @@ def generated_files() -> dict[Path, str]:
     """Path below the project and content of every generated file."""
     return {
         Path("constitutions/schema.json"): _as_text(json_schema(Constitution)),
+        Path("prompts/exemplars/schema.json"): _as_text(json_schema(ExemplarSet)),
         Path("flows/configs/schema.json"): _as_text(json_schema(RunConfig)),
         Path("docs/recipes.md"): recipe_fields(json_schema(RunConfig)),
     }

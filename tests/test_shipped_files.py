@@ -7,12 +7,14 @@ import pytest
 from pipeline.config import PROJECT_ROOT, load_config, resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.data.prompts import check_prompts
+from pipeline.exemplars import load_exemplars
 from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
 from pipeline.schema import generated_files
 
 RECIPES = sorted((PROJECT_ROOT / "flows/configs").glob("*.yaml"))
 CONSTITUTIONS = sorted((PROJECT_ROOT / "constitutions").glob("*.yaml"))
 TEMPLATES = sorted((PROJECT_ROOT / "prompts").glob("*.jinja"))
+EXEMPLARS = sorted((PROJECT_ROOT / "prompts/exemplars").glob("*.yaml"))
 SETS = sorted((PROJECT_ROOT / "prompts/sets").glob("*.jsonl"))
 
 
@@ -35,6 +37,12 @@ def test_constitution_loads(path: Path) -> None:
 def test_template_parses(path: Path) -> None:
     judge = path.stem.startswith("judge")
     PromptTemplate.from_file(path, JUDGE_VARIABLES if judge else REQUEST_VARIABLES)
+
+
+@pytest.mark.parametrize("path", EXEMPLARS, ids=lambda p: p.name)
+def test_exemplars_load(path: Path) -> None:
+    assert load_exemplars(path).exemplars
+    assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda p: p.name)

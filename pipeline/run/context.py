@@ -65,12 +65,17 @@ class RunContext:
 
 
 def resolved_engine(engine: EngineConfig) -> EngineConfig:
-    """The engine with its model folder below the working directory or the project root."""
-    if isinstance(engine, VllmConfig):
-        folder = resolve_path(Path(engine.model))
-        if folder.is_dir():
-            return engine.model_copy(update={"model": str(folder)})
-    return engine
+    """The engine with its files below the working directory or the project root."""
+    if not isinstance(engine, VllmConfig):
+        return engine
+    files: dict[str, str | Path] = {
+        name: resolve_path(path)
+        for name in ("adapter", "chat_template") if (path := getattr(engine, name)) is not None
+    }
+    folder = resolve_path(Path(engine.model))
+    if folder.is_dir():
+        files["model"] = str(folder)
+    return engine.model_copy(update=files)
 
 
 def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:

@@ -64,9 +64,12 @@ class ReviseStage:
             "templates": [self.critique_template.hash, self.template.hash],
             "constitution": self.constitution.hash, "sampling": sampling_values(self.sampling),
             "seed": self.seed, "round": self.round,
-            "rules": self.revise.model_dump(
-                mode="json", include={"with_critique", "skip_phrases", "reject"}),
+            "rules": self._rules(),
         }
+
+    def _rules(self) -> dict[str, Any]:
+        return self.revise.model_dump(
+            mode="json", include={"with_critique", "skip_phrases", "reject"})
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per text, joined to its parents by id."""
@@ -88,13 +91,9 @@ class ReviseStage:
             else self.constitution.draw(self.seed, "critique", initial_id, self.round)
         )
         parents = (target, critique) if critique else (target,)
-        rules = (
-            [] if critique and not self.revise.skip_phrases
-            else [self.revise.with_critique, principle.hash, self.revise.skip_phrases]
-        )
         identity = row_id(
             "revision", parents[-1].row_id, self.template.hash, sampling_values(self.sampling),
-            self.engine.fingerprint, self.seed, self.round, rules,
+            self.engine.fingerprint, self.seed, self.round, principle.hash, self._rules(),
         )
         said = critique.critique if critique else ""
         blank = RevisionRow(
