@@ -17,6 +17,7 @@ Does not: measure CUDA, where the balance of prefill and decoding is another.
 import argparse
 import asyncio
 import copy
+import itertools
 import json
 import tempfile
 import time
@@ -51,35 +52,47 @@ class Request:
 
     token_ids: list[int]
     params: Any
-    possible: int
-    """Prompt tokens that an earlier request could have left in the cache."""
     cached: int = 0
-    generated: int = 0
+    reply: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Recorder:
-    """A backend that writes down every request between engine and vLLM."""
+    """A backend that writes down every request between engine and vLLM; the sums come later."""
 
     inner: Backend
     requests: list[Request] = field(default_factory=list)
-    known: set[int] = field(default_factory=set)
+    events: list[tuple[Request, bool]] = field(default_factory=list)
+    """Each request when it was asked (False) and when it was answered (True)."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     async def run(self, request_id: str, token_ids: list[int], params: Any) -> Any:
-        """Pass on, and note what could have been cached and what was."""
-        request = Request(token_ids, copy.copy(params), self._shared(token_ids))
+        """Pass on, and note what was asked, answered and cached."""
+        request = Request(token_ids, params)
         self.requests.append(request)
-        self._remember(token_ids)
+        self.events.append((request, False))
         output = await self.inner.run(request_id, token_ids, params)
         request.cached = output.num_cached_tokens or 0
-        reply = list(output.outputs[0].token_ids)
-        request.generated = len(reply)
-        # The last token of a reply is never computed, so it cannot be in the cache.
-        self._remember([*token_ids, *reply[:-1]])
+        request.reply = list(output.outputs[0].token_ids)
+        self.events.append((request, True))
         return output
+
+    def reusable_tokens(self) -> int:
+        """Prompt tokens that an earlier request could have left in the cache."""
+        known: set[int] = set()
+        total = 0
+        for request, answered in self.events:
+            if answered:
+                # The last token of a reply is never computed, so it cannot be in the cache.
+                known.update(self._blocks([*request.token_ids, *request.reply[:-1]]))
+                continue
+            # The last prompt token is always computed, for the logits after it.
+            shared = itertools.takewhile(known.__contains__, self._blocks(request.token_ids[:-1]))
+            total += sum(1 for _ in shared) * self.inner.block_size
+            known.update(self._blocks(request.token_ids))
+        return total
 
     def _blocks(self, token_ids: list[int]) -> list[int]:
         size, chain, found = self.inner.block_size, 0, []
@@ -87,18 +100,6 @@ class Recorder:
             chain = hash((chain, *token_ids[end - size:end]))
             found.append(chain)
         return found
-
-    def _shared(self, token_ids: list[int]) -> int:
-        # The last prompt token is always computed, for the logits after it.
-        count = 0
-        for block in self._blocks(token_ids[:-1]):
-            if block not in self.known:
-                break
-            count += 1
-        return count * self.inner.block_size
-
-    def _remember(self, token_ids: list[int]) -> None:
-        self.known.update(self._blocks(token_ids))
 
 
 def write_recipe(folder: Path, model: Path, num_prompts: int) -> Path:
@@ -137,6 +138,7 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
         # The first step of an engine is slow; vLLM alone is warmed up too.
         await engine.generate((user("hello"),), SamplingParams(max_tokens=2), seed=1, request_id="w")
         recorders[0].requests.clear()
+        recorders[0].events.clear()
         started = time.perf_counter()
         await ctx.runner.wavefront(prepare(ctx), stages)
         seconds = time.perf_counter() - started
@@ -177,9 +179,9 @@ def measure(model: Path, num_prompts: int, repeats: int) -> dict[str, Any]:
         for number in range(repeats):
             seconds, recorder, totals = asyncio.run(run_chain(recipe, Path(folder) / str(number)))
             requests = recorder.requests
-            generated = sum(request.generated for request in requests)
+            generated = sum(len(request.reply) for request in requests)
             chain_speeds.append(generated / seconds)
-            possible = sum(request.possible for request in requests)
+            possible = recorder.reusable_tokens()
             shares.append(sum(request.cached for request in requests) / max(1, possible))
             print(f"chain {number + 1}: {len(requests)} requests, {generated} tokens in "
                   f"{seconds:.1f} s, {chain_speeds[-1]:.0f} tok/s, reused {shares[-1]:.3f} of "

@@ -11,6 +11,7 @@ chains repeat principles as drawing with replacement does).
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -47,7 +48,7 @@ class Principle(BaseModel):
             raise ValueError("the request is empty, but each of the three must ask something")
         return text.strip()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hash of what the model reads: the id and the three requests; weight and tags do not count."""
         return content_hash(
@@ -81,7 +82,7 @@ class Constitution(BaseModel):
             )
         return self
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Hash of all principles with their weights, in order."""
         return content_hash([[p.hash, p.weight] for p in self.principles])[:16]

@@ -63,6 +63,8 @@ class PromptTemplate:
     source: str
     hash: str
     _template: Template
+    _by_principle: dict[Any, str] | None = None
+    """Texts of a template that uses nothing but the principle: as many as there are principles."""
 
     @classmethod
     def from_text(cls, name: str, source: str, variables: frozenset[str]) -> "PromptTemplate":
@@ -89,7 +91,8 @@ class PromptTemplate:
                 f"template {name} uses no variable, so every row would get the same text; use "
                 f"{', '.join(sorted(variables))}"
             )
-        made = cls(name, source, content_hash(source)[:16], template)
+        known: dict[Any, str] | None = {} if names == {"principle"} else None
+        made = cls(name, source, content_hash(source)[:16], template, known)
         # A misspelt attribute, such as principle.critique_reqest, shows only when rendered.
         made.render(**{variable: _TRIAL[variable] for variable in variables & _TRIAL.keys()})
         return made
@@ -106,6 +109,15 @@ class PromptTemplate:
 
     def render(self, **values: Any) -> str:
         """The text, stripped at its end. Raises TemplateError for a value that does not exist."""
+        if self._by_principle is None or not hasattr(values["principle"], "hash"):
+            return self._render(values)
+        principle = values["principle"]
+        key = (principle.hash, principle.weight, principle.tags)
+        if key not in self._by_principle:
+            self._by_principle[key] = self._render(values)
+        return self._by_principle[key]
+
+    def _render(self, values: dict[str, Any]) -> str:
         try:
             return self._template.render(**values).rstrip()
         except (JinjaError, SecurityError, TypeError) as error:

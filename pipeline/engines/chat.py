@@ -9,6 +9,8 @@ make a score wrong without a sign raises instead (methods: first-token scoring o
 """
 
 import functools
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from pipeline.types import Message, Messages
 
 _SENTINEL = "\u2039content\u203a"
 _LONGEST_TAIL = 256
+SEGMENTS = 4096
+"""Turns whose token ids are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,9 @@ class ChatRenderer:
             if not (token.lstrip or token.rstrip)
         }
         self._tails: dict[tuple[str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
+        # The turns of a conversation come again with each stage; they are tokenized once.
+        self._segment_ids = functools.lru_cache(SEGMENTS)(self._encode_whole)
+        self._borders = self._find_borders()
 
     def prompt(self, messages: Messages, reply_prefix: str = "") -> Rendered:
         """The conversation up to the point where the assistant's reply (after its prefix) goes on."""
@@ -125,6 +132,35 @@ class ChatRenderer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that already holds its special tokens."""
+        if self._borders is None:
+            return self._encode_whole(text)
+        starts = [match.start() for match in self._borders.finditer(text)]
+        bounds = [0, *(start for start in starts if start), len(text)]
+        ids: list[int] = []
+        for start, end in itertools.pairwise(bounds):
+            ids += self._segment_ids(text[start:end])
+        return ids
+
+    def _find_borders(self) -> re.Pattern[str] | None:
+        """A pattern of the special tokens before which a text may be cut without changing a token.
+
+        Fast tokenizers take special tokens out before anything else, unless one takes the spaces
+        around it along. A trial decides: where the pieces differ from the whole, nothing is cut.
+        """
+        specials = [
+            token for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        ]
+        if self._backend is None or not specials or any(t.lstrip or t.rstrip for t in specials):
+            return None
+        names = sorted((re.escape(token.content) for token in specials), key=len, reverse=True)
+        pattern, mark = re.compile("|".join(names)), specials[0].content
+        for trial in (f"{mark} a word{mark}\n\nAnother  one. {mark}x", f"first {mark}{mark} second"):
+            pieces = [piece for piece in re.split(f"(?={re.escape(mark)})", trial) if piece]
+            if [i for piece in pieces for i in self._encode_whole(piece)] != self._encode_whole(trial):
+                return None
+        return pattern
+
+    def _encode_whole(self, text: str) -> list[int]:
         if self._backend is not None:
             ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
             return ids

@@ -106,8 +106,8 @@ def blank_judgment(
     """The row before it is labeled; `first` and `second` are id and text."""
     return JudgmentRow(
         row_id=row_id(
-            "judgment", comparison, first[0], second[0], principle.hash, judge.settings(),
-            judge.engine.fingerprint,
+            "judgment", comparison, first[0], second[0], principle.hash,
+            judge.settings_hash, judge.engine.fingerprint,
         ),
         parent_ids=(prompt.row_id, first[0], second[0]), run_id=run_id,
         input_hash=conversation_hash(prompt.messages, first[1], second[1]),

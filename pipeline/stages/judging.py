@@ -63,6 +63,11 @@ class Judge:
             "calibration": self.calibration.hash if self.calibration else "",
         }
 
+    @cached_property
+    def settings_hash(self) -> str:
+        """Hash of the settings: part of every row's id."""
+        return content_hash(self.settings())[:16]
+
     def _method(self) -> dict[str, Any]:
         # Files count by content, not by path.
         method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})

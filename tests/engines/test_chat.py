@@ -94,3 +94,17 @@ def test_end_of_turn_is_known_from_template(tmp_path: Path) -> None:
 def test_decoding_leaves_special_tokens_out(tmp_path: Path) -> None:
     renderer = make_renderer(tmp_path)
     assert renderer.decode(renderer.encode("yes (A)<|end|>")) == "yes (A)"
+
+
+def test_pieces_tokenize_as_the_whole(tmp_path: Path) -> None:
+    """Turns are tokenized apart and kept; the ids are those of the whole text."""
+    renderer = make_renderer(tmp_path)
+    end = renderer.tokenizer.eos_token
+    texts = [
+        f"{end}x", f"hello  there{end}", f"{end}{end} a\n\nb {end}  x", "no special token",
+        renderer.prompt((user("hello"), assistant(f"a{end}b"), user(" again"))).text,
+    ]
+    for text in texts:
+        assert renderer.encode(text) == renderer.encode(text)
+        assert renderer.encode(text) == list(
+            renderer.tokenizer(text, add_special_tokens=False).input_ids)
