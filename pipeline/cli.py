@@ -11,12 +11,17 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli_constitution import constitution_app
+from pipeline.cli_sources import labels_app
 from pipeline.errors import PipelineError, TrainingError
 
 app = typer.Typer(
     name="rlaif", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="A constitution in, a judged preference set and a better policy out.",
 )
+
+app.add_typer(constitution_app, name="constitution")
+app.add_typer(labels_app, name="labels")
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as flows/configs/demo.yaml.")]
 Run = Annotated[str, typer.Argument(help="Id or folder of a run; see `rlaif runs`.")]
@@ -35,9 +40,15 @@ def run(recipe: Recipe, run_id: RunId = None, no_prefect: NoPrefect = False) -> 
 @app.command()
 def resume(run: Run, no_prefect: NoPrefect = False) -> None:
     """Go on with a run that was stopped; what is finished is not made again."""
+    from pipeline.cli_constitution import resume_impact
     from pipeline.cli_runs import resume_run
+    from pipeline.run.start import find_run
 
-    resume_run(run, with_prefect=not no_prefect)
+    found = find_run(run)
+    if found.info().get("impact_of"):
+        resume_impact(found)
+    else:
+        resume_run(run, with_prefect=not no_prefect)
 
 
 @app.command()

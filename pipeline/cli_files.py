@@ -73,7 +73,7 @@ def print_trace(row_id: str, run: str | None) -> None:
         UserError: no run has the row, or one is damaged.
     """
     origin = trace(find_run(run), row_id) if run else _trace_anywhere(row_id)
-    _console().print(origin_tree(origin))
+    wide_console().print(origin_tree(origin))
 
 
 def _trace_anywhere(row_id: str) -> Origin:
@@ -145,10 +145,10 @@ def print_runs() -> None:
             "" if pairs is None else f"{pairs:,}", str(dataset.version) if dataset else "",
             "yes" if run.report.exists() else "",
         )
-    _console().print(table if table.row_count else f"no runs below {runs_root()} yet")
+    wide_console().print(table if table.row_count else f"no runs below {runs_root()} yet")
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """As wide as the terminal; wide enough for whole ids where there is none."""
     return Console(width=None if sys.stdout.isatty() else WIDTH)
 

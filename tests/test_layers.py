@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training", "evaluation"),
     ("report", "progress"),
     ("run",),
-    ("cli", "cli_files", "cli_runs"),
+    ("cli", "cli_constitution", "cli_files", "cli_runs", "cli_sources"),
 )
 """Lowest first; a module may import its own layer and those before it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import resolve_path
+from pipeline.config import RunConfig, resolve_path
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import read_prompts, write_prompt_shards
@@ -83,7 +83,7 @@ async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> lis
     """Samples of the SL-CAI policy (of the initial one without SFT), judged and paired."""
     if not ctx.config.preference.enabled:
         return prepare(ctx)
-    shards = _with_finished(ctx, prepare(ctx), finished_folders(ctx))
+    shards = with_finished(ctx, prepare(ctx), finished_folders(ctx))
     policy = sl_cai_model(ctx)
     makers: list[StageMaker] = [sample_stage]
     judges = _judge_passes(ctx)
@@ -133,7 +133,7 @@ async def run_pass(
         return await ctx.runner.wavefront(shards, stages, call) if stages else list(shards)
 
 
-def _with_finished(
+def with_finished(
     ctx: RunContext, shards: Sequence[ShardState], folders: Sequence[str]
 ) -> list[ShardState]:
     """The shards with the manifests of stages that an earlier phase has finished."""
@@ -174,14 +174,19 @@ def _judges_itself(ctx: RunContext, policy: Path | None) -> bool:
     return policy is None and ctx.judge_engines()[0] == ctx.policy_engine()
 
 
+def prompts_key(config: RunConfig, run_id: str, folder: str) -> str:
+    """What makes prompt shards those of this run: it keeps them even if the files outside change."""
+    limit = config.prompts.limit if folder == "prompts" else config.prompts.heldout_limit
+    return content_hash([folder, run_id, config.execution.shard_size, limit, config.seed])
+
+
 def _prompt_shards(
     ctx: RunContext, folder: str, files: Sequence[Path], limit: int | None
 ) -> list[ShardState]:
     paths = [resolve_path(path) for path in files]
     parent = parent_run(ctx.run) if folder == "prompts" else None
     size = ctx.config.execution.shard_size
-    # A resumed run keeps its prompts even if the files outside have changed since.
-    key = content_hash([folder, ctx.run.run_id, size, limit, ctx.config.seed])
+    key = prompts_key(ctx.config, ctx.run.run_id, folder)
     rows = read_prompts(
         paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id,
         exclude=known_prompt_ids(parent) if parent else (),

@@ -117,12 +117,13 @@ def _fill(run: RunDir, run_id: str, recipe: Path, config: RunConfig) -> None:
     write_json(run.root / "environment.json", environment())
     run.update_info(
         run_id=run_id, name=config.name, recipe=relative_to_project(recipe), status="started",
-        constitution=_constitution_info(constitution),
+        constitution=constitution_info(constitution),
         files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
     )
 
 
-def _constitution_info(constitution: Constitution) -> dict[str, Any]:
+def constitution_info(constitution: Constitution) -> dict[str, Any]:
+    """What run.json says of the constitution: name, hash, and the hash of each principle."""
     return {
         "name": constitution.name, "hash": constitution.hash,
         "principles": {p.id: p.hash for p in constitution.principles},
