@@ -49,12 +49,12 @@ class Engine(Protocol):
 
         The reply starts with `reply_prefix`, which is given, not scored. Exact for any
         tokenizer: an option of several tokens is scored over all of them, and prompt plus option
-        must tokenize as prompt followed by option, else ConfigError.
+        must tokenize as prompt followed by option, else ConfigError. A reply counts for the
+        longest option that it begins with: '10' is not also a '1', whatever its tokens.
 
         Raises:
             PromptTooLongError, EngineError: as `generate`.
-            ConfigError: two options start with the same tokens in such a way that one is a prefix
-                of the other, so that no score can tell them apart.
+            ConfigError: two options are the same tokens, or the endpoint cannot tell them apart.
         """
         ...
 

@@ -18,7 +18,9 @@ from pipeline.engines.admission import TokenGate
 from pipeline.engines.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.checks import device_for, dtype_for, model_folder
 from pipeline.engines.model_files import model_fingerprint
-from pipeline.engines.options import TokenIds, option_nodes, sum_along, token_by_token_pays
+from pipeline.engines.options import (
+    TokenIds, longest_only, option_nodes, sum_along, token_by_token_pays,
+)
 from pipeline.engines.vllm_settings import vllm_environment
 from pipeline.errors import EngineDeadError, PromptTooLongError
 from pipeline.types import (
@@ -144,7 +146,7 @@ class VllmEngine:
             for (start, following), output in zip(nodes.items(), outputs, strict=True)
         }
         return OptionScores(
-            sum_along(ids, values), None, len(prompt.token_ids),
+            longest_only(ids, sum_along(ids, values)), None, len(prompt.token_ids),
             outputs[0].num_cached_tokens or 0, len(outputs),
         )
 
@@ -166,25 +168,38 @@ class VllmEngine:
             for index, option in enumerate(ids)
         ))
         return OptionScores(
-            tuple(total for total, _ in found), None, len(prompt.token_ids),
+            longest_only(ids, [total for total, _ in found]), None, len(prompt.token_ids),
             sum(cached for _, cached in found), len(found),
         )
 
     async def _score_end(
         self, token_ids: list[int], num_last: int, request_id: str
     ) -> tuple[float, int]:
-        """Sum of log-probabilities of the last tokens given those before, and cached tokens."""
-        params = self._params(
-            max_tokens=1, temperature=0.0, prompt_logprobs=0,
-            output_kind=self._final_only, detokenize=False, skip_clone=True,
-        )
-        output = await self._run(request_id, token_ids, params, 1)
+        """Sum of log-probabilities of the last tokens given those before, and cached tokens.
+
+        vLLM leaves the prefix cache alone for prompt log-probabilities, since positions that are
+        found there get none. Only the last ones are needed here, so the cache is read, and the
+        pass is made in full when it held some of those too.
+        """
         first = len(token_ids) - num_last
+        for use_cache in (True, False):
+            params = self._params(
+                max_tokens=1, temperature=0.0, prompt_logprobs=0,
+                skip_reading_prefix_cache=not use_cache,
+                output_kind=self._final_only, detokenize=False, skip_clone=True,
+            )
+            output = await self._run(request_id, token_ids, params, 1)
+            cached = output.num_cached_tokens or 0
+            # A token's log-probability is computed at the position before it.
+            if cached < first:
+                break
+        # From the end: what was found in the cache may be missing at the start of the list.
+        found = output.prompt_logprobs[-num_last:]
         total = sum(
-            output.prompt_logprobs[position][token_ids[position]].logprob
-            for position in range(first, len(token_ids))
+            values[token_id].logprob
+            for values, token_id in zip(found, token_ids[first:], strict=True)
         )
-        return total, output.num_cached_tokens or 0
+        return total, cached
 
     async def _run(
         self, request_id: str, token_ids: list[int], params: Any, num_reply_tokens: int

@@ -13,7 +13,9 @@ from typing import Any, Self
 import openai
 
 from pipeline.engine_config import OpenAIConfig
-from pipeline.engines.options import TokenIds, check_distinct, option_nodes, sum_along
+from pipeline.engines.options import (
+    TokenIds, check_distinct, longest_only, option_nodes, sum_along,
+)
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages, OptionScores, SamplingParams
 
@@ -89,7 +91,8 @@ class VllmServer:
             values[start] = {i: float(listed[f"token_id:{i}"]) for i in following}
             cached_now = count(reply.usage)
             cached = cached or cached_now
-        return OptionScores(sum_along(ids, values), None, len(prompt), cached, len(nodes))
+        found = longest_only(ids, sum_along(ids, values))
+        return OptionScores(found, None, len(prompt), cached, len(nodes))
 
     async def score_reply(
         self, messages: Messages, call: Call, count: Count

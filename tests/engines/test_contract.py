@@ -4,6 +4,7 @@ The expected scores come from transformers on the same token ids (`reference.py`
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,9 +144,21 @@ async def test_reply_prefix_is_given_not_scored(case: Case) -> None:
     assert scores.logprobs == pytest.approx(expected, abs=1e-3)
 
 
-async def test_option_beginning_another_is_refused(case: Case) -> None:
-    with pytest.raises(ConfigError, match="is the beginning of option"):
-        await case.engine.score(QUESTION, ["Yes", "Yes (A)"], request_id="s")
+async def test_reply_counts_for_its_longest_option(case: Case) -> None:
+    """'10' is two tokens here: what goes on to it is taken off '1', and nothing else changes."""
+    ratings = [str(number) for number in range(1, 11)]
+    scores = await case.engine.score(QUESTION, ratings, request_id="s")
+    expected = case.expected(QUESTION, ratings)
+    if case.reference is not None:
+        assert len(case.reference.ids("10")) == 2
+        expected[0] = math.log(math.exp(expected[0]) - math.exp(expected[9]))
+        assert scores.num_calls == 2
+    assert scores.logprobs == pytest.approx(expected, abs=1e-3)
+
+
+async def test_same_option_twice_is_refused(case: Case) -> None:
+    with pytest.raises(ConfigError, match="no score can tell them apart"):
+        await case.engine.score(QUESTION, ["Yes", "Yes"], request_id="s")
 
 
 async def test_last_message_is_scored_alone(case: Case) -> None:
@@ -155,6 +168,20 @@ async def test_last_message_is_scored_alone(case: Case) -> None:
         if case.reference is not None:
             assert total == pytest.approx(case.reference.reply_logprob(messages), abs=1e-3)
             assert num_tokens == len(case.reference.ids(last.content))
+
+
+async def test_prefix_cache_changes_no_score(case: Case) -> None:
+    """A shared conversation is found in the cache; a repeated one is, follow-up and all."""
+    start = (user("Which is better? " * 8), assistant("The first one, I would say. " * 4))
+    for text in ("that is no help", "that is a great help", "that is no help"):
+        messages = (*start, user(text))
+        before = case.engine.stats.cached_tokens
+        total, num_tokens = await case.engine.score_reply(messages, request_id="s")
+        if case.reference is not None:
+            assert total == pytest.approx(case.reference.reply_logprob(messages), abs=1e-3)
+            assert num_tokens == len(case.reference.ids(text))
+    if case.reference is not None and "endpoint" not in case.engine.version:
+        assert case.engine.stats.cached_tokens > before >= 64
 
 
 async def test_long_prompt_costs_neighbors_nothing(case: Case) -> None:

@@ -6,7 +6,9 @@ import math
 import pytest
 
 from pipeline.engines.admission import TokenGate
-from pipeline.engines.options import check_distinct, option_nodes, sum_along, token_by_token_pays
+from pipeline.engines.options import (
+    check_distinct, longest_only, option_nodes, sum_along, token_by_token_pays,
+)
 from pipeline.engines.top_tokens import scores_from_top_tokens
 from pipeline.errors import ConfigError
 
@@ -30,11 +32,44 @@ def test_long_options_are_scored_whole() -> None:
     assert not token_by_token_pays([(n,) for n in range(129)])
 
 
-def test_option_beginning_another_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'Yes' is the beginning of option 'Yes please'"):
-        check_distinct(["No", "Yes please", "Yes"], [(1,), (2, 3), (2,)])
+def test_options_of_the_same_tokens_are_refused() -> None:
     with pytest.raises(ConfigError, match="no score can tell them apart"):
         check_distinct(["A", "A"], [(1,), (1,)])
+    check_distinct(["No", "Yes please", "Yes"], [(1,), (2, 3), (2,)])
+
+
+def test_reply_counts_for_its_longest_option() -> None:
+    """Digits apart: a reply begins with 1 half of the time, and a quarter of those go on with 0.
+
+    P(10) = 0.5 * 0.25 = 0.125, so 0.375 is left for 1; 2 begins nothing else and keeps its 0.25.
+    """
+    half, eighth, quarter = (math.log(p) for p in (0.5, 0.125, 0.25))
+    found = longest_only([(1,), (1, 0), (2,)], [half, eighth, quarter])
+    assert [math.exp(value) for value in found] == pytest.approx([0.375, 0.125, 0.25])
+
+
+def test_only_the_next_longer_options_are_taken_off() -> None:
+    """1, 10 and 100: the 0.1 of 100 is inside the 0.3 of 10 and must not be taken off 1 twice."""
+    values = [math.log(p) for p in (0.8, 0.3, 0.1)]
+    found = longest_only([(1,), (1, 0), (1, 0, 0)], values)
+    assert [math.exp(value) for value in found] == pytest.approx([0.5, 0.2, 0.1])
+
+
+def test_rounding_leaves_nothing_not_less() -> None:
+    assert longest_only([(1,), (1, 0)], [-0.5, -0.5 + 1e-9]) == (-math.inf, -0.5 + 1e-9)
+    assert longest_only([(1,), (1, 0)], [-math.inf, -math.inf]) == (-math.inf, -math.inf)
+
+
+def test_listed_beginning_of_an_absent_option_is_in_doubt() -> None:
+    """'10' may be one token that is not listed, or begin with the listed '1'."""
+    ratings = ["1", "2", "10"]
+    with pytest.raises(ConfigError, match="'1' begins option '10'.* may stand for both"):
+        scores_from_top_tokens(ratings, [("2", -0.5), ("1", -1.0)])
+    unlikely = math.log(0.005)
+    assert scores_from_top_tokens(ratings, [("2", -0.1), ("1", unlikely)]) == (
+        (None, -0.1, None), unlikely)
+    assert scores_from_top_tokens(ratings, [("10", -0.5), ("1", -1.0), ("2", -4.0)]) == (
+        (-1.0, -4.0, -0.5), None)
 
 
 def test_absent_option_gets_a_bound() -> None:
