@@ -100,15 +100,17 @@ class ScoreConfig(BaseModel):
 
     model_config = MODEL
     options: tuple[str, ...] = tuple(str(number) for number in range(1, 11))
-    """The ratings, worst first; the score is the mean of 1, 2, ... under their probabilities."""
+    """The ratings, worst first; the score is the mean of 1, 2, ... under their probabilities. A
+    reply counts for the longest rating that it begins with, so that 10 is not also a 1."""
     reply_prefix: str = ""
     """Text that is put before the rating in the reply."""
     min_option_mass: float = Field(0.0, ge=0, lt=1)
     """Least probability of all ratings together; below it the score is unparsed."""
     principles: Literal["drawn", "all"] = "drawn"
-    """One principle drawn per prompt, or a vector with one score for each principle."""
+    """One principle drawn per prompt, the same for all its responses, or a vector with one rating
+    for each principle; its score is their mean by the principles' weights."""
     scale: float = Field(1.0, gt=0)
-    """Score points: a difference of this much is a log-odds of 1 nat in the soft label."""
+    """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
 
     @model_validator(mode="after")
     def _ratings_differ(self) -> Self:
@@ -125,11 +127,20 @@ class FollowUpConfig(BaseModel):
     """YAML file with what pleased and displeased users say next, by category."""
     neutral_reply: str | None = None
     """Subtract the likelihood after this reply instead of the response, such as `Okay.`; it tells
-    what the response adds. Null for the plain likelihood."""
-    scale: float = Field(1.0, gt=0)
-    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label."""
+    what the response adds. It is the same for all responses to a prompt, so it changes scores and
+    no label. Null for the plain likelihood."""
+    scale: float = Field(0.1, gt=0)
+    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
     deduplicate: bool = True
-    """Count a sentence once that stands twice in a list."""
+    """Count a sentence once that stands twice in a list; the report says how many do."""
+
+    @model_validator(mode="after")
+    def _neutral_reply_says_something(self) -> Self:
+        if self.neutral_reply is not None and not self.neutral_reply.strip():
+            raise ValueError(
+                "follow_up.neutral_reply is empty; write a reply such as `Okay.`, or null for none"
+            )
+        return self
 
 
 class PairConfig(BaseModel):

@@ -130,6 +130,10 @@ class JudgmentRow(ModelRow):
     """The calibration that was applied, if any."""
     num_verdicts: int = 1
     """Readable verdicts behind the label: principles times judges."""
+    parts: tuple[str, ...] = ()
+    """For labels from scores: principle ids, or categories of follow-ups."""
+    part_differences: tuple[float, ...] = ()
+    """Value of `first` minus value of `second` for each part: which of them decided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +159,14 @@ class ScoreRow(ModelRow):
     method: str = ""
     """`score` (a rating) or `follow_up` (follow-up likelihood)."""
     response_id: str = ""
+    principle_hash: str = ""
+    """Hashes of the principles, joined by `+`; empty for follow-ups."""
     parts: tuple[str, ...] = ()
     """Principle ids, or categories of follow-ups."""
     values: tuple[float, ...] = ()
-    """The attribute vector: one value per part."""
+    """The attribute vector: one value per part; NaN for one that could not be read."""
+    exact: bool = True
+    """False when a rating was absent and its bound was used."""
     score: float | None = None
     """Weighted mean of the values: rating points in [1, number of ratings], or nats per token."""
     details: tuple[float, ...] = ()

@@ -72,8 +72,16 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         prob_forward=_mean([row.prob_forward for row in read]),
         prob_swapped=_mean([row.prob_swapped for row in read]),
         position_gap=_mean([row.position_gap for row in read]),
-        exact=all(row.exact for row in read),
+        exact=all(row.exact for row in read), **_parts(read),
     )
+
+
+def _parts(rows: Sequence[JudgmentRow]) -> dict[str, Any]:
+    """The mean difference of each part, where all labels come from scores of the same parts."""
+    if not rows[0].part_differences or len({row.parts for row in rows}) > 1:
+        return {}
+    columns = zip(*(row.part_differences for row in rows), strict=True)
+    return {"parts": rows[0].parts, "part_differences": tuple(fmean(column) for column in columns)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
