@@ -48,7 +48,7 @@ async def run_stage(
 
 STAGE_TASKS = {
     kind: task(name=kind, task_run_name="{label}-{shard_index:05d}", **PLAIN)(run_stage)
-    for kind in ("sample", "critique", "revise", "judge", "pair")
+    for kind in ("sample", "critique", "revise", "judge", "efficacy", "canary", "pool", "pair")
 }
 
 

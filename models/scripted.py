@@ -4,12 +4,13 @@
              args: {constitution: constitutions/balanced.yaml}}
 
 Every second sample is rude, every revision is polite, and the judge prefers the polite response
-with a slight liking for slot A, as real judges have.
+with a slight liking for slot A, as real judges have. It knows the shipped canaries by heart.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.canaries import load_canaries
 from pipeline.config import resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.engines import ScriptedEngine
@@ -19,12 +20,15 @@ POLITE = "Gladly"
 RUDE = "Figure it out yourself"
 
 
-def make_engine(constitution: str, latency_s: float = 0.0) -> ScriptedEngine:
+def make_engine(
+    constitution: str, latency_s: float = 0.0, canaries: str = "prompts/canaries/general.yaml",
+) -> ScriptedEngine:
     """An engine that knows the requests of one constitution, and by them what it is asked for.
 
     Raises:
-        ConfigError: the constitution cannot be read.
+        ConfigError: the constitution or the canaries cannot be read.
     """
+    liked = (POLITE, *(c.better for c in load_canaries(resolve_path(Path(canaries))).canaries))
     principles = load_constitution(resolve_path(Path(constitution))).principles
     critiques = {p.critique_request for p in principles}
     revisions = {p.revision_request for p in principles}
@@ -41,7 +45,7 @@ def make_engine(constitution: str, latency_s: float = 0.0) -> ScriptedEngine:
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         slot_a, slot_b = messages[-1].content.split("(A) [[[")[1].split("(B) [[[")
-        points = slot_a.startswith(POLITE) - slot_b.startswith(POLITE)
+        points = slot_a.startswith(liked) - slot_b.startswith(liked)
         return {1: [-0.1, -2.5], 0: [-0.6, -0.8], -1: [-2.0, -0.2]}[points]
 
     return ScriptedEngine(

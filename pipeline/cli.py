@@ -13,7 +13,7 @@ import typer
 
 from pipeline.cli_constitution import constitution_app
 from pipeline.cli_sources import labels_app
-from pipeline.errors import PipelineError, TrainingError
+from pipeline.errors import EXIT_AUDIT, PipelineError, TrainingError
 
 app = typer.Typer(
     name="rlaif", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -87,6 +87,35 @@ def verify(run: Run) -> None:
     from pipeline.cli_files import print_problems
 
     raise typer.Exit(1 if print_problems(run) else 0)
+
+
+@app.command()
+def audit(run: Run) -> None:
+    """Print what the labels of a run are worth; exit code 3 when they fail their thresholds."""
+    from pipeline.cli_audit import print_audit
+
+    raise typer.Exit(EXIT_AUDIT if print_audit(run) else 0)
+
+
+@app.command()
+def judge_eval(
+    recipe: Annotated[Path, typer.Option(help="Recipe whose judge is measured.")],
+    file: Annotated[Path | None, typer.Argument(help="File with labelled pairs.")] = None,
+    sources: Annotated[Path | None, typer.Option(help="Source list instead of FILE.")] = None,
+    type: Annotated[str | None, typer.Option(help="Of FILE: pairs (default), hh-rlhf or hhh.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many pairs, by seed.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder below outputs/judge-eval.")] = None,
+    calibrate: Annotated[Path | None, typer.Option(help="Write a calibration here.")] = None,
+    calibration_kind: Annotated[str, typer.Option(help="temperature or isotonic.")] = "temperature",
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+) -> None:
+    """Say how far a recipe's judge can be trusted, by pairs that people have labelled."""
+    from pipeline import cli_labels
+
+    cli_labels.judge_eval(
+        file, sources, type, recipe=recipe, limit=limit, name=name, calibrate=calibrate,
+        calibration_kind=calibration_kind, seed=seed,
+    )
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """JSON schemas that editors complete YAML from, and the table of recipe fields in docs/recipes.md.
 
     python -m pipeline.schema       constitutions/schema.json  flows/configs/schema.json
-                                    prompts/exemplars/schema.json  docs/recipes.md
+                                    prompts/exemplars/schema.json  prompts/canaries/schema.json
+                                    docs/recipes.md
 
 All are made from the models; a test keeps them true.
 """
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.canaries import CanarySet
 from pipeline.config import PROJECT_ROOT, RunConfig, json_schema
 from pipeline.constitution import Constitution
 from pipeline.exemplars import ExemplarSet
@@ -33,6 +35,7 @@ def generated_files() -> dict[Path, str]:
     """Path below the project and content of every generated file."""
     return {
         Path("constitutions/schema.json"): _as_text(json_schema(Constitution)),
+        Path("prompts/canaries/schema.json"): _as_text(json_schema(CanarySet)),
         Path("prompts/exemplars/schema.json"): _as_text(json_schema(ExemplarSet)),
         Path("flows/configs/schema.json"): _as_text(json_schema(RunConfig)),
         Path("docs/recipes.md"): recipe_fields(json_schema(RunConfig)),

@@ -14,14 +14,14 @@ from pipeline.config import PROJECT_ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "ids"),
     ("yaml_source", "config", "engine_config", "training_config", "labeling_config",
-     "audit_config", "calibration", "exemplars", "constitution", "prompting",
-     "records", "rows", "verdicts", "stats"),
+     "audit_config", "calibration", "canaries", "exemplars", "constitution", "prompting",
+     "records", "rows", "verdicts", "ratings", "follow_ups", "stats"),
     ("engines", "store"),
     ("stages", "data", "labels", "audits", "constitution_tools", "orchestration", "schema"),
-    ("training", "evaluation"),
+    ("training", "evaluation", "judge_eval"),
     ("report", "progress"),
     ("run",),
-    ("cli", "cli_constitution", "cli_files", "cli_runs", "cli_sources"),
+    ("cli", "cli_audit", "cli_constitution", "cli_files", "cli_labels", "cli_runs", "cli_sources"),
 )
 """Lowest first; a module may import its own layer and those before it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}

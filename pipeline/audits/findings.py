@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.errors import AuditError
+from pipeline.stats import Estimate
 
 FindingStatus = Literal["passed", "failed", "skipped"]
 Bounds = tuple[float | None, float | None]
@@ -31,17 +32,38 @@ class AuditFinding:
     """What the value is, or why the check was skipped."""
     examples: tuple[str, ...] = ()
     """The worst cases, most frequent first."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of the value, where it has one."""
+    scope: str = ""
+    """The part of the data that was looked at, such as a principle; empty for all of it."""
+
+    @property
+    def title(self) -> str:
+        """Name with its scope."""
+        return f"{self.name} of {self.scope}" if self.scope else self.name
+
+    @property
+    def needed(self) -> str:
+        """The bounds in words."""
+        return " ".join(
+            f"{word} {bound:g}" for word, bound in (("min", self.low), ("max", self.high))
+            if bound is not None
+        )
+
+    @property
+    def found(self) -> str:
+        """The value with its interval."""
+        if self.value is None:
+            return "nothing"
+        shown = f" ({self.interval[0]:.3f} to {self.interval[1]:.3f})" if self.interval else ""
+        return f"{self.value:.3f}{shown}"
 
     def text(self) -> str:
         """One line for people."""
         if self.value is None:
-            return f"skipped  {self.name}: {self.detail}"
-        bounds = " ".join(
-            f"{word} {bound:g}" for word, bound in (("min", self.low), ("max", self.high))
-            if bound is not None
-        )
+            return f"skipped  {self.title}: {self.detail}"
         shown = f" ({'; '.join(self.examples)})" if self.examples else ""
-        return f"{self.status:8} {self.name}: {self.value:.3f}, {bounds}, n {self.n}{shown}"
+        return f"{self.status:8} {self.title}: {self.found}, {self.needed}, n {self.n}{shown}"
 
 
 def judged(
@@ -55,9 +77,21 @@ def judged(
     return AuditFinding(name, status, value, low, high, n, detail, examples)
 
 
-def skipped(name: str, bounds: Bounds, n: int, why: str) -> AuditFinding:
+def judged_by_interval(
+    name: str, estimate: Estimate, bounds: Bounds, *, scope: str = "", detail: str = ""
+) -> AuditFinding:
+    """A finding that fails only when the whole interval lies outside: chance stops no run."""
+    low, high = bounds
+    outside = (low is not None and estimate.high < low) or (high is not None and estimate.low > high)
+    return AuditFinding(
+        name, "failed" if outside else "passed", estimate.share, low, high, estimate.n, detail,
+        interval=(estimate.low, estimate.high), scope=scope,
+    )
+
+
+def skipped(name: str, bounds: Bounds, n: int, why: str, *, scope: str = "") -> AuditFinding:
     """A check that could not be made."""
-    return AuditFinding(name, "skipped", None, bounds[0], bounds[1], n, why)
+    return AuditFinding(name, "skipped", None, bounds[0], bounds[1], n, why, scope=scope)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The files that a labeling method reads besides its template, copied into the run like the recipe.
 
 In:  the paths in a recipe, or the copies in a run folder
-Out: exemplars and calibration, loaded
+Out: exemplars, calibration, follow-ups and canaries, loaded
 """
 
 import shutil
@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.calibration import Calibration, load_calibration
+from pipeline.canaries import CanarySet, load_canaries
 from pipeline.config import RunConfig, resolve_path
 from pipeline.constitution import Constitution
 from pipeline.exemplars import ExemplarSet, check_exemplars, load_exemplars
+from pipeline.follow_ups import FollowUpSet, load_follow_ups
 from pipeline.store import RunDir
 
 
@@ -21,6 +23,9 @@ class LabelingFiles:
 
     exemplars: ExemplarSet | None = None
     calibration: Calibration | None = None
+    follow_ups: FollowUpSet | None = None
+    """As they are asked: without repeats, unless the recipe keeps them."""
+    canaries: CanarySet | None = None
 
 
 def labeling_paths(config: RunConfig) -> dict[str, Path]:
@@ -31,6 +36,11 @@ def labeling_paths(config: RunConfig) -> dict[str, Path]:
         found["exemplars.yaml"] = resolve_path(judge.exemplars)
     if judge.calibration is not None:
         found["calibration.json"] = resolve_path(judge.calibration)
+    if config.preference.labeler == "follow_up":
+        found["follow_ups.yaml"] = resolve_path(config.preference.follow_up.follow_ups)
+    audit = config.preference.audit
+    if config.preference.enabled and audit.enabled and audit.canaries is not None:
+        found["canaries.yaml"] = resolve_path(audit.canaries)
     return found
 
 
@@ -39,7 +49,7 @@ def load_labeling_files(
 ) -> LabelingFiles:
     """Read and check them. Raises ConfigError with file and line."""
     judge = config.preference.judge
-    exemplars = calibration = None
+    exemplars = calibration = follow_ups = canaries = None
     if path := paths.get("exemplars.yaml"):
         exemplars = load_exemplars(path)
         check_exemplars(
@@ -48,7 +58,14 @@ def load_labeling_files(
         )
     if path := paths.get("calibration.json"):
         calibration = load_calibration(path)
-    return LabelingFiles(exemplars=exemplars, calibration=calibration)
+    if path := paths.get("follow_ups.yaml"):
+        follow_ups = load_follow_ups(path)
+        if config.preference.follow_up.deduplicate:
+            follow_ups = follow_ups.without_repeats()
+    if path := paths.get("canaries.yaml"):
+        canaries = load_canaries(path)
+    return LabelingFiles(
+        exemplars=exemplars, calibration=calibration, follow_ups=follow_ups, canaries=canaries)
 
 
 def copy_labeling_files(run: RunDir, config: RunConfig) -> list[Path]:

@@ -22,6 +22,7 @@ from pipeline.engines.checks import model_folder
 from pipeline.engines.lazy import lazy_engine
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash
+from pipeline.run.audit import require_audit
 from pipeline.run.context import RunContext
 from pipeline.run.stage_lists import (
     compared_revisions, efficacy_stages, finished_folders, judge_stages, sample_stage,
@@ -96,7 +97,12 @@ async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> lis
 
 
 def preference_dataset(ctx: RunContext) -> dict[str, Any]:
-    """Write dataset/preference.parquet from the pairs; returns its counts."""
+    """Write dataset/preference.parquet from the pairs; returns its counts.
+
+    Raises:
+        AuditError: labels or texts did not reach the recipe's thresholds; nothing is exported.
+    """
+    require_audit(ctx)
     return export_preference(ctx.run, ctx.config, ctx.constitution)
 
 

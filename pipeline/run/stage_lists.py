@@ -2,10 +2,13 @@
 
 import itertools
 
+from pipeline.audits.label_report import canary_folder
 from pipeline.calibration import check_calibration
 from pipeline.engines.base import Engine
 from pipeline.run.context import RunContext
+from pipeline.run.label_stages import score_stages
 from pipeline.stages.base import Stage
+from pipeline.stages.canary import CanaryStage
 from pipeline.stages.critique import CritiqueStage
 from pipeline.stages.judge import JudgeStage
 from pipeline.stages.judging import Judge
@@ -118,20 +121,35 @@ def judge_folders(ctx: RunContext) -> tuple[str, ...]:
 
 def label_folder(ctx: RunContext) -> str:
     """Folder of the labels that become pairs."""
-    several = len(judge_folders(ctx)) > 1 or ctx.config.preference.judge.num_principles > 1
-    pooled = several and ctx.config.preference.labeler == "judge"
-    return "preference/pool" if pooled else "preference/judge"
+    config = ctx.config.preference
+    several = config.labeler == "judge" and config.judge.num_principles > 1
+    return "preference/pool" if several or len(judge_folders(ctx)) > 1 else "preference/judge"
 
 
 def judge_stages(ctx: RunContext, engine: Engine, number: int = 0) -> list[Stage]:
     """The labels of judge `number` of the panel; after the last one, the pairs."""
     config = ctx.config.preference
     folders = judge_folders(ctx)
+    pairs = pair_stages(ctx) if number == len(folders) - 1 else []
+    if config.labeler != "judge":
+        return [*score_stages(ctx, engine, folders[number], compared_folders(ctx)), *pairs]
     judge = JudgeStage(
         judge=make_judge(ctx, engine), comparisons=config.comparisons, run_id=ctx.run.run_id,
         folder=folders[number], **compared_folders(ctx),
     )
-    return [judge, *(pair_stages(ctx) if number == len(folders) - 1 else [])]
+    return [judge, *canary_stages(ctx, judge), *pairs]
+
+
+def canary_stages(ctx: RunContext, labels: JudgeStage) -> list[Stage]:
+    """What a judge is asked besides, when the recipe audits its labels."""
+    audit = ctx.config.preference.audit
+    if not audit.enabled or not audit.canaries_per_shard:
+        return []
+    texts = tuple(name for name in (labels.samples, labels.initials, labels.revisions) if name)
+    return [CanaryStage(
+        judge=labels.judge, canaries=ctx.labeling.canaries, audit=audit, run_id=ctx.run.run_id,
+        texts=texts, judgments=labels.folder, folder=canary_folder(labels.folder),
+    )]
 
 
 def pair_stages(ctx: RunContext) -> list[Stage]:
