@@ -16,6 +16,7 @@ from pipeline.constitution import Constitution, load_constitution
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ROOT / "prompts" / "sets" / "general.jsonl"
+HELDOUT = ROOT / "prompts" / "sets" / "general_heldout.jsonl"
 CONSTITUTION = ROOT / "constitutions" / "open_assistant.yaml"
 
 KINDS = {"ordinary": 60, "edge": 35, "adversarial": 35, "lookalike": 30}
@@ -30,12 +31,12 @@ TAGS = {
 }  # fmt: skip
 
 
-def _lines() -> list[str]:
-    return PROMPTS.read_text(encoding="utf-8").splitlines()
+def _lines(path: Path = PROMPTS) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
-def _entries() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in _lines()]
+def _entries(path: Path = PROMPTS) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in _lines(path)]
 
 
 def _messages(entry: dict[str, Any]) -> list[dict[str, str]]:
@@ -115,6 +116,21 @@ def test_first_lines_show_every_kind() -> None:
     """A run that takes the first 30 prompts gets a cross-section and not one kind only."""
     head = {tag for entry in _entries()[:30] for tag in entry["tags"]}
     assert head >= {*KINDS, "multi_turn"}
+
+
+def test_heldout_prompts_are_of_the_same_kinds_and_new() -> None:
+    known = [_bare(_messages(entry)[-1]["content"]).split() for entry in _entries()]
+    entries = _entries(HELDOUT)
+    kinds = Counter(tag for entry in entries for tag in entry["tags"])
+    assert all(kinds[kind] >= 8 for kind in KINDS) and kinds["multi_turn"] >= 6
+    for entry in entries:
+        assert len(KINDS.keys() & set(entry["tags"])) == 1, entry
+        assert ("multi_turn" in entry["tags"]) == (len(_messages(entry)) > 1), entry
+        assert _messages(entry)[-1]["role"] == "user"
+        text = _bare(_messages(entry)[-1]["content"]).split()
+        for other in known:
+            matcher = SequenceMatcher(None, text, other, autojunk=False)
+            assert matcher.real_quick_ratio() <= 0.6 or matcher.ratio() <= 0.6, (text, other)
 
 
 def test_open_assistant_has_enough_principles() -> None:
