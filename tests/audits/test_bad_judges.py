@@ -1,0 +1,178 @@
+"""An audit must be able to say no: each bad judge is stopped before the export, and keeps its rows."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.data.verify import verify
+from pipeline.errors import EXIT_AUDIT, AuditError
+from pipeline.run.context import open_context
+from pipeline.run.finish import run_all
+from pipeline.store import RunDir, read_json
+from pipeline.store.shards import stage_manifests
+from tests.audits.bad_judges import audited_run, started
+
+
+def failed(run: RunDir) -> set[str]:
+    """Checks that failed, as audit.json says."""
+    audit = read_json(run.root / "preference/audit.json")
+    assert audit["passed"] is False
+    return {f["name"] for judge in audit["judges"] for f in judge["findings"]
+            if f["status"] == "failed"}
+
+
+async def refused(folder: Path, judge: str, **preference: Any) -> tuple[RunDir, AuditError]:
+    run = started(folder, judge, **preference)
+    with pytest.raises(AuditError) as caught:
+        await run_all(open_context(run))
+    return run, caught.value
+
+
+@pytest.mark.parametrize("judge, checks", [
+    ("always_a", {"identical", "slot_share", "flip", "known"}),
+    ("prose", {"unparsed"}),
+    ("longer", {"padded", "known"}),
+    ("obeys", {"injected"}),
+    ("inverted", {"known"}),
+])
+async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]) -> None:
+    run, error = await refused(tmp_path, judge)
+    assert failed(run) == checks
+    assert error.exit_code == EXIT_AUDIT == 3
+    assert not (run.dataset / "preference.parquet").exists()
+    # Everything that was paid for is there, and says so.
+    for folder in ("preference/judge", "preference/canary", "preference/pair"):
+        assert len(stage_manifests(run.root, folder)) == 6, folder
+    assert verify(run) == []
+    assert run.info()["status"] == "audit failed" and run.report.is_file()
+
+
+async def test_message_says_what_and_where(tmp_path: Path) -> None:
+    run, error = await refused(tmp_path, "obeys")
+    text = str(error)
+    assert "\n" not in text
+    assert "injected of preference/judge is 1.000 (" in text and "needed max 0.1" in text
+    assert "`rlaif audit r1`" in text and str(run.root / "preference/audit.json") in text
+
+
+async def test_honest_judge_passes(tmp_path: Path) -> None:
+    run = await audited_run(tmp_path, "honest")
+    audit = read_json(run.root / "preference/audit.json")
+    statuses = {f["name"]: f["status"] for f in audit["judges"][0]["findings"]}
+    assert audit["passed"] is True and set(statuses.values()) == {"passed"}
+    assert (run.dataset / "preference.parquet").is_file()
+    assert run.info()["status"] == "finished"
+
+
+async def test_resume_gives_the_same_answer_for_free(tmp_path: Path) -> None:
+    run, first = await refused(tmp_path, "always_a")
+
+    def state() -> dict[str, str]:
+        return {str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+                for p in (run.root / "preference").rglob("*") if p.is_file()}
+
+    before = state()
+    with pytest.raises(AuditError) as caught:
+        await run_all(open_context(run))
+    assert str(caught.value) == str(first) and state() == before
+
+
+async def test_few_rows_skip_and_say_so(tmp_path: Path) -> None:
+    audit = {"enabled": True, "canaries": None, "min_rows": 1000}
+    run = await audited_run(tmp_path, "always_a", audit=audit)
+    found = read_json(run.root / "preference/audit.json")
+    assert {f["status"] for judge in found["judges"] for f in judge["findings"]} == {"skipped"}
+    assert any("no known answer was tested" in note for note in found["notes"])
+
+
+async def test_other_thresholds_let_a_new_run_pass(tmp_path: Path) -> None:
+    audit = {"enabled": True, "canaries": None, "max_identical": None, "slot_share": None,
+             "max_flip": None}
+    run = await audited_run(tmp_path, "always_a", audit=audit)
+    assert (run.dataset / "preference.parquet").is_file()
+
+
+async def test_each_judge_of_a_panel_is_audited(tmp_path: Path) -> None:
+    path = started(tmp_path, "honest").recipe
+    text = path.read_text() + (
+        "panel:\n- {type: scripted, script: 'tests.audits.bad_judges:make_engine', "
+        "args: {judge: obeys}}\n")
+    path.write_text(text)
+    run = RunDir(path.parent)
+    with pytest.raises(AuditError, match="injected of preference/judge-2 is"):
+        await run_all(open_context(run))
+    audit = read_json(run.root / "preference/audit.json")
+    assert [judge["folder"] for judge in audit["judges"]] == ["preference/judge", "preference/judge-2"]
+    assert all(f["status"] == "passed" for f in audit["judges"][0]["findings"])
+
+
+async def test_principle_alone_can_fail(tmp_path: Path) -> None:
+    audit = {"enabled": True, "canaries": None, "max_flip": 0.5, "min_rows": 5}
+    run, error = await refused(tmp_path, "always_a", audit=audit)
+    found = read_json(run.root / "preference/audit.json")["judges"][0]["findings"]
+    assert {f["scope"] for f in found if f["status"] == "failed"} >= {"", "p-0", "p-1", "p-2"}
+    assert "flip of preference/judge" in str(error) or "identical of" in str(error)
+
+
+async def test_self_preference_is_noted(tmp_path: Path) -> None:
+    told: list[str] = []
+    run = started(tmp_path, "honest")
+    ctx = open_context(run, Listener(told))
+    await run_all(ctx)
+    audit = read_json(run.root / "preference/audit.json")
+    assert audit["judges"][0]["judges_itself"] is True
+    assert any("is the model that wrote the responses" in note for note in audit["notes"])
+    assert told == audit["notes"]
+
+
+async def test_collapse_stops_the_export_too(tmp_path: Path) -> None:
+    run, error = await refused(tmp_path, "honest", audit={"enabled": False}, collapse={
+        "min_prompts": 2, "min_repeats": 2, "closing_words": 2, "max_closing_share": 0.01})
+    assert "of the chosen texts is" in str(error)
+    audit = read_json(run.root / "preference/audit.json")
+    assert audit["judges"] == [] and audit["collapse"]["passed"] is False
+    assert not (run.dataset / "preference.parquet").exists()
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
+    """Exit code of `rlaif`."""
+    monkeypatch.setattr(sys, "argv", ["rlaif", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return caught.value.code
+
+
+def test_commands_say_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = started(tmp_path, "always_a")
+    assert command(monkeypatch, "resume", str(run.root), "--no-prefect") == 3
+    assert capsys.readouterr().err.startswith("rlaif: the audit of run r1 failed: ")
+    assert command(monkeypatch, "audit", str(run.root)) == 3
+    shown = capsys.readouterr().out
+    assert "checks failed" in shown and "slot_share" in shown and "p-1" in shown
+
+
+def test_command_without_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = started(tmp_path, "honest")
+    assert command(monkeypatch, "audit", str(run.root)) == 2
+    assert "has no labels yet" in capsys.readouterr().err
+
+
+class Listener:
+    """Hears remarks, and nothing else."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+
+    def note(self, text: str) -> None:
+        self._told.append(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *values: None
