@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.progress.totals import duration as spell_duration
+
 MISSING = "–"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
@@ -62,17 +64,8 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.4 s`, `12 s`, `3 min 5 s`, `2 h 4 min`."""
-    if seconds is None:
-        return MISSING
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    """Seconds as the progress lines spell them, such as `3 min 05 s`."""
+    return MISSING if seconds is None else spell_duration(seconds)
 
 
 def count_of(n: int, singular: str, plural: str | None = None) -> str:

@@ -77,7 +77,7 @@ def test_numbers_read_naturally() -> None:
     assert (points(0.123), points(-0.5), points(0.004)) == ("+12", "−50", "+0.4")
     assert (number(12345), number(-1.25, 2), number(None)) == ("12,345", "−1.25", "–")
     assert [duration(s) for s in (0.44, 12.3, 185, 7500, None)] == [
-        "0.4 s", "12 s", "3 min 5 s", "2 h 5 min", "–",
+        "0.4 s", "12 s", "3 min 05 s", "2 h 05 min", "–",
     ]
     assert (count_of(1, "pair"), count_of(1204, "pair")) == ("1 pair", "1,204 pairs")
     assert [joined(list(s)) for s in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
