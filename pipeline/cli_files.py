@@ -92,7 +92,7 @@ def _trace_anywhere(row_id: str) -> Origin:
 
 def origin_tree(origin: Origin, tree: Tree | None = None) -> Tree:
     """The origin as a tree of lines."""
-    head = f"[bold]{origin.kind}[/] {origin.row_id}"
+    head = f"[bold]{origin.kind}[/] {origin.row_id[:24]}"
     if origin.shown_before:
         head += " [dim](shown above)[/]"
     node = Tree(head) if tree is None else tree.add(head)
@@ -107,6 +107,9 @@ def facts_of(origin: Origin) -> list[tuple[str, str]]:
     """What is worth a line: where the row is, its texts and numbers, model and principle."""
     if origin.shown_before:
         return []
+    if origin.kind == "label":
+        return [("file", f"{origin.file}, line {origin.row['source_index']}"),
+                ("sha256", origin.row_id), ("source", origin.row["source"])]
     found = [("file", f"{origin.run_id}/{origin.file}")]
     if origin.principle is not None:
         found.append(("principle", origin.principle.id))

@@ -36,7 +36,8 @@ FIELDS = {
         ("soft_label", "P(chosen is preferred), in [0.5, 1], mean of both orders"),
         ("margin", "log-odds of it, in nats"),
         ("position_gap", "how far the two orders were apart, in [0, 1]"),
-        ("principle_id", "the principle under which they were compared"),
+        ("principle_id", "the principle under which they were compared; empty for other sources"),
+        ("source, source_index", "who labeled the pair, and the line in the file of another source"),
         ("judgment_id, chosen_id, rejected_id, prompt_id", "rows of the run, for `rlaif trace`"),
     ),
 }
@@ -108,8 +109,25 @@ def _set(name: str, info: SetInfo) -> str:
     lines.append(_table(("column", "meaning"), [(f"`{a}`", b) for a, b in FIELDS.get(name, ())]))
     rows = [("kept", f"{info.rows - info.from_parent:,}")]
     rows += [(f"left out: {reason}", f"{count:,}") for reason, count in info.reasons.items()]
-    lines.append(_table((f"of {info.candidates:,} rows of this run", "rows"), rows))
-    return "\n".join(lines)
+    whose = "this run and its label sources" if info.sources else "this run"
+    lines.append(_table((f"of {info.candidates:,} rows of {whose}", "rows"), rows))
+    return "\n".join(lines + _sources(info))
+
+
+def _sources(info: SetInfo) -> list[str]:
+    """Where labels come from besides the run; nothing when they do not."""
+    if not info.sources:
+        return []
+    head = ("source", "labeled by", "rows", "usable", "taken", "weight", "trust", "SHA-256 of the file")
+    return ["### Label sources\n", _table(head, [
+        (each.name, each.kind, f"{each.rows:,}", f"{each.usable:,}",
+         f"{each.taken:,}" + (f" of {each.owed:,} owed" if each.taken < each.owed else ""),
+         "all" if each.weight is None else f"{each.weight:g}",
+         "each row's own" if each.trust is None else f"{each.trust:g}",
+         f"`{each.file}` `{each.sha256}`" if each.file else "")
+        for each in info.sources
+    ]), "Trust is the probability that a label of the source is right; it is the soft label of its "
+        "pairs. Other sources have no principle. Prompts that are held out were left out of them.\n"]
 
 
 def _labels(config: RunConfig) -> str:

@@ -8,7 +8,7 @@ A nightly run names its parent in run.json (`parent: <run id>`). Its version the
 of the parent's version, and after them its own, none twice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,26 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class SourceUse(_Record):
+    """What one source of labels gave to a preference set."""
+
+    name: str
+    kind: str
+    """`human`, `expert`, `user` or `ai`; the run's own pairs are `ai`."""
+    weight: float | None
+    """As in the source list; null where all pairs of the run are used."""
+    file: str
+    """Name of the label file; empty for the run itself."""
+    sha256: str
+    trust: float | None
+    """Probability that a label is right; null where each row has its own soft label."""
+    rows: int
+    usable: int
+    owed: int
+    """Rows by weight."""
+    taken: int
+
+
 class SetInfo(_Record):
     """One file of a data set."""
 
@@ -48,6 +68,8 @@ class SetInfo(_Record):
     """Candidates that were left out, by reason."""
     inputs: dict[str, str] = {}
     """Path below the run and SHA-256 of each shard that was read."""
+    sources: tuple[SourceUse, ...] = ()
+    """The run and its label sources, where it has any besides itself."""
 
 
 class Parent(_Record):
@@ -126,8 +148,13 @@ def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:
     return manifest
 
 
-def parent_tables(run: RunDir, name: str, schema: pa.Schema) -> Iterator[pa.Table]:
+def parent_tables(
+    run: RunDir, name: str, schema: pa.Schema, missing: Mapping[str, Any] | None = None
+) -> Iterator[pa.Table]:
     """The rows of one set of the parent's version; nothing without a parent.
+
+    Args:
+        missing: values of columns that an older version lacks.
 
     Raises:
         StoreError: the parent's file is not what its manifest says.
@@ -142,7 +169,16 @@ def parent_tables(run: RunDir, name: str, schema: pa.Schema) -> Iterator[pa.Tabl
             f"{path} is missing or damaged; `rlaif resume {parent.run_id}` writes it again"
         )
     for table in iter_tables(path):
-        yield table.select(schema.names).cast(schema)
+        yield fill_columns(table, schema, missing or {})
+
+
+def fill_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
+    """The columns of a schema; one that the table lacks holds the given value in each row."""
+    for name, value in values.items():
+        if name not in table.column_names:
+            column = pa.array([value] * table.num_rows, schema.field(name).type)
+            table = table.append_column(schema.field(name), column)
+    return table.select(schema.names).cast(schema)
 
 
 def iter_tables(path: Path) -> Iterator[pa.Table]:

@@ -18,12 +18,15 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.card import write_card
-from pipeline.data.dataset import SetInfo, parent_tables, record_set, write_tables
+from pipeline.data.dataset import (
+    SetInfo, SourceUse, fill_columns, parent_tables, record_set, write_tables,
+)
 from pipeline.data.id_set import IdSet
+from pipeline.data.label_sources import BY_WEIGHT, RunMixture, mix_into_run
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
-from pipeline.records import PreferenceRow, PromptRow, ResponseRow, RevisionRow, SftRow
-from pipeline.records import table_from_rows
+from pipeline.labels.rows import LabeledRow
+from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, load_manifest, read_rows, read_table, stage_manifests
 
@@ -33,13 +36,13 @@ SFT_COLUMNS = (
 PREFERENCE_COLUMNS = (
     "row_id", "prompt_id", "messages", "chosen", "rejected", "chosen_id", "rejected_id",
     "soft_label", "margin", "position_gap", "principle_id", "judgment_id", "comparison", "status",
-    "run_id",
+    "run_id", "source", "source_index",
 )
 SFT_SCHEMA = pa.schema([SftRow.schema().field(name) for name in SFT_COLUMNS])
 NO_SET = {
     "rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0,
 }
-PREFERENCE_SCHEMA = pa.schema([PreferenceRow.schema().field(name) for name in PREFERENCE_COLUMNS])
+PREFERENCE_SCHEMA = pa.schema([LabeledRow.schema().field(name) for name in PREFERENCE_COLUMNS])
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Tally:
     candidates: int = 0
     from_parent: int = 0
     rows: int = 0
+    sources: tuple[SourceUse, ...] = ()
 
 
 def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
@@ -73,14 +77,14 @@ def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> di
 
 
 def export_preference(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
-    """Write dataset/preference.parquet from the pairs that are `ok`.
+    """Write dataset/preference.parquet from the pairs that are `ok`, and the recipe's label sources.
 
-    Returns, raises: as `export_sft`.
+    Returns, raises: as `export_sft`; DataError when a label file is not what it was.
     """
     if not config.preference.enabled:
         return dict(NO_SET)
     tally = Tally()
-    tables = _preference_tables(run, tally)
+    tables = _preference_tables(run, config, tally)
     return _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
 
 
@@ -113,7 +117,7 @@ def _export(
     info = SetInfo(
         path=f"dataset/{name}.parquet", sha256=file_hash(path), rows=tally.rows,
         from_parent=tally.from_parent, candidates=tally.candidates,
-        reasons=dict(tally.reasons.most_common()), inputs=tally.inputs,
+        reasons=dict(tally.reasons.most_common()), inputs=tally.inputs, sources=tally.sources,
     )
     for source in (run.recipe, run.constitution):
         if source.exists():
@@ -168,29 +172,53 @@ def _sft_row(
     )
 
 
-def _preference_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
-    for table in parent_tables(run, "preference", PREFERENCE_SCHEMA):
+def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
+    before = {"source": RunMixture().own_name, "source_index": 0}
+    for table in parent_tables(run, "preference", PREFERENCE_SCHEMA, before):
         for identity in table["row_id"].to_pylist():
             tally.known.add(identity)
         tally.from_parent += table.num_rows
         tally.rows += table.num_rows
         yield table
-    for shard in stage_manifests(run.root, "prompts"):
-        manifest = _whole(run, "preference/pair", shard.shard_index, tally)
-        table = read_table(run.root, manifest)
+    mixture = mix_into_run(run, config, tally.known, lambda: _own_ids(run, tally))
+    own = {"source": mixture.own_name, "source_index": 0}
+    for table in _pair_tables(run, tally):
         tally.candidates += table.num_rows
         keep = []
-        for identity, status, reason in zip(
-            *(table[name].to_pylist() for name in ("row_id", "status", "reason")), strict=True
-        ):
-            if status == "ok" and identity in tally.known:
-                status, reason = "dropped", "already in the parent's version"
+        for identity, status, reason in _states(table, tally):
+            if status == "ok" and not mixture.keeps(identity):
+                status, reason = "dropped", BY_WEIGHT
             if status != "ok":
                 tally.reasons[reason or status] += 1
             keep.append(status == "ok")
-        kept = table.filter(pa.array(keep, pa.bool_())).select(PREFERENCE_COLUMNS)
+        kept = table.filter(pa.array(keep, pa.bool_()))
         tally.rows += kept.num_rows
-        yield kept
+        yield fill_columns(kept, PREFERENCE_SCHEMA, own)
+    tally.candidates += mixture.candidates
+    tally.reasons.update(mixture.reasons)
+    tally.rows += len(mixture.rows)
+    tally.sources = mixture.uses
+    yield table_from_rows(mixture.rows, LabeledRow).select(PREFERENCE_COLUMNS)
+
+
+def _pair_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
+    for shard in stage_manifests(run.root, "prompts"):
+        yield read_table(run.root, _whole(run, "preference/pair", shard.shard_index, tally))
+
+
+def _states(table: pa.Table, tally: Tally) -> Iterator[tuple[str, str, str]]:
+    """Id, status and reason of each pair; one that the parent has is dropped."""
+    for identity, status, reason in zip(
+        *(table[name].to_pylist() for name in ("row_id", "status", "reason")), strict=True
+    ):
+        known = status == "ok" and identity in tally.known
+        yield identity, *(("dropped", "already in the parent's version") if known
+                          else (status, reason))
+
+
+def _own_ids(run: RunDir, tally: Tally) -> Iterator[str]:
+    for table in _pair_tables(run, tally):
+        yield from (identity for identity, status, _ in _states(table, tally) if status == "ok")
 
 
 def _rows(run: RunDir, folder: str, shard_index: int, tally: Tally) -> list[Any]:

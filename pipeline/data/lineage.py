@@ -4,6 +4,7 @@ In:  a run folder and a row id (of a shard or of a data set)
 Out: Origin: the row, the model that made it, the words of its principle, and its parents' origins
 
     pair -> judgment (both orders, principle, judge) -> responses -> critiques and revisions -> prompt
+    pair of another source -> line of a label file
 
 Only manifests and the files that they name are read, so a run can be traced on another machine.
 """
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.constitution import Principle, load_constitution
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run
+from pipeline.data.label_sources import label_file
 from pipeline.errors import DataError, UserError
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, stage_manifests
@@ -32,10 +34,10 @@ class Origin:
     row: dict[str, Any]
     """All its columns."""
     kind: str
-    """`preference`, `judgment`, `response`, `revision`, `critique`, `prompt` or `sft`."""
+    """`preference`, `judgment`, `response`, `revision`, `critique`, `prompt`, `sft` or `label`."""
     run_id: str
     file: str
-    """Parquet file below the run."""
+    """Parquet file below the run; for a `label` the file that it was imported from."""
     engine: dict[str, str]
     """Name, fingerprint and version of the model that made it; empty for rows without a model."""
     principle: Principle | None
@@ -115,11 +117,24 @@ class _Tracer:
         """A row of a finished data set; its parents are rows of this run's shards."""
         names = ("judgment_id",) if kind == "preference" else ("prompt_id", "completion_id")
         parents = tuple(
-            self.origin(identity, self._search(identity)) for identity in (row[n] for n in names)
+            self.origin(identity, self._search(identity))
+            for identity in (row[name] for name in names) if identity
         )
+        if kind == "preference" and not row["judgment_id"]:
+            parents = (self._label(row),)
         return Origin(
             row=row, kind=kind, run_id=self._run.run_id, file=path, engine={},
             principle=self._principles.get(row.get("principle_id", "")), parents=parents,
+        )
+
+    def _label(self, row: dict[str, Any]) -> Origin:
+        """Where an imported pair ends: the line of a label file, and the file's hash."""
+        found = label_file(self._run, row["source"]) or {"path": "", "sha256": ""}
+        return Origin(
+            row={"row_id": found["sha256"], "source": row["source"],
+                 "source_index": row["source_index"]},
+            kind="label", run_id=self._run.run_id, file=found["path"], engine={}, principle=None,
+            parents=(),
         )
 
     def _home(self, row_id: str, child: Manifest) -> Manifest:

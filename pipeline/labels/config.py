@@ -8,6 +8,9 @@
         weight: 1.0
 
 Unknown keys are refused, with file and line. Paths are relative to the working directory.
+
+A list that a recipe names (`preference.sources`) may have one entry more, `type: run`: the pairs of
+the run itself (MixtureConfig).
 """
 
 from collections import Counter
@@ -153,6 +156,24 @@ AnySource = Annotated[
 ]
 
 
+class RunSource(BaseModel):
+    """The pairs of the run that reads the list, in the list of a recipe only."""
+
+    model_config = MODEL
+    type: Literal["run"] = "run"
+    name: str = Field("run", min_length=1)
+    """Names the run's own pairs in every row."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Share in the mixture, relative to the other sources."""
+
+
+MixedSource = Annotated[
+    PairsSource | TranscriptsSource | OptionsSource | FeedbackSource | ExpertSource | DatasetSource
+    | RunSource,
+    Field(discriminator="type"),
+]
+
+
 class LabelsConfig(BaseModel):
     """A source list."""
 
@@ -176,6 +197,57 @@ class LabelsConfig(BaseModel):
         return self
 
 
+class MixtureConfig(LabelsConfig):
+    """The source list of a recipe.
+
+    With an entry `type: run`, every source owes its share by weight, as in any list. Without one, all
+    pairs of the run are used, and another source adds weight times as many rows.
+    """
+
+    sources: tuple[MixedSource, ...]  # type: ignore[assignment]
+    """The label files, and at most once the run itself."""
+
+    @model_validator(mode="after")
+    def _fits_a_run(self) -> Self:
+        runs = [s.name for s in self.sources if isinstance(s, RunSource)]
+        if len(runs) > 1:
+            raise ValueError(f"'{runs[0]}' and '{runs[1]}' both stand for the run; remove one")
+        if len(runs) == len(self.sources):
+            raise ValueError("the list has no source besides the run; add a label file")
+        if self.size is not None and not runs:
+            raise ValueError(
+                f"size is {self.size}, but all pairs of the run are used unless the list has an "
+                "entry with type: run; add one, or remove size"
+            )
+        unpaired = [s.name for s in self.sources if isinstance(s, FeedbackSource)]
+        if unpaired:
+            raise ValueError(
+                f"source '{unpaired[0]}' holds unpaired feedback, and a preference set holds pairs, "
+                "for KTO too; use `rlaif labels import` for feedback, and remove it here"
+            )
+        return self
+
+    @property
+    def own(self) -> RunSource | None:
+        """The entry of the run itself."""
+        return next((s for s in self.sources if isinstance(s, RunSource)), None)
+
+    @property
+    def own_name(self) -> str:
+        """What the run's own pairs are called."""
+        return self.own.name if self.own else RunSource().name
+
+    @property
+    def files(self) -> tuple[AnySource, ...]:
+        """The sources that are files."""
+        return tuple(s for s in self.sources if not isinstance(s, RunSource))
+
+
 def load_sources(path: Path) -> LabelsConfig:
     """Read and validate a source list. Raises ConfigError with file and line."""
     return load_yaml(path, LabelsConfig, what="source list")
+
+
+def load_mixture(path: Path) -> MixtureConfig:
+    """The same for the list that a recipe names."""
+    return load_yaml(path, MixtureConfig, what="source list")

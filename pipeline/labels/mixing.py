@@ -88,11 +88,10 @@ def mix(
         raise ValueError(f"weights {chosen} must be above 0")
     total = sum(chosen.values())
     if size is None:
-        # The tiny tolerance keeps 30 / 0.3 from becoming 99.
-        size = math.floor(min(len(usable[n]) * total / w for n, w in chosen.items()) + 1e-9)
-    owed = _largest_remainder({name: size * w / total for name, w in chosen.items()}, size)
-    taken = {name: _drawn(usable[name], owed[name], seed) for name in usable}
-    rows = _drawn([row for part in taken.values() for row in part], size, seed)
+        size = largest_size({name: len(rows) for name, rows in usable.items()}, chosen)
+    owed = largest_remainder({name: size * w / total for name, w in chosen.items()}, size)
+    taken = {name: drawn(usable[name], owed[name], seed) for name in usable}
+    rows = drawn([row for part in taken.values() for row in part], size, seed)
     if not rows:
         raise DataError(f"a mixture of size {size} has no row; raise size or add rows")
     shared, contradicted = _overlap(rows)
@@ -113,7 +112,14 @@ def _one_kind(usable: Mapping[str, Sequence[Any]]) -> None:
         )
 
 
-def _largest_remainder(quotas: Mapping[str, float], size: int) -> dict[str, int]:
+def largest_size(available: Mapping[str, int], weights: Mapping[str, float]) -> int:
+    """Rows of the largest mixture in which no source runs short of its weight."""
+    total = sum(weights.values())
+    # The tiny tolerance keeps 30 / 0.3 from becoming 99.
+    return math.floor(min(available[n] * total / w for n, w in weights.items()) + 1e-9)
+
+
+def largest_remainder(quotas: Mapping[str, float], size: int) -> dict[str, int]:
     """Whole numbers that add up to `size`, each within 1 of its quota (Hamilton's method)."""
     whole = {name: math.floor(quota + 1e-9) for name, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda name: whole[name] - quotas[name])
@@ -122,8 +128,14 @@ def _largest_remainder(quotas: Mapping[str, float], size: int) -> dict[str, int]
     return whole
 
 
-def _drawn(rows: Sequence[Any], limit: int, seed: int) -> list[Any]:
-    return sorted(rows, key=lambda row: uniform("mix", seed, row.row_id))[:limit]
+def mix_number(row_id: str, seed: int) -> float:
+    """The seeded number of a row, in [0, 1): a source gives its rows with the smallest ones."""
+    return uniform("mix", seed, row_id)
+
+
+def drawn(rows: Sequence[Any], limit: int, seed: int) -> list[Any]:
+    """`limit` rows at most, in seeded order."""
+    return sorted(rows, key=lambda row: mix_number(row.row_id, seed))[:limit]
 
 
 def _overlap(rows: Sequence[Any]) -> tuple[int, int]:

@@ -12,8 +12,10 @@ from pipeline.calibration import Calibration, load_calibration
 from pipeline.canaries import CanarySet, load_canaries
 from pipeline.config import RunConfig, resolve_path
 from pipeline.constitution import Constitution
+from pipeline.data.label_sources import LIST_NAME, record_label_files
 from pipeline.exemplars import ExemplarSet, check_exemplars, load_exemplars
 from pipeline.follow_ups import FollowUpSet, load_follow_ups
+from pipeline.labels.config import load_mixture
 from pipeline.store import RunDir
 
 
@@ -41,6 +43,8 @@ def labeling_paths(config: RunConfig) -> dict[str, Path]:
     audit = config.preference.audit
     if config.preference.enabled and audit.enabled and audit.canaries is not None:
         found["canaries.yaml"] = resolve_path(audit.canaries)
+    if config.preference.enabled and config.preference.sources is not None:
+        found[LIST_NAME] = resolve_path(config.preference.sources)
     return found
 
 
@@ -64,6 +68,8 @@ def load_labeling_files(
             follow_ups = follow_ups.without_repeats()
     if path := paths.get("canaries.yaml"):
         canaries = load_canaries(path)
+    if path := paths.get(LIST_NAME):
+        load_mixture(path)
     return LabelingFiles(
         exemplars=exemplars, calibration=calibration, follow_ups=follow_ups, canaries=canaries)
 
@@ -76,6 +82,8 @@ def copy_labeling_files(run: RunDir, config: RunConfig) -> list[Path]:
         copy.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, copy)
         copies.append(copy)
+        if name == LIST_NAME:
+            copies.append(record_label_files(run, load_mixture(copy)))
     return copies
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.config import PROJECT_ROOT, RunConfig, load_config, resolve_path
 from pipeline.constitution import Constitution, load_constitution
+from pipeline.data.label_sources import check_label_sources
 from pipeline.data.prompts import check_prompts
 from pipeline.engines import check_engine
 from pipeline.errors import StoreError
@@ -50,11 +51,13 @@ def check_recipe(recipe: Path) -> list[tuple[str, str]]:
         [resolve_path(p) for p in config.prompts.train],
         [resolve_path(p) for p in config.prompts.heldout],
     )
+    label_sources = check_label_sources(config)
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
         ("constitution", f"{constitution.name}, {len(constitution.principles)} principles"),
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
     ]
+    facts += [("labels", line) for line in label_sources]
     judges = [("judge", engine) for engine in config.judge_engines]
     for role, engine in (("policy", config.policy), *judges):
         check_engine(resolved_engine(engine))
