@@ -2,8 +2,17 @@
 
 from collections.abc import Sequence
 
+from pipeline.config import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
+from pipeline.follow_ups import load_follow_ups
 from pipeline.types import Messages
+
+
+PLEASED = {
+    sentence
+    for category in load_follow_ups(PROJECT_ROOT / "prompts/follow_ups/helpfulness.yaml").categories
+    for sentence in category.positive
+}
 
 
 def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
@@ -20,9 +29,19 @@ def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         text = messages[-1].content
+        if len(options) > 2:
+            # A rating: 8 of 10 for what it likes, else 3.
+            shown = text.split("[[[")[1].split("]]]")[0]
+            return [-0.2 if number == (8 if prefers in shown else 3) else -5.0
+                    for number in range(1, len(options) + 1)]
         slot_a, slot_b = text.split("(A) [[[")[1].split("]]]")[0], text.split("(B) [[[")[1]
         points = (prefers in slot_a) - (prefers in slot_b)
         # Slot A is liked a little too much, as real judges do.
         return [-0.3 if points > 0 or (points == 0) else -1.5, -0.3 if points < 0 else -1.4]
 
-    return ScriptedEngine(reply, scores)
+    def score_replies(messages: Messages) -> tuple[float, int]:
+        *_, response, follow_up = messages
+        pleased, num_tokens = follow_up.content in PLEASED, len(follow_up.content.split())
+        return -(1.0 if pleased == (prefers in response.content) else 2.0) * num_tokens, num_tokens
+
+    return ScriptedEngine(reply, scores, score_replies=score_replies)
