@@ -65,8 +65,11 @@ class Match:
         self.soft.add(soft)
 
     def _judged(self, row: RowDict, result: float) -> None:
-        self.gaps.append(row["position_gap"])
-        self.agreeing += orders_agree(row["prob_forward"], row["prob_swapped"])
+        forward, swapped = row["prob_forward"], row["prob_swapped"]
+        # A label that comes from scores has no orders, hence nothing to be consistent about.
+        if forward is not None and swapped is not None:
+            self.gaps.append(row["position_gap"])
+            self.agreeing += orders_agree(forward, swapped)
         entry = self.by_principle.setdefault(row["principle_id"], [0.0, 0])
         entry[0] += result
         entry[1] += 1

@@ -3,7 +3,8 @@
 In:  shards of preference/judge and preference/pair, the texts that they name, the constitution
 Out: accuracy of all labels (raw) and of those that became pairs (kept)
 
-The truth of a label is the oracle's comparison under the attributes that the principle's tags name.
+The truth of a label is the oracle's comparison under the attributes that the principle's tags name,
+or, for labels from follow-ups, under those that are called as the categories are.
 Only clear cases count: both texts inside the world, and of different level. A label of exactly 0.5
 is half right (Lee et al. 2023, alignment). Labels under a principle without such a tag, of equal
 texts, or of texts outside the world have no truth and are counted apart.
@@ -25,7 +26,7 @@ from pipeline.stats import brier, calibration_error
 from pipeline.store.shards import Manifest, load_manifest, stage_manifests
 
 JUDGE_COLUMNS = (
-    "row_id", "prompt_id", "status", "first_id", "second_id", "principle_id", "soft_label",
+    "row_id", "prompt_id", "status", "first_id", "second_id", "principle_id", "soft_label", "parts",
 )
 
 _EVEN = 1e-9
@@ -127,8 +128,9 @@ def _score(
     if first is None or second is None:
         truth.outside += 1
         return None
-    # A pooled label stands under all of its principles.
+    # A pooled label stands under all of its principles; one from follow-ups under its categories.
     named = [tag for name in row["principle_id"].split("+") for tag in tags.get(name, ())]
+    named += [] if row["principle_id"] else row["parts"]
     attributes = [tag for tag in dict.fromkeys(named) if tag in first.levels]
     if not attributes:
         truth.no_attribute += 1

@@ -118,7 +118,10 @@ def measure_data(root: Path, tie_width: float) -> tuple[dict[str, Any] | None, l
     for folder in verdict_folders(root):
         for _, rows in iter_shards(root, folder, columns):
             for row in rows:
-                makeup.by_principle.setdefault(row["principle_id"], Labels()).add(row, tie_width)
+                # A label from an attribute vector stands under all of its principles, one from
+                # follow-ups under none.
+                for name in filter(None, row["principle_id"].split("+")):
+                    makeup.by_principle.setdefault(name, Labels()).add(row, tie_width)
     data = _count_pairs(root, makeup) if makeup.everything.drawn else None
     names = sorted({*makeup.by_principle, *makeup.critiques})
     principles = [
@@ -152,7 +155,7 @@ def _count_pairs(root: Path, makeup: Makeup) -> dict[str, Any]:
             ok = row["status"] == "ok"
             kept += ok
             if ok:
-                for name in row["principle_id"].split("+"):
+                for name in filter(None, row["principle_id"].split("+")):
                     makeup.by_principle.setdefault(name, Labels()).kept += 1
                 makeup.everything.kept += 1
             else:

@@ -2,7 +2,8 @@
 
 In:  a run folder, finished or not
 Out: {"policies": {...}, "changes": {...}, "win_rates": [...], "labels": {...} | None,
-      "stages": {...}, "data": {...} | None, "principles": [...], "seconds": {...}}
+      "stages": {...}, "data": {...} | None, "principles": [...], "scores": [...],
+      "seconds": {...}}
 
 Equal run folders give equal numbers: every draw is seeded by the recipe. Shards are read one at a
 time; what stays in memory is a few numbers per prompt.
@@ -17,6 +18,7 @@ from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.makeup import measure_data, stage_counts
 from pipeline.evaluation.oracle import Oracle
 from pipeline.evaluation.policies import measure_policies
+from pipeline.evaluation.scores import measure_scores
 from pipeline.ids import derive_seed
 from pipeline.store import RunDir, read_json
 
@@ -46,6 +48,7 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
         "stages": stages,
         "data": data,
         "principles": principles,
+        "scores": measure_scores(run, config),
         "seconds": seconds(run, stages),
     }
 

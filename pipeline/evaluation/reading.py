@@ -72,7 +72,7 @@ def _place(folder: str) -> tuple[int, int, int, str]:
     phase, _, stage = folder.partition("/")
     phases = ("prompts", "supervised", "preference", "heldout", "evaluation")
     name, _, rest = stage.partition("-")
-    kinds = ("sample", "critique", "revise", "judge", "pair")
+    kinds = ("sample", "critique", "revise", "score", "judge", "pool", "pair")
     order = kinds.index(name) if name in kinds else len(kinds)
     number = int(rest) if rest.isdecimal() else 0
     # Critique and revision of one round belong together.
@@ -93,6 +93,15 @@ def verdict_folders(root: Path) -> list[str]:
     """Folders of the verdicts of each judge, the first judge first."""
     found = sorted(
         (path.name for path in (root / "preference").glob("judge*")),
+        key=lambda name: (len(name), name),
+    )
+    return [f"preference/{name}" for name in found]
+
+
+def score_folders(root: Path) -> list[str]:
+    """Folders of the scores of each judge, the first judge first."""
+    found = sorted(
+        (path.name for path in (root / "preference").glob("score*")),
         key=lambda name: (len(name), name),
     )
     return [f"preference/{name}" for name in found]

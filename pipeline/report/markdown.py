@@ -9,8 +9,8 @@ from typing import Any
 from pipeline.report.headline import cards, headline
 from pipeline.report.source import ReportData
 from pipeline.report.tables import (
-    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, share_groups, stage_rows,
-    training_rows,
+    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, score_notes, score_rows,
+    share_groups, stage_rows, training_rows,
 )
 from pipeline.report.words import duration, number, percent, percent_range, policy_label
 
@@ -22,6 +22,7 @@ def render_markdown(data: ReportData) -> str:
     parts += [
         *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
         *_section("Labels", _reasons(data), _principles(data)),
+        *_section("Scores and length", _scores(data), *map(escape, score_notes(data))),
         *_section("Training", _training(data)),
         *_section("Stages", _stages(data)),
         *_section("Lineage", table(("what", "value"), lineage_rows(data))),
@@ -120,6 +121,19 @@ def _principles(data: ReportData) -> str:
         for p in principle_rows(data)
     ]
     names = ("principle", "critiques", "labels", "pairs kept", "mean margin", "ties", "position gap", "win rate")
+    return table(names, rows)
+
+
+def _scores(data: ReportData) -> str:
+    rows = [
+        (s["title"], number(s["n"]), number(s["mean"], 3), number(s["spread"], 3),
+         *(number(s[name], 2) for name in ("pearson", "spearman", "pearson_within", "spearman_within")))
+        for s in score_rows(data)
+    ]
+    names = (
+        "score", "responses", "mean", "spread", "Pearson with words", "Spearman with words",
+        "Pearson within prompts", "Spearman within prompts",
+    )
     return table(names, rows)
 
 

@@ -24,8 +24,8 @@ from pipeline.report.curves import panels
 from pipeline.report.headline import cards, headline, tone_of
 from pipeline.report.source import ReportData
 from pipeline.report.tables import (
-    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, share_groups, stage_rows,
-    training_rows,
+    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, score_notes, score_rows,
+    share_groups, stage_rows, training_rows,
 )
 from pipeline.report.words import (
     count_of, duration, number, percent, percent_range, policy_label,
@@ -46,7 +46,7 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
         reasons=reason_rows(data), labels=made.get("labels"),
         truth=data.metrics.get("labels"), kept=made.get("kept", 0), num_pairs=made.get("pairs", 0),
         margins=histogram("Margins of all labeled pairs", made.get("margins") or []),
-        principles=principle_rows(data),
+        principles=principle_rows(data), scores=score_rows(data), score_notes=score_notes(data),
         training=training_rows(data), curves=[p for r in data.training for p in panels(r)],
         stages=stage_rows(data), pairs=list(pairs), lineage=lineage_rows(data),
         requests={pair["principle"]: data.request_of(pair["principle"]) for pair in pairs},

@@ -27,7 +27,9 @@ PAIR_COLUMNS = (
     "chosen", "rejected", "chosen_id", "rejected_id", "soft_label", "margin", "position_gap",
     "orders_agree",
 )
-JUDGE_COLUMNS = ("row_id", "first_id", "second_id", "prob_forward", "prob_swapped")
+JUDGE_COLUMNS = (
+    "row_id", "first_id", "second_id", "prob_forward", "prob_swapped", "parts", "part_differences",
+)
 
 
 def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[dict[str, Any]]:
@@ -90,6 +92,7 @@ def _entry(
     first, second = (judged["first_id"], judged["second_id"]) if judged else ("", "")
     # Without a label nothing is chosen: the two texts are shown as first and second.
     sides = (row["chosen_id"], row["rejected_id"]) if labeled else (first, second)
+    orders = both_orders(judged, row["chosen_id"]) if labeled and judged else None
     shown = (row["chosen"], row["rejected"]) if labeled else tuple(texts.get(i, "") for i in sides)
     return {
         "id": row["row_id"], "status": row["status"], "reason": row["reason"],
@@ -99,8 +102,8 @@ def _entry(
         ],
         "labeled": labeled, "texts": [cut(text) for text in shown], "ids": list(sides),
         "label": row["soft_label"], "margin": row["margin"], "gap": row["position_gap"],
-        "agree": row["orders_agree"] if labeled else None,
-        "orders": both_orders(judged, row["chosen_id"]) if labeled and judged else None,
+        "agree": row["orders_agree"] if orders else None, "orders": orders,
+        "parts": part_differences(judged, row["chosen_id"]) if labeled and judged else [],
         "chains": _relevant(chains, sides),
     }
 
@@ -116,6 +119,16 @@ def both_orders(judged: RowDict, chosen_id: str) -> list[float] | None:
     if chosen_id == judged["first_id"]:
         return [forward, 1.0 - swapped]
     return [swapped, 1.0 - forward]
+
+
+def part_differences(judged: RowDict, chosen_id: str) -> list[list[Any]]:
+    """Name and value of chosen minus value of rejected of each part, the largest first."""
+    sign = 1 if chosen_id == judged["first_id"] else -1
+    found = [
+        [name, sign * value]
+        for name, value in zip(judged["parts"], judged["part_differences"], strict=True)
+    ] if judged["part_differences"] else []
+    return sorted(found, key=lambda part: -abs(part[1]))
 
 
 def revision_chains(

@@ -91,7 +91,11 @@ if (source) {
     add(open, conversation, add(el("div", "two"), ...names.map((name, i) => block(name, pair.texts[i], styles[i]))));
     if (requests[pair.principle]) add(open, el("p", "ask", `Principle ${pair.principle}: ${requests[pair.principle]}`));
     if (pair.labeled) {
-      add(open, verdictView(pair), el("div", "sub", `Margin ${fixed(pair.margin)} nats, position gap ${fixed(pair.gap)}, the orders ${pair.agree ? "agree" : "disagree"}.`));
+      add(open, verdictView(pair), el("div", "sub", `Margin ${fixed(pair.margin)} nats${pair.orders ? `, position gap ${fixed(pair.gap)}, the orders ${pair.agree ? "agree" : "disagree"}` : ""}.`));
+      if (pair.parts.length) {
+        const told = pair.parts.map(([name, value]) => `${name} ${value > 0 ? "+" : ""}${value.toFixed(3)}`);
+        add(open, el("div", "sub", `Score of chosen minus rejected: ${told.join(", ")}.`));
+      }
     }
     add(open, ...pair.chains.map(chainView));
     return add(open, el("div", "ids", `rlaif trace ${pair.id}`));

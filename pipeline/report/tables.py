@@ -7,7 +7,7 @@ Out: lists of dictionaries with numbers; `page.py` and `markdown.py` spell them
 from typing import Any
 
 from pipeline.report.source import ReportData
-from pipeline.report.words import policy_label
+from pipeline.report.words import count_of, policy_label
 
 COUNTS = ("expected", "ok", "unparsed", "failed", "dropped", "reused")
 SHARE_TITLES = {
@@ -73,6 +73,34 @@ def reason_rows(data: ReportData) -> list[dict[str, Any]]:
         {"reason": name or "no reason given", "n": n, "share": n / made["pairs"], "kept": kept}
         for name, n, kept in counts
     ]
+
+
+def score_rows(data: ReportData) -> list[dict[str, Any]]:
+    """Level, spread and dependence on length of scores: a row for each judge, then its parts."""
+    rows = []
+    for entry in data.metrics.get("scores") or []:
+        title = entry["folder"] if entry["method"] == "score" else f"{entry['folder']}, follow-ups"
+        rows.append({"title": title, "part": False, **entry, **entry["length"]})
+        if len(entry["parts"]) > 1:
+            rows += [
+                {"title": name, "part": True, **part, **part["length"]}
+                for name, part in entry["parts"].items()
+            ]
+    return rows
+
+
+def score_notes(data: ReportData) -> list[str]:
+    """What else there is to know about the scores, in sentences."""
+    notes = []
+    for entry in data.metrics.get("scores") or []:
+        if entry["inexact"]:
+            scores = count_of(entry["inexact"], "score")
+            notes.append(f"Bounds of absent ratings are in {scores} of {entry['folder']}.")
+        if repeated := entry.get("repeated_sentences"):
+            done = "counted once" if entry["repeats_removed"] else "kept"
+            sentences = count_of(repeated, "repeated sentence")
+            notes.append(f"Follow-ups '{entry['follow_ups']}': {sentences} {done}.")
+    return list(dict.fromkeys(notes))
 
 
 def stage_rows(data: ReportData) -> list[dict[str, Any]]:
