@@ -15,7 +15,8 @@ from pipeline.labels.config import (
 )
 from pipeline.progress import current_progress
 from pipeline.report.judge_tables import Grid, accuracy_grid, grids, headline
-from pipeline.run.judge_eval import Evaluation, Request, prepare_evaluation, run_evaluation
+from pipeline.run.judge_eval import Evaluation, prepare_evaluation, run_evaluation
+from pipeline.run.judge_request import Request
 
 TYPES: dict[str, type[PairsSource] | type[TranscriptsSource] | type[OptionsSource]] = {
     "pairs": PairsSource, "hh-rlhf": TranscriptsSource, "hhh": OptionsSource,

@@ -79,8 +79,8 @@ def accuracy_grid(metrics: Metrics) -> Grid:
         for key, title in BASELINES.items()
     ]
     return Grid(
-        "Accuracy", "A label of exactly 0.5 counts half. The first column leaves out what could not "
-        "be read, the second counts it as wrong.",
+        "Accuracy", "A label of exactly 0.5 counts half. The first column leaves out rows without "
+        "a label, the second counts them as wrong.",
         ("judge", "accuracy", "over all rows", "exactly 0.5", "rows", "no label"), rows,
     )
 
@@ -154,7 +154,7 @@ def _group_grid(metrics: Metrics, kind: str) -> Grid:
         (group["id"], spelled(group["accuracy"]), number(group["expected"]), number(group["unreadable"]))
         for group in judge[f"by_{kind}"]
     ]
-    return Grid(f"By {kind}", f"Labels of '{judge['name']}'.", (kind, "accuracy", "rows", "unreadable"), rows)
+    return Grid(f"By {kind}", f"Labels of '{judge['name']}'.", (kind, "accuracy", "rows", "no label"), rows)
 
 
 def _reading_grid(metrics: Metrics) -> Grid:
@@ -162,7 +162,7 @@ def _reading_grid(metrics: Metrics) -> Grid:
         (_name(judge), reason, number(count))
         for judge in metrics["judges"] for reason, count in judge["unreadable"].items()
     ]
-    return Grid("Labels that could not be read", "", ("judge", "reason", "rows"), rows)
+    return Grid("Rows without a label", "Unparsed: the reply is no verdict. Failed: the call gave no reply.", ("judge", "reason", "rows"), rows)
 
 
 def _source_grid(metrics: Metrics) -> Grid:

@@ -15,23 +15,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, load_config, resolve_path
+from pipeline.config import load_config
+from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
-from pipeline.errors import ConfigError, RunStoppedError, StoreError, UserError
-from pipeline.ids import content_hash, file_hash
+from pipeline.errors import RunStoppedError, StoreError, UserError
+from pipeline.ids import content_hash
 from pipeline.judge_eval.figures import baselines, judge_figures
-from pipeline.judge_eval.fitting import Fitted, Kind, check_halves, fit_and_measure
+from pipeline.judge_eval.fitting import Fitted, check_halves, fit_and_measure
 from pipeline.judge_eval.items import (
     FIRSTS, SECONDS, Item, make_items, prompt_rows, response_rows, source_facts, usable_rows,
 )
 from pipeline.judge_eval.verdicts import Verdict, read_verdicts
-from pipeline.labels.config import AnySource
 from pipeline.labels.rows import Imported
 from pipeline.labels.sources import import_source
 from pipeline.records import ResponseRow
 from pipeline.report.judge_eval import write_judge_report
 from pipeline.run.context import RunContext, open_context, resolved_engine
-from pipeline.run.labeling_files import labeling_paths
+from pipeline.run.judge_request import Request, check_request, identity_of
 from pipeline.run.phases import run_pass
 from pipeline.run.stage_lists import judge_folders, make_judge
 from pipeline.run.start import runs_root, start_run
@@ -40,25 +40,8 @@ from pipeline.stages.pool import PoolStage
 from pipeline.stages.runner import Progress, ShardState
 from pipeline.store import RunDir, RunLock, ShardCounts, read_rows, write_json, write_shard
 from pipeline.store.files import write_text
-from pipeline.data.prompts import write_prompt_shards
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 POOL = "preference/pool"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asks for."""
-
-    recipe: Path
-    sources: tuple[AnySource, ...]
-    limit: int | None = None
-    name: str | None = None
-    seed: int | None = None
-    """None for that of the recipe."""
-    calibrate: Path | None = None
-    """File for the calibration; None fits none."""
-    kind: Kind = "temperature"
 
 
 @dataclass(frozen=True)
@@ -81,12 +64,12 @@ def prepare_evaluation(request: Request) -> Evaluation:
     """
     config = load_config(request.recipe)
     seed = config.seed if request.seed is None else request.seed
-    _check_request(request, config)
+    check_request(request, config)
     imports = [import_source(source, seed=seed) for source in request.sources]
     items = make_items(usable_rows(imports), seed=seed, limit=request.limit)
     if request.calibrate is not None:
         check_halves([item.row.prompt_id for item in items], seed)
-    identity = _identity(request, config, imports, seed)
+    identity = identity_of(request, config, imports, seed)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.sources[0].name)
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"
@@ -229,49 +212,3 @@ def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]
             )
         shards.append(state)
     return shards
-
-
-def _check_request(request: Request, config: RunConfig) -> None:
-    if request.name is not None and not NAME.fullmatch(request.name):
-        raise ConfigError(
-            f"--name is '{request.name}', but it names a folder: use letters, digits, '.', '_', '-'")
-    if config.preference.labeler != "judge":
-        raise ConfigError(
-            f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
-            "command measures a judge that compares; set it to 'judge'"
-        )
-    if request.calibrate is None:
-        return
-    if config.panel:
-        raise ConfigError(
-            f"{request.recipe} has a panel of {len(config.judge_engines)} judges, and a calibration "
-            "belongs to one; leave out `panel` or --calibrate"
-        )
-    if config.preference.judge.calibration is not None:
-        raise ConfigError(
-            f"the labels of {request.recipe} are calibrated already, and a calibration is fitted on "
-            "raw ones; remove preference.judge.calibration or --calibrate"
-        )
-    if request.calibrate.is_dir() or not request.calibrate.absolute().parent.is_dir():
-        raise ConfigError(
-            f"--calibrate {request.calibrate} is no file in a folder that exists; name one, such as "
-            "calibration.json"
-        )
-
-
-def _identity(
-    request: Request, config: RunConfig, imports: Sequence[Imported], seed: int
-) -> str:
-    """Hash of all that decides the labels, by content: what may go on in one folder."""
-    paths = [
-        request.recipe, resolve_path(config.constitution), resolve_path(config.templates.judge),
-        *labeling_paths(config).values(),
-    ]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise ConfigError(f"{missing[0]} does not exist; correct the path in {request.recipe}")
-    return content_hash([
-        [file_hash(path) for path in paths],
-        [source.model_dump(mode="json", exclude={"path"}) for source in request.sources],
-        [each.record.sha256 for each in imports], request.limit, seed,
-    ])[:16]

@@ -21,6 +21,7 @@ from pipeline.data.prompts import check_prompts
 from pipeline.engines import check_engine
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
+from pipeline.run.calibration_check import check_recipe_calibration
 from pipeline.run.context import (
     load_templates, relative_to_project, resolved_engine, template_names,
 )
@@ -45,8 +46,8 @@ def check_recipe(recipe: Path) -> list[tuple[str, str]]:
     """
     config = load_config(recipe)
     constitution = load_constitution(resolve_path(config.constitution))
-    load_templates(_template_paths(config), config)
-    load_labeling_files(labeling_paths(config), config, constitution)
+    templates = load_templates(_template_paths(config), config)
+    labeling = load_labeling_files(labeling_paths(config), config, constitution)
     counts = check_prompts(
         [resolve_path(p) for p in config.prompts.train],
         [resolve_path(p) for p in config.prompts.heldout],
@@ -62,6 +63,7 @@ def check_recipe(recipe: Path) -> list[tuple[str, str]]:
     for role, engine in (("policy", config.policy), *judges):
         check_engine(resolved_engine(engine))
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
+    check_recipe_calibration(config, constitution, templates.judge, labeling)
     return facts
 
 

@@ -180,6 +180,39 @@ def test_endpoint_with_top_tokens(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["inexact_share"]["share"] == 1.0 and found["accuracy"]["share"] == 0.5
 
 
+# --- label files ---------------------------------------------------------------------------------
+
+
+def test_transcripts_of_people(rlaif: Rlaif, tmp_path: Path) -> None:
+    """A judge that counts words is as good as the rule that does, even ones included."""
+    recipe = write_judge_recipe(tmp_path / "r", {"behavior": "longer"})
+    ended = rlaif("judge-eval", "tests/labels/data/hh_rlhf_excerpt.jsonl.gz", "--type", "hh-rlhf",
+                  "--recipe", recipe, "--name", "e")
+    assert ended.code == 0, ended.err
+    found = metrics_of(tmp_path)
+    assert found["judges"][0]["accuracy"]["share"] == found["baselines"]["longer"]["share"]
+    (source,) = found["sources"]
+    assert source["num_ok"] == found["num_rows"] and source["num_dropped"] == sum(source["reasons"].values())
+
+
+def test_option_file(rlaif: Rlaif, tmp_path: Path) -> None:
+    """Several pairs of one context; the slot of the file is a tag, and decides nothing here."""
+    lines = [{
+        "prompt": "p", "corrects": [[" (A)", " (B)"][n % 2]], "incorrects": [[" (B)", " (A)"][n % 2]],
+        "text_correct": f"\n\nHuman: q {n // 3}\n\nAssistant: good {n} 2.0",
+        "text_incorrect": f"\n\nHuman: q {n // 3}\n\nAssistant: bad {n} 0.5",
+    } for n in range(12)]
+    path = tmp_path / "hhh.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = write_judge_recipe(tmp_path / "r")
+    ended = rlaif("judge-eval", path, "--type", "hhh", "--recipe", recipe, "--name", "e")
+    assert ended.code == 0, ended.err
+    found = metrics_of(tmp_path)
+    assert (found["num_rows"], found["num_prompts"]) == (12, 4)
+    assert [g["id"] for g in found["judges"][0]["by_tag"]] == ["slot(A)", "slot(B)"]
+    assert found["judges"][0]["accuracy"]["share"] == 1.0
+
+
 # --- several principles, panels ------------------------------------------------------------------
 
 
@@ -320,8 +353,10 @@ def test_calibration_of_another_judge_or_method_is_refused(
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
     assert re.search(pattern, ended.err) and "rlaif judge-eval --calibrate" in ended.err
     assert not (tmp_path / "outputs/judge-eval/e").exists()
-    ended = rlaif("run", other, "--no-prefect", "--run-id", "one")
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1 and re.search(pattern, ended.err)
+    for command in (["run", other, "--no-prefect", "--run-id", "one"], ["check", other]):
+        ended = rlaif(*command)
+        assert ended.code == 2 and len(ended.err.splitlines()) == 1 and re.search(pattern, ended.err)
+    assert not (tmp_path / "outputs/runs").exists()
 
 
 def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
