@@ -25,13 +25,31 @@ from pipeline.types import Message
 REQUEST_VARIABLES = frozenset({"principle", "conversation", "response"})
 JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b"})
 
-_FENCES = re.compile(r"\[{3,}|\]{3,}")
-_TURN_HEADER = re.compile(r"(?mi)^(\s*)(Human|User|Assistant|System)(\s*):")
+# Brackets that look like the judge's fence, each perhaps with combining marks on it.
+_OPENING, _CLOSING = "[\uff3b\u27e6\u301a\u2045\u3010\u3014", "]\uff3d\u27e7\u301b\u2046\u3011\u3015"
+_FENCES = re.compile(
+    f"(?:[{re.escape(_OPENING)}][\u0300-\u036f]*){{3,}}|(?:[{re.escape(_CLOSING)}][\u0300-\u036f]*){{3,}}"
+)
+_FENCE_PARTS = re.compile(".[\u0300-\u036f]*")
+# Also in bold, in a list, as a heading or a quotation, and with a colon that only looks like one.
+_TURN_HEADER = re.compile(
+    r"(?mi)^((?:[^\S\n]|[>*#_\-\"'`(\[]){0,80})(Human|User|Assistant|System|Developer)"
+    r"([\s*_\"'`)\]]{0,80}[:\uff1a\u2236\ua789])"
+)
 _NEW_LINES = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
-# Tokens with which the chat templates of common models open and close a turn.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+# Joiners and variation selectors belong between letters of some scripts and in emoji, nowhere else.
+_JOINED = rf"[^\x00-\x7f{_OPENING[1:]}{_CLOSING[1:]}]"
+_JOINERS = re.compile(
+    rf"(?<!{_JOINED})[\u200c\u200d\ufe00-\ufe0f]+|[\u200c\u200d]+(?!{_JOINED})")
+# Tokens with which the chat templates of common models open and close a turn or a part of it.
 _TURN_TOKENS = re.compile(
-    r"<([|\uff5c][^|\uff5c<>\n]{1,60}[|\uff5c]|/?s|bos|eos|start_of_turn|end_of_turn)>|\[(/?INST)\]"
+    r"<(?:[|\uff5c][^|\uff5c<>\n]{1,60}[|\uff5c]|/?s|bos|eos|unk|pad|(?:start|end)_of_turn"
+    r"|/?think|/?tool_(?:call|response))>"
+    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|TOOL_(?:CALLS|RESULTS)|AVAILABLE_TOOLS)\]"
 )
 
 _TRIAL_MESSAGE = {"role": "user", "content": "text"}
@@ -128,15 +146,17 @@ def neutralize(text: str) -> str:
     """The text with the judge's delimiters and turn headers made harmless, words unchanged.
 
     `[[[` becomes `[ [ [`, a line that starts with `Human:` gets a quotation bar, tokens that open
-    or close a turn (`<|im_end|>`, `[INST]`) get a space, and control characters go. Used on every
+    or close a turn (`<|im_end|>`, `[INST]`) get a space, and invisible characters go. Used on every
     text that a model or a stranger wrote, when it is shown to a judge.
+
+    Does not: hinder a text from arguing with the judge in plain words; `audits/` measures that.
     """
     # What cannot be seen goes first: it could hide a fence from the patterns below.
     text = _INVISIBLE.sub("", _NEW_LINES.sub("\n", text))
-    text = _FENCES.sub(lambda match: " ".join(match.group()), text)
-    text = _TURN_TOKENS.sub(lambda match: " ".join(
-        [match.group()[0], match.group(1) or match.group(2), match.group()[-1]]), text)
-    return _TURN_HEADER.sub(r"\1| \2\3:", text)
+    text = _JOINERS.sub("", text)
+    text = _FENCES.sub(lambda match: " ".join(_FENCE_PARTS.findall(match.group())), text)
+    text = _TURN_TOKENS.sub(lambda match: f"{match[0][0]} {match[0][1:-1]} {match[0][-1]}", text)
+    return _TURN_HEADER.sub(r"\1| \2\3", text)
 
 
 def neutralize_conversation(messages: Sequence[Message]) -> list[dict[str, str]]:
