@@ -2,7 +2,7 @@
 
     python -m pipeline.schema       constitutions/schema.json  flows/configs/schema.json
                                     prompts/exemplars/schema.json  prompts/canaries/schema.json
-                                    docs/recipes.md
+                                    prompts/follow_ups/schema.json  docs/recipes.md
 
 All are made from the models; a test keeps them true.
 """
@@ -16,6 +16,7 @@ from pipeline.canaries import CanarySet
 from pipeline.config import PROJECT_ROOT, RunConfig, json_schema
 from pipeline.constitution import Constitution
 from pipeline.exemplars import ExemplarSet
+from pipeline.follow_ups import FollowUpSet
 from pipeline.store.files import write_text
 
 FIELDS_HEAD = """\
@@ -37,6 +38,7 @@ def generated_files() -> dict[Path, str]:
         Path("constitutions/schema.json"): _as_text(json_schema(Constitution)),
         Path("prompts/canaries/schema.json"): _as_text(json_schema(CanarySet)),
         Path("prompts/exemplars/schema.json"): _as_text(json_schema(ExemplarSet)),
+        Path("prompts/follow_ups/schema.json"): _as_text(json_schema(FollowUpSet)),
         Path("flows/configs/schema.json"): _as_text(json_schema(RunConfig)),
         Path("docs/recipes.md"): recipe_fields(json_schema(RunConfig)),
     }

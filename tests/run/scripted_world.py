@@ -28,7 +28,8 @@ def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
         return f"a {manner} reply {seed}"
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
-        text = messages[-1].content
+        # With chain of thought, the sample stands before the rationale and the last request.
+        text = next(m.content for m in reversed(messages) if "[[[" in m.content)
         if len(options) > 2:
             # A rating: 8 of 10 for what it likes, else 3.
             shown = text.split("[[[")[1].split("]]]")[0]

@@ -163,3 +163,11 @@ async def test_repeated_sentences_are_told(tmp_path: Path) -> None:
         run = await finished(tmp_path / name, {"labeler": "follow_up", "follow_up": section})
         assert {len(row["details"]) for row in rows(run, "preference/score")} == {num}
         assert f"Follow-ups 'twice': 1 repeated sentence {words}." in (run.root / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", LABELERS)
+async def test_audit_takes_labels_without_orders(tmp_path: Path, name: str) -> None:
+    preference = {**LABELERS[name], "audit": {"enabled": True, "canaries": None}}
+    run = await finished(tmp_path, preference, prompts=20)
+    audit = json.loads((run.root / "preference" / "audit.json").read_text())
+    assert audit["passed"] and not stage_manifests(run.root, "preference/canary")
