@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from pipeline.errors import StoreError
 from pipeline.progress import current_progress, duration, progress_for_stdout, watching
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir, new_run_id
@@ -34,7 +35,7 @@ def run_recipe(recipe: Path, run_id: str | None, *, with_prefect: bool) -> None:
 
 def resume_run(run: str, *, with_prefect: bool) -> None:
     """The same for a run that is there."""
-    found = find_run(run)
+    found = _no_evaluation(find_run(run))
     recipe = str(found.info().get("recipe") or found.recipe)
     _run(recipe, str(found.root), resume=True, with_prefect=with_prefect)
 
@@ -54,7 +55,7 @@ def print_report(run: str) -> None:
     """Write the report anew and print where it is."""
     from pipeline.report import write_report
 
-    found = find_run(run)
+    found = _no_evaluation(find_run(run))
     write_report(found)
     _print_end(found)
 
@@ -103,6 +104,16 @@ def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
     complete(job(recipe, run_id, resume), lambda: _how_to_go_on(run_id))
     _print_end(find_run(run_id))
     typer.echo(f"done in {duration(time.monotonic() - started)}")
+
+
+def _no_evaluation(run: RunDir) -> RunDir:
+    """The run, unless it is a judge's evaluation: its folder would get a whole run of the recipe."""
+    if run.info().get("evaluation"):
+        raise StoreError(
+            f"{run.root} is an evaluation of a judge and no run; its `rlaif judge-eval` command, given "
+            "again, goes on with it and writes its report"
+        )
+    return run
 
 
 def _how_to_go_on(run_id: str) -> str:

@@ -279,6 +279,15 @@ def test_row_is_traced_to_its_texts(rlaif: Rlaif, tmp_path: Path) -> None:
         assert part in ended.out, part
 
 
+@pytest.mark.parametrize("command", ["resume", "report"])
+def test_evaluation_is_no_run(rlaif: Rlaif, tmp_path: Path, command: str) -> None:
+    measured(rlaif, tmp_path, {})
+    page = (tmp_path / "outputs/judge-eval/e/report.html").read_text()
+    ended = rlaif(command, tmp_path / "outputs/judge-eval/e")
+    assert ended.code == 2 and "is an evaluation of a judge and no run" in ended.err
+    assert (tmp_path / "outputs/judge-eval/e/report.html").read_text() == page
+
+
 def test_other_inputs_need_another_name(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe, pairs = write_judge_recipe(tmp_path / "r"), write_pairs(tmp_path / "p.jsonl")
     assert rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e").code == 0
