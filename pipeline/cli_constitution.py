@@ -3,10 +3,13 @@
 Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.errors import AuditError
 
 if TYPE_CHECKING:
     from pipeline.constitution_tools.impact import Impact
@@ -76,30 +79,42 @@ def impact(
 
     Repeat the command to go on with one that was stopped, or to read its result again.
     """
-    from pipeline.cli_runs import complete
+    from pipeline.constitution import load_constitution
     from pipeline.progress import current_progress
-    from pipeline.run.impact import load_impact, run_impact
+    from pipeline.run.impact import impact_run, run_impact
     from pipeline.run.start import find_run
 
     before = find_run(run)
 
-    async def work() -> "RunDir":
-        return await run_impact(before, new, run_id=run_id, progress=current_progress())
+    async def work() -> bool:
+        return (await run_impact(before, new, run_id=run_id, progress=current_progress()))[1]
 
-    made = complete(work(), lambda: "stopped; the same command goes on from here")
-    print_impact(load_impact(made), made)
+    made = impact_run(before, load_constitution(new), run_id)
+    _finish(work(), made, "stopped; the same command goes on from here")
 
 
 def resume_impact(run: "RunDir") -> None:
     """Go on with an impact run, or say what is there."""
-    from pipeline.cli_runs import complete
     from pipeline.progress import current_progress
-    from pipeline.run.impact import continue_impact, load_impact
+    from pipeline.run.impact import continue_impact
 
-    async def work() -> None:
-        await continue_impact(run, current_progress())
+    async def work() -> bool:
+        return await continue_impact(run, current_progress())
 
-    complete(work(), lambda: f"stopped; `rlaif resume {run.run_id}` goes on from here")
+    _finish(work(), run, f"stopped; `rlaif resume {run.run_id}` goes on from here")
+
+
+def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -> None:
+    """Do the work, then print what there is, also for labels that failed their audit."""
+    from pipeline.cli_runs import complete
+    from pipeline.run.impact import load_impact
+
+    try:
+        if not complete(work, lambda: when_stopped):
+            typer.echo(f"run {run.run_id} was finished before; this is what it says")
+    except AuditError:
+        print_impact(load_impact(run), run)
+        raise
     print_impact(load_impact(run), run)
 
 
@@ -118,7 +133,7 @@ def print_impact(impact: "Impact", run: "RunDir") -> None:
             continue
         # Counts stand right of the names and kinds of change.
         words = 2 if shown.head[1] in ("change", "now") else 1
-        table = Table(*(Column(name, justify="left" if i < words else "right")
+        table = Table(*(Column(name, justify="left" if i < words else "right", no_wrap=i < words)
                         for i, name in enumerate(shown.head)), title=shown.title)
         for row in shown.rows:
             table.add_row(*map(escape, row))

@@ -73,9 +73,14 @@ def agreement(
     for first, second in combinations(chosen, 2):
         found = agreement_of((first, rows[first]), (second, rows[second]))
         cells = ("", "", "", "") if found.equal is None else (
-            f"{found.kappa:.3f}", f"{found.kappa_low:.3f} to {found.kappa_high:.3f}",
+            _number(found.kappa), f"{_number(found.kappa_low)} to {_number(found.kappa_high)}",
             f"{found.equal.share:.1%}", f"{found.equal.low:.1%} to {found.equal.high:.1%}",
         )
         table.add_row(escape(f"{first}, {second}"), f"{found.num_items:,}",
                       f"{found.num_prompts:,}", f"{found.num_split:,}", *cells)
     wide_console().print(table)
+
+
+def _number(value: float) -> str:
+    # Without the sign of a zero that was a little less.
+    return f"{round(value, 3) + 0.0:.3f}"

@@ -214,7 +214,8 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
         yield renamed.before, f"renamed to {renamed.after}"
         yield renamed.after, f"renamed from {renamed.before}"
     for each in diff.reweighted:
-        yield each.principle_id, f"weight {each.before} -> {each.after}"
+        before, after = (share.partition(" ")[0] for share in (each.before, each.after))
+        yield each.principle_id, f"weight {before} -> {after}"
     yield from ((name, "respelled") for name in diff.recounted)
 
 

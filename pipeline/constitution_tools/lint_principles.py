@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from pipeline.constitution import Principle
 from pipeline.constitution_tools.wording import (
     count_questions, likeness, names_a_direction, names_a_quality, words,
 )
@@ -41,6 +42,10 @@ class Draft:
         value = self.values.get("tags")
         return [tag for tag in value if isinstance(tag, str)] if isinstance(value, list) else []
 
+    def unknown_keys(self) -> list[str]:
+        """Keys that no principle has, such as misspelt ones."""
+        return [key for key in self.values if key not in Principle.model_fields]
+
     def line_of(self, key: str, lines: Mapping[KeyPath, int]) -> int | None:
         """Line of a field, or of the principle."""
         own: KeyPath = ("principles", self.index)
@@ -68,7 +73,9 @@ def check_present(drafts: Sequence[Draft]) -> Iterator[Complaint]:
                     "the preference phase needs it to ask the judge" if key == REQUESTS[2]
                     else "the supervised phase needs it"
                 )
-                yield Complaint(draft, key, "missing", f"there is no {key}", what, "add one")
+                close = difflib.get_close_matches(key, draft.unknown_keys(), n=1, cutoff=0.8)
+                action = f"rename '{close[0]}' to '{key}'" if close else "add one"
+                yield Complaint(draft, key, "missing", f"there is no {key}", what, action)
             elif isinstance(draft.values[key], str | None) and not draft.text(key):
                 yield Complaint(
                     draft, key, "empty", f"the {key} is empty",

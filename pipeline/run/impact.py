@@ -48,8 +48,8 @@ KEPT_INFO = ("name", "recipe", "parent")
 async def run_impact(
     before: RunDir, constitution: Path, *, run_id: str | None = None,
     progress: Progress | None = None,
-) -> RunDir:
-    """Make the new run, or go on with it; returns its folder, with impact.json in it.
+) -> tuple[RunDir, bool]:
+    """Make the new run, or go on with it; returns it, and whether there was anything to do.
 
     Args:
         run_id: name of the new run's folder, beside the old one; without it a name that is the
@@ -59,9 +59,10 @@ async def run_impact(
         UserError: the old run's labels are not finished, were made by another model, or the folder
             is taken by something else; nothing is written then.
         RunStoppedError: too many rows failed; what succeeded is kept.
+        AuditError: the new labels failed the recipe's audit; impact.json is there, no data set.
     """
     new = load_constitution(constitution)
-    run = RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash[:8]}"))
+    run = impact_run(before, new, run_id)
     if not run.root.exists():
         await _start(run, before, constitution, new)
     elif not _is_impact(run, before, new):
@@ -69,14 +70,13 @@ async def run_impact(
             f"run {run.run_id} is there already and is not the impact of {constitution} on "
             f"{before.run_id}; give another --run-id"
         )
-    await continue_impact(run, progress)
-    return run
+    return run, await continue_impact(run, progress)
 
 
-async def continue_impact(run: RunDir, progress: Progress | None = None) -> None:
-    """Finish an impact run, if it is not finished. Raises as `run_impact`."""
+async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool:
+    """Finish an impact run; returns whether it was unfinished. Raises as `run_impact`."""
     if run.info().get("status") == "finished":
-        return
+        return False
     before = impact_of(run)
     if before is None:
         raise StoreError(f"{run.root} is no impact run; `rlaif constitution impact` makes one")
@@ -89,6 +89,12 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> None
         write_impact(run, measure_impact(ctx, before))
         preference_dataset(ctx)
         run.update_info(status="finished")
+    return True
+
+
+def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> RunDir:
+    """The folder of an impact run: beside the old run, named by the constitution's hash."""
+    return RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash[:8]}"))
 
 
 def impact_of(run: RunDir) -> RunDir | None:

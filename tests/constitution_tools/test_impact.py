@@ -104,7 +104,7 @@ def test_kinds_of_change() -> None:
     new = changed(new, "p2", weight=2.0)
     found = kinds_of_change(old, new)
     assert found["p0"] == "renamed to q0" and found["q0"] == "renamed from p0"
-    assert found["p1"] == "reworded" and found["p2"].startswith("weight 1 (25.0% of draws) -> 2")
+    assert found["p1"] == "reworded" and found["p2"] == "weight 1 -> 2"
     assert found["p3"] == "unchanged" and list(found) == ["p0", "p1", "p2", "p3", "q0"]
     assert kinds_of_change(constitution(2), constitution(3))["p2"] == "added"
     assert kinds_of_change(constitution(3), constitution(2))["p2"] == "removed"
@@ -155,6 +155,12 @@ def full_run(folder: Path, run_id: str, principles: list[Any], **changes: Any) -
     return run
 
 
+def make_impact(before: RunDir, new: Path, **options: Any) -> RunDir:
+    run, worked = asyncio.run(run_impact(before, new, **options))
+    assert worked
+    return run
+
+
 def reworded(number: int = 1) -> list[Any]:
     found = [dict(p) for p in CONSTITUTION["principles"]]
     found[number]["comparison_request"] = "Which is kinder by far?"
@@ -184,7 +190,7 @@ def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
     before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30)
     untouched = hashes(before)
     new = write_new(tmp_path, reworded())
-    run = asyncio.run(run_impact(before, new))
+    run = make_impact(before, new)
     fresh = full_run(tmp_path, "fresh", reworded(), prompts=30)
     assert label_values(run) == label_values(fresh)
     assert hashes(before) == untouched and verify(run) == [] and verify(before) == []
@@ -207,7 +213,7 @@ def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> N
         "preference": {"comparisons": comparisons}, "supervised": {"revise": {"rounds": 2}},
     }
     before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
-    run = asyncio.run(run_impact(before, write_new(tmp_path, reworded())))
+    run = make_impact(before, write_new(tmp_path, reworded()))
     fresh = full_run(tmp_path, "fresh", reworded(), prompts=20, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
     for folder in ("supervised/critique-1", "supervised/critique-2"):
@@ -224,7 +230,7 @@ def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> N
 def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
     extra = {"preference": {"judge": {"num_principles": 2}}}
     before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
-    run = asyncio.run(run_impact(before, write_new(tmp_path, reworded())))
+    run = make_impact(before, write_new(tmp_path, reworded()))
     impact = load_impact(run)
     assert verify(run) == [] and impact.total.after == 20
     assert sum(p.after for p in impact.principles) == 40
@@ -238,9 +244,9 @@ def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
 def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
     principles = CONSTITUTION["principles"]
     before = full_run(tmp_path, "before", principles, prompts=30)
-    run = asyncio.run(run_impact(before, write_new(tmp_path, [
+    run = make_impact(before, write_new(tmp_path, [
         *principles[:2], {**principles[2], "id": "p-new", "comparison_request": "Which is kinder?"},
-    ])))
+    ]))
     impact = load_impact(run)
     by_id = {p.id: p for p in impact.principles}
     assert by_id["p-2"].change == "removed" and by_id["p-2"].after == 0 < by_id["p-2"].before
@@ -251,9 +257,9 @@ def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
 def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
     before = full_run(tmp_path, "before", CONSTITUTION["principles"])
     new = write_new(tmp_path, reworded())
-    run = asyncio.run(run_impact(before, new, run_id="again"))
+    run = make_impact(before, new, run_id="again")
     there = hashes(run)
-    assert asyncio.run(run_impact(before, new, run_id="again")).root == run.root
+    assert asyncio.run(run_impact(before, new, run_id="again")) == (run, False)
     assert hashes(run) == there
 
 
@@ -269,7 +275,7 @@ def test_stopped_impact_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "measure_impact", stop)
         asyncio.run(run_impact(before, new))
-    run = asyncio.run(run_impact(before, new))
+    run = make_impact(before, new)
     assert run.info()["status"] == "finished" and verify(run) == []
     assert load_impact(run).total.asked_again == load_impact(run).costs[0].rows_made > 0
 
