@@ -190,15 +190,12 @@ class VllmEngine:
             )
             output = await self._run(request_id, token_ids, params, 1)
             cached = output.num_cached_tokens or 0
+            # From the end: what was found in the cache may be missing at the start of the list.
+            found = list(zip(output.prompt_logprobs[-num_last:], token_ids[first:], strict=True))
             # A token's log-probability is computed at the position before it.
-            if cached < first:
+            if cached < first and all(values and token in values for values, token in found):
                 break
-        # From the end: what was found in the cache may be missing at the start of the list.
-        found = output.prompt_logprobs[-num_last:]
-        total = sum(
-            values[token_id].logprob
-            for values, token_id in zip(found, token_ids[first:], strict=True)
-        )
+        total = sum(values[token].logprob for values, token in found)
         return total, cached
 
     async def _run(

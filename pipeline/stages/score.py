@@ -17,6 +17,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pipeline.constitution import Constitution, Principle
@@ -49,6 +50,10 @@ class ScoreStage:
     prompts: str = "prompts"
     row_type: type[Row] = ScoreRow
 
+    @cached_property
+    def _method(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", exclude={"scale"})
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts and the folders of their texts."""
@@ -58,7 +63,7 @@ class ScoreStage:
         """Template, options, constitution and seed; the scale belongs to the labels."""
         return {
             "template": self.template.hash, "constitution": self.constitution.hash,
-            "method": self.config.model_dump(mode="json", exclude={"scale"}), "seed": self.seed,
+            "method": self._method, "seed": self.seed,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
@@ -83,9 +88,8 @@ class ScoreStage:
         )),)
 
     def _item(self, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]) -> Item:
-        method = self.config.model_dump(mode="json", exclude={"scale"})
         identity = row_id(
-            "score", side.row_id, [[p.hash, p.weight] for p in principles], method,
+            "score", side.row_id, [[p.hash, p.weight] for p in principles], self._method,
             self.template.hash, self.engine.fingerprint,
         )
         blank = ScoreRow(

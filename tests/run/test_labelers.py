@@ -11,6 +11,7 @@ from pipeline.config import PROJECT_ROOT
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError
+from pipeline.report.pairs import sample_pairs
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
 from pipeline.run.start import start_run
@@ -120,6 +121,16 @@ async def test_second_call_makes_nothing(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.root.rglob("shard-*")}
     await run_all(open_context(run))
     assert {p: p.stat().st_mtime_ns for p in run.root.rglob("shard-*")} == before
+
+
+async def test_browser_shows_which_part_decided(tmp_path: Path) -> None:
+    run = await finished(tmp_path, LABELERS["vector"], prompts=20)
+    shown = [pair for pair in sample_pairs(run) if pair["status"] == "ok"]
+    assert shown
+    for pair in shown:
+        assert {name for name, _ in pair["parts"]} == {"p-0", "p-1", "p-2"}
+        assert all(value > 0 for _, value in pair["parts"])
+        assert (pair["orders"], pair["agree"], pair["gap"]) == (None, None, None)
 
 
 async def test_panel_is_pooled(tmp_path: Path) -> None:
