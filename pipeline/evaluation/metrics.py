@@ -18,6 +18,7 @@ from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.makeup import measure_data, stage_counts
 from pipeline.evaluation.oracle import Oracle
 from pipeline.evaluation.policies import measure_policies
+from pipeline.evaluation.revisions import measure_revisions
 from pipeline.evaluation.scores import measure_scores
 from pipeline.ids import derive_seed
 from pipeline.store import RunDir, read_json
@@ -49,6 +50,7 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
         "data": data,
         "principles": principles,
         "scores": measure_scores(run, config),
+        "revisions": measure_revisions(run.root, tie_width, draws=draws, seed=seed),
         "seconds": seconds(run, stages),
     }
 

@@ -6,6 +6,9 @@ Foreign words (names, reasons, requests) are escaped; no text of a model goes in
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.report.audit import (
+    FIGURE_TITLES, audit_checks, audit_figures, audit_verdict, efficacy_rows, revision_rows,
+)
 from pipeline.report.headline import cards, headline
 from pipeline.report.source import ReportData
 from pipeline.report.tables import (
@@ -23,6 +26,8 @@ def render_markdown(data: ReportData) -> str:
         *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
         *_section("Labels", _reasons(data), _principles(data)),
         *_section("Scores and length", _scores(data), *map(escape, score_notes(data))),
+        *_section("Audit of the labels", *_audit(data)),
+        *_section("Revisions", _revisions(data), _efficacy(data)),
         *_section("Training", _training(data)),
         *_section("Stages", _stages(data)),
         *_section("Lineage", table(("what", "value"), lineage_rows(data))),
@@ -134,6 +139,42 @@ def _scores(data: ReportData) -> str:
         "score", "responses", "mean", "spread", "Pearson with words", "Spearman with words",
         "Pearson within prompts", "Spearman within prompts",
     )
+    return table(names, rows)
+
+
+def _audit(data: ReportData) -> list[str]:
+    checks = [
+        (c["check"], c["subject"], c["value"], c["interval"], c["needed"], number(c["n"]), c["status"])
+        for c in audit_checks(data.audit)
+    ]
+    names = ("check", "of", "value", "95 % interval", "needed", "n", "result")
+    figures = [
+        table((judge["folder"], *FIGURE_TITLES), [(row["scope"], *row["cells"]) for row in judge["rows"]])
+        for judge in audit_figures(data.audit)
+    ]
+    notes = [escape(f"Note: {note}") for note in data.audit.get("notes") or []]
+    return [escape(audit_verdict(data.audit)), *notes, table(names, checks), *figures]
+
+
+def _revisions(data: ReportData) -> str:
+    rows = [
+        (r["round"], number(r["rows"]), number(r["skipped"]), number(r["rejected"]), r["faults"],
+         r["preferred"], r["interval"], r["soft_label"])
+        for r in revision_rows(data)
+    ]
+    names = (
+        "round", "rows", "left as they were", "not a revision", "faults", "preferred to the text before",
+        "95 % interval", "mean label",
+    )
+    return table(names, rows)
+
+
+def _efficacy(data: ReportData) -> str:
+    rows = [
+        (r["principle"], r["round"], r["preferred"], r["interval"], r["soft_label"], number(r["n"]))
+        for r in efficacy_rows(data)
+    ]
+    names = ("principle", "round", "revisions preferred", "95 % interval", "mean label", "n")
     return table(names, rows)
 
 

@@ -19,6 +19,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.report.audit import (
+    FIGURE_TITLES, audit_checks, audit_figures, audit_verdict, efficacy_rows, revision_rows,
+)
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
 from pipeline.report.headline import cards, headline, tone_of
@@ -47,6 +50,12 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
         truth=data.metrics.get("labels"), kept=made.get("kept", 0), num_pairs=made.get("pairs", 0),
         margins=histogram("Margins of all labeled pairs", made.get("margins") or []),
         principles=principle_rows(data), scores=score_rows(data), score_notes=score_notes(data),
+        audit={
+            "verdict": audit_verdict(data.audit), "checks": audit_checks(data.audit),
+            "figures": audit_figures(data.audit), "titles": FIGURE_TITLES,
+            "notes": data.audit.get("notes") or [],
+        },
+        revisions=revision_rows(data), efficacy=efficacy_rows(data),
         training=training_rows(data), curves=[p for r in data.training for p in panels(r)],
         stages=stage_rows(data), pairs=list(pairs), lineage=lineage_rows(data),
         requests={pair["principle"]: data.request_of(pair["principle"]) for pair in pairs},

@@ -50,6 +50,8 @@ class ReportData:
     constitution_text: str
     metrics: dict[str, Any]
     training: list[TrainingRecord] = field(default_factory=list)
+    audit: dict[str, Any] = field(default_factory=dict)
+    """preference/audit.json; empty without an audit."""
 
     @property
     def policies(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ def read_run(run: RunDir) -> ReportData:
         constitution=_load_or_none(load_constitution, run.constitution),
         constitution_text=_text(run.constitution), metrics=_metrics(run, config),
         training=[record for name, title in JOBS if (record := _training(run, name, title))],
+        audit=_audit(run),
     )
 
 
@@ -114,6 +117,11 @@ def _metrics(run: RunDir, config: RunConfig | None) -> dict[str, Any]:
         return collect_metrics(run, config)
     data, principles = measure_data(run.root, DEFAULT_TIE_WIDTH)
     return {"stages": stage_counts(run.root), "data": data, "principles": principles}
+
+
+def _audit(run: RunDir) -> dict[str, Any]:
+    found = read_json(run.root / "preference" / "audit.json")
+    return found if isinstance(found, dict) else {}
 
 
 def _training(run: RunDir, name: str, title: str) -> TrainingRecord | None:
