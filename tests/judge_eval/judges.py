@@ -31,7 +31,8 @@ def make_engine(
         return sharpness * (quality(a) - quality(b)) + bias
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
-        a, b = slots(messages)
+        # After a rationale, the sample is the last turn that shows slots.
+        a, b = slots(tuple(m for m in messages if "(A) [[[" in m.content))
         value = logit(a, b)
         if behavior == "prose" or behavior == "mixed" and "prose" in messages[-1].content:
             # The judge begins a sentence: next to nothing for either letter.
@@ -40,7 +41,7 @@ def make_engine(
             return list(_by_tokens(value, options))
         return [log_sigmoid(value), log_sigmoid(-value)]
 
-    return ScriptedEngine(lambda messages: "unused", scores, name=name)
+    return ScriptedEngine(lambda messages: "a rationale", scores, name=name)
 
 
 def _by_tokens(value: float, options: Sequence[str]) -> tuple[float, ...]:

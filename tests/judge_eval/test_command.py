@@ -180,6 +180,19 @@ def test_endpoint_with_top_tokens(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["inexact_share"]["share"] == 1.0 and found["accuracy"]["share"] == 0.5
 
 
+def test_recipe_says_how_to_ask(rlaif: Rlaif, tmp_path: Path) -> None:
+    """Exemplars, and a rationale whose verdict is clamped to [0.4, 0.6] in each call."""
+    shots = {"exemplars": "prompts/exemplars/general.yaml", "num_exemplars": 2}
+    found = measured(rlaif, tmp_path, {}, constitution="constitutions/open_assistant.yaml",
+                     preference={"judge": {"chain_of_thought": {}, **shots}})
+    assert found["accuracy"]["share"] == 1.0
+    assert found["confidence"]["mean"] == pytest.approx(0.6)
+    assert {len(row.rationales) for row in rows_of(tmp_path)} == {2}
+    plain = write_judge_recipe(tmp_path / "s")
+    assert rlaif("judge-eval", tmp_path / "pairs.jsonl", "--recipe", plain, "--name", "p").code == 0
+    assert metrics_of(tmp_path, "p")["judges"][0]["method_hash"] != found["method_hash"]
+
+
 # --- label files ---------------------------------------------------------------------------------
 
 
