@@ -16,7 +16,7 @@ async def preference_phase(run: str) -> None:
         run: id or folder of a run whose supervised phase is finished.
     """
     ctx = open_phase(run)
-    async with Batches(ctx.runner, num_stages=3) as call:
+    async with Batches(ctx.runner, num_stages=5) as call:
         await preference_chain(ctx, call)
     dataset = await write_dataset("preference", Handle(ctx), call.ends)
     await train("preference", Handle(ctx), dataset)

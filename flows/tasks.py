@@ -17,7 +17,9 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from pipeline.report import headline_numbers, principle_table, summary_markdown
+from pipeline.report import (
+    audit_markdown, headline_numbers, principle_table, summary_markdown,
+)
 from pipeline.run import finish, phases
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
@@ -79,9 +81,15 @@ class StageCalls:
 
 @task(task_run_name="write-{name}-set", **PLAIN)
 async def write_dataset(name: str, context: Handle, ends: Sequence[Handle]) -> Handle:
-    """Write a data set from the finished rows; gives its counts."""
+    """Write a data set from the finished rows, once its audit has passed; gives its counts."""
+    ctx: RunContext = context.value
     writers = {"sft": phases.supervised_dataset, "preference": phases.preference_dataset}
-    return Handle(writers[name](context.value))
+    try:
+        return Handle(writers[name](ctx))
+    finally:
+        # Shown above all when it is what stops the run.
+        if name == "preference" and (audit := audit_markdown(ctx.run)):
+            await acreate_markdown_artifact(audit, key=f"audit-{artifact_key(ctx)}")
 
 
 @task(task_run_name="train-{name}", **PLAIN)
@@ -97,10 +105,15 @@ async def write_report(context: Handle) -> str:
     """Write the report, and show its summary on the run's page; gives the report's path."""
     ctx: RunContext = context.value
     report = finish.finish(ctx)
-    key = re.sub("[^a-z0-9]+", "-", ctx.run.run_id.lower())
+    key = artifact_key(ctx)
     await acreate_markdown_artifact(summary_markdown(ctx.run), key=f"summary-{key}")
     await acreate_table_artifact(principle_table(ctx.run), key=f"principles-{key}")
     await acreate_link_artifact(report.as_uri(), link_text="report.html", key=f"report-{key}")
     for name, value in headline_numbers(ctx.run):
         get_run_logger().info("%s: %s", name, value)
     return str(report)
+
+
+def artifact_key(ctx: RunContext) -> str:
+    """The run's id in the letters that a key may have."""
+    return re.sub("[^a-z0-9]+", "-", ctx.run.run_id.lower())

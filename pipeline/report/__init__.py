@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.markdown import render_markdown, render_summary
+from pipeline.report.markdown import render_audit, render_markdown, render_summary
 from pipeline.report.markdown import headline_numbers as _headline_numbers
 from pipeline.report.page import render_page
 from pipeline.report.pairs import MAX_PAIRS, sample_pairs
-from pipeline.report.source import read_run
+from pipeline.report.source import read_audit, read_run
 from pipeline.report.tables import principle_rows
 from pipeline.store import RunDir
 from pipeline.store.files import write_text
 
-__all__ = ["headline_numbers", "principle_table", "summary_markdown", "write_report"]
+__all__ = ["audit_markdown", "headline_numbers", "principle_table", "summary_markdown", "write_report"]
 
 
 def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
@@ -33,6 +33,11 @@ def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
 def summary_markdown(run: RunDir) -> str:
     """A few lines of Markdown: headline, figures, where the report is."""
     return render_summary(read_run(run))
+
+
+def audit_markdown(run: RunDir) -> str:
+    """The audit of the labels as Markdown; empty where there was none."""
+    return render_audit(read_audit(run))
 
 
 def principle_table(run: RunDir) -> list[dict[str, Any]]:

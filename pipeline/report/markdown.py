@@ -26,7 +26,7 @@ def render_markdown(data: ReportData) -> str:
         *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
         *_section("Labels", _reasons(data), _principles(data)),
         *_section("Scores and length", _scores(data), *map(escape, score_notes(data))),
-        *_section("Audit of the labels", *_audit(data)),
+        *_section("Audit of the labels", *_audit(data.audit)),
         *_section("Revisions", _revisions(data), _efficacy(data)),
         *_section("Training", _training(data)),
         *_section("Stages", _stages(data)),
@@ -41,6 +41,12 @@ def render_summary(data: ReportData) -> str:
     where = f"Report: `{data.run.report}`" if data.run.report.exists() else ""
     parts = [f"## {escape(data.run.run_id)}", escape(told.lead), escape(told.detail), _figures(data), where]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_audit(audit: dict[str, Any]) -> str:
+    """The audit of the labels; empty without one."""
+    parts = _section("Audit of the labels", *_audit(audit))
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
@@ -142,18 +148,18 @@ def _scores(data: ReportData) -> str:
     return table(names, rows)
 
 
-def _audit(data: ReportData) -> list[str]:
+def _audit(audit: dict[str, Any]) -> list[str]:
     checks = [
         (c["check"], c["subject"], c["value"], c["interval"], c["needed"], number(c["n"]), c["status"])
-        for c in audit_checks(data.audit)
+        for c in audit_checks(audit)
     ]
     names = ("check", "of", "value", "95 % interval", "needed", "n", "result")
     figures = [
         table((judge["folder"], *FIGURE_TITLES), [(row["scope"], *row["cells"]) for row in judge["rows"]])
-        for judge in audit_figures(data.audit)
+        for judge in audit_figures(audit)
     ]
-    notes = [escape(f"Note: {note}") for note in data.audit.get("notes") or []]
-    return [escape(audit_verdict(data.audit)), *notes, table(names, checks), *figures]
+    notes = [escape(f"Note: {note}") for note in audit.get("notes") or []]
+    return [escape(audit_verdict(audit)), *notes, table(names, checks), *figures]
 
 
 def _revisions(data: ReportData) -> str:

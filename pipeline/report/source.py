@@ -104,7 +104,7 @@ def read_run(run: RunDir) -> ReportData:
         constitution=_load_or_none(load_constitution, run.constitution),
         constitution_text=_text(run.constitution), metrics=_metrics(run, config),
         training=[record for name, title in JOBS if (record := _training(run, name, title))],
-        audit=_audit(run),
+        audit=read_audit(run),
     )
 
 
@@ -119,7 +119,8 @@ def _metrics(run: RunDir, config: RunConfig | None) -> dict[str, Any]:
     return {"stages": stage_counts(run.root), "data": data, "principles": principles}
 
 
-def _audit(run: RunDir) -> dict[str, Any]:
+def read_audit(run: RunDir) -> dict[str, Any]:
+    """The stored audit of a run's labels; empty when there is none."""
     found = read_json(run.root / "preference" / "audit.json")
     return found if isinstance(found, dict) else {}
 

@@ -51,7 +51,8 @@ def test_graph_has_the_true_edges(flows: Flows) -> None:
     assert upstream(tasks, "critique-2-00003") == {"revise-1-00003"}
     assert upstream(tasks, "write-sft-set") == {f"revise-2-{i:05d}" for i in range(4)}
     assert upstream(tasks, "train-sft") == {"write-sft-set"}
-    pairs = wait_for_tasks(flows, preference, 14)
+    pairs = wait_for_tasks(flows, preference, 18)
+    assert upstream(pairs, "canary-00001") == {"judge-00001", "sample-00001"}
     assert upstream(pairs, "pair-00001") == {"judge-00001", "sample-00001"}
     assert not task_runs(flows, evaluation), "the smoke recipe holds nothing out"
     assert "report" in wait_for_tasks(flows, main, 4)
@@ -60,14 +61,15 @@ def test_graph_has_the_true_edges(flows: Flows) -> None:
 def test_artifacts_show_the_result(flows: Flows) -> None:
     run = RunDir(flows.outputs / "runs/graph")
     found = {a["key"]: a for a in ask(flows.server, "artifacts/filter")}
-    assert {"summary-graph", "principles-graph", "report-graph"} <= set(found)
+    assert {"summary-graph", "principles-graph", "report-graph", "audit-graph"} <= set(found)
+    assert "Every check passed" in found["audit-graph"]["data"]
     assert found["principles-graph"]["type"] == "table"
     assert run.report.is_file() and run.report.as_uri() in found["report-graph"]["data"]
 
 
 def test_resume_shows_reused_stages(flows: Flows) -> None:
     preference = [f for f in flow_runs(flows, "again") if f["name"] == "preference-phase"][1]
-    states = {n: t["state_name"] for n, t in wait_for_tasks(flows, preference, 14).items()}
+    states = {n: t["state_name"] for n, t in wait_for_tasks(flows, preference, 18).items()}
     assert states["sample-00001"] == "Reused" and states["judge-00000"] == "Reused"
     # The same rows give the same bytes, so the pairs of the shard that was judged anew stay.
     assert states["judge-00001"] == "Completed" and states["pair-00001"] == "Reused"
