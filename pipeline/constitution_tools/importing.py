@@ -119,7 +119,7 @@ def _read(path: Path, verbatim: bool) -> tuple[list[_Part], list[str]]:
     if not parts:
         raise ConfigError(
             f"{path} has none of the known shapes: an object of 'prompt' and 'edit_request', a list "
-            "of texts, or 'constitutions' with 'critic' and 'revision'; see docs/labels.md"
+            "of texts, or 'constitutions' with 'critic' and 'revision'; see docs/constitutions.md"
         )
     return parts, notes
 

@@ -73,7 +73,8 @@ def check_label_sources(config: RunConfig) -> list[str]:
     if config.preference.sources is None:
         return []
     listed = load_mixture(resolve_path(config.preference.sources))
-    return [import_source(s, seed=listed.seed).record.text() for s in _resolved(listed)]
+    records = [import_source(source, seed=listed.seed).record for source in _resolved(listed)]
+    return ["; ".join(line.strip() for line in record.text().splitlines()) for record in records]
 
 
 def record_label_files(run: RunDir, listed: MixtureConfig) -> Path:

@@ -9,7 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline.config import PreferenceConfig
+from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
+from pipeline.data.export import export_preference
+from pipeline.data.label_sources import record_label_files
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError
@@ -19,6 +23,7 @@ from pipeline.run.context import open_context
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
 from pipeline.run.start import start_run
 from pipeline.store import RunDir, RunLock
+from tests.data.builders import CONFIG, whole_run
 from tests.labels.builders import write_lines
 from tests.run.builders import write_recipe
 
@@ -181,3 +186,21 @@ def test_missing_label_file_stops_the_start(tmp_path: Path) -> None:
 def test_run_entry_needs_a_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'run'"):
         load_sources(write_list(tmp_path, crowd(tmp_path), {"type": "run"}))
+
+
+async def test_next_version_takes_other_rows(tmp_path: Path) -> None:
+    """Two nights with one list: 5 pairs each, so weight 0.4 adds 2 rows a night, never the same."""
+    listed = write_list(tmp_path, crowd(tmp_path, weight=0.4))
+    config = CONFIG.model_copy(update={"preference": PreferenceConfig(sources=listed)})
+    for name, first, info in (("a", 0, {}), ("b", 100, {"parent": "a"})):
+        run = await whole_run(tmp_path / name, prompts=5, first=first, **info)
+        (run.root / "labeling").mkdir()
+        (run.root / "labeling/sources.yaml").write_bytes(listed.read_bytes())
+        record_label_files(run, load_mixture(listed))
+        counts = export_preference(run, config, load_constitution(run.constitution))
+        assert counts["rows"] - counts["from_parent"] == 7 and verify(run) == []
+    assert counts["from_parent"] == 7 and counts["reasons"]["crowd: already in the parent's version"] == 2
+    rows = [row for row in pairs(run) if row["source"] == "crowd"]
+    assert len({row["row_id"] for row in rows}) == 4 and {row["run_id"] for row in rows} == {"a", "b"}
+    from_parent = next(row for row in rows if row["run_id"] == "a")
+    assert trace(run, from_parent["row_id"]).parents[0].run_id == "a"
