@@ -241,6 +241,18 @@ def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
     assert {row.principle_id for row in rows if row.run_id == run.run_id} == {"p-1"}
 
 
+def test_each_judge_of_a_panel_asks_again(tmp_path: Path) -> None:
+    script = "tests.constitution_tools.test_impact:make_engine"
+    extra = {"panel": [{"type": "scripted", "script": script, "args": {"taste": "other"}}]}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    impact = load_impact(run)
+    assert verify(run) == [] and impact.total.after == 20
+    assert [cost.folder for cost in impact.costs] == ["preference/judge", "preference/judge-2"]
+    assert {cost.rows_made for cost in impact.costs} == {impact.total.asked_again}
+    assert impact.principles[1].after == impact.total.asked_again
+
+
 def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
     principles = CONSTITUTION["principles"]
     before = full_run(tmp_path, "before", principles, prompts=30)
