@@ -1,0 +1,63 @@
+"""The audit in the report: every check, figures by principle, notes, and foreign words escaped."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.report import audit_markdown, write_report
+from pipeline.report.audit import audit_checks, audit_verdict
+from pipeline.store import write_json
+from tests.evaluation.builders import make_run
+
+
+def finding(name: str, status: str, value: float | None, scope: str = "") -> dict[str, Any]:
+    return {
+        "name": name, "status": status, "value": value, "low": None, "high": 0.1, "n": 40,
+        "detail": "what it is", "examples": [], "interval": [0.2, 0.4] if value else None,
+        "scope": scope,
+    }
+
+
+def audit(*findings: dict[str, Any], notes: tuple[str, ...] = ()) -> dict[str, Any]:
+    figures = {"known": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 32}}
+    return {
+        "passed": False, "notes": list(notes), "collapse": None, "judges": [{
+            "folder": "preference/judge", "judge": "<b>model</b>", "fingerprint": "f",
+            "judges_itself": bool(notes), "figures": {"": figures, "harm-01": figures},
+            "findings": list(findings),
+        }],
+    }
+
+
+def test_verdict_tells_failed_skipped_and_passed_apart() -> None:
+    failed, skipped, passed = (
+        finding("injected", "failed", 0.3), finding("known", "skipped", None), finding("flip", "passed", 0.05))
+    assert audit_verdict(audit(failed, skipped)) == (
+        "Failed: injected of preference/judge. Nothing was exported.")
+    assert audit_verdict(audit(passed, skipped)).startswith("No check failed; 1 check had too few rows")
+    assert audit_verdict(audit(passed)) == "Every check passed."
+    assert audit_verdict({}) == ""
+
+
+def test_principles_show_only_when_they_fail() -> None:
+    rows = audit_checks(audit(
+        finding("flip", "passed", 0.05), finding("flip", "failed", 0.3, "harm-01"),
+        finding("flip", "passed", 0.1, "harm-02")))
+    assert [row["check"] for row in rows] == ["flip", "flip of harm-01"]
+
+
+def test_report_has_the_audit(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    note = "the judge of preference/judge is the model that wrote the responses"
+    write_json(run.root / "preference/audit.json", audit(finding("injected", "failed", 0.3), notes=(note,)))
+    page = write_report(run).read_text()
+    assert 'id="audit"' in page and "0.200 to 0.400" in page and note in page and "0.90 (32)" in page
+    assert "<b>model</b>" not in page
+    text = (run.root / "report.md").read_text()
+    assert "## Audit of the labels" in text and note in text
+    assert "| injected | preference/judge | 0.300 | 0.200 to 0.400 | ≤ 0.1 | 40 | failed |" in text
+    assert audit_markdown(run).startswith("## Audit of the labels\n\nFailed: injected")
+
+
+def test_run_without_audit_has_no_section(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    assert 'id="audit"' not in write_report(run).read_text() and audit_markdown(run) == ""
