@@ -10,118 +10,60 @@ The last line is one JSON object.
 import argparse
 import asyncio
 import json
-import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+from benchmarks.pocket_cases import (
+    Case, Comparison, draw_cases, draw_comparisons, draw_follow_up_pairs, share,
+)
+from benchmarks.pocket_labeling import (
+    accuracy, in_both_orders, judge_message, measure_few_shot, measure_follow_ups, measure_reasoned, measure_scores,
+    prob_a,
+)
 from models.pocket import principles, world
-from models.pocket.corpus import draw_any_kind, draw_pair, render
+from models.pocket.corpus import render
 from models.pocket.oracle import ATTRIBUTES, Oracle, violates
-from models.pocket.world import Kind, assistant, user
+from models.pocket.world import assistant, user
 from pipeline.engine_config import VllmConfig
 from pipeline.engines import Engine, open_engine
 from pipeline.types import SamplingParams, messages_from
 
-Dicts = list[dict[str, str]]
 OPPOSED = {"helpfulness", "caution"}
 """Answering and declining exclude each other, so repairing one of these may cost the other."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two responses, and which is better under the principle's attribute (1 first, -1 second, 0 equal)."""
-
-    conversation: Dicts
-    attribute: str
-    request: str
-    first: str
-    second: str
-    truth: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """A response of a known kind and the requests of one principle."""
-
-    conversation: Dicts
-    attribute: str
-    kind: Kind
-    response: str
-    critique_request: str
-    revision_request: str
-
-
-def draw_comparisons(count: int, relation: str, seed: int, *, reworded: bool = False) -> list[Comparison]:
-    """Draw comparisons over all attributes in turn; `relation` is differ, equal or identical."""
-    rng, oracle, comparisons = random.Random(seed), Oracle(), []
-    for index in range(count):
-        attribute = ATTRIBUTES[index % len(ATTRIBUTES)]
-        task, a, b = draw_pair(attribute, "differ" if relation == "differ" else "equal", rng)
-        conversation = world.write_conversation(task, rng, world.ASKS_HELD_OUT, held_out=True)
-        first, second = world.write_response(task, a, rng), world.write_response(task, b, rng)
-        second = first if relation == "identical" else second
-        truth = oracle.compare(conversation, first, second, attribute)
-        assert truth is not None, f"the grammar wrote a text that the oracle cannot read: {first!r} or {second!r}"
-        request = principles.write_request("comparison", attribute, rng, held_out=reworded)
-        comparisons.append(Comparison(conversation, attribute, request, first, second, truth))
-    return comparisons
-
-
-def draw_cases(count: int, seed: int, *, reworded: bool = False) -> list[Case]:
-    """Draw responses with requests, half of them violating the principle."""
-    rng, cases = random.Random(seed), []
-    while len(cases) < count:
-        attribute = ATTRIBUTES[len(cases) % len(ATTRIBUTES)]
-        task = rng.choice(world.tasks())
-        kind = draw_any_kind(task, rng)
-        if violates(kind, attribute) != (len(cases) // len(ATTRIBUTES) % 2 == 0):
-            continue
-        requests = [principles.write_request(p, attribute, rng, held_out=reworded) for p in ("critique", "revision")]
-        conversation = world.write_conversation(task, rng, world.ASKS_HELD_OUT, held_out=True)
-        cases.append(Case(conversation, attribute, kind, world.write_response(task, kind, rng), *requests))
-    return cases
-
-
 async def prob_first(engine: Engine, item: Comparison, name: str) -> tuple[float, float]:
-    """P(first is preferred) in the forward and in the swapped order."""
-    forward, swapped = await asyncio.gather(*(
-        _prob_a(engine, item, a, b, f"{name}-{order}")
-        for order, (a, b) in enumerate(((item.first, item.second), (item.second, item.first)))
-    ))
-    return forward, 1.0 - swapped
-
-
-async def _prob_a(engine: Engine, item: Comparison, a: str, b: str, request_id: str) -> float:
-    content = render(
-        "judge", conversation=item.conversation, principle={"comparison_request": item.request}, slot_a=a, slot_b=b
+    """P(first is preferred) in the forward and in the swapped order, without exemplars."""
+    return await in_both_orders(
+        item, lambda a, b, request_id: prob_a(engine, [user(judge_message(item, a, b))], request_id), name
     )
-    scores = await engine.score(messages_from([user(content)]), ["A", "B"], request_id=request_id)
-    log_a, log_b = (value if value is not None else -math.inf for value in scores.logprobs)
-    return 1.0 / (1.0 + math.exp(min(50.0, log_b - log_a)))
 
 
 async def measure_judge(engine: Engine, items: Sequence[Comparison], name: str) -> dict[str, object]:
     """Accuracies over comparisons with a clear difference, each asked in both orders."""
     orders = await asyncio.gather(*(prob_first(engine, item, f"{name}-{i}") for i, item in enumerate(items)))
-    right = [((f + s) / 2 > 0.5) == (item.truth > 0) for item, (f, s) in zip(items, orders, strict=True)]
     single = [(p > 0.5) == (item.truth > 0) for item, both in zip(items, orders, strict=True) for p in both]
     by_attribute = {
-        name: share([ok for ok, item in zip(right, items, strict=True) if item.attribute == name]) for name in ATTRIBUTES
+        name: accuracy(*zip(*((i, o) for i, o in zip(items, orders, strict=True) if i.attribute == name), strict=True))
+        for name in ATTRIBUTES
     }
     return {
-        "judge_accuracy": share(right), "judge_accuracy_single_order": share(single),
+        "judge_accuracy": accuracy(items, orders), "judge_accuracy_single_order": share(single),
         "judge_accuracy_by_attribute": by_attribute,
         "position_consistency": share([(f > 0.5) == (s > 0.5) for f, s in orders]),
     }
 
 
-async def measure_equal(engine: Engine, items: Sequence[Comparison], name: str) -> float:
-    """Mean distance of the averaged probability from one half, over equally good responses."""
+async def measure_equal(engine: Engine, items: Sequence[Comparison], name: str) -> dict[str, float]:
+    """Mean distance from one half over equally good responses: of the averaged probability, and of each order."""
     orders = await asyncio.gather(*(prob_first(engine, item, f"{name}-{i}") for i, item in enumerate(items)))
-    return round(sum(abs((f + s) / 2 - 0.5) for f, s in orders) / len(orders), 4)
+    return {
+        "equal_pair_deviation": round(fmean(abs((f + s) / 2 - 0.5) for f, s in orders), 4),
+        "equal_pair_deviation_single_order": round(fmean(abs(p - 0.5) for both in orders for p in both), 4),
+    }
 
 
 async def measure_chain(engine: Engine, cases: Sequence[Case], name: str) -> dict[str, float]:
@@ -190,38 +132,45 @@ async def measure_policy(engine: Engine, count: int, seed: int) -> dict[str, flo
     }
 
 
-def share(values: Sequence[bool]) -> float:
-    """Share of true values, NaN when there are none."""
-    return round(sum(values) / len(values), 4) if values else math.nan
-
-
-async def measure(engine: Engine, size: int, seed: int = 7) -> dict[str, object]:
-    """All figures; `size` is the number of comparisons, the other counts follow from it."""
-    results: dict[str, object] = await measure_judge(engine, draw_comparisons(size, "differ", seed), "judge")
-    equal = draw_comparisons(size // 4, "equal", seed + 1) + draw_comparisons(size // 8, "identical", seed + 2)
-    results["equal_pair_deviation"] = await measure_equal(engine, equal, "equal")
+async def measure(engine: Engine, size: int, num_judged: int, seed: int = 7) -> dict[str, object]:
+    """All figures; `num_judged` is the number of comparisons for the judge, other counts follow from `size`."""
+    results: dict[str, object] = await measure_judge(engine, draw_comparisons(num_judged, "differ", seed), "judge")
+    equal = draw_comparisons(num_judged // 4, "equal", seed + 1)
+    equal += draw_comparisons(num_judged // 8, "identical", seed + 2)
+    results |= await measure_equal(engine, equal, "equal")
     results |= await measure_chain(engine, draw_cases(size, seed + 3), "chain")
     results |= await measure_policy(engine, size, seed + 4)
     reworded = await measure_judge(engine, draw_comparisons(size, "differ", seed + 5, reworded=True), "reworded")
     results["reworded_judge_accuracy"] = reworded["judge_accuracy"]
     chain = await measure_chain(engine, draw_cases(size // 2, seed + 6, reworded=True), "reworded-chain")
-    return results | {f"reworded_{name}": value for name, value in chain.items()}
+    results |= {f"reworded_{name}": value for name, value in chain.items()}
+    return results | await measure_labeling(engine, size, seed + 7)
 
 
-async def run(model: str, size: int) -> dict[str, object]:
+async def measure_labeling(engine: Engine, size: int, seed: int) -> dict[str, object]:
+    """The figures of the other labeling methods."""
+    clear, equal = draw_comparisons(size // 2, "differ", seed), draw_comparisons(size // 8, "equal", seed + 1)
+    few_shot = {str(shots): await measure_few_shot(engine, clear, shots, seed + 2 + shots) for shots in (1, 2)}
+    results: dict[str, object] = {"few_shot_accuracy": few_shot}
+    results |= await measure_reasoned(engine, clear, equal)
+    results |= await measure_scores(engine, clear)
+    return results | await measure_follow_ups(engine, draw_follow_up_pairs(size // 10, seed + 2))
+
+
+async def run(model: str, size: int, num_judged: int) -> dict[str, object]:
     """Open the model on vLLM and measure it."""
     async with open_engine(VllmConfig(type="vllm", model=model, device="cpu")) as engine:
-        return await measure(engine, size)
+        return await measure(engine, size, num_judged)
 
 
 def main() -> None:
     """Print a table, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a quarter of the cases, under a minute")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the cases, about a minute")
     parser.add_argument("--model", default=str(Path(__file__).parents[1] / "models" / "pocket"))
     options = parser.parse_args()
     start = time.monotonic()
-    results = asyncio.run(run(options.model, 240 if options.quick else 1200))
+    results = asyncio.run(run(options.model, *((240, 240) if options.quick else (1200, 3000))))
     for name, value in results.items():
         print(f"{name:32s} {json.dumps(value)}")
     print(f"{'seconds':32s} {time.monotonic() - start:.0f}")
