@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.canaries import load_canaries
 from pipeline.config import PROJECT_ROOT, load_config, resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.data.prompts import check_prompts
@@ -15,6 +16,7 @@ RECIPES = sorted((PROJECT_ROOT / "flows/configs").glob("*.yaml"))
 CONSTITUTIONS = sorted((PROJECT_ROOT / "constitutions").glob("*.yaml"))
 TEMPLATES = sorted((PROJECT_ROOT / "prompts").glob("*.jinja"))
 EXEMPLARS = sorted((PROJECT_ROOT / "prompts/exemplars").glob("*.yaml"))
+CANARIES = sorted((PROJECT_ROOT / "prompts/canaries").glob("*.yaml"))
 SETS = sorted((PROJECT_ROOT / "prompts/sets").glob("*.jsonl"))
 
 
@@ -42,6 +44,12 @@ def test_template_parses(path: Path) -> None:
 @pytest.mark.parametrize("path", EXEMPLARS, ids=lambda p: p.name)
 def test_exemplars_load(path: Path) -> None:
     assert load_exemplars(path).exemplars
+    assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
+
+
+@pytest.mark.parametrize("path", CANARIES, ids=lambda p: p.name)
+def test_canaries_load(path: Path) -> None:
+    assert load_canaries(path).canaries
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
 
 

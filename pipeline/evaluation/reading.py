@@ -72,7 +72,7 @@ def _place(folder: str) -> tuple[int, int, int, str]:
     phase, _, stage = folder.partition("/")
     phases = ("prompts", "supervised", "preference", "heldout", "evaluation")
     name, _, rest = stage.partition("-")
-    kinds = ("sample", "critique", "revise", "score", "judge", "pool", "pair")
+    kinds = ("sample", "critique", "revise", "score", "judge", "canary", "pool", "pair")
     order = kinds.index(name) if name in kinds else len(kinds)
     number = int(rest) if rest.isdecimal() else 0
     # Critique and revision of one round belong together.

@@ -55,7 +55,8 @@ class RunAudit:
     def notes(self) -> list[str]:
         """What a person should know although no check fails."""
         found = [SELF_PREFERENCE.format(folder=j.folder) for j in self.judges if j.judges_itself]
-        if self.judges and not any("known" in j.figures[EVERYTHING] for j in self.judges):
+        asked = [j.figures[EVERYTHING] for j in self.judges if "slot_share" in j.figures[EVERYTHING]]
+        if asked and not any("known" in figures for figures in asked):
             found.append(UNTESTED)
         return found
 

@@ -1,0 +1,40 @@
+"""docs/audits.md says what is true: its recipe loads, its counts are those of the files."""
+
+import re
+
+import yaml
+
+from pipeline.audit_config import LabelAuditConfig
+from pipeline.audits.labels import LABEL_FIGURES
+from pipeline.canaries import load_canaries
+from pipeline.config import PROJECT_ROOT, load_config
+from pipeline.stages.canary import KINDS
+
+PAGE = (PROJECT_ROOT / "docs/audits.md").read_text(encoding="utf-8")
+
+
+def test_recipe_example_loads() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    audit = LabelAuditConfig.model_validate(yaml.safe_load(example)["preference"]["audit"])
+    assert audit.enabled and audit.max_identical is None
+
+
+def test_counts_are_true() -> None:
+    folder = PROJECT_ROOT / "prompts/canaries"
+    assert f"`general.yaml` has {len(load_canaries(folder / 'general.yaml').canaries)} " in PAGE
+    assert f"`pocket.yaml` {len(load_canaries(folder / 'pocket.yaml').canaries)} " in PAGE
+    groups = yaml.safe_load((PROJECT_ROOT / "tests/injections/injections.yaml").read_text())
+    assert f"the {sum(map(len, groups.values()))} texts" in PAGE
+
+
+def test_every_kind_and_figure_is_told() -> None:
+    for name in (*KINDS, *LABEL_FIGURES):
+        assert f"| `{name}` |" in PAGE, name
+    for name in LabelAuditConfig.model_fields:
+        if name.startswith(("min_", "max_")):
+            assert f"`{name}`" in PAGE, name
+
+
+def test_shipped_recipes_audit_their_labels() -> None:
+    for path in (PROJECT_ROOT / "flows/configs").glob("*.yaml"):
+        assert load_config(path).preference.audit.enabled, path.name
