@@ -31,8 +31,8 @@ def headline(impact: Impact) -> list[str]:
         f"{total.asked_again:,} of {total.after:,} labels were made again"
         + (f", {total.new_texts:,} of them because a revision is another text now"
            if total.new_texts else ""),
-        f"{total.flipped:,} labels flipped, {total.became_ties:,} became ties, "
-        f"{total.stopped_being_ties:,} stopped being ties",
+        f"{total.flipped:,} labels flipped, {total.became_ties:,} became a tie, "
+        f"{total.stopped_being_ties:,} stopped being one",
         f"{total.pairs_gained:,} pairs gained, {total.pairs_lost:,} lost",
         f"paid {_sum(impact, 'calls')} of {_sum(impact, 'calls_full')} calls "
         f"({impact.calls_share:.1%}) and {_sum(impact, 'tokens')} of "
