@@ -13,6 +13,7 @@ of principles), `weighted_share` (the same with the weights of the changed princ
 import argparse
 import asyncio
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import PROJECT_ROOT, load_config
+from pipeline.config import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.constitution_tools.impact import Impact
 from pipeline.data.verify import verify
@@ -45,6 +46,9 @@ CHANGES = {
 def write_recipe(folder: Path, num_prompts: int) -> Path:
     """The demo's recipe with samples of the initial policy and without training and evaluation."""
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    # A copy: weights that change while this runs would be refused.
+    shutil.copytree(PROJECT_ROOT / recipe["policy"]["model"], folder / "model")
+    recipe["policy"]["model"] = str(folder / "model")
     recipe["prompts"]["limit"] = num_prompts
     recipe["supervised"] = {"enabled": False}
     recipe["evaluation"] = {"enabled": False}
@@ -76,7 +80,7 @@ async def make_labels(run: RunDir) -> None:
 
 
 async def measure(folder: Path, num_prompts: int) -> tuple[list[Impact], list[float], Constitution]:
-    """The first run, then the impact of each change with its seconds."""
+    """The first run, then the impact of each change; seconds of all four."""
     recipe = write_recipe(folder, num_prompts)
     run = start_run(recipe, run_id="full", runs_root_folder=folder / "runs")
     started = time.perf_counter()
@@ -126,7 +130,6 @@ def figures(found: list[Impact], constitution: Constitution) -> dict[str, Any]:
         "comparisons": sum(impact.total.after for impact in found),
         "calls_impact": sum(cost.calls for cost in costs),
         "calls_full": sum(cost.calls_full for cost in costs),
-        "weights": file_hash(_weights())[:12],
     }
 
 
@@ -138,13 +141,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found, seconds, constitution = asyncio.run(
             measure(Path(folder), QUICK_PROMPTS if arguments.quick else PROMPTS))
+        weights = file_hash(Path(folder) / "model" / "model.safetensors")[:12]
     print_table(found, seconds, constitution)
-    print(json.dumps(figures(found, constitution)))
-
-
-def _weights() -> Path:
-    policy = load_config(RECIPE).policy
-    return PROJECT_ROOT / str(getattr(policy, "model")) / "model.safetensors"
+    print(json.dumps({**figures(found, constitution), "weights": weights}))
 
 
 if __name__ == "__main__":
