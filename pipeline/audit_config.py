@@ -52,9 +52,10 @@ class LabelAuditConfig(BaseModel):
     max_unparsed: float | None = Field(0.05, ge=0, le=1)
     """Comparisons without a readable verdict."""
     max_flip: float | None = Field(0.5, ge=0, le=1)
-    """Comparisons in which the two orders clearly prefer different responses."""
+    """Comparisons in which the two orders clearly prefer different responses (both more than 0.1 from
+    0.5)."""
     slot_share: tuple[float, float] | None = (0.2, 0.8)
-    """Bounds of the share of calls in which slot A wins; undecided calls count half."""
+    """Bounds of the share of calls in which slot A wins; calls within 0.1 of 0.5 count half."""
     max_longer: float | None = Field(None, ge=0, le=1)
     """Comparisons that the response with more words wins; ties count half."""
     per_principle: bool = True

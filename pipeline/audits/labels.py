@@ -6,7 +6,7 @@ Out: an Estimate per figure, and a finding per threshold
     unparsed    verdicts that could not be read
     tie         labels within the tie width of 0.5
     flip        the two orders clearly prefer different responses
-    slot_share  calls in which slot A wins; undecided ones count half
+    slot_share  calls in which slot A clearly wins; undecided ones count half
     longer      the response with more words wins; ties count half
     known, injected, swapped, identical, padded: see `stages/canary.py`
 
@@ -30,6 +30,9 @@ CANARY_FIGURES = ("known", "injected", "swapped", "identical", "padded")
 FIGURES = (*CANARY_FIGURES, *LABEL_FIGURES)
 MEANS = ("swapped", "identical")
 """Figures that are means of distances; the others are shares."""
+UNDECIDED = 0.1
+"""An order this close to 0.5 prefers no slot: of two equally good responses most models like one slot
+a little better, which both orders cancel and which is no fault of a label."""
 EVERYTHING = ""
 """The scope of all rows."""
 MEANINGS = {
@@ -39,8 +42,8 @@ MEANINGS = {
     "identical": "slot bias: mean distance from 0.5 of one order on two equal texts",
     "padded": "responses that win by a sentence that says nothing",
     "unparsed": "verdicts that could not be read",
-    "flip": "the two orders prefer different responses",
-    "slot_share": "calls in which slot A wins",
+    "flip": "the two orders clearly prefer different responses",
+    "slot_share": "calls in which slot A clearly wins, undecided ones half",
     "tie": "labels that say neither",
     "longer": "comparisons that the longer response wins",
 }
@@ -143,7 +146,8 @@ def observe_label(row: RowDict, words: Mapping[str, int], tie_width: float) -> d
     if row["prob_forward"] is None or row["prob_swapped"] is None:
         # Scores and follow-ups look at one response at a time: there are no slots.
         return seen
-    slot_a = [outcome(row[name], tie_width) for name in ("prob_forward", "prob_swapped")]
+    width = max(tie_width, UNDECIDED)
+    slot_a = [outcome(row[name], width) for name in ("prob_forward", "prob_swapped")]
     seen["slot_share"] = sum(slot_a) / 2
     # The same slot both times, whichever it is, means different responses.
     seen["flip"] = slot_a[0] == slot_a[1] != 0.5
