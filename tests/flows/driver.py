@@ -18,6 +18,7 @@ from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 from pipeline.run.start import runs_root
 from pipeline.store import RunLock
+from tests.audits.bad_judges import recipe as write_bad_recipe
 from tests.flows.nights import SMOKE, write_nights, write_prompts
 
 
@@ -35,6 +36,8 @@ async def run_all(folder: Path) -> dict[str, Any]:
     await note("resumed", await end_to_end(smoke, "again", resume=True, return_state=True))
     with RunLock(runs_root() / "again"):
         await note("locked", await end_to_end(smoke, "again", resume=True, return_state=True))
+    bad = str(write_bad_recipe(folder / "bad", "obeys"))
+    await note("refused", await end_to_end(bad, "refused", return_state=True))
     batches.TASK_RUNS = 14  # two shards with seven stages each
     await note("groups", await end_to_end(smoke, "groups", return_state=True))
     batches.TASK_RUNS = 200

@@ -75,6 +75,15 @@ def test_resume_shows_reused_stages(flows: Flows) -> None:
     assert states["judge-00001"] == "Completed" and states["pair-00001"] == "Reused"
 
 
+def test_failed_audit_ends_the_run_and_is_shown(flows: Flows) -> None:
+    assert flows.ends["refused"]["state"] == "Failed"
+    assert "the audit of run refused failed: injected of" in flows.ends["refused"]["message"]
+    run = RunDir(flows.outputs / "runs/refused")
+    assert run.report.is_file() and not (run.dataset / "preference.parquet").exists()
+    found = {a["key"]: a["data"] for a in ask(flows.server, "artifacts/filter")}
+    assert "Nothing was exported" in found["audit-refused"]
+
+
 def test_second_process_is_refused(flows: Flows) -> None:
     assert flows.ends["locked"]["state"] == "Failed"
     assert "is in use by process" in flows.ends["locked"]["message"]
