@@ -24,7 +24,7 @@ from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise it when a stage makes other rows from the same settings; old shards are then not reused."""
 
 ShardState = dict[str, Manifest]

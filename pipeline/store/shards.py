@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, table_from_rows
 from pipeline.store.files import atomic_write_all
@@ -155,10 +156,22 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
 
 
 def read_table(root: Path, manifest: Manifest) -> pa.Table:
-    """The rows of a shard as an Arrow table."""
+    """The rows of a shard as an Arrow table.
+
+    Raises:
+        StoreError: its columns are those of another version of this program.
+    """
+    schema = ROW_TYPES[manifest.row_kind].schema()
     # One thread and no dataset machinery: a shard is small, and a run has many.
     with pq.ParquetFile(root / manifest.path) as file:
-        return file.read(use_threads=False).cast(ROW_TYPES[manifest.row_kind].schema())
+        table = file.read(use_threads=False)
+    if table.schema.names != schema.names:
+        differing = sorted({*table.schema.names} ^ {*schema.names})
+        raise StoreError(
+            f"{manifest.path} was written by another version of this program (columns "
+            f"{', '.join(differing)} differ); go on with that version, or start a new run"
+        )
+    return table.cast(schema)
 
 
 def read_rows(root: Path, manifest: Manifest) -> list[Any]:

@@ -114,3 +114,12 @@ def test_manifest_refuses_unknown_fields(tmp_path: Path) -> None:
 def test_parquet_is_readable_elsewhere(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / write_prompts(tmp_path, 2).path)
     assert table["messages"].to_pylist()[1] == [{"role": "user", "content": "prompt 1"}]
+
+
+def test_shard_of_another_version_is_one_line(tmp_path: Path) -> None:
+    """A run from before a column was added is told apart, not read halfway."""
+    manifest = write_prompts(tmp_path)
+    path = tmp_path / manifest.path
+    pq.write_table(pq.read_table(path).drop_columns(["tags"]), path)
+    with pytest.raises(StoreError, match=r"another version of this program \(columns tags differ\)"):
+        read_rows(tmp_path, manifest)
