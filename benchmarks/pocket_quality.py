@@ -1,6 +1,6 @@
 """How good is the pocket model? Every requirement of its card, on prompts and phrasings it never saw.
 
-    python -m benchmarks.pocket_quality [--quick] [--model models/pocket]
+    python -m benchmarks.pocket_quality [--quick] [--model models/pocket/labeler]
 
 The model answers on the pipeline's own engine, the oracle knows the truth. Prompts use ways of asking that are
 not in the training text. Ordinary principles use word pairs of the training text, reworded ones do not.
@@ -132,7 +132,9 @@ async def measure_policy(engine: Engine, count: int, seed: int) -> dict[str, flo
     }
 
 
-async def measure(engine: Engine, size: int, num_judged: int, seed: int = 7) -> dict[str, object]:
+async def measure(
+    engine: Engine, size: int, num_judged: int, *, labeling: bool, seed: int = 7
+) -> dict[str, object]:
     """All figures; `num_judged` is the number of comparisons for the judge, other counts follow from `size`."""
     results: dict[str, object] = await measure_judge(engine, draw_comparisons(num_judged, "differ", seed), "judge")
     equal = draw_comparisons(num_judged // 4, "equal", seed + 1)
@@ -144,7 +146,7 @@ async def measure(engine: Engine, size: int, num_judged: int, seed: int = 7) -> 
     results["reworded_judge_accuracy"] = reworded["judge_accuracy"]
     chain = await measure_chain(engine, draw_cases(size // 2, seed + 6, reworded=True), "reworded-chain")
     results |= {f"reworded_{name}": value for name, value in chain.items()}
-    return results | await measure_labeling(engine, size, seed + 7)
+    return results | await measure_labeling(engine, size, seed + 7) if labeling else results
 
 
 async def measure_labeling(engine: Engine, size: int, seed: int) -> dict[str, object]:
@@ -157,17 +159,17 @@ async def measure_labeling(engine: Engine, size: int, seed: int) -> dict[str, ob
     return results | await measure_follow_ups(engine, draw_follow_up_pairs(size // 10, seed + 2))
 
 
-async def run(model: str, size: int, num_judged: int) -> dict[str, object]:
-    """Open the model on vLLM and measure it."""
-    async with open_engine(VllmConfig(type="vllm", model=model, device="cpu")) as engine:
-        return await measure(engine, size, num_judged)
+async def run(model: Path, size: int, num_judged: int) -> dict[str, object]:
+    """Open the model on vLLM and measure it; the labeling methods only where they were learned."""
+    async with open_engine(VllmConfig(type="vllm", model=str(model), device="cpu")) as engine:
+        return await measure(engine, size, num_judged, labeling=model.name == "labeler")
 
 
 def main() -> None:
     """Print a table, then the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a fifth of the cases, about a minute")
-    parser.add_argument("--model", default=str(Path(__file__).parents[1] / "models" / "pocket"))
+    parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "models" / "pocket")
     options = parser.parse_args()
     start = time.monotonic()
     results = asyncio.run(run(options.model, *((240, 240) if options.quick else (1200, 3000))))

@@ -1,6 +1,7 @@
 """The recipe of the pocket model: `python -m models.pocket.build --out FOLDER`.
 
-`--from-stage 5 --start-from models/pocket` runs the fifth stage alone, from finished weights.
+`--recipe models/pocket/labeler/recipe.yaml --from-stage 5 --start-from models/pocket` makes the labeler from the pocket
+model, by its fifth stage alone.
 
 Learns the tokenizer, then trains the network on a CPU, stage after stage as recipe.yaml says, and writes the model
 folder: config, weights (bfloat16 safetensors), tokenizer, chat template, and build.json with seconds, losses and

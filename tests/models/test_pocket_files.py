@@ -1,4 +1,4 @@
-"""What ships in models/pocket: size, hash, tokenizer, chat template, and weights that transformers can run."""
+"""What ships in models/pocket and its labeler: size, hash, tokenizer, chat template, and weights that transformers can run."""
 
 import hashlib
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from models.pocket.encoding import NUM_AUX, encode_example
@@ -15,6 +16,7 @@ from models.pocket.mixture import WRITERS, write_corpus
 from models.pocket.network import Network
 
 FOLDER = Path(__file__).parents[2] / "models" / "pocket"
+BOTH = (FOLDER, FOLDER / "labeler")
 SHIPPED = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
@@ -24,13 +26,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_files_are_small_enough() -> None:
-    assert sum((FOLDER / name).stat().st_size for name in SHIPPED) <= 20 * 1024**2
+    sizes = [(folder / name).stat().st_size for folder in BOTH for name in SHIPPED]
+    assert sum(sizes) <= 20 * 1024**2
 
 
-def test_card_names_the_weights() -> None:
-    digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
-    assert digest in (FOLDER / "README.md").read_text()
-    assert json.loads((FOLDER / "build.json").read_text())["sha256"] == digest
+@pytest.mark.parametrize("folder", BOTH, ids=lambda path: path.name)
+def test_card_names_the_weights(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text()
+    assert json.loads((folder / "build.json").read_text())["sha256"] == digest
+
+
+def test_labeler_goes_on_from_the_pocket_model() -> None:
+    """One tokenizer, one template, one network; its recipe is the pocket model's and one stage more."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (FOLDER / name).read_bytes() == (FOLDER / "labeler" / name).read_bytes()
+    pocket, labeler = (yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in BOTH)
+    assert labeler["stages"][:-1] == pocket["stages"] and labeler["sharpen"] == pocket["sharpen"]
 
 
 def test_verdict_letters_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
