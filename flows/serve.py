@@ -5,11 +5,14 @@
 
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.schedules import Cron
 
 from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 
 RECIPE = {"recipe": "flows/configs/demo.yaml"}
+# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule lost its slug.
+NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
 ONE_NIGHT = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
 )
@@ -18,7 +21,7 @@ if __name__ == "__main__":
     serve(
         end_to_end.to_deployment("main", parameters=RECIPE),
         nightly.to_deployment(
-            "nightly", cron="15 2 * * *", parameters=RECIPE, concurrency_limit=ONE_NIGHT
+            "nightly", schedules=[NIGHT], parameters=RECIPE, concurrency_limit=ONE_NIGHT
         ),
         limit=1,
         pause_on_shutdown=False,

@@ -32,6 +32,24 @@ def test_cron_gets_a_scheduled_run(server: Server) -> None:
             break
         time.sleep(0.2)
     assert runs and runs[0]["state_type"] == "SCHEDULED" and runs[0]["auto_scheduled"]
+    assert "nightly/nightly" in serve_until_ready(server)
+
+
+def serve_until_ready(server: Server) -> str:
+    """`python -m flows.serve` beside deployments that are there already; what it says then."""
+    said = ""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "flows.serve"], cwd=PROJECT_ROOT, text=True,
+        env={**os.environ, **environment(server.port)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said += line
+            if "nightly/nightly" in line:
+                break
+        process.terminate()
+    return said
 
 
 def test_entrypoints_name_flows() -> None:
