@@ -21,10 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.ids import content_hash
-from pipeline.verdicts import sigmoid
+from pipeline.verdicts import margin, sigmoid
 
-LOGIT_BOUND = 30.0
-"""Nats; labels of exactly 0 or 1 count as this sure."""
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 50.0
 _DIGITS = 12
 """1 - (1 - p) is p only up to rounding; labels that agree to so many digits are one label."""
@@ -72,22 +70,12 @@ class Calibration(BaseModel):
         """The calibrated label, in [0, 1]; 0.5 stays 0.5."""
         if self.kind == "temperature":
             assert self.temperature is not None
-            return sigmoid(logit(label) / self.temperature)
+            return sigmoid(margin(label) / self.temperature)
         # The mean with the mirrored map keeps apply(p) + apply(1 - p) = 1.
         return (self._step(label) + 1.0 - self._step(1.0 - label)) / 2
 
     def _step(self, label: float) -> float:
         return self.levels[max(0, bisect_right(self.bounds, round(label, _DIGITS)) - 1)]
-
-
-def logit(probability: float) -> float:
-    """log(p / (1 - p)) in nats, within +-30."""
-    if probability <= 0.0:
-        return -LOGIT_BOUND
-    if probability >= 1.0:
-        return LOGIT_BOUND
-    value = math.log(probability) - math.log1p(-probability)
-    return max(-LOGIT_BOUND, min(LOGIT_BOUND, value))
 
 
 def log_loss(labels: Sequence[float], truths: Sequence[float]) -> float:
@@ -96,7 +84,7 @@ def log_loss(labels: Sequence[float], truths: Sequence[float]) -> float:
     Raises:
         ValueError: no label, or not one truth for each.
     """
-    return _odds_loss([logit(label) for label in labels], truths, 1.0)
+    return _odds_loss([margin(label) for label in labels], truths, 1.0)
 
 
 def fit(
@@ -118,7 +106,7 @@ def fit_temperature(labels: Sequence[float], truths: Sequence[float]) -> Calibra
     """
     if not labels:
         raise _nothing_to_fit()
-    odds = [logit(label) for label in labels]
+    odds = [margin(label) for label in labels]
     low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(60):

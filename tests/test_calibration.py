@@ -10,10 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.calibration import (
-    Calibration, check_calibration, fit, fit_isotonic, fit_temperature, load_calibration, log_loss, logit,
+    Calibration, check_calibration, fit, fit_isotonic, fit_temperature, load_calibration, log_loss,
 )
 from pipeline.errors import ConfigError, DataError
-from pipeline.verdicts import sigmoid
+from pipeline.verdicts import margin, sigmoid
 
 LABELS = [0.0, 1e-9, 0.03, 0.1, 0.35, 0.4999, 0.5, 0.62, 0.9, 0.999999, 1.0]
 
@@ -108,7 +108,7 @@ def test_log_loss_by_hand() -> None:
 
 
 def test_logit_is_bounded() -> None:
-    assert (logit(0.0), logit(0.5), logit(1.0)) == (-30.0, 0.0, 30.0)
+    assert (margin(0.0), margin(0.5), margin(1.0)) == (-30.0, 0.0, 30.0)
 
 
 @pytest.mark.parametrize(("labels", "truths", "pattern"), [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config import Comparisons
 from pipeline.records import ResponseRow, RevisionRow
@@ -80,3 +80,11 @@ def pairings(
             for row in samples if row.sample_index in others
         ]
     return found
+
+
+def by_prompt(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    """Rows in groups of one prompt, in their order."""
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row.prompt_id, []).append(row)
+    return groups

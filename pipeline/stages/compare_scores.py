@@ -18,7 +18,7 @@ from pipeline.config import Comparisons
 from pipeline.ids import row_id
 from pipeline.records import JudgmentRow, PromptRow, Row, ScoreRow
 from pipeline.stages.base import Inputs, Item
-from pipeline.stages.compare import Pairing, pairings
+from pipeline.stages.compare import Pairing, by_prompt, pairings
 from pipeline.stages.sample import conversation_hash
 from pipeline.verdicts import sigmoid
 
@@ -58,7 +58,7 @@ class CompareScoresStage:
         """One row per comparison, prompt after prompt."""
         scores = {row.response_id: row for row in inputs[self.scores]}
         groups = [
-            _by_prompt(inputs[name] if name else ())
+            by_prompt(inputs[name] if name else ())
             for name in (self.samples, self.initials, self.revisions)
         ]
         return [
@@ -116,10 +116,3 @@ class CompareScoresStage:
             part_differences=tuple(
                 a - b for a, b in zip(first.values, second.values, strict=True)),
         )
-
-
-def _by_prompt(rows: Sequence[Any]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(row.prompt_id, []).append(row)
-    return groups

@@ -17,7 +17,7 @@ from pipeline.engines.base import Engine
 from pipeline.ids import row_id
 from pipeline.records import JudgmentRow, PromptRow, Row
 from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.stages.compare import Pairing, pairings
+from pipeline.stages.compare import Pairing, by_prompt, pairings
 from pipeline.stages.judging import Judge
 from pipeline.stages.sample import conversation_hash
 
@@ -60,7 +60,7 @@ class JudgeStage:
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per comparison and principle, prompt after prompt."""
         groups = {
-            name: _by_prompt(inputs[name]) if name else {}
+            name: by_prompt(inputs[name]) if name else {}
             for name in (self.samples, self.initials, self.revisions)
         }
         items = []
@@ -115,10 +115,3 @@ def blank_judgment(
         template_hash=judge.template.hash, comparison=comparison, first_id=first[0],
         second_id=second[0], principle_id=principle.id, principle_hash=principle.hash,
     )
-
-
-def _by_prompt(rows: Sequence[Any]) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(row.prompt_id, []).append(row)
-    return groups
