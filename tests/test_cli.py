@@ -7,47 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
-from pipeline import cli
 from pipeline.config import PROJECT_ROOT
 from pipeline.store import RunLock
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Rlaif = Callable[..., Ended]
-
-
-@pytest.fixture
-def rlaif(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Rlaif:
-    """Runs the command in this process, with runs and state below the test's folder."""
-    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
-    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "state"))
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["rlaif", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
-
-    return run
-
+from tests.commands import Ended, Rlaif, rlaif
 
 CONSTITUTION: dict[str, Any] = {"name": "short", "principles": [{
     "id": "p-1", "critique_request": "Name what is rude.", "revision_request": "Make it polite.",

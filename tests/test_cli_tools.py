@@ -18,8 +18,8 @@ from benchmarks.scripted_chain import HOLD_AFTER
 from pipeline.config import PROJECT_ROOT
 from pipeline.store import RunDir, read_json, read_rows
 from pipeline.store.shards import stage_manifests
+from tests.commands import Ended, Rlaif, rlaif
 from tests.labels.builders import write_lines
-from tests.test_cli import Ended, Rlaif, rlaif
 
 __all__ = ["rlaif"]
 

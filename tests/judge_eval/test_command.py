@@ -2,51 +2,20 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
-from pipeline import cli
 from pipeline.store import read_rows
 from pipeline.store.shards import stage_manifests
 from pipeline.verdicts import sigmoid
+from tests.commands import Ended, Rlaif, rlaif
 from tests.engines.fake_endpoint import chat_reply, fake_endpoint
 from tests.judge_eval.builders import (
     change_recipe, write_judge_recipe, write_noisy_pairs, write_pairs,
 )
-
-
-class Ended(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Rlaif = Callable[..., Ended]
-
-
-@pytest.fixture
-def rlaif(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Rlaif:
-    """Runs the command in this process, with outputs below the test's folder."""
-    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["rlaif", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        code = ended.value.code
-        return Ended(code if isinstance(code, int) else 0, *capfd.readouterr())
-
-    return run
 
 
 def measured(rlaif: Rlaif, tmp_path: Path, judge: dict[str, Any], **changes: Any) -> dict[str, Any]:
