@@ -87,6 +87,11 @@ class Constitution(BaseModel):
         """Hash of all principles with their weights, in order."""
         return content_hash([[p.hash, p.weight] for p in self.principles])[:16]
 
+    @cached_property
+    def tagged_hash(self) -> str:
+        """The same with the tags, which decide what exemplars and canaries are drawn."""
+        return content_hash([self.hash, [p.tags for p in self.principles]])[:16]
+
     def draw(self, *seed_parts: str | int) -> Principle:
         """One principle by seed, with probability proportional to its weight."""
         return weighted_draw(self.principles, *seed_parts)[0]

@@ -104,6 +104,12 @@ class Shot:
     """True when slot A holds the better response."""
 
     @property
+    def hash(self) -> str:
+        """Hash of what is shown."""
+        text = self.exemplar.model_dump(mode="json", exclude={"tags"})
+        return content_hash([text, self.principle.hash, self.better_first])[:16]
+
+    @property
     def slots(self) -> tuple[str, str]:
         """Texts of slot A and slot B."""
         pair = (self.exemplar.better, self.exemplar.worse)

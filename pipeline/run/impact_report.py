@@ -34,8 +34,8 @@ TRAINED = (
 )
 SAMPLED = "The compared responses are those of run {run}; no response was drawn anew."
 EXEMPLARS = (
-    "The judge's exemplars draw their principles from the whole constitution, so every comparison "
-    "was asked again."
+    "The judge's exemplars show principles too, so comparisons that showed a changed one were asked "
+    "again."
 )
 
 

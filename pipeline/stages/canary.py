@@ -96,7 +96,7 @@ class CanaryStage:
     def settings(self) -> dict[str, Any]:
         """The way of asking, the canaries, and how many."""
         return {
-            "judge": self.judge.settings(), "constitution": self.judge.constitution.hash,
+            "judge": self.judge.settings(), "constitution": self.judge.constitution.tagged_hash,
             "canaries": self.canaries.hash if self.canaries else "",
             "count": self.audit.canaries_per_shard,
         }
@@ -206,7 +206,8 @@ class CanaryStage:
         blank = CanaryRow(
             row_id=row_id(
                 "canary", asked.kind, shard.seed, asked.name, first_id, second_id,
-                asked.principle.hash, self.judge.settings_hash, self.judge.engine.fingerprint,
+                asked.principle.hash, self.judge.identity(first_id, second_id),
+                self.judge.engine.fingerprint,
             ),
             parent_ids=asked.parents, run_id=self.run_id,
             input_hash=conversation_hash(asked.messages, first, second, asked.note),

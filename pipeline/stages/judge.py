@@ -53,7 +53,7 @@ class JudgeStage:
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
         return {
-            **self.judge.settings(), "constitution": self.judge.constitution.hash,
+            **self.judge.settings(), "constitution": self.judge.constitution.tagged_hash,
             "comparisons": self.comparisons,
         }
 
@@ -107,7 +107,7 @@ def blank_judgment(
     return JudgmentRow(
         row_id=row_id(
             "judgment", comparison, first[0], second[0], principle.hash,
-            judge.settings_hash, judge.engine.fingerprint,
+            judge.identity(first[0], second[0]), judge.engine.fingerprint,
         ),
         parent_ids=(prompt.row_id, first[0], second[0]), run_id=run_id,
         input_hash=conversation_hash(prompt.messages, first[1], second[1]),

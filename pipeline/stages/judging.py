@@ -68,13 +68,24 @@ class Judge:
         """Hash of the settings: part of every row's id."""
         return content_hash(self.settings())[:16]
 
+    def identity(self, first_id: str, second_id: str) -> str:
+        """Hash of all that is asked of this comparison besides its texts, principle and model.
+
+        The exemplars' drawn principles are in it, and not the whole constitution: a changed
+        principle touches the comparisons that show it and no other.
+        """
+        shots = self.shots(first_id, second_id)
+        if not shots:
+            return self.settings_hash
+        return content_hash([self.settings_hash, *(shot.hash for shot in shots)])[:16]
+
     def _method(self) -> dict[str, Any]:
         # Files count by content, not by path.
         method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})
         shots = self.config.num_exemplars and self.exemplars
         return {
             "template": self.template.hash, "method": method,
-            "exemplars": [shots.hash, self.constitution.hash] if shots else "",
+            "exemplars": shots.hash if shots else "",
         }
 
     async def label(
@@ -82,7 +93,7 @@ class Judge:
     ) -> JudgmentRow:
         """The row with its label. Raises what the engine raises."""
         # Both orders see the same exemplars: a pull of theirs toward a letter cancels in the mean.
-        shots = self._shots(row)
+        shots = self.shots(row.first_id, row.second_id)
         forward, swapped = await asyncio.gather(
             self._ask(row, conversation, principle, (first, second), shots, "forward"),
             self._ask(row, conversation, principle, (second, first), shots, "swapped"),
@@ -127,13 +138,14 @@ class Judge:
             calibration_hash=self.calibration.hash,
         )
 
-    def _shots(self, row: JudgmentRow) -> tuple[Shot, ...]:
+    def shots(self, first_id: str, second_id: str) -> tuple[Shot, ...]:
+        """The exemplars that stand before this comparison, in both orders."""
         if self.exemplars is None or not self.config.num_exemplars:
             return ()
         # Drawn per comparison, not per row id: a changed principle keeps its neighbors' exemplars.
         return draw_shots(
             self.exemplars, self.constitution, self.config.num_exemplars,
-            self.seed, row.first_id, row.second_id,
+            self.seed, first_id, second_id,
         )
 
     async def _ask(
