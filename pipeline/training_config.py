@@ -3,7 +3,7 @@
     method: dpo          soft labels reach the loss (`labels: soft`), or rounded ones (`hard`)
     method: ipo          Azar et al. 2023, length-normalized as in TRL
     method: robust_dpo   Chowdhury et al. 2024: known share of flipped labels
-    method: kto          Ethayarajh et al. 2024: each pair becomes a good and a bad row
+    method: kto          Ethayarajh et al. 2024: single replies, of pairs and of users' feedback
     method: orpo         Hong et al. 2024: no reference model
     method: simpo        Meng et al. 2024: no reference model, length-normalized
 
@@ -156,7 +156,7 @@ class RobustDpoConfig(_WithReference):
 
 
 class KtoConfig(_WithReference):
-    """Good and bad replies on their own; from pairs, one row of each."""
+    """Good and bad replies on their own: two of each pair, and those that users judged."""
 
     method: Literal["kto"] = "kto"
     """Preference method."""
@@ -165,11 +165,15 @@ class KtoConfig(_WithReference):
     batch_size: int = Field(8, ge=2)
     """Rows per device and forward pass; the estimate of the divergence needs at least two."""
     desirable_weight: float = Field(1.0, gt=0)
-    """Weight of the chosen replies."""
+    """Weight of the good replies."""
     undesirable_weight: float = Field(1.0, gt=0)
-    """Weight of the rejected replies."""
+    """Weight of the bad replies."""
+    balance: bool = True
+    """Raise the weight of the smaller side by the ratio of the counts, so that both weigh the same."""
     min_soft_label: float = Field(0.55, ge=0.5, le=1)
     """Pairs below this are left out: near 0.5 neither reply is good or bad."""
+    min_weight: float = Field(0.0, ge=0, le=1)
+    """Feedback with weaker evidence is left out; above 0.5, a regenerate event alone is too weak."""
 
 
 class OrpoConfig(_TrainingConfig):

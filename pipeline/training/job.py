@@ -32,6 +32,8 @@ class TrainingJob(_Record):
     dataset: Path
     """Parquet file: `row_id, messages, completion`, or `row_id, messages, chosen, rejected,
     soft_label`; a `status` column, if there is one, selects the rows that are `ok`."""
+    feedback: Path | None = None
+    """KTO only, a second Parquet file: `row_id, messages, completion, label, weight`."""
     output_dir: Path
     """Folder of this job alone."""
     reference_cache: Path | None = None
@@ -75,6 +77,8 @@ class JobFile(_Record):
     model_hash: str
     """Fingerprint of the starting model's files and chat template."""
     dataset_sha256: str
+    feedback_sha256: str = ""
+    """Empty without feedback."""
 
 
 class Alarm(_Record):
@@ -96,8 +100,22 @@ class Probe(_Record):
     """Share of replies that ran into the token limit, in [0, 1]."""
 
 
+class ReplyCounts(_Record):
+    """KTO: the replies of the used rows, two of a pair and one of a row of feedback:
+    read = contradicted + repeated + desirable + undesirable."""
+
+    read: int
+    contradicted: int
+    """Good in one row and bad in another: trained on neither side."""
+    repeated: int
+    """The same reply with the same label again: trained once."""
+    desirable: int
+    undesirable: int
+
+
 class RowCounts(_Record):
-    """What became of the rows of the data set: read = not_ok + too_long + unclear + used."""
+    """What became of the rows of the data set, feedback included:
+    read = not_ok + too_long + unclear + weak + used."""
 
     read: int
     not_ok: int = 0
@@ -106,7 +124,13 @@ class RowCounts(_Record):
     """More tokens than `max_length`; left out, since a cut reply has no end."""
     unclear: int = 0
     """KTO only: soft label below `min_soft_label`."""
+    weak: int = 0
+    """KTO only: feedback with a weight below `min_weight`."""
     used: int = 0
+    feedback: int = 0
+    """Of the used rows, those of feedback."""
+    replies: ReplyCounts | None = None
+    """KTO only."""
 
 
 class TrainingResult(_Record):
@@ -128,6 +152,10 @@ class TrainingResult(_Record):
     reward_margin: float | None = None
     """TRL's implicit reward of chosen minus rejected, over the last tenth of the steps."""
     rows: RowCounts
+    desirable_weight: float | None = None
+    """KTO only: the weight of the good replies, balanced if the settings say so."""
+    undesirable_weight: float | None = None
+    """KTO only: that of the bad ones."""
     reference_cache: str = "unused"
     """`hit`, `miss`, or `unused` for methods without a reference."""
     alarms: list[Alarm] = []
@@ -138,6 +166,8 @@ class TrainingResult(_Record):
     resumed_from_step: int = 0
     versions: dict[str, str] = {}
     dataset_sha256: str
+    feedback_sha256: str = ""
+    """Empty without feedback."""
     model_hash: str
     """Fingerprint of the model that training started from."""
     trained_hash: str
@@ -145,7 +175,7 @@ class TrainingResult(_Record):
 
 
 def describe(job: TrainingJob) -> JobFile:
-    """Compute the hashes of a job; reads the model's and the data set's files once."""
+    """Compute the hashes of a job; reads the model's and the data's files once."""
     model_hash = model_fingerprint(
         job.model,
         dtype="stored",
@@ -158,11 +188,15 @@ def describe(job: TrainingJob) -> JobFile:
         "model": model_hash,
         "dataset": dataset_sha256,
     }
+    feedback_sha256 = ""
+    if job.feedback is not None:
+        determinants["feedback"] = feedback_sha256 = file_hash(job.feedback)
     return JobFile(
         job=job,
         job_hash=content_hash(determinants),
         model_hash=model_hash,
         dataset_sha256=dataset_sha256,
+        feedback_sha256=feedback_sha256,
     )
 
 

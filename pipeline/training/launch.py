@@ -85,8 +85,9 @@ def check_job(job: TrainingJob) -> None:
     """Find a user's mistakes before anything is written, without importing torch.
 
     Raises:
-        ConfigError: model folder or a file that the job names is missing.
-        DataError: the data set is missing.
+        ConfigError: model folder or a file that the job names is missing, or the method does not
+            read feedback.
+        DataError: a data set is missing.
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
     if not (job.model / "config.json").is_file():
@@ -100,8 +101,14 @@ def check_job(job: TrainingJob) -> None:
     for name, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigError(f"`{name}` names '{path}', which does not exist; correct the path")
-    if not job.dataset.is_file():
-        raise DataError(f"data set '{job.dataset}' does not exist; run the export stage first")
+    if job.feedback is not None and job.config.method != "kto":
+        raise ConfigError(
+            f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from pairs "
+            "alone; use kto, or leave the feedback out"
+        )
+    for data in filter(None, (job.dataset, job.feedback)):
+        if not data.is_file():
+            raise DataError(f"data set '{data}' does not exist; run the export stage first")
     if job.config.device == "cuda" and count_gpus() == 0:
         raise MachineError(
             "the recipe asks for `device: cuda` and this machine shows no NVIDIA GPU; "

@@ -6,7 +6,7 @@ Facts of TRL 1.16 that the table settles:
   probability; `soft_dpo.SoftDpoTrainer` adds one. `robust` does read `label_smoothing`.
 - `ipo` divides each log-ratio by the length of the reply.
 - KTO is stable API. It pairs each row with its neighbor's reply inside the batch, so it needs a
-  fixed order, at least two rows a batch, and data shuffled beforehand (`rows.unpaired_columns`).
+  fixed order, at least two rows a batch, and data shuffled beforehand (`unpaired.unpaired_columns`).
 - ORPO and CPO are experimental. ORPO's likelihood term covers prompt and reply. SimPO is CPO
   with `loss_type="simpo"` and `cpo_alpha=0`, and takes gamma itself, not gamma / beta.
 - Padding-free batches exist in SFT only; in DPO the switch warns and does nothing.
@@ -30,7 +30,7 @@ class Method:
     trl_config: str
     """`module:class` of TRL's argument class."""
     shape: Shape
-    """What a training row is: prompt and reply, a pair, or a reply with a good/bad label."""
+    """What a training row is: prompt and reply, a pair, or a reply that is good or bad."""
     arguments: Callable[[Any], dict[str, Any]]
     """TRL arguments that only this method has, from its section of the recipe."""
     uses_reference: bool = False

@@ -67,7 +67,8 @@ def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | No
     determinants = [file.model_hash, file.dataset_sha256, config.max_length, compute_dtype, method.shape]
     if unpaired:
         # The mismatched replies depend on the order and on the batches.
-        determinants += [config.seed, config.batch_size, config.min_soft_label]
+        determinants += [config.seed, config.batch_size, config.min_soft_label, config.min_weight,
+                         file.feedback_sha256]
     return ReferenceCache(
         path=file.job.cache_dir / f"{content_hash(determinants)[:24]}.parquet",
         columns=UNPAIRED_COLUMNS if unpaired else PAIR_COLUMNS,

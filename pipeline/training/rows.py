@@ -1,6 +1,6 @@
 """Data set -> token ids: what the model will really see, checked row by row before training.
 
-In:  the job's Parquet file and the model's tokenizer
+In:  the job's Parquet files and the model's tokenizer
 Out: columns of token ids for a trainer, and what became of every row
 
 Each row must satisfy three things, or training would be wrong without a sign:
@@ -11,7 +11,6 @@ the third leaves the row out and counts it. What a template prints after the end
 dropped: no engine ever generates it.
 """
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,16 @@ import pyarrow.parquet as pq
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import RowCounts
 from pipeline.training.methods import method_of, wants_soft_labels
+from pipeline.training.unpaired import Columns, Ids, Reply, reply_key, settle, unpaired_columns
 from pipeline.training_config import TrainingConfig
 
 NEEDED = {
     "completion": ("row_id", "messages", "completion"),
     "pairs": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
+    "feedback": ("row_id", "messages", "completion", "label", "weight"),
 }
-"""Columns that a data set must have, by shape."""
-
-Columns = dict[str, list[Any]]
-Ids = list[int]
+"""Columns that a data set must have, by shape; `feedback` is the second file of an `unpaired` job."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
     """Rows with status `ok` (or without a status), and how many others there were.
 
     Raises:
-        DataError: not a Parquet file, a missing column, a row id used twice, or nothing to use.
+        DataError: not a Parquet file, a missing column, or a row id used twice.
     """
     try:
         schema = pq.read_schema(path)
@@ -112,70 +110,91 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
     columns = [name for name in (*NEEDED[shape], "status") if name in schema.names]
     rows = pq.read_table(path, columns=columns).to_pylist()
     kept = [row for row in rows if row.get("status", "ok") == "ok"]
-    if not kept:
-        raise DataError(
-            f"data set '{path}' has {len(rows)} rows and none is usable; "
-            "see the drop reasons of its stage before training"
-        )
     if len({row["row_id"] for row in kept}) < len(kept):
         raise DataError(f"data set '{path}' uses a row_id twice; ids join labels, so make them unique")
     return kept, len(rows) - len(kept)
 
 
 def training_columns(
-    path: Path, config: TrainingConfig, encoder: ReplyEncoder
+    path: Path, config: TrainingConfig, encoder: ReplyEncoder, feedback: Path | None = None
 ) -> tuple[Columns, RowCounts]:
     """Columns of token ids in the shape that the method's trainer takes, and the counts.
 
+    Args:
+        feedback: replies that users judged, for KTO.
+
     Raises:
-        DataError, ConfigError: as `read_rows` and `ReplyEncoder.reply`, or no row is left.
+        DataError, ConfigError: as `read_rows` and `ReplyEncoder.reply`, no row is left, or KTO has
+            one side only.
     """
     shape = method_of(config).shape
     rows, not_ok = read_rows(path, shape)
+    judged, not_ok_judged = read_rows(feedback, "feedback") if feedback else ([], 0)
+    if not rows and not judged:
+        raise DataError(
+            f"data set '{path}' has {not_ok} rows and none is usable; "
+            "see the drop reasons of its stage before training"
+        )
     clear = [row for row in rows if row.get("soft_label", 1.0) >= getattr(config, "min_soft_label", 0)]
-    encoded = [_encode(row, shape, encoder) for row in clear]
+    strong = [row for row in judged if row["weight"] >= getattr(config, "min_weight", 0)]
+    encoded = [_encode(row, encoder) for row in (*clear, *strong)]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
-        read=len(rows) + not_ok,
-        not_ok=not_ok,
+        read=len(rows) + not_ok + len(judged) + not_ok_judged,
+        not_ok=not_ok + not_ok_judged,
         unclear=len(rows) - len(clear),
+        weak=len(judged) - len(strong),
         too_long=len(encoded) - len(fitting),
         used=len(fitting),
+        feedback=sum("label" in row for row in fitting),
     )
     if not fitting:
         raise DataError(
             f"no row of '{path}' is left: {counts.too_long} are longer than max_length "
-            f"({config.max_length} tokens), {counts.unclear} below min_soft_label; raise the one "
-            "or lower the other"
+            f"({config.max_length} tokens), {counts.unclear} below min_soft_label, {counts.weak} below "
+            "min_weight; raise the first or lower the others"
         )
     if shape == "completion":
         return _completion_columns(fitting), counts
     if shape == "unpaired":
-        return unpaired_columns(fitting, config.batch_size, config.seed), counts
+        kept, replies = settle([reply for row in fitting for reply in _replies(row)])
+        counts = counts.model_copy(update={"replies": replies})
+        return unpaired_columns(kept, config.batch_size, config.seed), counts
     return _pair_columns(fitting, wants_soft_labels(config)), counts
 
 
-def _encode(row: dict[str, Any], shape: str, encoder: ReplyEncoder) -> dict[str, Any]:
+def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:
+    """The row with token ids under `ids`, by the name of the reply, and its length in tokens."""
     messages, row_id = row["messages"], row["row_id"]
     prompt = encoder.prompt(messages)
-    names = ("completion",) if shape == "completion" else ("chosen", "rejected")
-    replies = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
-    longest = len(prompt) + max(len(ids) for ids in replies.values())
+    names = ("completion",) if "completion" in row else ("chosen", "rejected")
+    ids = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
     soft_label = row.get("soft_label", 1.0)
     if not 0.5 <= soft_label <= 1:
         raise DataError(
             f"row {row_id} has soft_label {soft_label}, and P(chosen is better) lies in [0.5, 1]; "
             "swap chosen and rejected, and use 1 - soft_label"
         )
-    return {"row_id": row_id, "prompt": prompt, **replies, "length": longest, "soft": soft_label}
+    return {**row, "prompt": prompt, "ids": ids, "soft": soft_label,
+            "length": len(prompt) + max(map(len, ids.values()))}
+
+
+def _replies(row: dict[str, Any]) -> Iterable[Reply]:
+    """A pair is a good and a bad reply; a row of feedback is one reply with its own label."""
+    for name, ids in row["ids"].items():
+        key = reply_key(row["messages"], row[name])
+        if "label" in row:
+            yield Reply(row["row_id"], key, row["prompt"], ids, row["label"])
+        else:
+            yield Reply(f"{row['row_id']}:{name}", key, row["prompt"], ids, name == "chosen")
 
 
 def _completion_columns(rows: Iterable[dict[str, Any]]) -> Columns:
     rows = list(rows)
     return {
         "row_id": [row["row_id"] for row in rows],
-        "input_ids": [row["prompt"] + row["completion"] for row in rows],
-        "labels": [[-100] * len(row["prompt"]) + row["completion"] for row in rows],
+        "input_ids": [row["prompt"] + row["ids"]["completion"] for row in rows],
+        "labels": [[-100] * len(row["prompt"]) + row["ids"]["completion"] for row in rows],
         "length": [row["length"] for row in rows],
     }
 
@@ -187,42 +206,10 @@ def _pair_columns(rows: Iterable[dict[str, Any]], soft: bool) -> Columns:
     columns = {
         "row_id": [row["row_id"] for row in rows],
         "prompt_ids": [row["prompt"] for row in rows],
-        "chosen_ids": [row["chosen"] for row in rows],
-        "rejected_ids": [row["rejected"] for row in rows],
+        "chosen_ids": [row["ids"]["chosen"] for row in rows],
+        "rejected_ids": [row["ids"]["rejected"] for row in rows],
         "length": [row["length"] for row in rows],
     }
     if soft:
         columns["p_chosen"] = [row["soft"] for row in rows]
     return columns
-
-
-def unpaired_columns(rows: Sequence[dict[str, Any]], batch_size: int, seed: int) -> Columns:
-    """Each pair as a good and a bad reply, never both in one batch of `batch_size` rows.
-
-    First comes one reply of every pair, good or bad by chance, then the others in the same
-    order. `KL_completion_ids` is the reply of the row before, within the batch: TRL estimates
-    the divergence on such mismatched replies. A last batch of one row borrows the row before it.
-    """
-    generator = random.Random(seed)
-    pairs = sorted(rows, key=lambda row: row["row_id"])
-    generator.shuffle(pairs)
-    good_first = [generator.random() < 0.5 for _ in pairs]
-    order = [(row, good) for row, good in zip(pairs, good_first)]
-    order += [(row, not good) for row, good in zip(pairs, good_first)]
-    replies = [row["chosen"] if good else row["rejected"] for row, good in order]
-    return {
-        "row_id": [f"{row['row_id']}:{'chosen' if good else 'rejected'}" for row, good in order],
-        "prompt_ids": [row["prompt"] for row, _ in order],
-        "completion_ids": replies,
-        "KL_completion_ids": [replies[_neighbor(i, len(replies), batch_size)] for i in range(len(replies))],
-        "label": [good for _, good in order],
-        "length": [row["length"] for row, _ in order],
-    }
-
-
-def _neighbor(index: int, total: int, batch_size: int) -> int:
-    start = index - index % batch_size
-    last = min(start + batch_size, total) - 1
-    if last == start:
-        return index - 1
-    return last if index == start else index - 1

@@ -53,6 +53,7 @@ from pipeline.training.reference import ReferenceCache, reference_cache
 from pipeline.training.rows import Columns, ReplyEncoder, training_columns
 from pipeline.training.saving import is_disk_full, save_model
 from pipeline.training.trainers import collator_for, trainer_class, training_dataset
+from pipeline.training.unpaired import balanced
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
@@ -68,9 +69,10 @@ def run(file: JobFile) -> TrainingResult:
     phase("preparing")
     placement = place(config)
     _silence_progress_bars()
-    arguments = trl_arguments(config, placement, job.checkpoint_dir)
     encoder = load_encoder(job)
-    columns, rows = training_columns(job.dataset, config, encoder)
+    columns, rows = training_columns(job.dataset, config, encoder, job.feedback)
+    config = balanced(config, rows.replies)
+    arguments = trl_arguments(config, placement, job.checkpoint_dir)
     model = load_model(job.model, placement)
     num_prompts = 0 if placement.sharded else config.alarms.probe_prompts
     prompts = choose_prompts(columns, num_prompts, config.seed)
@@ -79,7 +81,7 @@ def run(file: JobFile) -> TrainingResult:
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
     trainer = build_trainer(file, model, arguments, columns, encoder, cache)
     log = MetricsLog(job.metrics_path)
-    phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long)")
+    phase(f"optimizing on {rows.used} of {rows.read} rows ({rows.too_long} too long{_of_replies(rows)})")
     optimized = optimize(trainer, job.checkpoint_dir, log)
     model = trainer.accelerator.unwrap_model(trainer.model)
     after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
@@ -93,6 +95,8 @@ def run(file: JobFile) -> TrainingResult:
         probe_before=before,
         probe_after=after,
         device=placement.device,
+        desirable_weight=getattr(config, "desirable_weight", None),
+        undesirable_weight=getattr(config, "undesirable_weight", None),
         **_facts(file, trainer, log, rows, optimized),
     )
     if trainer.accelerator.is_main_process:
@@ -151,13 +155,25 @@ def _facts(
             **{name: importlib.metadata.version(name) for name in LIBRARIES},
         },
         "dataset_sha256": file.dataset_sha256,
+        "feedback_sha256": file.feedback_sha256,
         "model_hash": file.model_hash,
         "trained_hash": model_fingerprint(file.job.model_dir, dtype="stored"),
     }
 
 
+def _of_replies(rows: RowCounts) -> str:
+    """What KTO adds about its replies."""
+    found = rows.replies
+    return "" if found is None else (
+        f"; {found.desirable} good and {found.undesirable} bad replies, {found.contradicted} labeled "
+        f"both ways and {found.repeated} repeated left out"
+    )
+
+
 def _chosen_tokens(columns: Columns) -> float:
-    replies = columns.get("chosen_ids") or columns.get("completion_ids") or columns["labels"]
+    replies = columns.get("chosen_ids") or columns.get("labels")
+    if replies is None:
+        replies = [ids for ids, good in zip(columns["completion_ids"], columns["label"]) if good]
     return fmean(sum(token != -100 for token in reply) for reply in replies)
 
 

@@ -64,6 +64,19 @@ def sft_row(index: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def feedback_row(index: int, **changes: Any) -> dict[str, Any]:
+    """One row of feedback on a prompt of its own: C is liked unless `changes` say otherwise."""
+    row = {
+        "row_id": f"feedback-{index:03}",
+        "messages": [{"role": "user", "content": f"Users ask {index}"}],
+        "completion": "C" * (3 + index % 3),
+        "label": True,
+        "weight": 1.0,
+        "status": "ok",
+    }
+    return row | changes
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Rows as a Parquet file."""
     pq.write_table(pa.Table.from_pylist(rows), path)

@@ -1,13 +1,15 @@
-"""Rows to token ids: what is refused, what is left out and counted, how KTO pairs are laid out."""
+"""Rows to token ids: what is refused, what is left out and counted."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.builders import CHAT_TEMPLATE, build_model, pair_row, sft_row, write_rows
+from tests.training.builders import (
+    CHAT_TEMPLATE, build_model, feedback_row, pair_row, sft_row, write_rows,
+)
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import TrainingJob
-from pipeline.training.rows import ReplyEncoder, training_columns, unpaired_columns
+from pipeline.training.rows import ReplyEncoder, training_columns
 from pipeline.training_config import DpoConfig, KtoConfig, SftConfig
 
 
@@ -26,6 +28,14 @@ def columns_of(tmp_path: Path, config: Any, rows: list[dict[str, Any]], encoder:
     return training_columns(write_rows(tmp_path / "rows.parquet", rows), config, encoder)
 
 
+def kto_columns(
+    tmp_path: Path, config: KtoConfig, pairs: list[dict[str, Any]], judged: list[dict[str, Any]],
+    encoder: ReplyEncoder,
+) -> Any:
+    feedback = write_rows(tmp_path / "feedback.parquet", judged)
+    return training_columns(write_rows(tmp_path / "rows.parquet", pairs), config, encoder, feedback)
+
+
 def test_loss_covers_reply_and_end(tmp_path: Path, encoder: ReplyEncoder) -> None:
     columns, _ = columns_of(tmp_path, SftConfig(), [sft_row(1, completion="AB")], encoder)
     trained = [token for token in columns["labels"][0] if token != -100]
@@ -41,7 +51,7 @@ def test_long_rows_are_counted(tmp_path: Path, encoder: ReplyEncoder) -> None:
 
 
 def test_all_rows_too_long(tmp_path: Path, encoder: ReplyEncoder) -> None:
-    with pytest.raises(DataError, match="raise the one"):
+    with pytest.raises(DataError, match="raise the first"):
         columns_of(tmp_path, DpoConfig(max_length=8), [pair_row(0)], encoder)
 
 
@@ -100,34 +110,66 @@ def test_text_after_the_end_is_dropped(tmp_path: Path) -> None:
     assert newline.tokenizer.decode(columns["input_ids"][0]).endswith("AAA<|end|>")
 
 
-def pair_ids(number: int) -> list[dict[str, Any]]:
-    return [
-        {"row_id": f"{i:02}", "prompt": [i], "chosen": [100 + i], "rejected": [200 + i], "length": 2}
-        for i in range(number)
-    ]
-
-
-@pytest.mark.parametrize(("number", "batch_size"), [(8, 4), (7, 4), (5, 2), (2, 2)])
-def test_halves_of_a_pair_never_meet(number: int, batch_size: int) -> None:
-    columns = unpaired_columns(pair_ids(number), batch_size, seed=3)
-    assert sum(columns["label"]) == number and len(set(columns["row_id"])) == 2 * number
-    for start in range(0, 2 * number, batch_size):
-        prompts = [tuple(prompt) for prompt in columns["prompt_ids"][start : start + batch_size]]
-        assert len(set(prompts)) == len(prompts)
-    for prompt, foreign in zip(columns["prompt_ids"], columns["KL_completion_ids"]):
-        assert foreign[0] % 100 != prompt[0]
-
-
-def test_good_means_chosen() -> None:
-    columns = unpaired_columns(pair_ids(6), 2, seed=0)
-    for reply, good in zip(columns["completion_ids"], columns["label"]):
-        assert (reply[0] < 200) == good
-
-
 def test_unclear_pairs_are_left_out(tmp_path: Path, encoder: ReplyEncoder) -> None:
     rows = [pair_row(0, soft_label=0.52), pair_row(1), pair_row(2)]
     columns, counts = columns_of(tmp_path, KtoConfig(min_soft_label=0.55), rows, encoder)
     assert counts.unclear == 1 and len(columns["label"]) == 4
+
+
+def test_feedback_is_read_beside_the_pairs(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    """Two replies of each of 2 pairs and one of each of 2 rows of feedback; every row is counted."""
+    judged = [
+        feedback_row(1), feedback_row(2, label=False), feedback_row(3, weight=0.5),
+        feedback_row(4, completion="C" * 90), feedback_row(5, status="dropped"),
+    ]
+    pairs = [pair_row(0), pair_row(1), pair_row(2, soft_label=0.5), pair_row(3, chosen="A" * 90)]
+    config = KtoConfig(min_weight=0.6, max_length=60)
+    columns, counts = kto_columns(tmp_path, config, pairs, judged, encoder)
+    assert dict(zip(columns["row_id"], columns["label"])) == {
+        "pair-000:chosen": True, "pair-000:rejected": False, "pair-001:chosen": True,
+        "pair-001:rejected": False, "feedback-001": True, "feedback-002": False,
+    }
+    at = columns["row_id"].index("feedback-002")
+    assert encoder.tokenizer.decode(columns["completion_ids"][at]) == "CCCCC<|end|>"
+    assert (counts.unclear, counts.weak, counts.too_long, counts.not_ok) == (1, 1, 2, 1)
+    assert (counts.read, counts.used, counts.feedback) == (9, 4, 2)
+    assert counts.read == counts.not_ok + counts.too_long + counts.unclear + counts.weak + counts.used
+    assert counts.replies.model_dump() == {
+        "read": 6, "contradicted": 0, "repeated": 0, "desirable": 3, "undesirable": 3}
+
+
+def test_reply_of_a_pair_that_users_disliked(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    """The chosen reply of pair 1 got a thumb down, the rejected one of pair 2 too."""
+    pairs = [pair_row(0), pair_row(1), pair_row(2)]
+    judged = [
+        feedback_row(1, messages=pairs[1]["messages"], completion=pairs[1]["chosen"] + "\n", label=False),
+        feedback_row(2, messages=pairs[2]["messages"], completion=pairs[2]["rejected"], label=False),
+    ]
+    columns, counts = kto_columns(tmp_path, KtoConfig(), pairs, judged, encoder)
+    assert sorted(columns["row_id"]) == [
+        "pair-000:chosen", "pair-000:rejected", "pair-001:rejected", "pair-002:chosen",
+        "pair-002:rejected",
+    ]
+    assert counts.replies.model_dump() == {
+        "read": 8, "contradicted": 2, "repeated": 1, "desirable": 2, "undesirable": 3}
+
+
+def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    unclear = [pair_row(0, soft_label=0.5)]
+    judged = [feedback_row(1), feedback_row(2, label=False)]
+    columns, counts = kto_columns(tmp_path, KtoConfig(), unclear, judged, encoder)
+    assert sorted(columns["row_id"]) == ["feedback-001", "feedback-002"]
+    assert (counts.unclear, counts.used, counts.feedback) == (1, 2, 2)
+    with pytest.raises(DataError, match="2 desirable and 0 undesirable replies .* KTO needs both sides"):
+        kto_columns(tmp_path, KtoConfig(), unclear, [feedback_row(1), feedback_row(2)], encoder)
+    with pytest.raises(DataError, match="1 below min_soft_label, 2 below min_weight"):
+        kto_columns(tmp_path, KtoConfig(min_weight=1), unclear,
+                    [feedback_row(1, weight=0.5), feedback_row(2, weight=0.5)], encoder)
+
+
+def test_feedback_needs_its_columns(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    with pytest.raises(DataError, match="feedback.parquet' has no column label, weight"):
+        kto_columns(tmp_path, KtoConfig(), [pair_row(0)], [sft_row(0)], encoder)
 
 
 def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> None:
