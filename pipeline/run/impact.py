@@ -176,12 +176,18 @@ async def _start(run: RunDir, before: RunDir, path: Path, new: Constitution) -> 
 
 def _check_recipe(ctx: RunContext, new: Constitution) -> None:
     run, config = ctx.run, ctx.config.preference
-    if not config.enabled or config.labeler != "judge":
-        what = "has no preference phase" if not config.enabled else f"labels by '{config.labeler}'"
+    drawn = config.labeler == "judge" or (
+        config.labeler == "score" and config.score.principles == "drawn")
+    if not config.enabled or not drawn:
+        what = "has no preference phase" if not config.enabled else (
+            f"labels by '{config.labeler}' under all principles" if config.labeler == "score"
+            else f"labels by '{config.labeler}', without principles")
         raise ConfigError(
-            f"the recipe of run {run.run_id} {what}, but an impact is told for comparisons that a "
-            "judge labeled under drawn principles; take a run with `labeler: judge`"
+            f"the recipe of run {run.run_id} {what}, but an impact is told for labels under drawn "
+            "principles; take a run with `labeler: judge`, or `score` with `principles: drawn`"
         )
+    if config.labeler != "judge":
+        return
     judge = config.judge
     if judge.num_principles > len(new.principles):
         raise ConfigError(

@@ -18,7 +18,7 @@ from pipeline.constitution_tools.impact import Impact, ImpactTally, Outcome, Sta
 from pipeline.constitution_tools.impact_text import markdown
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
-from pipeline.records import JudgmentRow, ModelRow, RevisionRow
+from pipeline.records import JudgmentRow, ModelRow, RevisionRow, ScoreRow
 from pipeline.run.context import RunContext
 from pipeline.run.stage_lists import (
     INITIALS, SAMPLES, compared_folders, compared_revisions, label_folder,
@@ -103,6 +103,8 @@ def num_calls(row: ModelRow, config: RunConfig) -> int:
         return 0
     if isinstance(row, RevisionRow) and row.skipped:
         return 0
+    if isinstance(row, ScoreRow):
+        return len(row.parts)
     if isinstance(row, JudgmentRow):
         return 4 if config.preference.judge.chain_of_thought else 2
     return 1
@@ -130,7 +132,7 @@ def _notes(ctx: RunContext, before: RunDir) -> Iterable[str]:
     sampled = compared_folders(ctx)["samples"] is not None
     if sampled:
         yield (TRAINED if trained else SAMPLED).format(run=before.run_id)
-    if ctx.labeling.exemplars is not None:
+    if ctx.labeling.exemplars is not None and ctx.config.preference.labeler == "judge":
         yield EXEMPLARS
 
 

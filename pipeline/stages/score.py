@@ -88,8 +88,10 @@ class ScoreStage:
         )),)
 
     def _item(self, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]) -> Item:
+        # A weight changes a mean of several ratings, and nothing where there is one.
+        weights = [p.weight for p in principles] if len(principles) > 1 else []
         identity = row_id(
-            "score", side.row_id, [[p.hash, p.weight] for p in principles], self._method,
+            "score", side.row_id, [p.hash for p in principles], weights, self._method,
             self.template.hash, self.engine.fingerprint,
         )
         blank = ScoreRow(

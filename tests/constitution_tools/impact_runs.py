@@ -30,6 +30,8 @@ def make_engine(taste: str = "") -> ScriptedEngine:
         return f"text {seed} after {len(messages)} turns"
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
+        if "(A) [[[" not in messages[-1].content:
+            return [-2 * uniform(taste, messages[-1].content, option) for option in options]
         request, rest = messages[-1].content.split("(A) [[[")
         slots = rest.split("(B) [[[")
         before = [message.content for message in messages[:-1]]

@@ -122,6 +122,26 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(tmp
     assert run.info()["status"] != "finished"
 
 
+def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
+    extra = {"preference": {"labeler": "score", "sample": {"num_samples": 2}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    impact = load_impact(run)
+    assert 0 < impact.total.asked_again == impact.principles[1].after < 30 == impact.total.after
+    # One rating of each of the two responses.
+    assert [(c.folder, c.calls) for c in impact.costs] == [
+        ("preference/score", 2 * impact.total.asked_again)]
+    assert impact.calls_share == impact.total.asked_again / 30
+
+
+def test_a_vector_of_all_principles_has_no_impact_to_tell(tmp_path: Path) -> None:
+    extra = {"preference": {"labeler": "score", "score": {"principles": "all"}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], **extra)
+    refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "under all principles")
+
+
 def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
     principles = CONSTITUTION["principles"]
     before = full_run(tmp_path, "before", principles, prompts=30)
