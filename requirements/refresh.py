@@ -47,12 +47,17 @@ def resolve(kind: str) -> dict[str, str]:
     }
 
 
+def pin(kind: str, name: str, version: str) -> str:
+    """One line of the lock. Two equals signs would take a build for the CPU for the CUDA one."""
+    return f"{name}{'===' if (kind, name) == ('cuda', 'torch') else '=='}{version}"
+
+
 def main(kind: str) -> None:
     """Write the lock of one kind; a resolver that fails leaves the old one."""
     versions = resolve(kind)
     lines = [
         f"# Made from {kind}.in by `make lock`; install with --no-deps.",
-        *(f"{name}=={version}" for name, version in sorted(versions.items())
+        *(pin(kind, name, version) for name, version in sorted(versions.items())
           if name not in LEFT_OUT[kind]),
     ]
     path = FOLDER / f"{kind}.lock"

@@ -81,3 +81,5 @@ def test_locks_pin_every_line(kind: str) -> None:
     assert len(pins) > 100 and all(line.count("==") == 1 for line in pins)
     # 2.1 breaks Prefect's scheduler without a word.
     assert any(line.startswith("sqlalchemy==2.0.") for line in pins)
+    # An index that also has 2.13.0+cpu gives that for two equals signs.
+    assert ("torch===2.13.0" if kind == "cuda" else "torch==2.13.0+cpu") in pins
