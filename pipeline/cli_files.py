@@ -22,8 +22,8 @@ from pipeline.yaml_source import parse_yaml
 WIDTH = 160
 SHOWN = (
     "status", "reason", "response", "critique", "revision", "completion", "chosen", "rejected",
-    "soft_label", "margin", "prob_forward", "prob_swapped", "position_gap", "score", "parts", "values",
-    "part_differences", "sample_index", "round", "seed", "source", "source_index",
+    "soft_label", "margin", "label", "weight", "events", "prob_forward", "prob_swapped", "position_gap",
+    "score", "parts", "values", "part_differences", "sample_index", "round", "seed", "source", "source_index",
 )
 """Columns that `trace` prints, in this order."""
 

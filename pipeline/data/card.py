@@ -40,6 +40,21 @@ FIELDS = {
         ("source, source_index", "who labeled the pair, and the line in the file of another source"),
         ("judgment_id, chosen_id, rejected_id, prompt_id", "rows of the run, for `rlaif trace`"),
     ),
+    "feedback": (
+        ("messages", "the conversation, ending with a user turn"),
+        ("completion", "the one reply that users judged"),
+        ("label", "true where they liked it"),
+        ("weight", "strength of the evidence, in (0, 1]; a regenerate event alone is weaker"),
+        ("events", "the events that it sums up"),
+        ("source, source_index", "the source, and the line of the first event in its file"),
+        ("completion_id, prompt_id", "ids of the texts, the same in every source"),
+    ),
+}
+SOURCES_NOTE = {
+    "preference": "Trust is the probability that a label of the source is right; it is the soft label "
+    "of its pairs. Other sources have no principle. Prompts that are held out were left out of them.\n",
+    "feedback": "Each reply is judged on its own, good or bad. Prompts that are held out were left "
+    "out.\n",
 }
 FRONT = """\
 ---
@@ -55,8 +70,8 @@ Not set. It follows from the license of the prompts and from the terms of the mo
 and judged the texts; fill in `license`, `license_name` and `license_link` before publishing.
 """
 LIMITS = """\
-- The labels are a model's, not people's: they carry its blind spots and follow the wording of the
-  principles. The mean over both orders cancels a preference for a slot, not one for length, style
+- The labels of the run itself are a model's, not people's: they carry its blind spots and follow the
+  wording of the principles. The mean over both orders cancels a preference for a slot, not one for length, style
   or the judge's own phrasing.
 - Where judge and policy are one model, it judges its own texts.
 - The texts were written by a model and may be wrong, biased or harmful, the rejected ones above all.
@@ -111,10 +126,10 @@ def _set(name: str, info: SetInfo) -> str:
     rows += [(f"left out: {reason}", f"{count:,}") for reason, count in info.reasons.items()]
     whose = "this run and its label sources" if info.sources else "this run"
     lines.append(_table((f"of {info.candidates:,} rows of {whose}", "rows"), rows))
-    return "\n".join(lines + _sources(info))
+    return "\n".join(lines + _sources(name, info))
 
 
-def _sources(info: SetInfo) -> list[str]:
+def _sources(name: str, info: SetInfo) -> list[str]:
     """Where labels come from besides the run; nothing when they do not."""
     if not info.sources:
         return []
@@ -126,8 +141,7 @@ def _sources(info: SetInfo) -> list[str]:
          "each row's own" if each.trust is None else f"{each.trust:g}",
          f"`{each.file}` `{each.sha256}`" if each.file else "")
         for each in info.sources
-    ]), "Trust is the probability that a label of the source is right; it is the soft label of its "
-        "pairs. Other sources have no principle. Prompts that are held out were left out of them.\n"]
+    ]), SOURCES_NOTE[name]]
 
 
 def _labels(config: RunConfig) -> str:

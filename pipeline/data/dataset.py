@@ -1,7 +1,8 @@
 """The dataset folder of a run: which files belong together, of which version, made from what.
 
     dataset/manifest.json    version, parent, and for each set its hash, inputs, counts and reasons
-    dataset/sft.parquet  dataset/preference.parquet  dataset/prompts.parquet
+    dataset/sft.parquet  dataset/preference.parquet  dataset/feedback.parquet
+    dataset/prompts.parquet
     dataset/recipe.yaml  dataset/constitution.yaml  dataset/README.md
 
 A nightly run names its parent in run.json (`parent: <run id>`). Its version then holds the rows
@@ -34,7 +35,7 @@ class _Record(BaseModel):
 
 
 class SourceUse(_Record):
-    """What one source of labels gave to a preference set."""
+    """What one source of labels gave to a set of pairs or of feedback."""
 
     name: str
     kind: str
@@ -45,7 +46,7 @@ class SourceUse(_Record):
     """Name of the label file; empty for the run itself."""
     sha256: str
     trust: float | None
-    """Probability that a label is right; null where each row has its own soft label."""
+    """Probability that a label is right; null where each row has its own soft label or weight."""
     rows: int
     usable: int
     owed: int
@@ -170,6 +171,13 @@ def parent_tables(
         )
     for table in iter_tables(path):
         yield fill_columns(table, schema, missing or {})
+
+
+def has_parent_set(run: RunDir, name: str) -> bool:
+    """Whether the parent's version has a set of that name."""
+    parent = parent_run(run)
+    manifest = load_dataset(parent) if parent else None
+    return manifest is not None and name in manifest.sets
 
 
 def fill_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:

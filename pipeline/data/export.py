@@ -1,7 +1,8 @@
-"""From shards to finished data sets: `sft.parquet` to learn from, `preference.parquet` to prefer by.
+"""From shards to finished data sets: `sft.parquet` to learn from, `preference.parquet` to prefer by,
+and `feedback.parquet` where users judged single replies.
 
-In:  finished shards of prompts, revisions and pairs
-Out: dataset/{sft,preference}.parquet, manifest.json with counts and reasons, README.md (card)
+In:  finished shards of prompts, revisions and pairs, label files
+Out: dataset/{sft,preference,feedback}.parquet, manifest.json with counts and reasons, README.md
 
 Shards stream through one at a time. Texts are joined by id. What is left out has a reason, and
 candidates = kept + the sum of the reasons.
@@ -9,7 +10,7 @@ candidates = kept + the sum of the reasons.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,31 +19,24 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.card import write_card
+from pipeline.data.columns import (
+    FEEDBACK_COLUMNS, FEEDBACK_SCHEMA, PREFERENCE_COLUMNS, PREFERENCE_SCHEMA, SFT_COLUMNS, SFT_SCHEMA,
+)
 from pipeline.data.dataset import (
-    SetInfo, SourceUse, fill_columns, parent_tables, record_set, write_tables,
+    SetInfo, SourceUse, fill_columns, has_parent_set, parent_tables, record_set, write_tables,
 )
 from pipeline.data.id_set import IdSet
-from pipeline.data.label_sources import BY_WEIGHT, RunMixture, mix_into_run
+from pipeline.data.label_sources import BY_WEIGHT, Given, RunMixture, mix_into_run
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
-from pipeline.labels.rows import LabeledRow
+from pipeline.labels.rows import FeedbackRow, LabeledRow, feedback_says
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, load_manifest, read_rows, read_table, stage_manifests
 
-SFT_COLUMNS = (
-    "row_id", "prompt_id", "messages", "completion", "completion_id", "round", "run_id",
-)
-PREFERENCE_COLUMNS = (
-    "row_id", "prompt_id", "messages", "chosen", "rejected", "chosen_id", "rejected_id",
-    "soft_label", "margin", "position_gap", "principle_id", "judgment_id", "comparison", "status",
-    "run_id", "source", "source_index",
-)
-SFT_SCHEMA = pa.schema([SftRow.schema().field(name) for name in SFT_COLUMNS])
 NO_SET = {
     "rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0,
 }
-PREFERENCE_SCHEMA = pa.schema([LabeledRow.schema().field(name) for name in PREFERENCE_COLUMNS])
 
 
 @dataclass
@@ -57,6 +51,8 @@ class Tally:
     from_parent: int = 0
     rows: int = 0
     sources: tuple[SourceUse, ...] = ()
+    feedback: Given = Given()
+    """What the label sources give besides pairs."""
 
 
 def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
@@ -77,15 +73,25 @@ def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> di
 
 
 def export_preference(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
-    """Write dataset/preference.parquet from the pairs that are `ok`, and the recipe's label sources.
+    """Write dataset/preference.parquet from the pairs that are `ok`, and the recipe's label sources;
+    dataset/feedback.parquet too where one of them, or the parent's version, has feedback.
 
-    Returns, raises: as `export_sft`; DataError when a label file is not what it was.
+    Returns, raises: as `export_sft`, `feedback` with the counts of that set if there is one;
+        DataError when a label file is not what it was.
     """
     if not config.preference.enabled:
         return dict(NO_SET)
     tally = Tally()
     tables = _preference_tables(run, config, tally)
-    return _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
+    counts = _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
+    given = tally.feedback
+    if given.uses or has_parent_set(run, "feedback"):
+        tally = Tally(reasons=given.reasons, candidates=given.candidates, rows=len(given.rows),
+                      sources=given.uses)
+        tables = _feedback_tables(run, given, tally)
+        counts["feedback"] = _export(
+            run, config, constitution, "feedback", FEEDBACK_SCHEMA, tables, tally)
+    return counts
 
 
 def sft_folders(config: RunConfig) -> tuple[str, ...]:
@@ -131,14 +137,8 @@ def _export(
 
 
 def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
-    for table in parent_tables(run, "sft", SFT_SCHEMA):
-        for prompt_id, text in zip(
-            table["prompt_id"].to_pylist(), table["completion"].to_pylist(), strict=True
-        ):
-            tally.known.add(_text_key(prompt_id, text))
-        tally.from_parent += table.num_rows
-        tally.rows += table.num_rows
-        yield table
+    yield from _parents_rows(run, "sft", SFT_SCHEMA, tally, lambda table: map(
+        _text_key, table["prompt_id"].to_pylist(), table["completion"].to_pylist()))
     for shard in stage_manifests(run.root, "prompts"):
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so that repeated texts show here.
@@ -174,12 +174,12 @@ def _sft_row(
 
 def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
     before = {"source": RunMixture().own_name, "source_index": 0}
-    for table in parent_tables(run, "preference", PREFERENCE_SCHEMA, before):
-        for identity in table["row_id"].to_pylist():
-            tally.known.add(identity)
-        tally.from_parent += table.num_rows
-        tally.rows += table.num_rows
-        yield table
+    yield from _parents_rows(run, "preference", PREFERENCE_SCHEMA, tally,
+                             lambda table: table["row_id"].to_pylist(), before)
+    for table in parent_tables(run, "feedback", FEEDBACK_SCHEMA):
+        for says in map(feedback_says, *(table[name].to_pylist()
+                                         for name in ("completion_id", "label", "weight"))):
+            tally.known.add(says)
     mixture = mix_into_run(run, config, tally.known, lambda: _own_ids(run, tally))
     own = {"source": mixture.own_name, "source_index": 0}
     for table in _pair_tables(run, tally):
@@ -194,11 +194,30 @@ def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator
         kept = table.filter(pa.array(keep, pa.bool_()))
         tally.rows += kept.num_rows
         yield fill_columns(kept, PREFERENCE_SCHEMA, own)
-    tally.candidates += mixture.candidates
-    tally.reasons.update(mixture.reasons)
-    tally.rows += len(mixture.rows)
-    tally.sources = mixture.uses
-    yield table_from_rows(mixture.rows, LabeledRow).select(PREFERENCE_COLUMNS)
+    given, tally.feedback = mixture.pairs, mixture.feedback
+    tally.candidates += given.candidates
+    tally.reasons.update(given.reasons)
+    tally.rows += len(given.rows)
+    tally.sources = given.uses
+    yield table_from_rows(given.rows, LabeledRow).select(PREFERENCE_COLUMNS)
+
+
+def _feedback_tables(run: RunDir, given: Given, tally: Tally) -> Iterator[pa.Table]:
+    yield from _parents_rows(run, "feedback", FEEDBACK_SCHEMA, tally, lambda table: ())
+    yield table_from_rows(given.rows, FeedbackRow).select(FEEDBACK_COLUMNS)
+
+
+def _parents_rows(
+    run: RunDir, name: str, schema: pa.Schema, tally: Tally,
+    keys: Callable[[pa.Table], Iterable[str]], missing: Mapping[str, Any] | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of the parent's version, which come first; their keys are known then."""
+    for table in parent_tables(run, name, schema, missing):
+        for key in keys(table):
+            tally.known.add(key)
+        tally.from_parent += table.num_rows
+        tally.rows += table.num_rows
+        yield table
 
 
 def _pair_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:

@@ -1,11 +1,12 @@
-"""Preference sets in the shapes that other programs read: JSON Lines, one pair a line.
+"""Preference sets in the shapes that other programs read, as JSON Lines.
 
     trl      {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, TRL's trainers
-    kto      {"prompt": [...], "completion": [{assistant}], "label": bool}, two lines a pair
+    kto      {"prompt": [...], "completion": [{assistant}], "label": bool}, two lines a pair; also
+             for `feedback.parquet`, a line each
     openai   {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}
 
 `trl` keeps `row_id` and `soft_label`, which its trainers leave alone. The others have no place for
-a soft label: there each pair counts in full.
+a soft label or a weight: there each row counts in full.
 """
 
 import json
@@ -22,27 +23,31 @@ from pipeline.store.files import atomic_write
 Format = Literal["trl", "kto", "openai"]
 Line = dict[str, Any]
 COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
+FEEDBACK_COLUMNS = ("messages", "completion", "label")
 
 
-def write_format(preference: Path, target: Path, shape: Format) -> int:
-    """Write `preference.parquet` as JSON Lines; returns the number of lines.
+def write_format(dataset: Path, target: Path, shape: Format) -> int:
+    """Write `preference.parquet`, or `feedback.parquet` as `kto`; returns the number of lines.
 
     Raises:
-        DataError: not a preference set.
+        DataError: not such a set, or feedback in a shape that holds pairs.
         StoreError: the disk is full.
     """
-    names = pq.read_schema(preference).names
-    missing = [name for name in COLUMNS if name not in names]
+    names = pq.read_schema(dataset).names
+    lines, columns = SHAPES[shape], COLUMNS
+    if shape == "kto" and set(FEEDBACK_COLUMNS) <= set(names):
+        lines, columns = feedback_lines, FEEDBACK_COLUMNS
+    missing = [name for name in columns if name not in names]
     if missing:
         raise DataError(
-            f"{preference} has no column {', '.join(missing)}, so it is not a preference set; "
+            f"{dataset} has no column {', '.join(missing)}, so it is not a preference set; "
             "give a run's dataset/preference.parquet"
         )
     count = 0
 
     def write(stream: Any) -> None:
         nonlocal count
-        for line in _lines(preference, SHAPES[shape]):
+        for line in _lines(dataset, columns, lines):
             stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
             count += 1
 
@@ -65,6 +70,11 @@ def kto_lines(row: Line) -> Iterable[Line]:
         yield {"prompt": row["messages"], "completion": _reply(row[name]), "label": label}
 
 
+def feedback_lines(row: Line) -> Iterable[Line]:
+    """One reply with feedback as the completion that it is."""
+    yield {"prompt": row["messages"], "completion": _reply(row["completion"]), "label": row["label"]}
+
+
 def openai_lines(row: Line) -> Iterable[Line]:
     """One pair as OpenAI's fine-tuning endpoint takes it."""
     yield {
@@ -79,9 +89,11 @@ SHAPES: dict[str, Callable[[Line], Iterable[Line]]] = {
 }
 
 
-def _lines(path: Path, shape: Callable[[Line], Iterable[Line]]) -> Iterator[Line]:
+def _lines(
+    path: Path, columns: tuple[str, ...], shape: Callable[[Line], Iterable[Line]]
+) -> Iterator[Line]:
     for table in iter_tables(path):
-        for row in table.select(COLUMNS).to_pylist():
+        for row in table.select(columns).to_pylist():
             yield from shape(row)
 
 

@@ -4,7 +4,7 @@ In:  a run folder and a row id (of a shard or of a data set)
 Out: Origin: the row, the model that made it, the words of its principle, and its parents' origins
 
     pair -> judgment (both orders, principle, judge) -> responses -> critiques and revisions -> prompt
-    pair of another source -> line of a label file
+    pair of another source, users' feedback -> line of a label file
 
 Only manifests and the files that they name are read, so a run can be traced on another machine.
 """
@@ -19,12 +19,16 @@ import pyarrow.parquet as pq
 
 from pipeline.constitution import Principle, load_constitution
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run
-from pipeline.data.label_sources import label_file
+from pipeline.data.label_files import label_file
 from pipeline.errors import DataError, UserError
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, stage_manifests
 
-SETS = ("preference", "sft")
+SETS = ("preference", "feedback", "sft")
+ROWS_OF_RUN = {
+    "preference": ("judgment_id",), "feedback": (), "sft": ("prompt_id", "completion_id"),
+}
+"""Set -> columns with ids of the shard rows that a row was made from; empty ids in imported rows."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Origin:
     row: dict[str, Any]
     """All its columns."""
     kind: str
-    """`preference`, `judgment`, `response`, `revision`, `critique`, `prompt`, `sft` or `label`."""
+    """`preference`, `feedback`, `judgment`, `response`, `revision`, `critique`, `prompt`, `sft` or
+    `label`."""
     run_id: str
     file: str
     """Parquet file below the run; for a `label` the file that it was imported from."""
@@ -114,21 +119,18 @@ class _Tracer:
         )
 
     def set_row(self, row: dict[str, Any], kind: str, path: str) -> Origin:
-        """A row of a finished data set; its parents are rows of this run's shards."""
-        names = ("judgment_id",) if kind == "preference" else ("prompt_id", "completion_id")
+        """A row of a finished data set; its parents are rows of this run's shards, or a label."""
         parents = tuple(
             self.origin(identity, self._search(identity))
-            for identity in (row[name] for name in names) if identity
-        )
-        if kind == "preference" and not row["judgment_id"]:
-            parents = (self._label(row),)
+            for identity in (row[name] for name in ROWS_OF_RUN[kind]) if identity
+        ) or (self._label(row),)
         return Origin(
             row=row, kind=kind, run_id=self._run.run_id, file=path, engine={},
             principle=self._principles.get(row.get("principle_id", "")), parents=parents,
         )
 
     def _label(self, row: dict[str, Any]) -> Origin:
-        """Where an imported pair ends: the line of a label file, and the file's hash."""
+        """Where an imported row ends: the line of a label file, and the file's hash."""
         found = label_file(self._run, row["source"]) or {"path": "", "sha256": ""}
         return Origin(
             row={"row_id": found["sha256"], "source": row["source"],

@@ -5,7 +5,7 @@ Out: a list of problems, one line each; empty when everything is whole
 
     shards      file hash, inputs, counts, row ids unique, parents present, ids of prompts
     data sets   file hash, inputs, row count, every row's home shard
-    training    the data set on which each model was trained
+    training    the data sets on which each model was trained
     copies      recipe, constitution and templates against run.json
 
 Does not: ask a model again, or notice a change of rows together with all hashes that cover them.
@@ -28,6 +28,7 @@ from pipeline.store.shards import Manifest
 
 TRAINED_ON = {"sft": "sft", "preference": "preference"}
 """Training folder -> name of the data set that it must have used."""
+FEEDBACK = "dataset/feedback.parquet"
 
 
 def verify(run: RunDir) -> list[str]:
@@ -180,8 +181,14 @@ def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
     for folder, name in TRAINED_ON.items():
         result: Any = read_json(run.training(folder) / "result.json")
         path = f"dataset/{name}.parquet"
-        if isinstance(result, dict) and result.get("dataset_sha256") != hashes.get(path):
+        if not isinstance(result, dict):
+            continue
+        if result.get("dataset_sha256") != hashes.get(path):
             yield f"training/{folder}: was trained on another version of {path}"
+        # Only KTO reads feedback, and then all that there is.
+        expected = hashes.get(FEEDBACK, "") if result.get("method") == "kto" else ""
+        if result.get("feedback_sha256", "") != expected:
+            yield f"training/{folder}: was trained on another version of {FEEDBACK}"
 
 
 def _parse(path: Path) -> Manifest | None:

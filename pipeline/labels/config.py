@@ -10,7 +10,7 @@
 Unknown keys are refused, with file and line. Paths are relative to the working directory.
 
 A list that a recipe names (`preference.sources`) may have one entry more, `type: run`: the pairs of
-the run itself (MixtureConfig).
+the run itself (MixtureConfig). Pairs and unpaired feedback may stand in it side by side.
 """
 
 from collections import Counter
@@ -19,6 +19,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.errors import ConfigError
 from pipeline.labels.rows import SourceInfo, SourceKind
 from pipeline.yaml_source import load_yaml
 
@@ -219,12 +220,6 @@ class MixtureConfig(LabelsConfig):
                 f"size is {self.size}, but all pairs of the run are used unless the list has an "
                 "entry with type: run; add one, or remove size"
             )
-        unpaired = [s.name for s in self.sources if isinstance(s, FeedbackSource)]
-        if unpaired:
-            raise ValueError(
-                f"source '{unpaired[0]}' holds unpaired feedback, and a preference set holds pairs, "
-                "for KTO too; use `rlaif labels import` for feedback, and remove it here"
-            )
         return self
 
     @property
@@ -248,6 +243,20 @@ def load_sources(path: Path) -> LabelsConfig:
     return load_yaml(path, LabelsConfig, what="source list")
 
 
-def load_mixture(path: Path) -> MixtureConfig:
-    """The same for the list that a recipe names."""
-    return load_yaml(path, MixtureConfig, what="source list")
+def load_mixture(path: Path, method: str | None = None) -> MixtureConfig:
+    """The same for the list that a recipe names.
+
+    Args:
+        method: of the training that will read the rows; None where there is none, which any fit.
+
+    Raises:
+        ConfigError: also when the method learns from pairs and a source has none.
+    """
+    listed = load_yaml(path, MixtureConfig, what="source list")
+    unpaired = [s.name for s in listed.sources if isinstance(s, FeedbackSource)]
+    if unpaired and method not in (None, "kto"):
+        raise ConfigError(
+            f"{path}: source '{unpaired[0]}' holds unpaired feedback, but preference.train.method is "
+            f"'{method}', which learns from pairs alone; use kto, or remove the source"
+        )
+    return listed

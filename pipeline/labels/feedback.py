@@ -11,7 +11,6 @@ one. Events on the same reply add up, at most one of a kind per user; a sum of 0
 row is dropped, since the same reply on both sides would teach noise.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import DataError
@@ -92,22 +91,3 @@ def _row(info: SourceInfo, reply: _Reply, evidence: float) -> FeedbackRow:
         events=tuple(reply.events),
         source=info.name, source_kind=info.kind, source_index=reply.line,
     )
-
-
-def class_weights(rows: Sequence[FeedbackRow]) -> tuple[float, float]:
-    """`desirable_weight` and `undesirable_weight` of KTO that give both sides equal total weight.
-
-    The larger side keeps 1.0 and the smaller is raised by the ratio of the counts; TRL's
-    documentation of KTO advises weighted counts between 1:1 and 4:3, and this gives 1:1.
-
-    Raises:
-        DataError: one side is empty; KTO needs both.
-    """
-    usable = [row for row in rows if row.status == "ok"]
-    good = sum(row.label for row in usable)
-    bad = len(usable) - good
-    if not good or not bad:
-        raise DataError(
-            f"{good} desirable and {bad} undesirable rows, but KTO needs both; add a source"
-        )
-    return max(1.0, bad / good), max(1.0, good / bad)

@@ -61,6 +61,11 @@ class FeedbackRow(Row):
     source_index: int = 0
     """Line of the first event."""
 
+    @property
+    def says(self) -> str:
+        """What the row says of which reply, as an id; see `feedback_says`."""
+        return feedback_says(self.completion_id, self.label, self.weight)
+
 
 @dataclass(frozen=True)
 class SourceInfo:
@@ -123,6 +128,11 @@ def prompt_id(messages: Messages) -> str:
 def response_id(prompt: str, text: str) -> str:
     """Id of a text that no model of ours wrote, below its prompt."""
     return row_id("imported-response", prompt, text)
+
+
+def feedback_says(completion_id: str, label: bool, weight: float) -> str:
+    """Id of one side for one reply with so much evidence: two rows with it are the same label."""
+    return row_id("feedback says", completion_id, label, weight)
 
 
 def labeled_row(
@@ -190,21 +200,6 @@ def write_labels(path: Path, rows: Sequence[Row]) -> None:
         raise DataError(f"no usable row to write to {path}; see the reasons of the import")
     data = parquet_bytes(table_from_rows(usable, type(usable[0])))
     atomic_write(path, lambda stream: _write(stream, data))
-
-
-def kto_records(rows: Iterable[FeedbackRow], *, min_weight: float = 0.0) -> list[dict[str, Any]]:
-    """Usable rows in TRL's unpaired columns `prompt`, `completion` and `label`.
-
-    TRL has no weight per row: `min_weight` above that of a regenerate event leaves those out.
-    """
-    return [
-        {
-            "prompt": [message.as_dict() for message in row.messages],
-            "completion": [{"role": "assistant", "content": row.completion}],
-            "label": row.label,
-        }
-        for row in rows if row.status == "ok" and row.weight >= min_weight
-    ]
 
 
 def _write(stream: Any, data: bytes) -> None:

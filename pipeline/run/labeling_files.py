@@ -12,7 +12,7 @@ from pipeline.calibration import Calibration, load_calibration
 from pipeline.canaries import CanarySet, load_canaries
 from pipeline.config import RunConfig, resolve_path
 from pipeline.constitution import Constitution
-from pipeline.data.label_sources import LIST_NAME, record_label_files
+from pipeline.data.label_files import LIST_NAME, record_label_files
 from pipeline.exemplars import ExemplarSet, check_exemplars, load_exemplars
 from pipeline.follow_ups import FollowUpSet, load_follow_ups
 from pipeline.labels.config import load_mixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, resolve_path
-from pipeline.data.dataset import known_prompt_ids, parent_run
+from pipeline.data.dataset import known_prompt_ids, load_dataset, parent_run
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.engine_config import EngineConfig, VllmConfig
@@ -30,9 +30,10 @@ from pipeline.run.stage_lists import (
 )
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
-from pipeline.store import load_manifest
+from pipeline.store import RunDir, load_manifest
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
+from pipeline.training_config import TrainingConfig
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
 LineCall = Callable[[str], None]
@@ -97,7 +98,8 @@ async def preference_chain(ctx: RunContext, call: StepCall | None = None) -> lis
 
 
 def preference_dataset(ctx: RunContext) -> dict[str, Any]:
-    """Write dataset/preference.parquet from the pairs; returns its counts.
+    """Write dataset/preference.parquet from the pairs, and feedback.parquet where users gave any;
+    returns their counts.
 
     Raises:
         AuditError: labels or texts did not reach the recipe's thresholds; nothing is exported.
@@ -113,6 +115,14 @@ async def train_preference(ctx: RunContext, on_line: LineCall | None = None) -> 
         return None
     data = ctx.run.dataset / "preference.parquet"
     return await _train(ctx, "preference", config.train, data, sl_cai_model(ctx), on_line)
+
+
+def feedback_file(run: RunDir, config: TrainingConfig) -> Path | None:
+    """The unpaired rows of a run's data set; None where it has none, or the method takes pairs."""
+    dataset = load_dataset(run)
+    if config.method != "kto" or dataset is None or "feedback" not in dataset.sets:
+        return None
+    return run.root / dataset.sets["feedback"].path
 
 
 def sl_cai_model(ctx: RunContext) -> Path | None:
@@ -202,14 +212,15 @@ def _prompt_shards(
 
 
 async def _train(
-    ctx: RunContext, name: str, config: Any, data: Path, model: Path | None,
+    ctx: RunContext, name: str, config: TrainingConfig, data: Path, model: Path | None,
     on_line: LineCall | None,
 ) -> Path:
     policy = ctx.policy_engine(model)
     assert isinstance(policy, VllmConfig)
     job = TrainingJob(
         config=config, model=model_folder(policy), dataset=data,
-        output_dir=ctx.run.training(name), reference_cache=ctx.reference_cache,
+        feedback=feedback_file(ctx.run, config), output_dir=ctx.run.training(name),
+        reference_cache=ctx.reference_cache,
         chat_template=policy.chat_template, chat_template_args=policy.chat_template_args,
     )
     return (await launch(job, on_line=on_line)).model_dir

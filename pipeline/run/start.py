@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.config import PROJECT_ROOT, RunConfig, load_config, resolve_path
 from pipeline.constitution import Constitution, load_constitution
-from pipeline.data.label_sources import check_label_sources
+from pipeline.data.label_files import check_label_sources
 from pipeline.data.prompts import check_prompts
 from pipeline.engines import check_engine
 from pipeline.errors import StoreError

@@ -9,10 +9,9 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
+from pipeline.data.columns import PREFERENCE_COLUMNS, SFT_COLUMNS
 from pipeline.data.dataset import known_prompt_ids, load_dataset
-from pipeline.data.export import (
-    PREFERENCE_COLUMNS, SFT_COLUMNS, export_preference, export_sft, sft_folders,
-)
+from pipeline.data.export import export_preference, export_sft, sft_folders
 from pipeline.data.formats import write_format
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id

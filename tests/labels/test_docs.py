@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.audit_config import CollapseConfig
 from pipeline.config import PROJECT_ROOT
-from pipeline.labels.config import load_sources
+from pipeline.labels.config import FeedbackSource, load_mixture, load_sources
+from pipeline.labels.feedback import import_feedback
 
 PAGE = (PROJECT_ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
 
@@ -16,9 +17,19 @@ def blocks(language: str) -> list[str]:
 
 def test_source_list_of_page_loads(tmp_path: Path) -> None:
     path = tmp_path / "labels.yaml"
-    (example,) = [block for block in blocks("yaml") if block.startswith("sources:")]
-    path.write_text(example, encoding="utf-8")
+    listed, mixture = [block for block in blocks("yaml") if block.startswith("sources:")]
+    path.write_text(listed, encoding="utf-8")
     assert [s.type for s in load_sources(path).sources] == ["hh-rlhf", "pairs", "expert", "dataset"]
+    path.write_text(mixture, encoding="utf-8")
+    assert [s.type for s in load_mixture(path, "kto").sources] == ["feedback", "pairs", "run"]
+
+
+def test_event_of_page_is_read(tmp_path: Path) -> None:
+    (line,) = blocks("json")
+    path = tmp_path / "events.jsonl"
+    path.write_text(line, encoding="utf-8")
+    (row,) = import_feedback(FeedbackSource(name="app", path=path)).rows
+    assert (row.completion, row.label, row.weight) == ("Go away.", False, 1.0)
 
 
 def test_python_of_page_compiles_and_imports() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.labels.config import FeedbackSource
-from pipeline.labels.feedback import class_weights, import_feedback
-from pipeline.labels.rows import Imported, kto_records
+from pipeline.labels.feedback import import_feedback
+from pipeline.labels.rows import Imported
 from tests.labels.builders import write_lines
 
 
@@ -52,24 +52,6 @@ def test_one_user_counts_once(tmp_path: Path) -> None:
     assert (row.label, row.weight) == (True, 1.0)
     assert imported.record.notes == {
         "the same event of the same user again": 1, "thumbs_down": 1, "thumbs_up": 2}
-
-
-def test_kto_columns_are_those_of_trl(tmp_path: Path) -> None:
-    rows = read(tmp_path, event("thumbs_up", "a"), event("regenerate", "b")).rows
-    assert kto_records(rows)[0] == {
-        "prompt": [{"role": "user", "content": "Hi"}],
-        "completion": [{"role": "assistant", "content": "a"}], "label": True,
-    }
-    assert [r["label"] for r in kto_records(rows)] == [True, False]
-    assert len(kto_records(rows, min_weight=0.6)) == 1
-
-
-def test_class_weights_balance_the_sides(tmp_path: Path) -> None:
-    """One good, three bad: 3 x 1 = 1 x 3."""
-    rows = read(tmp_path, event("thumbs_up", "a"), *[event("thumbs_down", t) for t in "bcd"]).rows
-    assert class_weights(rows) == (3.0, 1.0)
-    with pytest.raises(DataError, match="1 desirable and 0 undesirable"):
-        class_weights(rows[:1])
 
 
 @pytest.mark.parametrize(("record", "message"), [

@@ -13,7 +13,7 @@ from pipeline.config import PreferenceConfig
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference
-from pipeline.data.label_sources import record_label_files
+from pipeline.data.label_files import record_label_files
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError
@@ -167,7 +167,6 @@ def test_changed_label_file_is_refused(tmp_path: Path) -> None:
     ([{"type": "run"}, {"type": "run", "name": "b"}, {"type": "dataset", "name": "x", "path": "x"}],
      {}, "both stand for the run"),
     ([{"type": "dataset", "name": "x", "path": "x"}], {"size": 5}, "add one, or remove size"),
-    ([{"type": "feedback", "name": "thumbs", "path": "x.jsonl"}], {}, "unpaired feedback"),
 ])
 def test_lists_that_fit_no_run_are_refused(
     tmp_path: Path, sources: list[dict[str, Any]], values: dict[str, Any], match: str
