@@ -147,6 +147,11 @@ def device_for(config: VllmConfig) -> Literal["cpu", "cuda"]:
             "the recipe asks for `device: cpu` and this environment has vLLM for CUDA; "
             "run `make setup` and use that environment, or set `device: auto`"
         )
+    if build == "cuda" and num_gpus == 0:
+        raise MachineError(
+            "this environment has vLLM for CUDA and this machine shows no NVIDIA GPU; "
+            "run `make setup` and use that environment, or run it where a GPU is"
+        )
     device: Literal["cpu", "cuda"] = "cuda" if build == "cuda" else "cpu"
     if device == "cuda" and num_gpus < config.tensor_parallel_size:
         raise MachineError(

@@ -87,6 +87,9 @@ def test_cuda_without_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         check_engine(config_for(folder, tensor_parallel_size=2))
     with pytest.raises(MachineError, match="vLLM for CUDA"):
         check_engine(config_for(folder, device="cpu"))
+    monkeypatch.setattr(checks, "count_gpus", lambda: 0)
+    with pytest.raises(MachineError, match="vLLM for CUDA and this machine shows no NVIDIA GPU"):
+        check_engine(config_for(folder, device="auto"))
     monkeypatch.setattr(checks, "vllm_build", lambda: None)
     with pytest.raises(MachineError, match="vLLM is not installed"):
         check_engine(config_for(folder))
