@@ -111,7 +111,7 @@ class CollapseConfig(BaseModel):
     min_distinct: float | None = Field(0.6, ge=0, le=1)
     """Different word pairs over all, mean over segments."""
 
-    duplicate_likeness: float = Field(0.8, gt=0, le=1)
+    duplicate_likeness: float = Field(0.8, ge=0.1, le=1)
     """Least share of common three-word runs (Jaccard) of near-duplicates."""
     duplicate_min_words: int = Field(6, ge=1)
     """Shorter texts are no duplicates: two prompts may both deserve a plain yes."""

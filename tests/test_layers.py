@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Lowest first; a module may import its own layer and those before it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "vllm", "trl", "datasets", "transformers", "prefect")
+HEAVY = ("torch", "vllm", "trl", "datasets", "transformers", "prefect", "datasketch", "scipy")
 
 
 def modules() -> dict[str, Path]:
