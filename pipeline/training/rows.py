@@ -131,9 +131,10 @@ def training_columns(
     rows, not_ok = read_rows(path, shape)
     judged, not_ok_judged = read_rows(feedback, "feedback") if feedback else ([], 0)
     if not rows and not judged:
+        files = " and ".join(f"'{file}'" for file in filter(None, (path, feedback)))
         raise DataError(
-            f"data set '{path}' has {not_ok} rows and none is usable; "
-            "see the drop reasons of its stage before training"
+            f"data set {files}: of {not_ok + not_ok_judged} rows none is usable; see in the manifest "
+            "beside it why rows were left out"
         )
     clear = [row for row in rows if row.get("soft_label", 1.0) >= getattr(config, "min_soft_label", 0)]
     strong = [row for row in judged if row["weight"] >= getattr(config, "min_weight", 0)]

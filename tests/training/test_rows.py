@@ -165,6 +165,9 @@ def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None
     with pytest.raises(DataError, match="1 below min_soft_label, 2 below min_weight"):
         kto_columns(tmp_path, KtoConfig(min_weight=1), unclear,
                     [feedback_row(1, weight=0.5), feedback_row(2, weight=0.5)], encoder)
+    with pytest.raises(DataError, match="rows.parquet' and '.*feedback.parquet': of 2 rows none is usable"):
+        kto_columns(tmp_path, KtoConfig(), [pair_row(0, status="failed")],
+                    [feedback_row(1, status="dropped")], encoder)
 
 
 def test_feedback_needs_its_columns(tmp_path: Path, encoder: ReplyEncoder) -> None:
