@@ -1,7 +1,7 @@
 """Thresholds of the two audits: what labels must reach to be exported, and what data may look like.
 
-The defaults of the collapse audit are for natural English. A closed world with few sentences repeats itself by design: set
-the thresholds that do not apply to null there.
+The defaults of the collapse audit are for natural English. A closed world with few sentences repeats
+itself by design: set the thresholds that do not apply to null there, as flows/configs/demo.yaml does.
 """
 
 from pathlib import Path

@@ -52,7 +52,7 @@ def checks_table(title: str, findings: Sequence[AuditFinding]) -> Table:
         if not finding.scope or finding.status == "failed":
             table.add_row(
                 finding.title, finding.found, finding.needed, f"{finding.n:,}", finding.status,
-                finding.detail, style=STYLES[finding.status],
+                "; ".join([finding.detail, *finding.examples]), style=STYLES[finding.status],
             )
     return table
 

@@ -36,7 +36,7 @@ def summary_markdown(run: RunDir) -> str:
 
 
 def audit_markdown(run: RunDir) -> str:
-    """The audit of the labels as Markdown; empty where there was none."""
+    """The audit of labels and texts as Markdown; empty where there was none."""
     return render_audit(read_audit(run))
 
 

@@ -102,7 +102,8 @@ def _check(finding: Mapping[str, Any], subject: str) -> dict[str, Any]:
         "check": f"{finding['name']} of {finding['scope']}" if finding["scope"] else finding["name"],
         "value": number(finding["value"], 3),
         "interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else MISSING,
-        "needed": " and ".join(bounds), "detail": finding["detail"],
+        "needed": " and ".join(bounds),
+        "detail": "; ".join([finding["detail"], *finding["examples"]]),
     }
 
 

@@ -26,7 +26,7 @@ def render_markdown(data: ReportData) -> str:
         *_section("Policies on held-out prompts", _shares(data), _matches(data), _texts(data)),
         *_section("Labels", _reasons(data), _principles(data)),
         *_section("Scores and length", _scores(data), *map(escape, score_notes(data))),
-        *_section("Audit of the labels", *_audit(data.audit)),
+        *_section("Audit of labels and texts", *_audit(data.audit)),
         *_section("Revisions", _revisions(data), _efficacy(data)),
         *_section("Training", _training(data)),
         *_section("Stages", _stages(data)),
@@ -44,8 +44,8 @@ def render_summary(data: ReportData) -> str:
 
 
 def render_audit(audit: dict[str, Any]) -> str:
-    """The audit of the labels; empty without one."""
-    parts = _section("Audit of the labels", *_audit(audit))
+    """The audit of labels and texts; empty without one."""
+    parts = _section("Audit of labels and texts", *_audit(audit))
     return "\n\n".join(parts) + "\n" if parts else ""
 
 
@@ -150,10 +150,11 @@ def _scores(data: ReportData) -> str:
 
 def _audit(audit: dict[str, Any]) -> list[str]:
     checks = [
-        (c["check"], c["subject"], c["value"], c["interval"], c["needed"], number(c["n"]), c["status"])
+        (c["check"], c["subject"], c["value"], c["interval"], c["needed"], number(c["n"]), c["status"],
+         c["detail"])
         for c in audit_checks(audit)
     ]
-    names = ("check", "of", "value", "95 % interval", "needed", "n", "result")
+    names = ("check", "of", "value", "95 % interval", "needed", "n", "result", "what it is")
     figures = [
         table((judge["folder"], *FIGURE_TITLES), [(row["scope"], *row["cells"]) for row in judge["rows"]])
         for judge in audit_figures(audit)

@@ -46,14 +46,14 @@ JUDGES: dict[str, Judgment] = {
 }
 
 
-def make_engine(judge: str) -> ScriptedEngine:
-    """A policy that is polite in every second sample, and one of the judges."""
+def make_engine(judge: str, closing: str = "") -> ScriptedEngine:
+    """A policy that is polite in every second sample and ends as told, and one of the judges."""
 
     def reply(messages: Messages, seed: int) -> str:
         last = messages[-1].content.lower()
         if "rewrite" in last:
             return "revised and polite"
-        return f"a {'polite' if seed % 2 else 'rude'} reply {seed}"
+        return f"a {'polite' if seed % 2 else 'rude'} reply {seed} {closing}".strip()
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float | None]:
         a, b = (part.split("]]]")[0] for part in messages[-1].content.split("[[[")[1:])
@@ -65,7 +65,7 @@ def make_engine(judge: str) -> ScriptedEngine:
     return ScriptedEngine(reply, scores, name=f"scripted {judge}", keep_calls=False)
 
 
-def recipe(folder: Path, judge: str, **preference: Any) -> Path:
+def recipe(folder: Path, judge: str, *, closing: str = "", **preference: Any) -> Path:
     """A recipe that audits its labels; 6 shards of 4 prompts, 4 canaries of each kind in each."""
     folder.mkdir(parents=True, exist_ok=True)
     canaries = folder / "canaries.yaml"
@@ -74,14 +74,14 @@ def recipe(folder: Path, judge: str, **preference: Any) -> Path:
     return write_recipe(
         folder, prompts=24, heldout=2,
         policy={"type": "scripted", "script": "tests.audits.bad_judges:make_engine",
-                "args": {"judge": judge}},
+                "args": {"judge": judge, "closing": closing}},
         preference={"sample": {"num_samples": 3}, "audit": audit, **preference},
     )
 
 
-def started(folder: Path, judge: str, **preference: Any) -> RunDir:
+def started(folder: Path, judge: str, *, closing: str = "", **preference: Any) -> RunDir:
     """A run that is about to begin."""
-    path = recipe(folder / "in", judge, **preference)
+    path = recipe(folder / "in", judge, closing=closing, **preference)
     return start_run(path, run_id="r1", runs_root_folder=folder / "out" / "runs")
 
 

@@ -53,9 +53,23 @@ def test_report_has_the_audit(tmp_path: Path) -> None:
     assert 'id="audit"' in page and "0.200 to 0.400" in page and note in page and "0.90 (32)" in page
     assert "<b>model</b>" not in page
     text = (run.root / "report.md").read_text()
-    assert "## Audit of the labels" in text and note in text
+    assert "## Audit of labels and texts" in text and note in text
     assert "| injected | preference/judge | 0.300 | 0.200 to 0.400 | ≤ 0.1 | 40 | failed |" in text
-    assert audit_markdown(run).startswith("## Audit of the labels\n\nFailed: injected")
+    assert audit_markdown(run).startswith("## Audit of labels and texts\n\nFailed: injected")
+
+
+def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    phrase = finding("closing_phrase", "failed", 0.3) | {
+        "interval": None, "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"]}
+    found = audit(finding("flip", "passed", 0.05)) | {
+        "collapse": {"subject": "chosen", "findings": [phrase]}}
+    write_json(run.root / "preference/audit.json", found)
+    page = write_report(run).read_text()
+    assert "what it is; &#39;&lt;i&gt;want to talk&#39; in 12; &#39;hope that helps&#39; in 3" in page
+    text = audit_markdown(run)
+    assert "Failed: closing_phrase of chosen texts. Nothing was exported." in text.replace("\\", "")
+    assert "| failed | what it is; '&lt;i&gt;want to talk' in 12; 'hope that helps' in 3 |" in text
 
 
 def test_run_without_audit_has_no_section(tmp_path: Path) -> None:
