@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+_T95 = (12.706205, 4.302653, 3.182446, 2.776445)
+"""The 97.5 % point of Student's t with 1 to 4 degrees, where no short series is good enough."""
 PERCENTILES = (2.5, 97.5)
 _CELLS = 4_000_000
 """Numbers held at once by a bootstrap (32 MB)."""
@@ -67,23 +69,54 @@ def clustered_share(sums: ArrayLike, counts: ArrayLike) -> Estimate | None:
     Args:
         sums: successes per prompt. counts: observations per prompt.
 
-    The effective sample size is n / deff, where deff is the variance of the ratio by linearization,
-    sum_i (s_i - p c_i)^2 / n^2, over that of independent observations, p (1 - p) / n, and at least
-    1 (Kish 1965; Korn and Graubard 1998 for intervals of this kind). With one observation per
-    prompt this is Wilson's interval. At p of 0 or 1 each prompt counts once.
+    Wilson's interval of n_eff observations; with one observation per prompt n_eff is n.
     """
     s, c = _kept(sums, counts)
-    n = float(c.sum())
-    if n == 0:
+    if len(s) == 0:
         return None
+    n = float(c.sum())
     p = float(s.sum()) / n
-    spread = p * (1 - p) * n
-    if spread > 1e-12:
-        effective = n / max(1.0, float(((s - p * c) ** 2).sum()) / spread)
-    else:
-        effective = float(len(s))
+    effective = effective_size(s, c)
     low, high = wilson(p * effective, effective)
     return Estimate(p, low, high, round(n))
+
+
+def effective_size(sums: ArrayLike, counts: ArrayLike) -> float:
+    """Independent observations that tell as much as these clustered ones (at least one prompt).
+
+    n_eff = n / deff * (t[n-1] / t[m-1])^2, Korn and Graubard 1998 (from memory), for n observations
+    of m prompts, where
+
+        deff = m / (m-1) * sum_i (s_i - p c_i)^2 / (n p (1-p)), and at least 1
+
+    is the variance of the ratio by linearization over that of independent observations (Kish 1965),
+    and the t-quantiles say how badly m prompts tell it. Never less than n^2 / sum_i c_i^2, which is
+    what is left when all observations of a prompt are equal: nothing can be more alike. So n_eff is
+    1 for a single prompt, and the number of prompts for prompts of equal size at p of 0 or 1.
+    """
+    s, c = _kept(sums, counts)
+    n, m = float(c.sum()), len(s)
+    least = n * n / float((c * c).sum())
+    p = float(s.sum()) / n
+    spread = p * (1 - p) * n
+    if m == 1 or spread < 1e-12:
+        return least
+    deff = max(1.0, m / (m - 1) * float(((s - p * c) ** 2).sum()) / spread)
+    return max(least, n / deff * (t95(round(n) - 1) / t95(m - 1)) ** 2)
+
+
+def t95(degrees: int) -> float:
+    """The 97.5 % point of Student's t: Abramowitz and Stegun 1964, 26.7.5 (from memory); 3e-4 off at
+    5 degrees, less above."""
+    if degrees <= len(_T95):
+        return _T95[degrees - 1]
+    z = Z95
+    terms = (
+        (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def cluster_bootstrap(

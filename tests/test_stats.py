@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.stats import (
-    brier, calibration_error, cluster_bootstrap, clustered_share, cohen_kappa, outcome,
-    paired_change, wilson,
+    brier, calibration_error, cluster_bootstrap, clustered_share, cohen_kappa, effective_size,
+    outcome, paired_change, t95, wilson,
 )
 
 
@@ -43,7 +43,7 @@ def test_clustered_share_is_wilson_for_single_answers() -> None:
 
 
 def test_clustered_share_counts_copies_once() -> None:
-    """Four equal answers per prompt: deff = sum (4 s - 4 p)^2 / (p (1 - p) 4 n) = 4, so n = 10 again."""
+    """Four equal answers per prompt tell what one tells: n^2 / sum c^2 = 1600 / 160 = 10 again."""
     estimate = clustered_share([4] * 8 + [0] * 2, [4] * 10)
     assert estimate is not None
     assert (estimate.low, estimate.high) == pytest.approx(wilson(8, 10))
@@ -53,6 +53,47 @@ def test_clustered_share_counts_copies_once() -> None:
 def test_clustered_share_at_one_counts_prompts() -> None:
     estimate = clustered_share([4, 4, 4], [4, 4, 4])
     assert estimate is not None and estimate.low == pytest.approx(wilson(3, 3)[0])
+
+
+def test_one_prompt_is_one_observation() -> None:
+    """Half of its hundred labels: the residual 50 - 0.5 * 100 is 0, which says nothing about others."""
+    estimate = clustered_share([50], [100])
+    assert estimate is not None and (estimate.low, estimate.high) == wilson(0.5, 1)
+    assert estimate.n == 100
+
+
+def test_effective_size_of_three_prompts() -> None:
+    """s = 3, 2, 1 of 4 each: p = 1/2, residuals 1, 0, -1, so deff = 3/2 * 2 / (12 / 4) = 1, and
+    12 (t11 / t2)^2 = 12 (2.200985 / 4.302653)^2 = 3.1401. s = 4, 2, 0: deff = 3/2 * 8 / 3 = 4 leaves
+    less than the three prompts that there are."""
+    assert effective_size([3, 2, 1], [4, 4, 4]) == pytest.approx(3.1401, abs=1e-3)
+    assert effective_size([4, 2, 0], [4, 4, 4]) == 3.0
+
+
+def test_unequal_prompts_are_fewer() -> None:
+    """Kish: (6 + 1 + 1)^2 / (36 + 1 + 1) = 64 / 38."""
+    assert effective_size([6, 1, 1], [6, 1, 1]) == pytest.approx(64 / 38)
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [
+    (1, 12.70620), (2, 4.30265), (5, 2.57058), (9, 2.26216), (29, 2.04523), (1000, 1.96234),
+])
+def test_t_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None:
+    assert t95(degrees) == pytest.approx(quantile, abs=3e-4)
+
+
+@pytest.mark.parametrize("num_prompts", [1, 2, 3, 5, 40])
+def test_few_prompts_cover_the_truth(num_prompts: int) -> None:
+    """Prompts whose own share is anywhere between 0 and 1: 95 % must hold the common one, 0.5, for few
+    prompts too. 0.41 of the intervals of one prompt did before."""
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(400):
+        won = rng.binomial(20, rng.beta(2, 2, size=num_prompts))
+        estimate = clustered_share(won, np.full(num_prompts, 20))
+        assert estimate is not None
+        held += estimate.low <= 0.5 <= estimate.high
+    assert held / 400 >= 0.925
 
 
 def test_nothing_counted_gives_no_share() -> None:
