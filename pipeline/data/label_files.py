@@ -46,7 +46,7 @@ def record_label_files(run: RunDir, listed: MixtureConfig) -> Path:
     path = run.root / HASHES
     write_json(path, [
         {"source": source.name, "path": display_path(file), "sha256": file_hash(file)}
-        for source in _resolved(listed) for file in _files(source)
+        for source in _resolved(listed) for file in source.paths
     ])
     return path
 
@@ -75,7 +75,7 @@ def _import(listed: MixtureConfig) -> list[Imported]:
 def _check_unchanged(run: RunDir, listed: MixtureConfig) -> None:
     recorded = {(e["source"], e["path"]): e["sha256"] for e in read_json(run.root / HASHES) or []}
     for source in _resolved(listed):
-        for path in _files(source):
+        for path in source.paths:
             if not path.exists():
                 raise DataError(
                     f"label file {path} of run {run.run_id} does not exist any more; bring it back"
@@ -96,8 +96,3 @@ def _resolved(listed: MixtureConfig) -> list[AnySource]:
             paths["responses"] = resolve_path(source.responses)
         found.append(source.model_copy(update=paths))
     return found
-
-
-def _files(source: AnySource) -> list[Path]:
-    extra = source.responses if isinstance(source, ExpertSource) else None
-    return [source.path, *([extra] if extra else [])]

@@ -17,13 +17,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.labels.columns import MODEL, LabelValues, PairColumns
 from pipeline.labels.rows import SourceInfo, SourceKind
 from pipeline.yaml_source import load_yaml
-
-MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Source(BaseModel):
@@ -46,51 +45,10 @@ class Source(BaseModel):
         """What an importer needs."""
         return SourceInfo(self.name, self.kind, self.path, self.trust)
 
-
-class PairColumns(BaseModel):
-    """Which column holds what; either chosen and rejected, or first, second and label."""
-
-    model_config = MODEL
-    prompt: str | None = "prompt"
-    """Text, or a list of messages; null when the responses are whole conversations."""
-    chosen: str | None = None
-    """The preferred response, or a conversation that ends with it."""
-    rejected: str | None = None
-    """The other response."""
-    first: str | None = None
-    """One response."""
-    second: str | None = None
-    """The other one."""
-    label: str | None = None
-    """Which of them is better; see `values`."""
-    annotator: str | None = None
-    """Who labeled the row."""
-    trust: str | None = None
-    """Probability that the label is right, in [0.5, 1], instead of the source's."""
-    tags: str | None = None
-    """Words, as a list or with commas between."""
-
-    @model_validator(mode="after")
-    def _one_way_to_tell(self) -> Self:
-        ordered = (self.chosen, self.rejected)
-        compared = (self.first, self.second, self.label)
-        if not (all(ordered) and not any(compared) or all(compared) and not any(ordered)):
-            raise ValueError(
-                "the columns must name either chosen and rejected, or first, second and label"
-            )
-        return self
-
-
-class LabelValues(BaseModel):
-    """What the label column says; compared as text, without case."""
-
-    model_config = MODEL
-    first: tuple[str, ...] = ("first", "a", "1")
-    """The first response is better."""
-    second: tuple[str, ...] = ("second", "b", "2")
-    """The second response is better."""
-    tie: tuple[str, ...] = ("tie", "equal", "both", "neither", "0")
-    """Neither is better: the row is dropped and counted."""
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that decide its rows, the one with the labels first."""
+        return (self.path,)
 
 
 class PairsSource(Source):
@@ -141,6 +99,11 @@ class ExpertSource(Source):
     answers must have its own `response`."""
     per_prompt: int = Field(1, ge=1)
     """Model responses to pair with one answer, drawn by seed."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The answers, and the file of responses where there is one."""
+        return (self.path, *([self.responses] if self.responses else []))
 
 
 class DatasetSource(Source):

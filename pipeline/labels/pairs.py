@@ -1,14 +1,14 @@
 """Pairwise labels: which of two responses somebody preferred.
 
-In:  JSON Lines or CSV with a declared column mapping (config.PairColumns)
+In:  JSON Lines or CSV with a declared column mapping (columns.PairColumns)
 Out: LabeledRow per line; ties and unusable lines are dropped with a reason
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.errors import DataError
-from pipeline.labels.config import LabelValues, PairColumns, PairsSource
+from pipeline.labels.columns import LabelValues, PairColumns, label_word
+from pipeline.labels.config import PairsSource
 from pipeline.labels.conversations import conversation_fault, parse_messages
 from pipeline.labels.lines import Record, read_records, tags_field, text_field
 from pipeline.labels.rows import Imported, LabeledRow, SourceInfo, imported, labeled_row
@@ -56,12 +56,12 @@ def _ordered(
     key = str(columns.label)
     if key not in record:
         raise DataError(f"{where}: there is no '{key}'; correct the column mapping")
-    found = str(record[key]).strip().lower()
-    if found in _lower(values.tie):
+    found = label_word(record[key])
+    if found in values.words("tie"):
         return first, second, "tie"
-    if found in _lower(values.first):
+    if found in values.words("first"):
         return first, second, ""
-    if found in _lower(values.second):
+    if found in values.words("second"):
         return second, first, ""
     known = ", ".join([*values.first, *values.second, *values.tie])
     raise DataError(
@@ -111,7 +111,3 @@ def _trust(columns: PairColumns, record: Record, where: str) -> float | None:
             "the label is right"
         )
     return number
-
-
-def _lower(words: tuple[str, ...]) -> Iterator[str]:
-    return (word.lower() for word in words)

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import DataError
-from pipeline.labels.config import LabelValues, PairColumns, PairsSource
+from pipeline.labels.columns import LabelValues, PairColumns
+from pipeline.labels.config import PairsSource
 from pipeline.labels.pairs import import_pairs
 from pipeline.types import Message
 from tests.labels.builders import write_lines
@@ -122,3 +123,31 @@ def test_mapping_names_one_way() -> None:
         PairColumns(chosen="a", rejected="b", label="c")
     with pytest.raises(ValidationError, match="either chosen and rejected"):
         PairColumns(first="a", second="b")
+
+
+def test_zero_and_one_need_a_declaration(tmp_path: Path) -> None:
+    """A column of 0 and 1 names the better response from 0 on in one file and from 1 on in another."""
+    rows = [{"question": f"Q{y}", "left": "a", "right": "b", "better": y} for y in (1, 0)]
+    path = write_lines(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: the label is 0, .* declare its meaning"):
+        import_pairs(source(path, columns=COMPARED))
+    values = LabelValues(first=("0",), second=("1",))
+    found = import_pairs(source(path, columns=COMPARED, values=values)).rows
+    assert [row.chosen for row in found] == ["b", "a"]
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"second": ["1"]}, "'1' means both first and second, .*declare all three of values"),
+    ({"first": ["left", "Same "], "tie": ["same"]}, "'same' means both first and tie"),
+    ({"second": ["B", "TIE"]}, "'tie' means both second and tie"),
+])
+def test_label_has_one_meaning(values: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        LabelValues.model_validate(values)
+
+
+def test_declared_labels_are_compared_stripped(tmp_path: Path) -> None:
+    row = {"question": "Q", "left": "a", "right": "b", "better": "RIGHT"}
+    path = write_lines(tmp_path / "a.jsonl", row)
+    values = LabelValues(first=("Left",), second=(" Right ",))
+    assert import_pairs(source(path, columns=COMPARED, values=values)).rows[0].chosen == "b"
