@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.ids import (
-    ID_LENGTH, canonical_json, content_hash, derive_seed, file_hash, row_id, text_hash, uniform,
+    ID_LENGTH, canonical_json, content_hash, conversation_key, derive_seed, file_hash, plain_text,
+    row_id, text_hash, uniform,
 )
+from pipeline.types import Message, user
 
 
 def test_id_is_hash_of_json() -> None:
@@ -72,3 +74,12 @@ def test_file_hash_reads_all_pieces(tmp_path: Path) -> None:
     data = b"x" * (1 << 20) + b"end"
     path.write_bytes(data)
     assert file_hash(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_conversations_alike_to_a_reader_have_one_key() -> None:
+    """The key of a clean conversation is its row id; roles and inner white space count."""
+    clean = (Message("system", "s"), user("caf\u00e9"))
+    assert conversation_key(clean) == row_id("prompt", [message.as_dict() for message in clean])
+    assert conversation_key((Message("system", " s"), user("cafe\u0301\n"))) == conversation_key(clean)
+    assert conversation_key((user("s"), user("caf\u00e9"))) != conversation_key(clean)
+    assert plain_text(" a  b ") == "a  b"

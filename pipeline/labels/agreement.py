@@ -3,7 +3,8 @@
 In:  pairs of two sources (people and our judge, or two groups of people)
 Out: Agreement: kappa and the share of equal labels, each with a 95 % interval
 
-An item is a prompt with two responses, whatever their order. Its label is the response that is
+An item is a prompt with two responses, whatever their order; white space at the ends and the Unicode
+form of a text do not count, as importers strip and models do not. Its label is the response that is
 preferred, called `first` or `second` by the alphabetical order of the texts' hashes: an order that
 neither source knows, so none can move its marginals by always naming the same slot. Prompts, not
 items, are drawn anew for the interval, as items of one prompt are alike.
@@ -18,8 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ids import content_hash, text_hash
-from pipeline.labels.rows import prompt_id
+from pipeline.ids import content_hash, conversation_key, plain_text, text_hash
 from pipeline.records import PreferenceRow
 from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa
 
@@ -63,8 +63,8 @@ class Agreement:
 
 def item_key(row: PreferenceRow) -> str:
     """The same for every row about this prompt and these two responses, in either order."""
-    texts = sorted((row.chosen, row.rejected))
-    return content_hash([prompt_id(row.messages), *texts])
+    texts = sorted((plain_text(row.chosen), plain_text(row.rejected)))
+    return content_hash([conversation_key(row.messages), *texts])
 
 
 def agreement(
@@ -127,11 +127,13 @@ def _labels(
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     prompts: dict[str, str] = {}
     for row in rows:
-        if row.status == "ok":
+        chosen, rejected = plain_text(row.chosen), plain_text(row.rejected)
+        # Between two texts that only white space tells apart, nobody can agree.
+        if row.status == "ok" and chosen != rejected:
             key = item_key(row)
-            in_order = text_hash(row.chosen) < text_hash(row.rejected)
+            in_order = text_hash(chosen) < text_hash(rejected)
             votes[key]["first" if in_order else "second"] += 1
-            prompts[key] = prompt_id(row.messages)
+            prompts[key] = conversation_key(row.messages)
     split = {key for key, count in votes.items() if count["first"] == count["second"]}
     labels = {
         key: "first" if count["first"] > count["second"] else "second"

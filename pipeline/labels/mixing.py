@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.ids import uniform
+from pipeline.ids import plain_text, uniform
 from pipeline.labels.agreement import item_key
 from pipeline.labels.rows import FeedbackRow, Imported, LabeledRow
 
@@ -143,6 +143,6 @@ def _overlap(rows: Sequence[Any]) -> tuple[int, int]:
     seen = Counter(item_key(row) for row in pairs)
     sides: dict[str, set[str]] = {}
     for row in pairs:
-        sides.setdefault(item_key(row), set()).add(row.chosen)
+        sides.setdefault(item_key(row), set()).add(plain_text(row.chosen))
     shared = [key for key, times in seen.items() if times > 1]
     return len(shared), sum(len(sides[key]) > 1 for key in shared)

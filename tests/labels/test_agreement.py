@@ -1,10 +1,13 @@
 """Agreement of two sources on shared items, against tables worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.labels.agreement import agreement, item_key, kappa_interval
 from pipeline.labels.rows import LabeledRow
+from pipeline.types import user
 from tests.labels.builders import make_label
 
 
@@ -65,3 +68,15 @@ def test_dropped_rows_do_not_count() -> None:
     dropped = make_label("Q0", "b", "a", reason="tie")
     result = agreement(("crowd", [*labels("ab"), dropped]), ("judge", labels("ab")), draws=100)
     assert result.num_split == 0 and result.kappa == 1.0
+
+
+def test_white_space_and_unicode_form_hide_no_item() -> None:
+    """Importers strip, a model's reply may end in a line break; e with an accent has two spellings."""
+    people = [make_label("Q", "caf\u00e9", "no"), make_label("R", "yes", "no", index=2)]
+    ours = [replace(people[0], chosen="cafe\u0301\n"),
+            replace(people[1], messages=(user("R\n"),), chosen=" no", rejected="yes ")]
+    result = agreement(("people", people), ("judge", ours), draws=10)
+    assert result.num_items == 2
+    assert result.equal is not None and result.equal.share == 0.5
+    blank = [replace(people[0], rejected="caf\u00e9 ")]
+    assert agreement(("people", blank), ("judge", blank)).num_items == 0
