@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pipeline.errors import DataError
-from pipeline.ids import file_hash, row_id
-from pipeline.labels.conversations import BROKEN_TEXT, is_unicode
+from pipeline.ids import file_hash, plain_text, row_id
+from pipeline.labels.conversations import BROKEN_TEXT, conversation_fault, is_unicode
 from pipeline.records import PreferenceRow, Row, count_statuses, table_from_rows
 from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
@@ -144,15 +144,8 @@ def labeled_row(
     Args:
         trust: probability that this label is right, in [0.5, 1]; None for that of the source.
     """
-    if not reason and not (chosen and rejected):
-        reason = "empty response"
-    if not reason and chosen == rejected:
-        reason = "identical responses"
-    if not reason and not (is_unicode(chosen) and is_unicode(rejected)):
-        reason = BROKEN_TEXT
     soft_label = info.trust if trust is None else trust
-    if not reason and soft_label <= 0.5:
-        reason = "tie"
+    reason = reason or text_fault(chosen, rejected) or ("tie" if soft_label <= 0.5 else "")
     prompt = prompt_id(messages)
     return LabeledRow(
         row_id=row_id("labeled", info.name, index, prompt, chosen, rejected, annotator),
@@ -163,6 +156,23 @@ def labeled_row(
         soft_label=soft_label, margin=margin(soft_label),
         source=info.name, source_kind=info.kind, source_index=index,
         annotator=annotator, tags=tuple(tags),
+    )
+
+
+def text_fault(chosen: str, rejected: str) -> str:
+    """Why two responses make no pair; empty when they do."""
+    if not (chosen.strip() and rejected.strip()):
+        return "empty response"
+    if not (is_unicode(chosen) and is_unicode(rejected)):
+        return BROKEN_TEXT
+    return "identical responses" if plain_text(chosen) == plain_text(rejected) else ""
+
+
+def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float) -> str:
+    """Why a finished pair is none that can be trained on; empty when it is one."""
+    return (
+        conversation_fault(messages) or text_fault(chosen, rejected)
+        or ("tie" if soft_label <= 0.5 else "")
     )
 
 

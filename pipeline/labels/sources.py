@@ -23,9 +23,11 @@ from pipeline.labels.feedback import import_feedback
 from pipeline.labels.hh_rlhf import import_transcripts
 from pipeline.labels.hhh import import_options
 from pipeline.labels.pairs import import_pairs
-from pipeline.labels.rows import Imported, LabeledRow, SourceInfo, imported, prompt_id, response_id
+from pipeline.labels.rows import (
+    Imported, LabeledRow, SourceInfo, imported, pair_fault, prompt_id, response_id,
+)
 from pipeline.records import PreferenceRow
-from pipeline.types import messages_from
+from pipeline.types import Messages, messages_from
 from pipeline.verdicts import margin
 
 _COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
@@ -56,8 +58,11 @@ def import_sources(config: LabelsConfig) -> list[Imported]:
 def import_dataset(source: DatasetSource) -> Imported:
     """The pairs of a Parquet file that a run of this pipeline wrote, with their own soft labels.
 
+    A row that a label file could not give either (empty, identical, no conversation to ask) is dropped.
+
     Raises:
-        DataError: the file is no Parquet file or lacks a column.
+        DataError: the file is no Parquet file or lacks a column; or a soft label is no probability
+            of the chosen side, which would turn the pair around: names the row.
     """
     values = _parquet_rows(source.path)
     return imported(source.info, [
@@ -93,14 +98,23 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> LabeledRow:
-    messages = messages_from(value["messages"])
-    chosen, rejected = value["chosen"], value["rejected"]
+    where = f"{info.path}, row {number} ({value['row_id']})"
+    messages = _messages(value["messages"], where)
+    chosen, rejected = value["chosen"] or "", value["rejected"] or ""
     soft_label = info.trust if value["soft_label"] is None else value["soft_label"]
+    if not 0.5 <= soft_label <= 1:
+        raise DataError(
+            f"{where}: the soft label is {soft_label}, but a probability in [0.5, 1] is needed that "
+            "the chosen response is better; exchange the sides of such rows, or leave them out"
+        )
+    status, reason = value.get("status") or "ok", value.get("reason") or ""
+    if status == "ok" and (reason := pair_fault(messages, chosen, rejected, soft_label)):
+        status = "dropped"
     prompt = prompt_id(messages)
     return LabeledRow(
         row_id=value["row_id"], parent_ids=tuple(value.get("parent_ids") or ()),
         run_id=value.get("run_id") or "",
-        status=value.get("status") or "ok", reason=value.get("reason") or "",
+        status=status, reason=reason,
         prompt_id=prompt, judgment_id=value.get("judgment_id") or "",
         comparison=value.get("comparison") or "imported",
         principle_id=value.get("principle_id") or "",
@@ -111,3 +125,12 @@ def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> Labele
         position_gap=value.get("position_gap"),
         source=info.name, source_kind=info.kind, source_index=number,
     )
+
+
+def _messages(value: Any, where: str) -> Messages:
+    try:
+        return messages_from(value)
+    except (KeyError, TypeError):
+        raise DataError(
+            f"{where}: 'messages' must be a list of turns with role and content; found {value!r:.80}"
+        ) from None

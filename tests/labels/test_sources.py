@@ -1,6 +1,8 @@
 """Source lists, our own data sets as a source, and written files."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -86,3 +88,40 @@ def test_written_labels_can_be_trained_on(tmp_path: Path) -> None:
     assert rows_from_table(table, LabeledRow) == [row]
     with pytest.raises(DataError, match="no usable row"):
         write_labels(path, [make_label("R", reason="tie")])
+
+
+def write_dataset(path: Path, *changes: dict[str, Any]) -> DatasetSource:
+    rows = [replace(OURS, **{"row_id": f"p{i}", **each}) for i, each in enumerate(changes)]
+    pq.write_table(table_from_rows(rows, PreferenceRow), path)
+    return DatasetSource(name="judge", path=path)
+
+
+@pytest.mark.parametrize("label", [0.2, 1.7, float("nan"), -1.0])
+def test_label_that_would_turn_a_pair_is_refused(tmp_path: Path, label: float) -> None:
+    """P(chosen is preferred) below 0.5 says that the sides are exchanged."""
+    source = write_dataset(tmp_path / "a.parquet", {}, {"soft_label": label})
+    with pytest.raises(DataError, match=rf"a\.parquet, row 2 \(p1\): the soft label is {label}, .*needed"):
+        import_source(source)
+
+
+def test_unfit_rows_of_a_data_set_are_dropped(tmp_path: Path) -> None:
+    source = write_dataset(
+        tmp_path / "a.parquet", {}, {"rejected": "good\n"}, {"chosen": " "}, {"soft_label": 0.5},
+        {"messages": ()}, {"messages": (user("a"), user("b"))}, {"status": "dropped", "reason": "old"},
+        {"soft_label": None},
+    )
+    imported = import_source(source)
+    assert imported.record.reasons == {
+        "empty response": 1, "identical responses": 1, "old": 1, "tie": 1,
+        "the prompt does not end with a user turn": 1, "turns do not alternate": 1,
+    }
+    assert [row.row_id for row in imported.usable] == ["p0", "p7"]
+
+
+def test_text_instead_of_messages_names_the_row(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "a.parquet", {})
+    table = pq.read_table(source.path)
+    column = table.column_names.index("messages")
+    pq.write_table(table.set_column(column, "messages", [["Hi"]]), source.path)
+    with pytest.raises(DataError, match=r"row 1 \(p0\): 'messages' must be a list of turns"):
+        import_source(source)
