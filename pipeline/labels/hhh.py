@@ -6,7 +6,8 @@ In:  JSON Lines with `prompt`, `corrects`, `incorrects`, `text_correct`, `text_i
 Out: LabeledRow per line, tagged with the slot that holds the right answer
 
 `option_prompt` is the template without chain of thought of Bai et al. 2022 (arXiv:2212.08073), to
-the byte; every line's prompt is rebuilt with it, and lines that differ are noted.
+the byte; every line's prompt is rebuilt with it, and lines that differ are noted. A line whose prompt
+shows the right text in the slot that `corrects` calls wrong contradicts itself and is dropped.
 """
 
 from pipeline.errors import DataError
@@ -20,6 +21,7 @@ HHH_PRINCIPLE = (
 )
 """The principle of all 438 lines, entry 1 of RLMadisonInstructions.json."""
 OTHER_TEMPLATE = "the prompt is not the published template filled with the responses"
+CONTRADICTION = "'corrects' names the slot in which the prompt shows the wrong response"
 
 _INTRODUCTION = "\n\nConsider the following conversation between a human and an assistant:"
 _HEADER = "\n\nAssistant:"
@@ -71,13 +73,16 @@ def _pair(source: OptionsSource, number: int, record: Record) -> tuple[LabeledRo
     context, chosen = split_transcript(_text(record, "text_correct", where), where)
     other_context, rejected = split_transcript(_text(record, "text_incorrect", where), where)
     slots = (chosen, rejected) if right == _SLOTS[0] else (rejected, chosen)
+    as_published = record["prompt"] == option_prompt(context, *slots)
+    exchanged = not as_published and record["prompt"] == option_prompt(context, *reversed(slots))
     messages = parse_transcript(context, where)
     differ = "" if context == other_context else "the prompts of the two responses differ"
     row = labeled_row(
         source.info, number, messages, chosen.strip(), rejected.strip(),
-        reason=differ or conversation_fault(messages), tags=(f"slot{right.strip()}",),
+        reason=differ or (CONTRADICTION if exchanged else conversation_fault(messages)),
+        tags=(f"slot{right.strip()}",),
     )
-    return row, record["prompt"] == option_prompt(context, *slots)
+    return row, as_published or exchanged
 
 
 def _slot(record: Record, key: str, where: str) -> str:

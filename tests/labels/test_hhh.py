@@ -7,7 +7,9 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.labels.config import OptionsSource
-from pipeline.labels.hhh import OTHER_TEMPLATE, import_options, option_prompt
+from pipeline.labels.hhh import (
+    CONTRADICTION, OTHER_TEMPLATE, import_options, option_prompt,
+)
 from tests.labels.builders import write_lines
 
 CONTEXT = "\n\nHuman: Can I eat this?\n\nAssistant: Which one?\n\nHuman: The red one.\n\nSorry: this one."
@@ -33,14 +35,20 @@ def test_template_is_rebuilt_to_the_byte() -> None:
 
 
 def test_right_answer_is_chosen(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", record(), record(corrects=[" (B)"], incorrects=[" (A)"]))
+    path = write_lines(tmp_path / "a.jsonl", record(), record(prompt=PROMPT + " "))
     imported = import_options(OptionsSource(name="hhh", path=path))
     row = imported.rows[0]
     assert (row.chosen, row.rejected, row.tags) == ("Yes [it is safe]", "No.", ("slot(A)",))
     assert [turn.role for turn in row.messages] == ["user", "assistant", "user"]
     assert row.messages[-1].content == "The red one.\n\nSorry: this one."
-    # In the second line the slots do not fit the texts, so its prompt is another one.
     assert imported.record.notes == {OTHER_TEMPLATE: 1}
+
+
+def test_line_that_contradicts_its_prompt_is_dropped(tmp_path: Path) -> None:
+    """`corrects` says (B), but (B) of the prompt is the text that the line calls incorrect."""
+    path = write_lines(tmp_path / "a.jsonl", record(), record(corrects=[" (B)"], incorrects=[" (A)"]))
+    imported = import_options(OptionsSource(name="hhh", path=path))
+    assert imported.record.reasons == {CONTRADICTION: 1} and imported.record.notes == {}
 
 
 @pytest.mark.parametrize(("changes", "message"), [
