@@ -77,6 +77,8 @@ def identity_of(
         raise ConfigError(f"{missing[0]} does not exist; correct the path in {request.recipe}")
     return content_hash([
         [file_hash(path) for path in paths],
-        [source.model_dump(mode="json", exclude={"path"}) for source in request.sources],
+        [source.model_dump(mode="json", exclude={"path", "responses"}) for source in request.sources],
         [each.record.sha256 for each in imports], request.limit, seed,
+        # Experts' answers are paired with responses from a second file.
+        *(file_hash(path) for source in request.sources for path in source.paths[1:]),
     ])[:16]
