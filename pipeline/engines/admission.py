@@ -10,7 +10,7 @@ that extend each other are computed again (hit share 0.19 instead of 0.50).
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 
 class TokenGate:
@@ -50,7 +50,10 @@ class TokenGate:
                 self.free_blocks += blocks
                 self._wake()
             else:
-                self._waiting.remove((blocks, turn))
+                # Whoever woke the queue in this moment may have taken it out already.
+                with suppress(ValueError):
+                    self._waiting.remove((blocks, turn))
+                self._wake()
             raise
 
     def _wake(self) -> None:

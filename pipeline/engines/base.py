@@ -9,7 +9,28 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
-from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
+from pipeline.errors import EngineError
+from pipeline.types import (
+    EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
+)
+
+FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
+CUT = frozenset({"length", "max_tokens", "content_filter", "repetition"})
+"""Ends that leave half a text: what was cut by a filter is no more finished than by a limit."""
+
+
+def finish_reason(said: str | None) -> FinishReason:
+    """How a generation ended, from the word of a server or of vLLM.
+
+    Raises:
+        EngineError: it was aborted, called a tool or ended in a way that is not known; its text
+            must not pass as a reply.
+    """
+    if said in FINISHED:
+        return "stop"
+    if said in CUT:
+        return "length"
+    raise EngineError(f"the reply ended with '{said}', so its text is no finished reply")
 
 
 @runtime_checkable

@@ -12,7 +12,6 @@ Transport faults, 429 and 5xx are tried again with exponential backoff by the cl
 """
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
@@ -21,11 +20,13 @@ from typing import Any, Self, TypeVar
 import openai
 
 from pipeline.engine_config import OpenAIConfig
+from pipeline.engines.base import finish_reason
 from pipeline.engines.top_tokens import scores_from_top_tokens
 from pipeline.engines.vllm_server import VllmServer
 from pipeline.errors import ConfigError, EngineDeadError, EngineError, PromptTooLongError
+from pipeline.ids import content_hash
 from pipeline.types import (
-    EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
+    EngineStats, Generation, Messages, OptionScores, SamplingParams,
 )
 
 T = TypeVar("T")
@@ -44,7 +45,9 @@ class OpenAIEngine:
         max_context: int,
     ) -> None:
         self.name = config.model
-        self.fingerprint = hashlib.sha256(f"endpoint:{config.model}".encode()).hexdigest()
+        # All that is known of what answers: the weights behind the name are the provider's affair.
+        self.fingerprint = content_hash(
+            ["endpoint", config.model, config.chat_template_args, server is not None])
         self.version = f"vllm {server.version} (endpoint)" if server else "OpenAI-compatible endpoint"
         self.max_context = max_context
         self.stats = EngineStats()
@@ -70,7 +73,7 @@ class OpenAIEngine:
         ))
         choice = _first_choice(reply, self._config)
         cached = self._count(reply.usage)
-        reason: FinishReason = "length" if choice.finish_reason == "length" else "stop"
+        reason = finish_reason(choice.finish_reason)
         num_prompt, num_tokens = _tokens(reply.usage)
         return Generation(choice.message.content or "", reason, num_prompt, num_tokens, cached)
 
@@ -90,7 +93,8 @@ class OpenAIEngine:
         try:
             reply = await self._call(lambda: self._client.chat.completions.create(
                 model=self._config.model, messages=_as_dicts(messages), max_tokens=1,
-                temperature=0, logprobs=True, top_logprobs=TOP_LOGPROBS,
+                # Servers that scale by temperature first would list a one-hot vector at 0.
+                temperature=1, logprobs=True, top_logprobs=TOP_LOGPROBS,
             ))
         except EngineError as error:
             if "logprob" in str(error):

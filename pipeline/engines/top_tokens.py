@@ -6,15 +6,23 @@ Out: a log-probability for each option that is listed, and a bound for those tha
 An option that is not listed is not impossible: its log-probability is at most that of the least
 probable listed token, or of a listed token with which it begins. When such a token is an option
 itself ('1' is listed and '10' is not), it may stand for both, and neither has a value.
+
+Only an option's own text counts for it. A model that says ' A' or 'A)' may mean the option or begin
+a sentence: where such forms matter the verdict is unreadable, since what is left of the mass would
+go to whichever option happens to be spelled as asked.
 """
 
 import math
 from collections.abc import Sequence
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, VerdictError
 
 _NEGLIGIBLE = 0.01
 """A beginning of this probability or less widens the bound and nothing else."""
+_OTHER_FORMS = 0.05
+"""Other spellings may have this share of what the options have."""
+_FLOOR = -100.0
+"""Nats; endpoints write -9999 or -inf for tokens that they did not score."""
 
 
 def scores_from_top_tokens(
@@ -25,10 +33,14 @@ def scores_from_top_tokens(
     Raises:
         ConfigError: the model spells an option with several tokens, so that its first token says
             nothing about the whole.
+        VerdictError: the model writes the options in another form than they are given in.
     """
     listed: dict[str, float] = {}
     for token, logprob in top:
-        listed[token] = max(logprob, listed.get(token, -math.inf))
+        if logprob > _FLOOR:
+            # Two tokens of one text are two ways to say the same.
+            listed[token] = _logaddexp(logprob, listed.get(token, -math.inf))
+    _refuse_other_forms(options, listed)
     values = tuple(listed.get(option) for option in options)
     absent = [option for option, value in zip(options, values, strict=True) if value is None]
     if not absent:
@@ -47,7 +59,30 @@ def scores_from_top_tokens(
                 "scores first tokens only; use options of one token such as 'A' and 'B', or a "
                 "vLLM server"
             )
-    return values, max(min(listed.values()), *begun.values())
+    # One listed token bounds nothing but itself: a list of one may have been cut anywhere.
+    return values, max(min(listed.values()), *begun.values()) if len(listed) > 1 else None
+
+
+def _refuse_other_forms(options: Sequence[str], listed: dict[str, float]) -> None:
+    own = sum(math.exp(listed[option]) for option in options if option in listed)
+    others = {token: math.exp(logprob) for token, logprob in listed.items()
+              if token not in options and any(_is_form_of(token, option) for option in options)}
+    if sum(others.values()) > max(_NEGLIGIBLE, _OTHER_FORMS * own):
+        raise VerdictError(
+            f"the judge writes {max(others, key=lambda token: others[token])!r}, but the options "
+            f"are {list(options)}"
+        )
+
+
+def _is_form_of(token: str, option: str) -> bool:
+    """Whether a token is an option with other white space or with punctuation after it."""
+    core, bare = token.replace("\u2581", " ").replace("\u0120", " ").strip(), option.strip()
+    return bool(bare) and core.startswith(bare) and not core[len(bare):len(bare) + 1].isalnum()
+
+
+def _logaddexp(a: float, b: float) -> float:
+    high, low = max(a, b), min(a, b)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def _without_doubtful(

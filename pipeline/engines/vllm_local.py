@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 from pipeline.engine_config import VllmConfig
 from pipeline.engines.admission import TokenGate
+from pipeline.engines.base import finish_reason
 from pipeline.engines.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.checks import device_for, dtype_for, model_folder
 from pipeline.engines.model_files import model_fingerprint
@@ -24,7 +25,7 @@ from pipeline.engines.options import (
 from pipeline.engines.vllm_settings import vllm_environment
 from pipeline.errors import EngineDeadError, PromptTooLongError
 from pipeline.types import (
-    EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
+    EngineStats, Generation, Messages, OptionScores, SamplingParams,
 )
 
 _SEED_BITS = 2**63 - 1
@@ -88,7 +89,7 @@ class VllmEngine:
         output = await self._run(request_id, prompt.token_ids, params, sampling.max_tokens)
         reply = output.outputs[0]
         text = reply.text if sampling.stop else self._renderer.decode(reply.token_ids)
-        reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
+        reason = finish_reason(reply.finish_reason)
         return Generation(
             text, reason, len(prompt.token_ids), len(reply.token_ids),
             output.num_cached_tokens or 0,
