@@ -143,7 +143,7 @@ async def measure_scores(engine: Engine, items: Sequence[Comparison]) -> dict[st
 async def expected_rating(engine: Engine, item: Comparison, response: str, request_id: str) -> float:
     """Mean rating under the probabilities of all ratings, 1 to 10."""
     principle = {"comparison_request": item.request}
-    content = render("score", conversation=item.conversation, response=response, principle=principle)
+    content = render("score", options=("1", "10"), conversation=item.conversation, response=response, principle=principle)
     scores = await engine.score(messages_from([user(content)]), RATINGS, request_id=request_id)
     weights = [math.exp(value) if value is not None else 0.0 for value in scores.logprobs]
     return sum(number * weight for number, weight in enumerate(weights, start=1)) / sum(weights)

@@ -14,7 +14,7 @@ from pipeline.data.dataset import load_dataset
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError, UserError
-from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.prompting import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
 from pipeline.yaml_source import parse_yaml
@@ -36,8 +36,7 @@ def check_file(path: Path) -> None:
     """
     kind = kind_of(path)
     if kind == "template":
-        judge = "judge" in path.stem
-        PromptTemplate.from_file(path, JUDGE_VARIABLES if judge else REQUEST_VARIABLES)
+        PromptTemplate.from_file(path, variables_of(path.stem))
         typer.echo(f"{path}: template, fine")
     elif kind == "constitution":
         constitution = load_constitution(path)

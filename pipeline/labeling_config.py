@@ -14,6 +14,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MODEL = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+SIGNS = " ().[]:\n"
+"""Signs around an option that a template does not show."""
 
 Labeler = Literal["judge", "score", "follow_up"]
 
@@ -53,8 +55,9 @@ class JudgeConfig(BaseModel):
     must show the same letters or digits."""
     reply_prefix: str = ""
     """Text that is put before the option in the judge's reply, such as `The answer is (`."""
-    min_option_mass: float = Field(0.0, ge=0, lt=1)
-    """Least probability of both options together; below it the verdict is unparsed."""
+    min_option_mass: float = Field(0.05, ge=0, lt=1)
+    """Least probability of both options together; below it the verdict is unparsed: what a judge
+    that says something else leaves for the options is noise."""
     preamble: str = ""
     """Task and instructions, before the first sample."""
     ending: str = ""
@@ -78,6 +81,11 @@ class JudgeConfig(BaseModel):
     def _options_differ(self) -> Self:
         if self.options[0] == self.options[1] or not all(self.options):
             raise ValueError(f"judge options {list(self.options)} must be two different strings")
+        if self.letters[0] == self.letters[1]:
+            raise ValueError(
+                f"judge options {list(self.options)} both spell '{self.letters[0]}', so nobody could "
+                "tell the slots apart; use two letters"
+            )
         return self
 
     @model_validator(mode="after")
@@ -92,7 +100,7 @@ class JudgeConfig(BaseModel):
     @property
     def letters(self) -> tuple[str, str]:
         """What the templates show for the two options: ` (A)` gives `A`."""
-        return tuple(option.strip(" ().[]:\n") or option for option in self.options)  # type: ignore[return-value]
+        return tuple(option.strip(SIGNS) or option for option in self.options)  # type: ignore[return-value]
 
 
 class ScoreConfig(BaseModel):
@@ -104,13 +112,18 @@ class ScoreConfig(BaseModel):
     reply counts for the longest rating that it begins with, so that 10 is not also a 1."""
     reply_prefix: str = ""
     """Text that is put before the rating in the reply."""
-    min_option_mass: float = Field(0.0, ge=0, lt=1)
+    min_option_mass: float = Field(0.05, ge=0, lt=1)
     """Least probability of all ratings together; below it the score is unparsed."""
     principles: Literal["drawn", "all"] = "drawn"
     """One principle drawn per prompt, the same for all its responses, or a vector with one rating
     for each principle; its score is their mean by the principles' weights."""
     scale: float = Field(1.0, gt=0)
     """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What a template shows for the ratings: ` (1)` gives `1`."""
+        return tuple(option.strip(SIGNS) or option for option in self.options)
 
     @model_validator(mode="after")
     def _ratings_differ(self) -> Self:

@@ -23,6 +23,7 @@ from pipeline.ids import content_hash
 from pipeline.types import Message
 
 REQUEST_VARIABLES = frozenset({"principle", "conversation", "response"})
+SCORE_VARIABLES = REQUEST_VARIABLES | {"options"}
 JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b"})
 
 # Brackets that look like the judge's fence, each perhaps with combining marks on it.
@@ -59,7 +60,7 @@ _TRIAL_PRINCIPLE = SimpleNamespace(
 )
 _TRIAL = {
     "principle": _TRIAL_PRINCIPLE, "conversation": [_TRIAL_MESSAGE], "response": "text",
-    "slot_a": "text", "slot_b": "text",
+    "slot_a": "text", "slot_b": "text", "options": ("1", "10"),
 }
 
 
@@ -140,6 +141,13 @@ class PromptTemplate:
             return self._template.render(**values).rstrip()
         except (JinjaError, SecurityError, TypeError) as error:
             raise TemplateError(f"template {self.name}: {error}; correct the template") from None
+
+
+def variables_of(name: str) -> frozenset[str]:
+    """Variables that a template whose file has this name is given."""
+    if "judge" in name:
+        return JUDGE_VARIABLES
+    return SCORE_VARIABLES if "score" in name else REQUEST_VARIABLES
 
 
 def neutralize(text: str) -> str:

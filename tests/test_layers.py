@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "ids"),
     ("yaml_source", "config", "engine_config", "training_config", "labeling_config",
      "audit_config", "calibration", "canaries", "exemplars", "constitution", "prompting",
-     "records", "rows", "verdicts", "ratings", "follow_ups", "stats"),
+     "shown_options", "records", "rows", "verdicts", "ratings", "follow_ups", "stats"),
     ("engines", "store"),
     ("stages", "data", "labels", "audits", "constitution_tools", "orchestration", "schema"),
     ("training", "evaluation", "judge_eval"),

@@ -9,7 +9,7 @@ from pipeline.config import PROJECT_ROOT, load_config, resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.data.prompts import check_prompts
 from pipeline.exemplars import load_exemplars
-from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.prompting import PromptTemplate, variables_of
 from pipeline.schema import generated_files
 
 RECIPES = sorted((PROJECT_ROOT / "flows/configs").glob("*.yaml"))
@@ -37,8 +37,7 @@ def test_constitution_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda p: p.name)
 def test_template_parses(path: Path) -> None:
-    judge = path.stem.startswith("judge")
-    PromptTemplate.from_file(path, JUDGE_VARIABLES if judge else REQUEST_VARIABLES)
+    PromptTemplate.from_file(path, variables_of(path.stem))
 
 
 @pytest.mark.parametrize("path", EXEMPLARS, ids=lambda p: p.name)

@@ -69,7 +69,8 @@ def write_score(rng: random.Random, *, wide: bool = False) -> Example:
     response = world.write_response(task, kind, rng)
     request = principles.write_request("comparison", attribute, rng)
     content = render(
-        "score", conversation=conversation, response=response, principle={"comparison_request": request}
+        "score", options=("1", "10"), conversation=conversation, response=response,
+        principle={"comparison_request": request},
     )
     start = content.index("[[[")
     end = content.index("]]]", start) + 3

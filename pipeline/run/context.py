@@ -5,22 +5,21 @@ Out: RunContext. A resumed run reads the copies in its own folder, never the fil
      that an edited constitution cannot slip into half of a data set.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import PROJECT_ROOT, RunConfig, load_config, resolve_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engine_config import EngineConfig, VllmConfig
-from pipeline.errors import TemplateError
-from pipeline.labeling_config import JudgeConfig
-from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.prompting import (
+    JUDGE_VARIABLES, REQUEST_VARIABLES, SCORE_VARIABLES, PromptTemplate,
+)
 from pipeline.run.labeling_files import (
     LabelingFiles, copied_labeling_files, load_labeling_files,
 )
+from pipeline.shown_options import check_letters, check_ratings
 from pipeline.stages.runner import NoProgress, Progress, Runner
 from pipeline.store import RunDir
-
 
 
 @dataclass(frozen=True)
@@ -113,29 +112,20 @@ def load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
     """Parse the templates.
 
     Raises:
-        TemplateError: syntax, an unknown variable, or a judge template that does not show the
-            recipe's options.
+        TemplateError: syntax, an unknown variable, or a template that shows other options than
+            those that are scored.
     """
     judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
     check_letters(judge, config.preference.judge)
+    score = None
+    if "score" in paths:
+        score = PromptTemplate.from_file(paths["score"], SCORE_VARIABLES)
+        check_ratings(score, config.preference.score)
     return Templates(
         critique=PromptTemplate.from_file(paths["critique"], REQUEST_VARIABLES),
         revise=PromptTemplate.from_file(paths["revise"], REQUEST_VARIABLES),
-        judge=judge,
-        score=PromptTemplate.from_file(paths["score"], REQUEST_VARIABLES)
-        if "score" in paths else None,
+        judge=judge, score=score,
     )
-
-
-def check_letters(template: PromptTemplate, judge: JudgeConfig) -> None:
-    """Raises TemplateError when a template shows other letters than the options that are scored."""
-    for letter in judge.letters:
-        if not re.search(rf"(?<!\w){re.escape(letter)}(?!\w)", template.source):
-            raise TemplateError(
-                f"template {template.name} shows no option '{letter}', but judge.options are "
-                f"{list(judge.options)}; use the same in both, such as prompts/judge_digits.jinja "
-                "with options ['1', '2']"
-            )
 
 
 def relative_to_project(path: Path) -> str:

@@ -84,7 +84,7 @@ class ScoreStage:
         """What the rater reads, up to the place where its reply begins."""
         return (user(self.template.render(
             conversation=neutralize_conversation(conversation), principle=principle,
-            response=neutralize(response),
+            response=neutralize(response), options=self.config.shown,
         )),)
 
     def _item(self, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]) -> Item:

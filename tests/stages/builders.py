@@ -14,7 +14,7 @@ from pipeline.constitution import Constitution, Principle
 from pipeline.data.prompts import prompt_id, write_prompt_shards
 from pipeline.engines import ScriptedEngine
 from pipeline.labeling_config import JudgeConfig, PairConfig
-from pipeline.prompting import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.prompting import JUDGE_VARIABLES, SCORE_VARIABLES, PromptTemplate
 from pipeline.records import PromptRow
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
@@ -49,7 +49,7 @@ def make_constitution(count: int = 3) -> Constitution:
 
 def template(source: str) -> PromptTemplate:
     """A request template, or the judge's when it has slots."""
-    variables = JUDGE_VARIABLES if "slot_a" in source else REQUEST_VARIABLES
+    variables = JUDGE_VARIABLES if "slot_a" in source else SCORE_VARIABLES
     return PromptTemplate.from_text("test", source, variables)
 
 
