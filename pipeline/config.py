@@ -187,7 +187,7 @@ class ExecutionConfig(BaseModel):
     shards_in_flight: int = Field(4, ge=1)
     """Shards that share the engine at once."""
     max_failed_share: float = Field(0.1, ge=0, le=1)
-    """Stop early when more rows than this share have failed (after the first shard)."""
+    """Stop when more rows than this share have failed: early from five failed rows on, else at the end."""
     retries: int = Field(2, ge=0, le=10)
     """Further tries of a failed call."""
 

@@ -25,7 +25,9 @@ from pipeline.stages.base import Item, Stage
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
 
 CODE_VERSION = 2
-"""Raise it when a stage makes other rows from the same settings; old shards are then not reused."""
+"""Raise it when a stage makes other rows from the same settings; old rows are then not reused."""
+MIN_FAILED = 5
+"""Fewer failed rows stop no run before its end: one bad row of the first shard says little."""
 
 ShardState = dict[str, Manifest]
 """Manifests of one shard by stage folder."""
@@ -77,6 +79,7 @@ class Runner:
     _expected: int = 0
     _failed: int = 0
     _stopped: str | None = None
+    _last_reason: str = ""
 
     async def wavefront(
         self, shards: Sequence[ShardState], chain: Sequence[Stage], call: StepCall | None = None
@@ -110,6 +113,7 @@ class Runner:
         # One bad shard does not stop the others; but a fault of code or machine is told first.
         for error in sorted(errors, key=lambda e: isinstance(e, RunStoppedError)):
             raise error
+        self._check_share()
         return states
 
     async def _through(self, state: ShardState, chain: Sequence[Stage], step: StepCall) -> None:
@@ -147,7 +151,7 @@ class Runner:
         manifest = await asyncio.to_thread(
             write_shard, self.root, stage.folder, shard_index, rows, stage.row_type,
             key=key, counts=counts, inputs={m.path: m.sha256 for m in upstream},
-            engine=_engine_info(stage),
+            engine=_engine_info(stage), code=CODE_VERSION,
         )
         self._count(manifest)
         return manifest
@@ -202,15 +206,22 @@ class Runner:
         self.progress.shard_done(manifest)
         self._expected += manifest.counts.expected
         self._failed += manifest.counts.failed
-        share = self._failed / max(1, self._expected)
-        if self._failed and share > self.max_failed_share:
-            reason = next((r for r in manifest.reasons if r.startswith("failed")), "")
-            self._stopped = (
-                f"{self._failed} of {self._expected} rows failed ({share:.0%}), more than "
-                f"execution.max_failed_share {self.max_failed_share:.0%} allows (last: {reason}); "
-                "remove the cause, then `rlaif resume`: all that succeeded is kept"
-            )
-            raise RunStoppedError(self._stopped)
+        reason = next((r for r in manifest.reasons if r.startswith("failed")), "")
+        self._last_reason = reason or self._last_reason
+        if self._failed >= MIN_FAILED:
+            self._check_share()
+
+    def _check_share(self) -> None:
+        """Raises RunStoppedError when too many of the rows so far have failed."""
+        if self._failed <= self.max_failed_share * self._expected:
+            return
+        self._stopped = (
+            f"{self._failed} of {self._expected} rows failed "
+            f"({self._failed / self._expected:.0%}), more than execution.max_failed_share "
+            f"{self.max_failed_share:.0%} allows (last: {self._last_reason}); remove the cause, "
+            "then `rlaif resume`: all that succeeded is kept"
+        )
+        raise RunStoppedError(self._stopped)
 
 
 def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
@@ -228,7 +239,7 @@ def _read(
     # A dropped row costs nothing to plan anew, and what it waited for may be there now; a text that
     # was paid for and rejected stays what it is.
     paid = ("ok", "unparsed")
-    earlier = read_rows(root, old) if old else []
+    earlier = read_rows(root, old) if old and old.code == CODE_VERSION else []
     stored = {
         row.row_id: row for row in earlier
         if row.status in paid or (row.status == "dropped" and getattr(row, "num_tokens", 0))

@@ -80,6 +80,8 @@ class Manifest:
     """Rows that are not ok, by `status: reason`."""
     engine: dict[str, str] = field(default_factory=dict)
     """Name, fingerprint and version of the model that was asked."""
+    code: int = 0
+    """Version of the code that made the rows (`stages.runner.CODE_VERSION`)."""
     resumed: bool = False
     """True when this object stands for a shard-stage that was already there."""
 
@@ -145,14 +147,28 @@ def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
 
 
 def stage_manifests(root: Path, folder: str) -> list[Manifest]:
-    """All manifests of a stage that parse, by shard index; files are not re-hashed."""
+    """All manifests of a stage, by shard index; files are not re-hashed.
+
+    Raises:
+        StoreError: one of them does not parse; who reads on would take fewer shards for all.
+    """
     found = []
     for path in sorted((root / folder).glob("shard-*.json")):
         try:
             found.append(Manifest.from_json(path.read_text(encoding="utf-8")))
         except (ValidationError, UnicodeDecodeError):
-            continue
+            raise StoreError(
+                f"{folder}/{path.name} of run {root.name} is no manifest, so its shard counts as "
+                f"unfinished; `rlaif resume {root.name}` makes it again"
+            ) from None
     return found
+
+
+def first_manifest(root: Path, folder: str) -> Manifest | None:
+    """A manifest of a stage, to tell who made it; None when it has no whole one."""
+    indices = (int(path.stem.removeprefix("shard-"))
+               for path in sorted((root / folder).glob("shard-*.json")))
+    return next(filter(None, (load_manifest(root, folder, index) for index in indices)), None)
 
 
 def read_table(root: Path, manifest: Manifest) -> pa.Table:

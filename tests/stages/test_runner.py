@@ -11,6 +11,7 @@ from pipeline.engines import Call, ScriptedEngine
 from pipeline.errors import (
     ConfigError, EngineError, PromptTooLongError, RunStoppedError, StoreError,
 )
+from pipeline.stages import runner as runner_module
 from pipeline.stages.runner import Runner, ShardState, step_key
 from pipeline.store import load_manifest, read_rows
 from pipeline.store.shards import stage_manifests
@@ -174,12 +175,34 @@ async def test_run_stops_at_the_failed_share(tmp_path: Path) -> None:
 
 
 async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
-    engine = make_engine(failure=fail_when(lambda c: "question 0" in c.messages[0].content))
+    engine = make_engine(failure=fail_when(
+        lambda c: int(c.messages[0].content.split()[1]) < 6))
     with pytest.raises(RunStoppedError):
         await run_chain(tmp_path, supervised(engine), 30, retries=0, max_failed_share=0.05,
                         shards_in_flight=4)
     assert len(stage_manifests(tmp_path, "supervised/sample")) == 4
     assert stage_manifests(tmp_path, "supervised/revise-1") == []
+
+
+async def test_one_bad_row_of_the_first_shard_stops_no_run(tmp_path: Path) -> None:
+    """1 of the first 9 rows is more than a tenth, 1 of 90 is not; of 9 in all it is."""
+    engine = make_engine(failure=fail_when(
+        lambda c: c.messages[0].content == "question 0", PromptTooLongError("700 of 512")))
+    stages = [sample(engine, num_samples=1)]
+    states = await run_chain(tmp_path, stages, 90, shard_size=9, shards_in_flight=1)
+    assert [state["preference/sample"].counts.failed for state in states] == [1] + 9 * [0]
+    with pytest.raises(RunStoppedError, match="1 of 9 rows failed .11%.*700 of 512"):
+        await run_chain(tmp_path / "small", stages, 9, shard_size=9)
+
+
+async def test_rows_of_an_older_program_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_chain(tmp_path, [sample(make_engine())], 3)
+    again = make_engine()
+    monkeypatch.setattr(runner_module, "CODE_VERSION", runner_module.CODE_VERSION + 1)
+    states = await run_chain(tmp_path, [sample(again)], 3)
+    assert len(again.calls) == 6 and sum(s["preference/sample"].counts.reused for s in states) == 0
 
 
 @pytest.mark.parametrize("flushes", [0, 1, 2, 4, 7])
