@@ -30,6 +30,8 @@ class Outcome:
     """P(first is preferred), in [0, 1]; None when there is no label."""
     kept: bool
     """True when a pair was made of it."""
+    asked: bool = True
+    """False for one that was dropped before a judge saw it."""
 
 
 class _Record(BaseModel):
@@ -44,7 +46,7 @@ class Effects(_Record):
     after: int = 0
     """Labels after."""
     asked_again: int = 0
-    """Comparisons whose label was made anew."""
+    """Comparisons that a judge was asked anew, whether its verdict could be read or not."""
     new_texts: int = 0
     """Of these, comparisons of which a response is another text now."""
     flipped: int = 0
@@ -65,8 +67,7 @@ class Effects(_Record):
         """Enter one comparison; None where it was not made."""
         old, new = (None if side is None else side.soft_label for side in (before, after))
         kept_before, kept_after = (side is not None and side.kept for side in (before, after))
-        anew = new is not None and (before is None or after is None
-                                    or before.judgment_id != after.judgment_id)
+        anew = asked_anew(before, after)
         self.asked_again += anew
         self.new_texts += anew and (before is None or after is None
                                     or before.text_ids != after.text_ids)
@@ -176,13 +177,12 @@ class ImpactTally:
             one.add(before, after, self.tie_width)
             one.before += name in ids_before
             one.after += name in ids_after
-        if ids_after and (before is None or after is None
-                          or before.judgment_id != after.judgment_id):
-            key = ("+".join(ids_before), "+".join(ids_after))
+        if after is not None and asked_anew(before, after):
+            key = ("+".join(ids_before), "+".join(after.principle_ids))
             move = self.moves.setdefault(key, Move(before_id=key[0], after_id=key[1]))
             move.add(before, after, self.tie_width)
             move.before += bool(ids_before)
-            move.after += 1
+            move.after += bool(ids_after)
 
     def by_principle(self, old: Constitution, new: Constitution) -> tuple[PrincipleImpact, ...]:
         """One entry for each principle of either version, in their order."""
@@ -217,6 +217,12 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
         before, after = (share.partition(" ")[0] for share in (each.before, each.after))
         yield each.principle_id, f"weight {before} -> {after}"
     yield from ((name, "respelled") for name in diff.recounted)
+
+
+def asked_anew(before: Outcome | None, after: Outcome | None) -> bool:
+    """Whether a judge was asked about this comparison again, or for the first time."""
+    return after is not None and after.asked and (
+        before is None or before.judgment_id != after.judgment_id)
 
 
 def _deciders(outcome: Outcome | None) -> tuple[str, ...]:

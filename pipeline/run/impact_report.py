@@ -93,7 +93,7 @@ def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[K
             judgment_id=row.row_id, text_ids=sides,
             principle_ids=tuple(row.principle_id.split("+")),
             soft_label=row.soft_label if row.status == "ok" else None,
-            kept=bool(kept[row.row_id]),
+            kept=bool(kept[row.row_id]), asked=row.status != "dropped",
         )
 
 
