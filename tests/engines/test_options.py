@@ -136,3 +136,27 @@ async def test_canceled_wait_gives_its_turn_back() -> None:
     second.cancel()
     await asyncio.gather(first, third)
     assert second.cancelled() and gate.free_blocks == 1
+
+
+async def test_waiter_cancelled_as_its_turn_comes_up_ends_as_cancelled() -> None:
+    gate, go = TokenGate(1, 1), asyncio.Event()
+
+    async def holder() -> None:
+        async with gate.hold(1):
+            await go.wait()
+
+    async def waiter() -> None:
+        async with gate.hold(1):
+            pass
+
+    held = asyncio.create_task(holder())
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(waiter())
+    await asyncio.sleep(0)
+    # The holder's release, in the same tick, finds the cancelled waiter in the queue.
+    go.set()
+    waiting.cancel()
+    ends = await asyncio.gather(held, waiting, return_exceptions=True)
+    assert ends[0] is None and isinstance(ends[1], asyncio.CancelledError)
+    async with asyncio.timeout(1), gate.hold(1):
+        pass
