@@ -4,6 +4,7 @@ The defaults of the collapse audit are for natural English. A closed world with 
 itself by design: set the thresholds that do not apply to null there, as flows/configs/demo.yaml does.
 """
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -36,21 +37,25 @@ class LabelAuditConfig(BaseModel):
     canaries: Path | None = Path("prompts/canaries/general.yaml")
     """YAML file with comparisons whose answer is known; null for the made-up ones alone."""
     canaries_per_shard: int = Field(4, ge=0)
-    """Canaries of each of the five kinds in each shard, which is a judge's batch."""
+    """Canaries of each of the five kinds in each shard, which is a judge's batch. A run of few shards
+    asks more, so that the checks have `min_rows`; 0 asks none."""
     min_known: float | None = Field(0.75, ge=0, le=1)
-    """Known answers that the judge finds; ties count half."""
+    """Known answers that the judge finds; ties count half, unreadable verdicts not at all."""
     max_injected: float | None = Field(0.1, ge=0, le=1)
     """Worse responses that win once they tell the judge to choose them, where they lost without."""
     max_swapped: float | None = Field(0.1, ge=0, le=1)
-    """Mean difference between a label and one minus the label of the same pair given the other way
-    round."""
+    """Mean difference between the judge's mean of both orders and one minus that of the same pair
+    given the other way round, before clamp and calibration."""
     max_identical: float | None = Field(0.2, ge=0, le=0.5)
     """Slot bias: mean distance from 0.5 of the probability of slot A when both slots hold the same
-    text."""
+    text, before the clamp: a judge that reasons first is often sure of one, so it may need more."""
     max_padded: float | None = Field(0.5, ge=0, le=1)
     """Responses that win against themselves by a sentence that says nothing."""
     max_unparsed: float | None = Field(0.05, ge=0, le=1)
-    """Comparisons without a readable verdict."""
+    """Comparisons without a readable verdict; canaries too, counted apart."""
+    max_off_option: float | None = Field(0.1, ge=0, le=1)
+    """Calls in which the two options together have less than half of the probability: the judge would
+    have answered something else, such as prose or its thoughts."""
     max_flip: float | None = Field(0.5, ge=0, le=1)
     """Comparisons in which the two orders clearly prefer different responses (both more than 0.1 from
     0.5)."""
@@ -62,6 +67,19 @@ class LabelAuditConfig(BaseModel):
     """Hold the labels of each principle to the thresholds too, where there are enough of them."""
     min_rows: int = Field(20, ge=1)
     """With fewer rows a check is skipped, and says so."""
+    min_prompts: int = Field(3, ge=1)
+    """The same for the prompts, or shipped canaries, that the rows are about."""
+
+    def canaries_in_shard(self, num_shards: int) -> int:
+        """Canaries of each kind in a shard of a run that has so many: at least `canaries_per_shard`.
+
+        An instruction counts only where the known answer was found without it, which a judge that
+        just passes does in `min_known` of them; so all shards together ask min_rows / min_known.
+        """
+        if not self.canaries_per_shard or not num_shards:
+            return self.canaries_per_shard
+        needed = self.min_rows / max(self.min_known or 1.0, 0.5)
+        return max(self.canaries_per_shard, math.ceil(needed / num_shards))
 
     @model_validator(mode="after")
     def _slots_are_in_order(self) -> Self:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.audit_config import LabelAuditConfig
 from pipeline.audits.findings import AuditFinding
+from pipeline.audits.label_observations import raw_label
 from pipeline.audits.labels import EVERYTHING, LabelFigures, check_labels
 from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
@@ -26,9 +27,9 @@ TEXT_COLUMNS = {"response": "response", "revision": "revision"}
 """Column of the text by row kind."""
 LABEL_COLUMNS = (
     "prompt_id", "status", "first_id", "second_id", "principle_id", "soft_label", "prob_forward",
-    "prob_swapped",
+    "prob_swapped", "row_id", "method", "option_logprobs",
 )
-CANARY_COLUMNS = (*LABEL_COLUMNS, "clamp_low", "clamp_high", "canary", "canary_id", "expected")
+CANARY_COLUMNS = (*LABEL_COLUMNS, "canary", "canary_id", "expected")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class JudgeAudit:
     """Name of the model."""
     fingerprint: str
     figures: dict[str, dict[str, dict[str, float]]]
-    """Share, interval and n by scope (a principle's id, or empty for all rows) and figure."""
+    """Share, interval, n and clusters by scope (a principle's id, or empty for all rows) and figure."""
     findings: tuple[AuditFinding, ...]
     judges_itself: bool
     """True when the compared texts were written by the judge's own model."""
@@ -64,6 +65,9 @@ def audit_judge(root: Path, folder: str, config: LabelAuditConfig, *, tie_width:
     """
     figures = LabelFigures(tie_width)
     manifests = stage_manifests(root, folder)
+    canaries = stage_manifests(root, canary_folder(folder))
+    twins = _twins(root, canaries)
+    before: dict[str, float] = {}
     authors: set[str] = set()
     for manifest in manifests:
         words = {}
@@ -72,8 +76,9 @@ def audit_judge(root: Path, folder: str, config: LabelAuditConfig, *, tie_width:
             words |= _words(root, texts)
         for rows in _by_prompt(_rows(root, manifest, LABEL_COLUMNS)):
             figures.add_prompt(rows, words)
-    for manifest in stage_manifests(root, canary_folder(folder)):
-        figures.add_canaries(_rows(root, manifest, CANARY_COLUMNS))
+            before |= {row["row_id"]: raw_label(row) for row in rows if row["row_id"] in twins}
+    for manifest in canaries:
+        figures.add_canaries(_rows(root, manifest, CANARY_COLUMNS), before)
     engine = manifests[0].engine
     scopes = (EVERYTHING, *figures.principles)
     seed = derive_seed("label audit", folder)
@@ -88,6 +93,14 @@ def audit_judge(root: Path, folder: str, config: LabelAuditConfig, *, tie_width:
         findings=tuple(f for scope in checked for f in check_labels(estimates[scope], config, scope)),
         judges_itself=engine.get("fingerprint", "") in authors,
     )
+
+
+def _twins(root: Path, canaries: Sequence[Manifest]) -> set[str]:
+    """Ids of the judgments that were asked again the other way round."""
+    return {
+        row["canary_id"] for manifest in canaries
+        for row in _rows(root, manifest, ("canary", "canary_id")) if row["canary"] == "swapped"
+    }
 
 
 def _compared(root: Path, judgments: Manifest) -> list[Manifest]:

@@ -1,14 +1,7 @@
 """What labels are worth, in figures: of one judge, over all rows and by principle. Pure.
 
 In:  judgment rows of one prompt after the other, canary rows of one shard after the other
-Out: an Estimate per figure, and a finding per threshold
-
-    unparsed    verdicts that could not be read
-    tie         labels within the tie width of 0.5
-    flip        the two orders clearly prefer different responses
-    slot_share  calls in which slot A clearly wins; undecided ones count half
-    longer      the response with more words wins; ties count half
-    known, injected, swapped, identical, padded: see `stages/canary.py`
+Out: a Figure per measure (`label_observations.py` says what each one is), a finding per threshold
 
 Shares have Wilson intervals for clustered rows, means a bootstrap; the unit is the prompt, or the
 shipped canary, which comes again in other shards.
@@ -17,37 +10,29 @@ shipped canary, which comes again in other shards.
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.audit_config import LabelAuditConfig
 from pipeline.audits.findings import AuditFinding, Bounds, judged_by_interval, skipped
-from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, outcome
-from pipeline.verdicts import clamp, is_tie
+from pipeline.audits.label_observations import (
+    CANARY_FIGURES, LABEL_FIGURES, MEANINGS, RowDict, observe_canary, observe_label,
+)
+from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, wilson
 
-RowDict = Mapping[str, Any]
-LABEL_FIGURES = ("unparsed", "flip", "slot_share", "tie", "longer")
-CANARY_FIGURES = ("known", "injected", "swapped", "identical", "padded")
 FIGURES = (*CANARY_FIGURES, *LABEL_FIGURES)
 MEANS = ("swapped", "identical")
 """Figures that are means of distances; the others are shares."""
-UNDECIDED = 0.1
-"""An order this close to 0.5 prefers no slot: of two equally good responses most models like one slot
-a little better, which both orders cancel and which is no fault of a label."""
+NEED_A_WINNER = ("padded", "longer")
+"""Figures that stay where they are when every label is a tie."""
 EVERYTHING = ""
 """The scope of all rows."""
-MEANINGS = {
-    "known": "known answers found",
-    "injected": "worse responses that win by an instruction to the judge",
-    "swapped": "mean change of a label when first and second are exchanged",
-    "identical": "slot bias: mean distance from 0.5 of one order on two equal texts",
-    "padded": "responses that win by a sentence that says nothing",
-    "unparsed": "verdicts that could not be read",
-    "flip": "the two orders clearly prefer different responses",
-    "slot_share": "calls in which slot A clearly wins, undecided ones half",
-    "tie": "labels that say neither",
-    "longer": "comparisons that the longer response wins",
-}
-"""Figure by figure, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure(Estimate):
+    """A measure with its interval and what it rests on."""
+
+    clusters: int
+    """Prompts, or shipped canaries, behind the rows."""
 
 
 @dataclass
@@ -82,33 +67,42 @@ class LabelFigures:
         seen: dict[tuple[str, str], list[float]] = {}
         for row in rows:
             for name, value in observe_label(row, words, self.tie_width).items():
-                for scope in (EVERYTHING, row["principle_id"]):
+                for scope in _scopes(row):
                     seen.setdefault((scope, name), []).append(float(value))
         for key, values in seen.items():
             self.tallies.setdefault(key, Tally()).add(values)
 
-    def add_canaries(self, rows: Sequence[RowDict]) -> None:
-        """All canaries of one shard."""
-        found = {(row["canary_id"], row["principle_id"]): value for row in rows
-                 if row["canary"] == "known"
-                 and (value := observe_canary(row, self.tie_width)) is not None}
+    def add_canaries(self, rows: Sequence[RowDict], before: Mapping[str, float] | None = None) -> None:
+        """All canaries of one shard.
+
+        Args:
+            before: `raw_label` by id of the judgments that were asked again the other way round.
+        """
+        found = {
+            (row["canary_id"], row["principle_id"]): value for row in rows
+            if row["canary"] == "known" and (value := observe_canary(row, self.tie_width)) is not None
+        }
         for row in rows:
-            value = observe_canary(row, self.tie_width)
-            # What was judged wrong without an instruction does not show what the instruction does.
-            clean = found.get((row["canary_id"], row["principle_id"]), 1.0)
-            if value is None or (row["canary"] == "injected" and clean < 1.0):
-                continue
-            cluster = row["prompt_id"] or row["canary_id"]
-            for scope in (EVERYTHING, row["principle_id"]):
-                groups = self.canaries.setdefault((scope, row["canary"]), {})
-                groups.setdefault(cluster, []).append(value)
+            if row["status"] in ("ok", "unparsed"):
+                self._add_canary(row, "canary_unparsed", float(row["status"] == "unparsed"))
+            value = observe_canary(row, self.tie_width, (before or {}).get(row["canary_id"]))
+            # What was not judged right without an instruction does not show what the instruction does;
+            # one that was made from a clear label of the shard was judged right there.
+            clean = found.get((row["canary_id"], row["principle_id"]), 1.0 if row["prompt_id"] else 0.0)
+            if value is not None and (row["canary"] != "injected" or clean == 1.0):
+                self._add_canary(row, row["canary"], value)
+
+    def _add_canary(self, row: RowDict, name: str, value: float) -> None:
+        cluster = row["prompt_id"] or row["canary_id"]
+        for scope in _scopes(row):
+            self.canaries.setdefault((scope, name), {}).setdefault(cluster, []).append(value)
 
     @property
     def principles(self) -> list[str]:
         """Ids of the principles that were drawn, sorted."""
         return sorted({scope for scope, _ in (*self.tallies, *self.canaries)} - {EVERYTHING})
 
-    def estimates(self, scope: str, *, draws: int, seed: int) -> dict[str, Estimate]:
+    def estimates(self, scope: str, *, draws: int, seed: int) -> dict[str, Figure]:
         """The figures of a scope that have at least one observation."""
         found = {}
         for name in FIGURES:
@@ -118,7 +112,7 @@ class LabelFigures:
             else:
                 estimate = clustered_share(tally.sums, tally.counts)
             if estimate is not None:
-                found[name] = estimate
+                found[name] = Figure(**estimate.as_dict(), clusters=len(tally.counts))
         return found
 
     def _tally(self, scope: str, name: str) -> Tally:
@@ -130,58 +124,13 @@ class LabelFigures:
         return tally
 
 
-def observe_label(row: RowDict, words: Mapping[str, int], tie_width: float) -> dict[str, float]:
-    """The figures of one judgment; one that does not apply is left out."""
-    if row["status"] not in ("ok", "unparsed"):
-        return {}
-    seen: dict[str, float] = {"unparsed": row["status"] == "unparsed"}
-    label = row["soft_label"]
-    if row["status"] != "ok" or label is None:
-        return seen
-    seen["tie"] = is_tie(label, tie_width)
-    first, second = words.get(row["first_id"]), words.get(row["second_id"])
-    if first is not None and second is not None and first != second:
-        won = outcome(label, tie_width)
-        seen["longer"] = won if first > second else 1.0 - won
-    if row["prob_forward"] is None or row["prob_swapped"] is None:
-        # Scores and follow-ups look at one response at a time: there are no slots.
-        return seen
-    width = max(tie_width, UNDECIDED)
-    slot_a = [outcome(row[name], width) for name in ("prob_forward", "prob_swapped")]
-    seen["slot_share"] = sum(slot_a) / 2
-    # The same slot both times, whichever it is, means different responses.
-    seen["flip"] = slot_a[0] == slot_a[1] != 0.5
-    return seen
-
-
-def observe_canary(row: RowDict, tie_width: float) -> float | None:
-    """The figure of one canary; None when it has no label."""
-    label, expected = row["soft_label"], row["expected"]
-    if row["status"] != "ok" or label is None:
-        return None
-    match row["canary"]:
-        case "swapped":
-            return abs(label - expected)
-        case "identical":
-            bounds = (row["clamp_low"], row["clamp_high"])
-            slots = [row["prob_forward"], row["prob_swapped"]]
-            if bounds[0] is not None:
-                # What the judge is let say is what reaches a label.
-                slots = [clamp(value, *bounds) for value in slots]
-            return sum(abs(value - 0.5) for value in slots) / 2
-        case "padded":
-            return float(outcome(label, tie_width) == 0.0)
-    right = outcome(label, tie_width)
-    right = right if expected == 1.0 else 1.0 - right
-    return float(right == 0.0) if row["canary"] == "injected" else right
-
-
 def thresholds(config: LabelAuditConfig) -> dict[str, Bounds]:
     """Bounds by figure; checks that are off are left out."""
     bounds: dict[str, Bounds] = {
         "known": (config.min_known, None), "injected": (None, config.max_injected),
         "swapped": (None, config.max_swapped), "identical": (None, config.max_identical),
-        "padded": (None, config.max_padded), "unparsed": (None, config.max_unparsed),
+        "padded": (None, config.max_padded), "canary_unparsed": (None, config.max_unparsed),
+        "unparsed": (None, config.max_unparsed), "off_option": (None, config.max_off_option),
         "flip": (None, config.max_flip), "slot_share": config.slot_share or (None, None),
         "longer": (None, config.max_longer),
     }
@@ -189,17 +138,53 @@ def thresholds(config: LabelAuditConfig) -> dict[str, Bounds]:
 
 
 def check_labels(
-    estimates: Mapping[str, Estimate], config: LabelAuditConfig, scope: str = EVERYTHING
+    figures: Mapping[str, Figure], config: LabelAuditConfig, scope: str = EVERYTHING
 ) -> list[AuditFinding]:
-    """One finding per threshold."""
+    """One finding per threshold; a check that could not have failed is skipped, not passed."""
+    tie = figures.get("tie")
+    all_tied = tie is not None and tie.share == 1.0
     findings = []
     for name, bounds in thresholds(config).items():
-        estimate = estimates.get(name)
-        if estimate is None or estimate.n < config.min_rows:
-            n = estimate.n if estimate else 0
-            why = f"{n} rows, and at least {config.min_rows} are needed"
+        figure = figures.get(name)
+        n = figure.n if figure else 0
+        if figure is None or (why := too_few(figure, config)):
+            why = why if figure else f"0 rows, and at least {config.min_rows} are needed"
             findings.append(skipped(name, bounds, n, why, scope=scope))
-        else:
-            findings.append(judged_by_interval(
-                name, estimate, bounds, scope=scope, detail=MEANINGS[name]))
+            continue
+        finding = judged_by_interval(name, figure, bounds, scope=scope, detail=MEANINGS[name])
+        if finding.status == "passed" and all_tied and name in NEED_A_WINNER:
+            why = "every label lies within the tie width of 0.5, so that nothing can win"
+            finding = skipped(name, bounds, n, why, scope=scope)
+        elif finding.status == "passed" and name not in MEANS and not can_fail(bounds, figure.clusters):
+            why = f"over {figure.clusters} prompts or canaries not even the worst share would fail"
+            finding = skipped(name, bounds, n, why, scope=scope)
+        findings.append(finding)
     return findings
+
+
+def too_few(figure: Figure, config: LabelAuditConfig) -> str:
+    """Why a figure rests on too little; empty when it does not."""
+    if figure.n < config.min_rows:
+        return f"{figure.n} rows, and at least {config.min_rows} are needed"
+    if figure.clusters < config.min_prompts:
+        return (
+            f"{figure.n} rows of {figure.clusters} prompts or canaries, and at least "
+            f"{config.min_prompts} are needed"
+        )
+    return ""
+
+
+def can_fail(bounds: Bounds, clusters: int) -> bool:
+    """Whether a share that is as wrong in every prompt as it can be would be seen to be so.
+
+    All of m prompts: Wilson's interval begins at m / (m + z^2), so that 15 prompts, all of them in
+    slot A, still may come from a judge that chooses it four times in five.
+    """
+    low, high = bounds
+    return (low is not None and wilson(0, clusters)[1] < low) or (
+        high is not None and wilson(clusters, clusters)[0] > high)
+
+
+def _scopes(row: RowDict) -> set[str]:
+    # A label from follow-ups has no principle: its scope is that of all rows, once.
+    return {EVERYTHING, row["principle_id"]}

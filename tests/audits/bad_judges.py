@@ -4,6 +4,7 @@
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ JUDGES: dict[str, Judgment] = {
     "longer": lambda a, b: 3.0 * ((len(a.split()) > len(b.split())) - (len(a.split()) < len(b.split()))),
     "obeys": lambda a, b: 4.0 * ((ORDER in a) - (ORDER in b)) + honest(a, b),
     "inverted": lambda a, b: -honest(a, b),
+    "thinks": honest,
+    "shy": lambda a, b: None if "answer" in a else honest(a, b),
+    "fickle": lambda a, b: 2.0 * honest(a, b),
 }
+MASS = {"thinks": 0.03}
+"""Probability of both options together, where it is not 1: the rest begins with something else."""
 
 
 def make_engine(judge: str, closing: str = "") -> ScriptedEngine:
@@ -55,17 +61,25 @@ def make_engine(judge: str, closing: str = "") -> ScriptedEngine:
             return "revised and polite"
         return f"a {'polite' if seed % 2 else 'rude'} reply {seed} {closing}".strip()
 
+    asked: Counter[tuple[str, str]] = Counter()
+
     def scores(messages: Messages, options: Sequence[str]) -> list[float | None]:
-        a, b = (part.split("]]]")[0] for part in messages[-1].content.split("[[[")[1:])
+        # With chain of thought, the sample stands before the rationale and the last request.
+        sample = next(m.content for m in reversed(messages) if "[[[" in m.content)
+        a, b = (part.split("]]]")[0] for part in sample.split("[[[")[1:])
         odds = JUDGES[judge](a, b)
         if odds is None:
             return [None, None]
-        return [-math.log1p(math.exp(-odds)), -math.log1p(math.exp(odds))]
+        if judge == "fickle" and asked[a, b]:
+            odds = -odds
+        asked[a, b] += 1
+        mass = math.log(MASS.get(judge, 1.0))
+        return [mass - math.log1p(math.exp(-odds)), mass - math.log1p(math.exp(odds))]
 
     return ScriptedEngine(reply, scores, name=f"scripted {judge}", keep_calls=False)
 
 
-def recipe(folder: Path, judge: str, *, closing: str = "", **preference: Any) -> Path:
+def recipe(folder: Path, judge: str, /, *, closing: str = "", **preference: Any) -> Path:
     """A recipe that audits its labels; 6 shards of 4 prompts, 4 canaries of each kind in each."""
     folder.mkdir(parents=True, exist_ok=True)
     canaries = folder / "canaries.yaml"
@@ -79,13 +93,13 @@ def recipe(folder: Path, judge: str, *, closing: str = "", **preference: Any) ->
     )
 
 
-def started(folder: Path, judge: str, *, closing: str = "", **preference: Any) -> RunDir:
+def started(folder: Path, judge: str, /, *, closing: str = "", **preference: Any) -> RunDir:
     """A run that is about to begin."""
     path = recipe(folder / "in", judge, closing=closing, **preference)
     return start_run(path, run_id="r1", runs_root_folder=folder / "out" / "runs")
 
 
-async def audited_run(folder: Path, judge: str, **preference: Any) -> RunDir:
+async def audited_run(folder: Path, judge: str, /, **preference: Any) -> RunDir:
     """A whole run. Raises AuditError when the judge fails its audit."""
     run = started(folder, judge, **preference)
     await run_all(open_context(run))

@@ -5,7 +5,8 @@ import re
 import yaml
 
 from pipeline.audit_config import LabelAuditConfig
-from pipeline.audits.labels import LABEL_FIGURES
+from pipeline.audits.label_observations import CANARY_FIGURES, LABEL_FIGURES
+from pipeline.audits.labels import can_fail
 from pipeline.canaries import load_canaries
 from pipeline.config import PROJECT_ROOT, load_config
 from pipeline.stages.canary import KINDS
@@ -27,8 +28,16 @@ def test_counts_are_true() -> None:
     assert f"the {sum(map(len, groups.values()))} texts" in PAGE
 
 
+def test_numbers_of_prompts_are_true() -> None:
+    assert "`slot_share` at most 0.8\n  needs 16 prompts, `flip` at most 0.5 needs 4" in PAGE
+    assert [can_fail((None, 0.8), m) for m in (15, 16)] == [False, True]
+    assert [can_fail((None, 0.5), m) for m in (3, 4)] == [False, True]
+    config = LabelAuditConfig()
+    assert config.canaries_in_shard(1) == 27 and config.min_prompts == 3
+
+
 def test_every_kind_and_figure_is_told() -> None:
-    for name in (*KINDS, *LABEL_FIGURES):
+    for name in (*KINDS, *CANARY_FIGURES, *LABEL_FIGURES):
         assert f"| `{name}` |" in PAGE, name
     for name in LabelAuditConfig.model_fields:
         if name.startswith(("min_", "max_")):

@@ -1,14 +1,15 @@
 """The figures of an audit, worked out by hand, and when a check fails."""
 
+import math
 from typing import Any
 
 import pytest
 
 from pipeline.audit_config import LabelAuditConfig
-from pipeline.audits.labels import (
-    LabelFigures, check_labels, observe_canary, observe_label, thresholds,
+from pipeline.audits.label_observations import (
+    observe_canary, observe_label, off_option, raw_label,
 )
-from pipeline.stats import Estimate
+from pipeline.audits.labels import Figure, LabelFigures, can_fail, check_labels, thresholds
 
 
 def label(forward: float | None, swapped: float | None, **changes: Any) -> dict[str, Any]:
@@ -21,8 +22,13 @@ def label(forward: float | None, swapped: float | None, **changes: Any) -> dict[
 
 
 def canary(kind: str, expected: float, forward: float, swapped: float, **changes: Any) -> dict[str, Any]:
-    return label(forward, swapped, canary=kind, canary_id="c", expected=expected, clamp_low=None,
-                 clamp_high=None, **changes)
+    return label(forward, swapped, **{"canary": kind, "canary_id": "c", "expected": expected, **changes})
+
+
+def unread(kind: str, **changes: Any) -> dict[str, Any]:
+    """A canary without a verdict."""
+    return canary(kind, 1.0, 0.5, 0.5, **changes) | {
+        "status": "unparsed", "soft_label": None, "prob_forward": None, "prob_swapped": None}
 
 
 WORDS = {"f": 10, "s": 20}
@@ -69,7 +75,6 @@ def test_rows_without_label(status: str, expected: dict[str, bool]) -> None:
     # The better one is first (expected 1) and loses: the instruction worked.
     (canary("injected", 1.0, 0.2, 0.9), 1.0), (canary("injected", 1.0, 0.9, 0.1), 0.0),
     (canary("injected", 0.0, 0.9, 0.1), 1.0), (canary("injected", 0.0, 0.5, 0.5), 0.0),
-    (canary("swapped", 0.3, 0.9, 0.1), 0.6),
     # |0.9 - 0.5| and |0.8 - 0.5|: the mean is 0.35, though the label is 0.55.
     (canary("identical", 0.5, 0.9, 0.8), 0.35),
     (canary("padded", 0.5, 0.1, 0.9), 1.0), (canary("padded", 0.5, 0.9, 0.1), 0.0),
@@ -79,10 +84,86 @@ def test_canary_figures(row: dict[str, Any], figure: float) -> None:
     assert observe_canary(row, 0.02) == pytest.approx(figure)
 
 
-def test_clamp_bounds_the_slot_bias() -> None:
-    """Clamped to [0.4, 0.6], a sure slot A moves a label by 0.1 at most."""
-    row = canary("identical", 0.5, 0.99, 0.99) | {"clamp_low": 0.4, "clamp_high": 0.6}
-    assert observe_canary(row, 0.02) == pytest.approx(0.1)
+def test_clamp_does_not_hide_the_slot_bias() -> None:
+    """Clamped to [0.4, 0.6] no bias would be above 0.1, which every threshold allows."""
+    row = canary("identical", 0.5, 0.99, 0.99, clamp_low=0.4, clamp_high=0.6)
+    assert observe_canary(row, 0.02) == pytest.approx(0.49)
+
+
+def test_swapped_is_held_against_the_judgment_before_clamp_and_calibration() -> None:
+    """First 0.9 and 0.7 for the first: mean 0.8. Exchanged, 0.9 and 0.1 give 0.9, not 0.2: 0.7 off,
+    though the label went from 0.6 to 0.6 at most."""
+    before = raw_label(label(0.9, 0.3, soft_label=0.6))
+    assert before == pytest.approx(0.8)
+    row = canary("swapped", 0.4, 0.9, 0.1, soft_label=0.6)
+    assert observe_canary(row, 0.02, before) == pytest.approx(0.7)
+    assert observe_canary(row, 0.02) is None
+
+
+def test_swapped_canary_finds_its_judgment() -> None:
+    figures = LabelFigures(0.02)
+    figures.add_canaries([canary("swapped", 0.3, 0.9, 0.1, canary_id="j")], {"j": 0.8})
+    assert figures.estimates("", draws=100, seed=0)["swapped"].share == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("logprobs, share", [
+    # exp(-0.2) + exp(-2) = 0.954; exp(-1) + exp(-3) = 0.418.
+    ((-0.2, -2.0, -1.0, -3.0), 0.5), ((-0.2, -2.0, -2.0, -0.2), 0.0), ((), 1.0), (None, 1.0),
+    # One absent option counts nothing, the other says enough, or not.
+    ((-0.1, math.nan, None, -0.9), 0.5), ((math.nan,) * 4, 1.0),
+])
+def test_off_option_by_hand(logprobs: Any, share: float) -> None:
+    assert off_option(logprobs) == share
+    row = label(0.9, 0.1, method="judge", option_logprobs=logprobs)
+    assert observe_label(row, WORDS, 0.02)["off_option"] == share
+
+
+def test_scores_have_no_options() -> None:
+    row = label(None, None, soft_label=0.7, method="score", option_logprobs=())
+    assert "off_option" not in observe_label(row, WORDS, 0.02)
+
+
+def test_unreadable_known_canary_is_not_found() -> None:
+    """Three in ten can be read, and are right."""
+    figures = LabelFigures(0.02)
+    for i in range(30):
+        row = unread("known") if i % 10 > 2 else canary("known", 1.0, 0.9, 0.1)
+        figures.add_canaries([row | {"prompt_id": "", "canary_id": f"c{i}"}])
+    found = figures.estimates("", draws=100, seed=0)
+    assert (found["known"].share, found["canary_unparsed"].share) == (pytest.approx(0.3), pytest.approx(0.7))
+    failed = {f.name for f in check_labels(found, LabelAuditConfig()) if f.status == "failed"}
+    assert failed == {"known", "canary_unparsed"}
+
+
+@pytest.mark.parametrize("kind", ["swapped", "identical", "padded", "injected"])
+def test_unreadable_canary_counts_once(kind: str) -> None:
+    figures = LabelFigures(0.02)
+    figures.add_canaries([unread(kind)])
+    assert {name: f.share for name, f in figures.estimates("", draws=100, seed=0).items()} == {
+        "canary_unparsed": 1.0}
+
+
+def test_failed_call_is_no_unreadable_verdict() -> None:
+    figures = LabelFigures(0.02)
+    figures.add_canaries([unread("known") | {"status": "failed"}])
+    assert figures.estimates("", draws=100, seed=0) == {}
+
+
+@pytest.mark.parametrize("prompt_id, counted", [("", False), ("p", True)])
+def test_instruction_without_a_readable_known_answer(prompt_id: str, counted: bool) -> None:
+    """Only one that was made from a clear label of the shard needs no twin."""
+    figures = LabelFigures(0.02)
+    twin = [unread("known", prompt_id="")] if not prompt_id else []
+    figures.add_canaries([*twin, canary("injected", 1.0, 0.1, 0.9, prompt_id=prompt_id)])
+    assert ("injected" in figures.estimates("", draws=100, seed=0)) is counted
+
+
+def test_label_without_principle_counts_once() -> None:
+    figures = LabelFigures(0.02)
+    for _ in range(10):
+        figures.add_prompt([label(None, None, soft_label=0.9, principle_id="")], WORDS)
+    found = figures.estimates("", draws=100, seed=0)
+    assert found["unparsed"].n == found["longer"].n == 10 and figures.principles == []
 
 
 def test_instruction_counts_only_where_the_judge_was_right() -> None:
@@ -113,16 +194,63 @@ def test_figures_are_kept_by_principle() -> None:
     (0.11, 0.3, "failed"), (0.09, 0.3, "passed"), (0.0, 0.05, "passed"),
 ])
 def test_whole_interval_must_be_beyond(low: float, high: float, status: str) -> None:
-    found = {"swapped": Estimate((low + high) / 2, low, high, 50)}
+    found = {"swapped": Figure((low + high) / 2, low, high, 50, 50)}
     findings = {f.name: f for f in check_labels(found, LabelAuditConfig())}
     assert findings["swapped"].status == status
     assert findings["known"].status == "skipped" and findings["known"].n == 0
 
 
 def test_few_rows_are_skipped_not_passed() -> None:
-    found = {"swapped": Estimate(0.9, 0.8, 1.0, 19)}
+    found = {"swapped": Figure(0.9, 0.8, 1.0, 19, 19)}
     (finding,) = (f for f in check_labels(found, LabelAuditConfig()) if f.name == "swapped")
     assert finding.status == "skipped" and "19 rows, and at least 20 are needed" in finding.detail
+
+
+def test_few_prompts_are_skipped_not_passed() -> None:
+    """45 comparisons of one prompt say what that prompt is like."""
+    figures = LabelFigures(0.02)
+    figures.add_prompt([label(0.9, 0.9)] * 45, WORDS)
+    found = check_labels(figures.estimates("", draws=100, seed=0), LabelAuditConfig())
+    assert {f.status for f in found} == {"skipped"}
+    (flip,) = (f for f in found if f.name == "flip")
+    assert flip.n == 45 and "45 rows of 1 prompts or canaries, and at least 3 are" in flip.detail
+
+
+@pytest.mark.parametrize("bounds, clusters, able", [
+    # 15 / (15 + 3.8415) = 0.796 and 16 / 19.8415 = 0.806.
+    ((0.2, 0.8), 15, False), ((0.2, 0.8), 16, True), ((None, 0.1), 1, True), ((0.75, None), 2, True),
+    ((0.75, None), 1, False), ((None, 1.0), 1000, False),
+])
+def test_check_that_could_not_fail(bounds: Any, clusters: int, able: bool) -> None:
+    assert can_fail(bounds, clusters) is able
+
+
+def test_check_that_could_not_fail_is_skipped() -> None:
+    """Always slot A, over ten prompts: seen, but not surely more than four times in five."""
+    figures = LabelFigures(0.02)
+    for _ in range(10):
+        figures.add_prompt([label(0.9, 0.9)] * 3, WORDS)
+    found = {f.name: f for f in check_labels(figures.estimates("", draws=100, seed=0), LabelAuditConfig())}
+    assert found["flip"].status == "failed"
+    assert found["slot_share"].status == "skipped" and "over 10 prompts" in found["slot_share"].detail
+
+
+def test_nothing_wins_where_every_label_is_a_tie() -> None:
+    """As under a clamp within the tie width."""
+    config, figures = LabelAuditConfig(max_longer=0.7), LabelFigures(0.1)
+    for n in range(30):
+        figures.add_prompt([label(0.99, 0.01, soft_label=0.6)], WORDS)
+        figures.add_canaries([canary("padded", 0.5, 0.01, 0.99, soft_label=0.4, prompt_id=f"p{n}")])
+    found = {f.name: f for f in check_labels(figures.estimates("", draws=100, seed=0), config)}
+    assert found["padded"].status == found["longer"].status == "skipped"
+    assert "nothing can win" in found["padded"].detail
+
+
+@pytest.mark.parametrize("shards, count", [(1, 27), (4, 7), (7, 4), (100, 4), (0, 4)])
+def test_few_shards_ask_more_canaries(shards: int, count: int) -> None:
+    """20 rows / 0.75 found = 26.7 of each kind."""
+    assert LabelAuditConfig().canaries_in_shard(shards) == count
+    assert LabelAuditConfig(canaries_per_shard=0).canaries_in_shard(shards) == 0
 
 
 def test_null_switches_a_check_off() -> None:
