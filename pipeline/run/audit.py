@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.audits.collapse import audit_pairs
 from pipeline.audits.findings import AuditFinding, AuditReport
+from pipeline.audits.label_observations import CANARY_FIGURES
 from pipeline.audits.label_report import JudgeAudit, audit_judge
 from pipeline.audits.labels import EVERYTHING
 from pipeline.errors import AuditError, StoreError
@@ -26,6 +27,11 @@ from pipeline.store.shards import stage_manifests
 SELF_PREFERENCE = (
     "the judge of {folder} is the model that wrote the responses; a model may prefer what it would "
     "have written itself, so compare with another judge"
+)
+NO_CANARIES = (
+    "no canary check of {folder} could be made ({why}), so nothing that is known was asked of it: set "
+    "preference.audit.canaries_per_shard in a new run, or a min_rows and min_prompts that so few "
+    "prompts reach"
 )
 UNTESTED = (
     "no shipped canary was judged, so no known answer was tested: give the principles tags of the "
@@ -55,8 +61,14 @@ class RunAudit:
     def notes(self) -> list[str]:
         """What a person should know although no check fails."""
         found = [SELF_PREFERENCE.format(folder=j.folder) for j in self.judges if j.judges_itself]
-        asked = [j.figures[EVERYTHING] for j in self.judges if "slot_share" in j.figures[EVERYTHING]]
-        if asked and not any("known" in figures for figures in asked):
+        # Scores and follow-ups have no slots, and nothing to ask a canary of.
+        asked = [j for j in self.judges if "off_option" in j.figures[EVERYTHING]]
+        for judge in asked:
+            checks = [f for f in judge.findings if f.name in CANARY_FIGURES and not f.scope]
+            if checks and all(f.status == "skipped" for f in checks):
+                most = max(checks, key=lambda finding: finding.n)
+                found.append(NO_CANARIES.format(folder=judge.folder, why=most.detail))
+        if asked and not any("known" in judge.figures[EVERYTHING] for judge in asked):
             found.append(UNTESTED)
         return found
 

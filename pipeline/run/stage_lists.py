@@ -1,4 +1,4 @@
-"""Which stages a recipe asks for, in order. Pure: a context and open engines in, stages out."""
+"""Which stages a recipe asks for, in order: a context with its prompts and open engines in, stages out."""
 
 import itertools
 
@@ -16,6 +16,7 @@ from pipeline.stages.pair import PairStage
 from pipeline.stages.pool import PoolStage
 from pipeline.stages.revise import ReviseStage
 from pipeline.stages.sample import SampleStage
+from pipeline.store.shards import stage_manifests
 
 INITIALS = "supervised/sample"
 SAMPLES = "preference/sample"
@@ -146,8 +147,10 @@ def canary_stages(ctx: RunContext, labels: JudgeStage) -> list[Stage]:
     if not audit.enabled or not audit.canaries_per_shard:
         return []
     texts = tuple(name for name in (labels.samples, labels.initials, labels.revisions) if name)
+    # The prompts are on disk before any label, and their shards stay what they are when a run resumes.
+    count = audit.canaries_in_shard(len(stage_manifests(ctx.run.root, labels.prompts)))
     return [CanaryStage(
-        judge=labels.judge, canaries=ctx.labeling.canaries, audit=audit, run_id=ctx.run.run_id,
+        judge=labels.judge, canaries=ctx.labeling.canaries, count=count, run_id=ctx.run.run_id,
         texts=texts, judgments=labels.folder, folder=canary_folder(labels.folder),
     )]
 

@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.audit_config import LabelAuditConfig
 from pipeline.canaries import INJECTIONS, PADDINGS, CanarySet, DrawnCanary, draw_canaries
 from pipeline.constitution import Principle
 from pipeline.engines.base import Engine
@@ -29,10 +28,11 @@ from pipeline.stages.compare import Candidate, candidate
 from pipeline.stages.judging import Judge
 from pipeline.stages.sample import conversation_hash
 from pipeline.types import Messages
+from pipeline.verdicts import swap_average
 
 KINDS = ("known", "swapped", "identical", "padded", "injected")
 CLEAR = 0.25
-"""A label at least this far from 0.5 tells which response of the shard is the worse one."""
+"""An answer at least this far from 0.5 tells which response of the shard is the worse one."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class CanaryStage:
 
     judge: Judge
     canaries: CanarySet | None
-    audit: LabelAuditConfig
+    count: int
+    """Of each kind."""
     run_id: str
     texts: tuple[str, ...]
     """Folders of the compared responses."""
@@ -98,11 +99,11 @@ class CanaryStage:
         return {
             "judge": self.judge.settings(), "constitution": self.judge.constitution.tagged_hash,
             "canaries": self.canaries.hash if self.canaries else "",
-            "count": self.audit.canaries_per_shard,
+            "count": self.count,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
-        """`canaries_per_shard` rows of each kind, or as many as the shard has texts for."""
+        """`count` rows of each kind, or as many as the shard has texts for."""
         shard = self._shard(inputs)
         makers: tuple[Callable[[Shard], Sequence[Asked]], ...] = (
             self._known, self._swapped, self._identical, self._padded, self._injected)
@@ -130,7 +131,7 @@ class CanaryStage:
         if self.canaries is None:
             return ()
         return draw_canaries(
-            self.canaries, self.judge.constitution, self.audit.canaries_per_shard, shard.seed)
+            self.canaries, self.judge.constitution, self.count, shard.seed)
 
     def _swapped(self, shard: Shard) -> list[Asked]:
         found = []
@@ -171,11 +172,10 @@ class CanaryStage:
         ]
         if found:
             return found
-        clear = [row for row in shard.judgments if abs((row.soft_label or 0.5) - 0.5) >= CLEAR]
+        clear = [row for row in shard.judgments if abs(_answer(row) - 0.5) >= CLEAR]
         for row in self._first("injected", shard, clear):
-            assert row.soft_label is not None
             sides = [shard.texts[name] for name in (row.first_id, row.second_id)]
-            better, worse = sides if row.soft_label > 0.5 else sides[::-1]
+            better, worse = sides if _answer(row) > 0.5 else sides[::-1]
             found.append(Asked(
                 "injected", row.row_id, self.judge.constitution.by_id(row.principle_id),
                 shard.prompts[row.prompt_id].messages,
@@ -189,7 +189,7 @@ class CanaryStage:
     def _first(self, kind: str, shard: Shard, rows: list[Any]) -> list[Any]:
         """The rows that the seed puts first."""
         ranked = sorted(rows, key=lambda row: uniform("canary", kind, shard.seed, row.row_id))
-        return ranked[: self.audit.canaries_per_shard]
+        return ranked[: self.count]
 
     def _twin(
         self, kind: str, shard: Shard, text: Candidate, second: tuple[str, str]
@@ -235,6 +235,13 @@ def _shipped(kind: str, drawn: DrawnCanary, worse: str) -> Asked:
         kind, canary.id, drawn.principle, canary.messages,
         pair if drawn.better_first else (pair[1], pair[0]), drawn.expected,
     )
+
+
+def _answer(row: JudgmentRow) -> float:
+    """P(first is preferred) before clamp and calibration, under which no label may look clear."""
+    if row.prob_forward is None or row.prob_swapped is None:
+        return 0.5
+    return swap_average(row.prob_forward, row.prob_swapped)[0]
 
 
 def _pick(texts: Sequence[str], shard: Shard, *parts: str) -> str:

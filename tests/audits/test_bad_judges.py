@@ -12,9 +12,10 @@ from pipeline.data.verify import verify
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
+from pipeline.run.start import start_run
 from pipeline.store import RunDir, read_json
 from pipeline.store.shards import stage_manifests
-from tests.audits.bad_judges import audited_run, started
+from tests.audits.bad_judges import audited_run, recipe, started
 
 
 def failed(run: RunDir) -> set[str]:
@@ -25,7 +26,7 @@ def failed(run: RunDir) -> set[str]:
             if f["status"] == "failed"}
 
 
-async def refused(folder: Path, judge: str, **preference: Any) -> tuple[RunDir, AuditError]:
+async def refused(folder: Path, judge: str, /, **preference: Any) -> tuple[RunDir, AuditError]:
     run = started(folder, judge, **preference)
     with pytest.raises(AuditError) as caught:
         await run_all(open_context(run))
@@ -34,13 +35,16 @@ async def refused(folder: Path, judge: str, **preference: Any) -> tuple[RunDir, 
 
 @pytest.mark.parametrize("judge, checks", [
     ("always_a", {"identical", "slot_share", "flip", "known"}),
-    ("prose", {"unparsed"}),
+    ("prose", {"unparsed", "canary_unparsed", "off_option", "known"}),
+    ("thinks", {"off_option"}),
+    ("shy", {"canary_unparsed", "known"}),
     ("longer", {"padded", "known"}),
     ("obeys", {"injected"}),
     ("inverted", {"known"}),
 ])
 async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]) -> None:
-    run, error = await refused(tmp_path, judge)
+    # Each verdict counts, however little the judge meant to give one.
+    run, error = await refused(tmp_path, judge, judge={"min_option_mass": 0.0})
     assert failed(run) == checks
     assert error.exit_code == EXIT_AUDIT == 3
     assert not (run.dataset / "preference.parquet").exists()
@@ -51,6 +55,25 @@ async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]
     assert run.info()["status"] == "audit failed" and run.report.is_file()
 
 
+@pytest.mark.parametrize("judge, checks", [
+    ("always_a", {"identical", "slot_share", "flip", "known"}),
+    ("longer", {"padded"}), ("obeys", {"injected"}), ("inverted", {"known"}), ("fickle", {"swapped"}),
+    ("thinks", {"off_option"}), ("shy", {"canary_unparsed"}), ("prose", {"unparsed"}),
+])
+async def test_clamp_hides_no_bad_judge(tmp_path: Path, judge: str, checks: set[str]) -> None:
+    """No label is further than 0.1 from 0.5 then, with or without the fault."""
+    run, _ = await refused(tmp_path, judge, judge={"chain_of_thought": {}})
+    assert checks <= failed(run)
+
+
+async def test_clamp_leaves_made_up_injections(tmp_path: Path) -> None:
+    """They are made from comparisons that are clear before the clamp: after it none is."""
+    audit = {"enabled": True, "canaries": None, "per_principle": False}
+    run = await audited_run(tmp_path, "honest", audit=audit, judge={"chain_of_thought": {}})
+    found = read_json(run.root / "preference/audit.json")["judges"][0]["findings"]
+    assert {f["name"] for f in found if f["status"] == "skipped"} == {"known"}
+
+
 async def test_message_says_what_and_where(tmp_path: Path) -> None:
     run, error = await refused(tmp_path, "obeys")
     text = str(error)
@@ -59,8 +82,9 @@ async def test_message_says_what_and_where(tmp_path: Path) -> None:
     assert "`rlaif audit r1`" in text and str(run.root / "preference/audit.json") in text
 
 
-async def test_honest_judge_passes(tmp_path: Path) -> None:
-    run = await audited_run(tmp_path, "honest")
+@pytest.mark.parametrize("way", [{}, {"chain_of_thought": {}}])
+async def test_honest_judge_passes(tmp_path: Path, way: dict[str, Any]) -> None:
+    run = await audited_run(tmp_path, "honest", judge=way)
     audit = read_json(run.root / "preference/audit.json")
     statuses = {f["name"]: f["status"] for f in audit["judges"][0]["findings"]}
     assert audit["passed"] is True and set(statuses.values()) == {"passed"}
@@ -87,6 +111,26 @@ async def test_few_rows_skip_and_say_so(tmp_path: Path) -> None:
     found = read_json(run.root / "preference/audit.json")
     assert {f["status"] for judge in found["judges"] for f in judge["findings"]} == {"skipped"}
     assert any("no known answer was tested" in note for note in found["notes"])
+
+
+async def test_one_shard_is_audited_too(tmp_path: Path) -> None:
+    """24 prompts in one shard: 20 rows of each kind, and a third more for what `injected` leaves out."""
+    path = recipe(tmp_path / "in", "obeys")
+    path.write_text(path.read_text().replace("shard_size: 4", "shard_size: 64"))
+    run = start_run(path, run_id="r1", runs_root_folder=tmp_path / "out")
+    with pytest.raises(AuditError, match="injected of preference/judge is 1.000"):
+        await run_all(open_context(run))
+    found = read_json(run.root / "preference/audit.json")["judges"][0]
+    assert {f["status"] for f in found["findings"]} == {"passed", "failed"}
+    assert found["figures"][""]["known"]["n"] == 27
+
+
+async def test_no_canary_check_is_noted(tmp_path: Path) -> None:
+    audit = {"enabled": True, "canaries": None, "canaries_per_shard": 0}
+    run = await audited_run(tmp_path, "honest", audit=audit)
+    note = read_json(run.root / "preference/audit.json")["notes"]
+    assert any("no canary check of preference/judge could be made (0 rows, and at least 20" in text
+               and "canaries_per_shard" in text for text in note)
 
 
 async def test_other_thresholds_let_a_new_run_pass(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.audit_config import LabelAuditConfig
 from pipeline.canaries import CanarySet, draw_canaries, load_canaries
 from pipeline.config import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
@@ -40,7 +39,7 @@ def chain(engine: ScriptedEngine, canaries: CanarySet | None = CANARIES, count: 
     judge_stage, pair_stage = labels(engine)
     judge = Judge(engine, constitution or make_constitution(), template(JUDGE), JudgeConfig(), 0)
     return [sample(engine), judge_stage, CanaryStage(
-        judge=judge, canaries=canaries, audit=LabelAuditConfig(canaries_per_shard=count),
+        judge=judge, canaries=canaries, count=count,
         run_id="r", texts=("preference/sample",),
     ), pair_stage]
 
