@@ -16,7 +16,7 @@ from pipeline.data.dataset import DatasetManifest, SetInfo
 from pipeline.data.prompt_lines import display_path
 from pipeline.store.files import write_text
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import first_manifest
 
 STAGES = {
     "supervised/sample": "initial responses", "supervised/critique-1": "critiques",
@@ -198,7 +198,7 @@ def _follow_up_labels(config: RunConfig) -> str:
 def _models(run: RunDir) -> str:
     rows = []
     for stage, role in STAGES.items():
-        manifest = next(iter(stage_manifests(run.root, stage)), None)
+        manifest = first_manifest(run.root, stage)
         if manifest and manifest.engine:
             engine = manifest.engine
             rows.append((role, f"`{_model_name(engine['name'])}`",

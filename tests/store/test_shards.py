@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.records import PromptRow
 from pipeline.store import ShardCounts, load_manifest, read_rows, write_shard
-from pipeline.store.shards import Manifest, count_reasons, stage_manifests
+from pipeline.store.shards import Manifest, count_reasons, first_manifest, stage_manifests
 from tests.store.builders import make_prompts, write_prompts
 from tests.store.test_files import files_in, fill_disk
 
@@ -44,7 +44,6 @@ def test_damaged_manifest_is_not_trusted(tmp_path: Path, text: str) -> None:
     write_prompts(tmp_path)
     (tmp_path / "prompts" / "shard-00000.json").write_text(text)
     assert load_manifest(tmp_path, "prompts", 0) is None
-    assert stage_manifests(tmp_path, "prompts") == []
 
 
 def test_file_without_manifest_is_unfinished(tmp_path: Path) -> None:
@@ -100,6 +99,19 @@ def test_manifests_come_in_order(tmp_path: Path) -> None:
     for index in (10, 2, 0):
         write_prompts(tmp_path, 1, shard_index=index)
     assert [m.shard_index for m in stage_manifests(tmp_path, "prompts")] == [0, 2, 10]
+
+
+@pytest.mark.parametrize("text", [b"", b'{"stage": "prompts"}', b"\xff"])
+def test_broken_manifest_is_no_missing_shard(tmp_path: Path, text: bytes) -> None:
+    """Who reads a whole stage must not take two shards of three for all; who makes shards may go on."""
+    for number in range(3):
+        write_prompts(tmp_path / "r", shard_index=number)
+    (tmp_path / "r/prompts/shard-00000.json").write_bytes(text)
+    with pytest.raises(StoreError, match=r"prompts/shard-00000.json of run r is no .*`rlaif resume r`"):
+        stage_manifests(tmp_path / "r", "prompts")
+    found = first_manifest(tmp_path / "r", "prompts")
+    assert found is not None and found.shard_index == 1
+    assert first_manifest(tmp_path / "r", "other") is None
 
 
 def test_manifest_refuses_unknown_fields(tmp_path: Path) -> None:
