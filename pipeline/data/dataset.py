@@ -164,13 +164,20 @@ def parent_tables(
     manifest = load_dataset(parent) if parent else None
     if parent is None or manifest is None or name not in manifest.sets:
         return
-    path = parent.root / manifest.sets[name].path
-    if not path.exists() or file_hash(path) != manifest.sets[name].sha256:
-        raise StoreError(
-            f"{path} is missing or damaged; `rlaif resume {parent.run_id}` writes it again"
-        )
-    for table in iter_tables(path):
+    for table in iter_tables(set_path(parent, name)):
         yield fill_columns(table, schema, missing or {})
+
+
+def set_path(run: RunDir, name: str) -> Path:
+    """The file of a set that a run's data set has. Raises StoreError when it is not whole."""
+    manifest = load_dataset(run)
+    info = manifest.sets.get(name) if manifest else None
+    path = run.root / (info.path if info else f"dataset/{name}.parquet")
+    if info is None or not path.exists() or file_hash(path) != info.sha256:
+        raise StoreError(
+            f"{path} is missing or damaged; `rlaif resume {run.run_id}` writes it again"
+        )
+    return path
 
 
 def has_parent_set(run: RunDir, name: str) -> bool:

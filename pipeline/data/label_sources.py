@@ -6,8 +6,6 @@ Out: RunMixture: pairs and feedback to add, which own pairs stay, and what becam
 A weight counts labels: one pair is one row, and so is one reply with feedback. Label files are read
 whole. The run's own pairs stream through: what stays in memory of them is a count in each of 65,536
 bins.
-
-Does not: find a held-out prompt that was changed by more than white space at the ends of its turns.
 """
 
 from array import array
@@ -15,16 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.config import RunConfig, resolve_path
+from pipeline.config import RunConfig
 from pipeline.data.dataset import SourceUse
+from pipeline.data.heldout import heldout_keys
 from pipeline.data.id_set import IdSet
 from pipeline.data.label_files import read_label_files
-from pipeline.data.prompts import read_prompts
+from pipeline.ids import conversation_key
 from pipeline.labels.config import AnySource, FeedbackSource, MixtureConfig
 from pipeline.labels.mixing import drawn, largest_remainder, largest_size, mix_number
-from pipeline.labels.rows import FeedbackRow, Imported, LabeledRow, prompt_id
+from pipeline.labels.rows import FeedbackRow, Imported, LabeledRow
 from pipeline.store.layout import RunDir
-from pipeline.types import Message
 
 BINS = 1 << 16
 HELD_OUT = "its prompt is held out"
@@ -79,7 +77,7 @@ def mix_into_run(run: RunDir, config: RunConfig, known: IdSet, own_ids: OwnIds) 
         return RunMixture()
     listed, imports = read_label_files(run)
     reasons: dict[str, Counter[str]] = {each.record.name: Counter() for each in imports}
-    usable = _usable(imports, _heldout_ids(config), known, own_ids, reasons)
+    usable = _usable(imports, heldout_keys(run, config), known, own_ids, reasons)
     owns = _OwnPairs(own_ids, listed.seed)
     owed = _owed(listed, {**{n: len(r) for n, r in usable.items()}, listed.own_name: owns.count})
     taken = {name: drawn(rows, owed[name], listed.seed) for name, rows in usable.items()}
@@ -159,7 +157,7 @@ def _label_id(row: AnyRow) -> str:
 def _why_not(
     row: AnyRow, heldout: IdSet, known: IdSet, own: set[str], seen: set[str]
 ) -> str:
-    if prompt_id(row.messages) in heldout:
+    if conversation_key(row.messages) in heldout:
         return HELD_OUT
     if _label_id(row) in known:
         return "already in the parent's version"
@@ -202,13 +200,4 @@ def _use(each: Imported, source: AnySource, owed: int, taken: int) -> SourceUse:
         name=record.name, kind=record.kind, weight=source.weight, file=record.path,
         sha256=record.sha256, trust=None if source.type in ("dataset", "feedback") else record.trust,
         rows=record.num_rows, usable=record.num_ok, owed=owed, taken=taken,
-    )
-
-
-def _heldout_ids(config: RunConfig) -> IdSet:
-    """Ids of all held-out prompts, used for evaluation or not."""
-    rows = read_prompts([resolve_path(path) for path in config.prompts.heldout])
-    return IdSet(
-        # Importers strip each turn.
-        prompt_id(tuple(Message(m.role, m.content.strip()) for m in row.messages)) for row in rows
     )

@@ -1,7 +1,9 @@
 """Prompt sets: JSON Lines files in, PromptRow and their shards out.
 
 Equal conversations are one prompt, in whichever file they are: the row id is a hash of the
-messages. Everything streams; what stays in memory is 12 to 36 bytes a prompt, to see duplicates.
+messages. A held-out prompt must differ from all others by more than white space at the ends or the
+Unicode form. Everything streams; what stays in memory is 12 to 36 bytes a prompt, to see duplicates,
+and as many for each of the two sets when there are held-out ones.
 
 `check_prompts` reads all files before a run folder exists, so that a broken line on page ninety
 costs nothing. `write_prompt_shards` then cuts the prompts into the shards of the run.
@@ -16,7 +18,7 @@ from pathlib import Path
 from pipeline.data.id_set import IdSet
 from pipeline.data.prompt_lines import display_path, parse_line, read_lines
 from pipeline.errors import DataError
-from pipeline.ids import row_id, text_hash, uniform
+from pipeline.ids import conversation_key, row_id, text_hash, uniform
 from pipeline.records import PromptRow
 from pipeline.store.files import read_json, write_json
 from pipeline.store.shards import Manifest, ShardCounts, load_manifest, write_shard
@@ -46,12 +48,14 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
         DataError: a line that cannot be used, a set without prompts, or a held-out prompt that is
             also trained on; names file and line.
     """
-    trained, held = IdSet(), IdSet()
+    trained, held, keys = IdSet(), IdSet(), IdSet()
     counts = {"train": 0, "heldout": 0}
     for name, files, seen in (("train", train, trained), ("heldout", heldout, held)):
         for row in _lines(files):
             counts[name] += 1
-            if name == "heldout" and row.row_id in trained:
+            if heldout and name == "train":
+                keys.add(conversation_key(row.messages))
+            if name == "heldout" and conversation_key(row.messages) in keys:
                 raise _also_trained(row, train)
             seen.add(row.row_id)
         if files and not len(seen):
@@ -155,7 +159,8 @@ def _unique(files: Sequence[Path], run_id: str, exclude: Container[str]) -> Iter
 
 
 def _also_trained(row: PromptRow, train: Sequence[Path]) -> DataError:
-    twin = next(other for other in _lines(train) if other.row_id == row.row_id)
+    key = conversation_key(row.messages)
+    twin = next(other for other in _lines(train) if conversation_key(other.messages) == key)
     return DataError(
         f"{row.source}, line {row.source_index}: this held-out prompt is also trained on "
         f"({twin.source}, line {twin.source_index}), so its evaluation would mean nothing; "

@@ -4,7 +4,11 @@ In:  a recipe, and the runs that earlier nights made from it
 Out: NightlyPlan: the run to take through its phases, or none because nothing is new
 
 A night's run names the night before as its parent; its data set holds the parent's rows and, after
-them, its own, and training starts from all of them. A night that was stopped is finished first.
+them, its own, and training starts from all of them. So no prompt of the parent's rows may be held out.
+
+A night that was stopped is finished first. One whose audit failed gave no pairs and would fail again
+with what it began with: the next night asks its prompts anew, together with the new ones, as soon as
+the recipe or a file that it names for labeling has changed, and says so until then.
 """
 
 from dataclasses import dataclass
@@ -12,12 +16,19 @@ from pathlib import Path
 
 from pipeline.config import RunConfig, load_config, resolve_path
 from pipeline.data.dataset import known_prompt_ids, load_dataset
+from pipeline.data.heldout import check_version
 from pipeline.data.prompts import read_prompts
+from pipeline.errors import AuditError
+from pipeline.ids import file_hash
 from pipeline.progress import current_progress
-from pipeline.run.context import open_context
+from pipeline.run.context import open_context, template_names
 from pipeline.run.finish import run_all
+from pipeline.run.labeling_files import labeling_paths
 from pipeline.run.start import check_recipe, runs_root, start_run
 from pipeline.store import RunDir, RunLock, new_run_id
+
+AUDIT_FAILED = "audit failed"
+"""What run.json says of a run whose labels did not pass."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +46,67 @@ def plan_nightly(recipe: str) -> NightlyPlan:
 
     Raises:
         UserError: see `check_recipe`; nothing is written then.
+        DataError: a prompt is held out that the version before has; nothing is written either.
+        AuditError: the last night failed its audit, and nothing has changed since.
     """
     path = resolve_path(Path(recipe))
     check_recipe(path)
     config = load_config(path)
     nights = nightly_runs(config.name)
     for run in nights:
-        if run.info().get("status") != "finished":
+        if run.info().get("status") not in ("finished", AUDIT_FAILED):
             return NightlyPlan((run,), f"goes on with {run.run_id}, which was stopped")
+    failed = nights.pop() if nights and nights[-1].info().get("status") == AUDIT_FAILED else None
+    if failed and not labels_otherwise(failed, path, config):
+        raise AuditError(
+            f"the audit of the last night, run {failed.run_id}, failed, and it would fail again with "
+            f"the same recipe; `rlaif audit {failed.run_id}` shows every check. Correct {recipe}, its "
+            "constitution or its templates, and the next night asks the same prompts anew; if it was "
+            f"the judge itself that changed, move {failed.root} elsewhere first"
+        )
     parent = nights[-1] if nights else None
+    if parent:
+        check_version(config, parent)
     num_new = count_new_prompts(config, parent)
     if not num_new:
         return NightlyPlan((), _nothing_new(parent))
     run = start_run(path, run_id=new_run_id(f"{config.name}-nightly"))
-    run.update_info(series=config.name, parent=parent.run_id if parent else None)
+    run.update_info(
+        series=config.name, parent=parent.run_id if parent else None,
+        replaces=failed.run_id if failed else None,
+    )
     return NightlyPlan((run,), f"{num_new} new prompts go into version {_version(parent) + 1}, "
                                f"run {run.run_id}")
 
 
 def nightly_runs(name: str) -> list[RunDir]:
-    """The nights of a recipe, oldest first: each is the parent of the next."""
+    """The nights of a recipe, oldest first: each is the parent of the next.
+
+    A night that failed its audit does not count any more once another one replaces it.
+    """
     found = [RunDir(path.parent) for path in runs_root().glob("*/run.json")]
     nights = {run.run_id: run for run in found if run.info().get("series") == name}
-    after = {run.info().get("parent"): run for run in nights.values()}
+    replaced = {run.info().get("replaces") for run in nights.values()}
+    after = {
+        run.info().get("parent"): run for run_id, run in nights.items() if run_id not in replaced
+    }
     chain: list[RunDir] = []
     latest: str | None = None
     while latest in after and len(chain) < len(nights):
         chain.append(after[latest])
         latest = chain[-1].run_id
     return chain
+
+
+def labels_otherwise(run: RunDir, recipe: Path, config: RunConfig) -> bool:
+    """Whether the recipe, or a file that decides its labels, is not what the run began with."""
+    now = {
+        run.recipe: recipe, run.constitution: resolve_path(config.constitution),
+        **{run.root / "templates" / f"{name}.jinja": resolve_path(getattr(config.templates, name))
+           for name in template_names(config)},
+        **{run.root / "labeling" / name: path for name, path in labeling_paths(config).items()},
+    }
+    return any(not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in now.items())
 
 
 def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.config import RunConfig, resolve_path
 from pipeline.data.dataset import known_prompt_ids, load_dataset, parent_run
 from pipeline.data.export import export_preference, export_sft
+from pipeline.data.heldout import HELDOUT, not_trained_on
 from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.engine_config import EngineConfig, VllmConfig
 from pipeline.engines.base import Engine
@@ -46,18 +47,26 @@ def prepare(ctx: RunContext) -> list[ShardState]:
 
 
 def heldout_shards(ctx: RunContext) -> list[ShardState]:
-    """The same for the held-out prompts."""
+    """The same for the held-out prompts, after `prepare`.
+
+    Raises:
+        DataError: the run, or the version that it goes on from, trains on one of them.
+    """
     prompts = ctx.config.prompts
-    return _prompt_shards(ctx, "heldout", prompts.heldout, prompts.heldout_limit)
+    return _prompt_shards(ctx, HELDOUT, prompts.heldout, prompts.heldout_limit)
 
 
 async def supervised_chain(ctx: RunContext, call: StepCall | None = None) -> list[ShardState]:
-    """Initial responses, critiques and revisions.
+    """Initial responses, critiques and revisions; before them, the prompts and the held-out prompts.
 
     When the comparisons need nothing but revisions and the policy judges itself, the labels are
     made in the same pass, while each shard's prefix is still in the cache.
     """
     shards = prepare(ctx)
+    if ctx.config.prompts.heldout:
+        # Now, and not when they are needed: files that change while the run is under way must not
+        # change what is held out of its data.
+        heldout_shards(ctx)
     if not ctx.config.supervised.enabled:
         return shards
     makers: list[StageMaker] = [supervised_stages]
@@ -207,6 +216,8 @@ def _prompt_shards(
         paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id,
         exclude=known_prompt_ids(parent) if parent else (),
     )
+    if folder == HELDOUT:
+        rows = not_trained_on(rows, ctx.run)
     manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key)
     return [{folder: manifest} for manifest in manifests]
 

@@ -133,6 +133,16 @@ def test_heldout_prompt_must_not_be_trained_on(tmp_path: Path) -> None:
     assert check_prompts([train], [write(held, {"prompt": "c"})]) == PromptCounts(2, 1)
 
 
+@pytest.mark.parametrize("heldout", ["Is the caf\u00e9 open?\n", "\tIs the cafe\u0301 open?"])
+def test_white_space_and_unicode_form_hide_no_heldout_prompt(tmp_path: Path, heldout: str) -> None:
+    train = write(tmp_path / "t.jsonl", {"prompt": "a"}, {"prompt": "Is the caf\u00e9 open?"})
+    held = write(tmp_path / "h.jsonl", {"prompt": heldout})
+    with pytest.raises(DataError, match="h.jsonl, line 1: .*also trained on .*t.jsonl, line 2"):
+        check_prompts([train], [held])
+    # Two training prompts that differ so are two: a model sees the difference.
+    assert check_prompts([train, held]).train_duplicates == 0
+
+
 def test_limit_is_drawn_by_seed(tmp_path: Path) -> None:
     path = write_numbers(tmp_path / "p.jsonl", range(200))
     drawn = texts(read_prompts([path], limit=20, seed=1))

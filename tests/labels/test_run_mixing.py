@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError
 from pipeline.ids import file_hash
 from pipeline.labels.config import load_mixture, load_sources
+from pipeline.records import PreferenceRow, table_from_rows
 from pipeline.run.context import open_context
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
 from pipeline.run.start import start_run
 from pipeline.store import RunDir, RunLock
+from pipeline.types import user
 from tests.data.builders import CONFIG, whole_run
 from tests.labels.builders import write_lines
 from tests.run.builders import write_recipe
@@ -138,6 +141,23 @@ def test_held_out_prompts_stay_out(tmp_path: Path) -> None:
     assert counts["reasons"]["crowd: its prompt is held out"] == 1
     assert not any("heldout" in row["messages"][-1]["content"] for row in pairs(run))
     assert verify(run) == []
+
+
+def test_held_out_prompts_of_a_data_set_stay_out(tmp_path: Path) -> None:
+    """Its messages are kept as they are, with line breaks; and what was held out at the start stays so."""
+    row = PreferenceRow(
+        row_id="p1", messages=(user("heldout question 1?\n"),), chosen="a", rejected="b",
+        soft_label=0.9)
+    path = tmp_path / "other.parquet"
+    pq.write_table(table_from_rows(
+        [row, replace(row, row_id="p2", messages=(user("Is it open?\n"),))], PreferenceRow), path)
+    run = start(tmp_path, write_list(
+        tmp_path, {"type": "dataset", "name": "before", "path": str(path), "weight": 99.0}))
+    asyncio.run(supervised_chain(open_context(run)))
+    (tmp_path / "heldout.jsonl").write_text('{"prompt": "other?"}\n')
+    assert finish(run)["reasons"]["before: its prompt is held out"] == 1
+    imported = [row["messages"][0]["content"] for row in pairs(run) if row["source"] == "before"]
+    assert imported == ["Is it open?\n"]
 
 
 def test_own_pairs_of_a_dataset_source_come_once(tmp_path: Path) -> None:

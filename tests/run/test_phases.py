@@ -1,15 +1,18 @@
 """A whole run on the scripted engine, through the same phases as a real one."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, DataError, StoreError
+from pipeline.run.audit import audit_run
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
+from pipeline.run.phases import supervised_chain
 from pipeline.run.start import find_run, start_run
-from pipeline.store import RunDir
+from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.run.builders import write_recipe
 
@@ -114,3 +117,51 @@ async def test_disabled_phase_makes_nothing(tmp_path: Path, phase: str, kept: st
     assert {path.stem for path in run.dataset.glob("*.parquet")} == {kept, "prompts"}
     assert not stage_manifests(run.root, f"{phase}/sample")
     assert run.info()["status"] == "finished"
+
+
+def write_heldout(folder: Path, *texts: str) -> None:
+    lines = "".join(json.dumps({"prompt": text}) + "\n" for text in texts)
+    (folder / "in/heldout.jsonl").write_text(lines)
+
+
+async def test_heldout_prompts_are_those_of_the_beginning(tmp_path: Path) -> None:
+    """An edit after the first phase holds out nothing that was trained on."""
+    recipe = write_recipe(tmp_path / "in")
+    run = start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out/runs")
+    await supervised_chain(open_context(run))
+    write_heldout(tmp_path, "train question 0?")
+    await run_all(open_context(run))
+    held = [row.messages[-1].content for m in stage_manifests(run.root, "heldout")
+            for row in read_rows(run.root, m)]
+    assert held == [f"heldout question {i}?" for i in range(4)]
+
+
+async def test_prompt_cannot_be_held_out_after_the_start(tmp_path: Path) -> None:
+    """The recipe was checked, then the file changed: refused before anything is sampled."""
+    recipe = write_recipe(tmp_path / "in")
+    run = start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out/runs")
+    write_heldout(tmp_path, "other?", "train question 3?\n")
+    with pytest.raises(DataError, match=r"heldout.jsonl, line 2: .* is one that run r1 trains on"):
+        await run_all(open_context(run))
+    assert not list(run.root.glob("supervised/*/shard-*"))
+    write_heldout(tmp_path, "other?")
+    await run_all(open_context(run))
+
+
+@pytest.mark.parametrize("folder", ["prompts", "supervised/critique-1", "preference/judge"])
+async def test_broken_manifest_stops_readers_and_is_made_again(tmp_path: Path, folder: str) -> None:
+    run = await run_once(tmp_path)
+    before = {path: path.read_bytes() for path in run.dataset.glob("*.parquet")}
+    (run.root / folder / "shard-00001.json").write_text("{")
+    with pytest.raises(StoreError, match=f"{folder}/shard-00001.json of run r1"):
+        stage_manifests(run.root, folder)
+    await run_all(open_context(run))
+    assert len(stage_manifests(run.root, folder)) == 3
+    assert {path: path.read_bytes() for path in before} == before
+
+
+async def test_audit_of_fewer_labels_is_refused(tmp_path: Path) -> None:
+    run = await run_once(tmp_path)
+    (run.root / "preference/judge/shard-00001.json").write_text("{")
+    with pytest.raises(StoreError, match="preference/judge/shard-00001.json of run r1 is no manifest"):
+        audit_run(open_context(run))
