@@ -152,7 +152,7 @@ def _labels(config: RunConfig) -> str:
         f"\n\nLeft out: labels within {pair.tie_width:g} of 0.5, margins below {pair.min_margin:g} nats"
         + (", pairs on which the orders disagree" if pair.require_orders_agree else "")
         + (", truncated responses" if pair.drop_truncated else "")
-        + ", empty and identical responses.\n"
+        + ", empty and identical responses, and further labels of the same two texts of a prompt.\n"
     )
 
 

@@ -5,6 +5,11 @@ Out: PreferenceRow, `ok` or `dropped`
 
 The soft label is hardened here and nowhere else: direction by label > 0.5, ties dropped, then
 the thresholds of the recipe. The label itself stays in the row and reaches the loss.
+
+Samples of a prompt repeat each other, so the same two texts may be compared several times, under other
+principles and with opposite labels. One of these labels stands for them, drawn without a look at the
+labels; the others are dropped and counted. A mean would use more of them, but it would be the label of no
+judgment and no principle, and a pair must name both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +17,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.labeling_config import PairConfig
-from pipeline.ids import row_id
+from pipeline.ids import plain_text, row_id
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, Row
 from pipeline.stages.base import Inputs, Item
 from pipeline.stages.compare import Candidate, candidate
 from pipeline.stages.sample import conversation_hash
 from pipeline.verdicts import is_tie, margin, orders_agree
+
+SAME_TEXTS = "same texts as another comparison of the prompt"
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ class PairStage:
         return (self.prompts, *self.responses, self.judgments)
 
     def settings(self) -> dict[str, Any]:
-        """The thresholds."""
-        return self.pair.model_dump(mode="json")
+        """The thresholds, and what happens to repeated texts."""
+        return {**self.pair.model_dump(mode="json"), "same_texts": "one label"}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per judgment; for best against worst, one row per prompt."""
@@ -49,13 +56,18 @@ class PairStage:
         texts = {
             row.row_id: candidate(row) for folder in self.responses for row in inputs[folder]
         }
-        rows: list[PreferenceRow] = []
+        single = [j for j in inputs[self.judgments] if j.comparison != "best_vs_worst"]
         tournaments: dict[str, list[JudgmentRow]] = {}
         for judgment in inputs[self.judgments]:
             if judgment.comparison == "best_vs_worst":
                 tournaments.setdefault(judgment.prompt_id, []).append(judgment)
-            else:
-                rows.append(self._row(prompts[judgment.prompt_id], judgment, texts))
+        repeated = repeated_texts(single, texts)
+        rows: list[PreferenceRow] = []
+        for judgment in single:
+            row = self._row(prompts[judgment.prompt_id], judgment, texts)
+            if judgment.row_id in repeated:
+                row = replace(row, status="dropped", reason=SAME_TEXTS)
+            rows.append(row)
         for prompt_id, judgments in tournaments.items():
             rows.append(self._best_and_worst(prompts[prompt_id], judgments, texts))
         return [Item(row, None) for row in rows]
@@ -65,7 +77,7 @@ class PairStage:
     ) -> PreferenceRow:
         first, second = texts[judgment.first_id], texts[judgment.second_id]
         row = PreferenceRow(
-            row_id=row_id("preference", judgment.row_id, self.settings()),
+            row_id=row_id("preference", judgment.row_id, self.pair.model_dump(mode="json")),
             parent_ids=(judgment.row_id,), run_id=self.run_id,
             # The label is an input too: a judgment that was made anew makes a new pair.
             input_hash=conversation_hash(
@@ -127,6 +139,8 @@ def drop_reason(
     """Why a labeled pair is left out, or None. `label` is P(chosen preferred), in [0.5, 1]."""
     if any(not side.text.strip() for side in sides):
         return "empty response"
+    if len({plain_text(side.text) for side in sides}) == 1:
+        return "identical responses"
     if pair.drop_truncated and any(side.finish_reason == "length" for side in sides):
         return "truncated response"
     if is_tie(label, pair.tie_width):
@@ -136,6 +150,28 @@ def drop_reason(
     if pair.require_orders_agree and not agree:
         return "the two orders disagree"
     return None
+
+
+def repeated_texts(
+    judgments: Sequence[JudgmentRow], texts: Mapping[str, Candidate]
+) -> set[str]:
+    """Ids of labeled judgments of two texts whose label is that of another judgment.
+
+    The one with the smallest ids of its responses stands for the others: these are hashes, which know
+    neither the label nor, for samples, the constitution. A tie that stands for others drops them all;
+    to prefer one with a direction would be a choice by label.
+    """
+    groups: dict[tuple[str, frozenset[str]], list[JudgmentRow]] = {}
+    for judgment in judgments:
+        if judgment.status == "ok" and judgment.soft_label is not None:
+            sides = (texts[judgment.first_id], texts[judgment.second_id])
+            pair = frozenset(plain_text(side.text) for side in sides)
+            groups.setdefault((judgment.prompt_id, pair), []).append(judgment)
+    repeated: set[str] = set()
+    for group in groups.values():
+        group.sort(key=lambda j: (*sorted((j.first_id, j.second_id)), j.row_id))
+        repeated.update(judgment.row_id for judgment in group[1:])
+    return repeated
 
 
 def mean_labels(judgments: Sequence[JudgmentRow]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.labeling_config import PairConfig
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, ResponseRow, RevisionRow
 from pipeline.stages.compare import pairings
-from pipeline.stages.pair import PairStage, mean_labels
+from pipeline.stages.pair import SAME_TEXTS, PairStage, mean_labels
 from tests.stages.builders import prompt
 
 PROMPT = prompt("q")
@@ -124,6 +124,52 @@ def test_new_judgment_makes_a_new_pair() -> None:
     (one,) = make_pairs([judgment("a", "b", 0.9, 0.1)])
     (two,) = make_pairs([judgment("a", "b", 0.8, 0.1)])
     assert one.row_id == two.row_id and one.input_hash != two.input_hash
+
+
+def test_same_texts_are_trained_once() -> None:
+    """Samples yes, yes, no: `a` and `b` meet `c` under two principles that disagree."""
+    responses = [response("a", 0, response="yes"), response("b", 1, response="yes\n"),
+                 response("c", 2, response="no"), response("d", 3, response="else")]
+    judged = [
+        judgment("b", "c", 0.1, 0.9, principle_id="p-1"), judgment("c", "a", 0.2, 0.8),
+        judgment("a", "d", 0.9, 0.1), judgment("b", "d", 0.5, 0.5),
+    ]
+    found = {pair.judgment_id: pair for pair in make_pairs(judged, responses)}
+    kept = {name for name, pair in found.items() if pair.status == "ok"}
+    assert kept == {"c-a", "a-d"}
+    assert (found["c-a"].chosen, found["c-a"].rejected) == ("yes", "no")
+    dropped = found["b-c"]
+    # Its own label and texts stay in the row: the report shows what was left out.
+    assert (dropped.reason, dropped.chosen, dropped.principle_id) == (SAME_TEXTS, "no", "p-1")
+    assert found["b-d"].reason == SAME_TEXTS
+    backwards = {p.judgment_id: p for p in make_pairs(judged[::-1], responses[::-1])}
+    assert backwards == found
+
+
+def test_label_that_stands_for_others_is_not_chosen_by_its_value() -> None:
+    """The first of two is a tie: both are dropped. One that could not be read stands for nobody."""
+    responses = [response("a", 0, response="yes"), response("b", 1, response="yes"), response("c", 2)]
+    tie = judgment("a", "c", 0.5, 0.5)
+    clear = judgment("b", "c", 0.9, 0.1)
+    assert [p.reason for p in make_pairs([tie, clear], responses)] == ["tie", SAME_TEXTS]
+    unread = replace(tie, status="unparsed", soft_label=None)
+    assert [p.reason for p in make_pairs([unread, clear], responses)] == ["judgment unparsed", ""]
+
+
+def test_same_texts_of_two_prompts_are_two_pairs() -> None:
+    prompts = [prompt("q 0"), prompt("q 1")]
+    responses = [response(f"{n}-{k}", k, response=k * "y", prompt_id=row.row_id)
+                 for n, row in enumerate(prompts) for k in (1, 2)]
+    judged = [judgment(f"{n}-1", f"{n}-2", p, 1 - p, prompt_id=row.row_id)
+              for n, (row, p) in enumerate(zip(prompts, (0.9, 0.2), strict=True))]
+    found = make_pairs(judged, responses, prompts=prompts)
+    assert [(p.status, p.chosen) for p in found] == [("ok", "y"), ("ok", "yy")]
+
+
+def test_white_space_alone_makes_no_pair() -> None:
+    responses = [response("a", 0, response="yes"), response("b", 1, response="yes\n")]
+    (pair,) = make_pairs([judgment("a", "b", 0.9, 0.1)], responses)
+    assert (pair.status, pair.reason) == ("dropped", "identical responses")
 
 
 def best_vs_worst(labels: dict[str, float]) -> list[JudgmentRow]:
