@@ -120,14 +120,15 @@ def t95(degrees: int) -> float:
 
 
 def cluster_bootstrap(
-    sums: ArrayLike, counts: ArrayLike, *, draws: int, seed: int
+    sums: ArrayLike, counts: ArrayLike, *, draws: int, seed: int, most: float = 1.0
 ) -> Estimate | None:
     """Mean over all observations with a percentile interval, prompts drawn with replacement.
 
     Args:
-        sums: sum of values in [0, 1] per prompt. counts: observations per prompt.
+        sums: sum of values in [0, most] per prompt. counts: observations per prompt.
 
-    Efron and Tibshirani 1993, chapter 13. When every prompt has the same mean, drawing again shows
+    Efron and Tibshirani 1993, chapter 13, with percentiles for few prompts (`expanded_percentiles`).
+    Fewer than five still see too little: no draw leaves their range. When every prompt has the same mean, drawing again shows
     no spread at all; then Wilson's interval of as many prompts is given. None without any prompt.
     """
     s, c = _kept(sums, counts)
@@ -135,11 +136,23 @@ def cluster_bootstrap(
         return None
     mean = float(s.sum() / c.sum())
     if float(np.ptp(s / c)) < 1e-12:
-        low, high = wilson(mean * len(s), len(s))
-        return Estimate(mean, low, high, round(float(c.sum())))
+        low, high = wilson(mean / most * len(s), len(s))
+        return Estimate(mean, low * most, high * most, round(float(c.sum())))
     totals = _resampled(np.stack([s, c], axis=1), draws, seed)
-    low, high = np.percentile(totals[:, 0] / totals[:, 1], PERCENTILES)
+    low, high = np.percentile(totals[:, 0] / totals[:, 1], expanded_percentiles(len(s)))
     return Estimate(mean, float(low), float(high), round(float(c.sum())))
+
+
+def expanded_percentiles(num_prompts: int) -> tuple[float, float]:
+    """Percentiles of a bootstrap of m prompts (at least two) that make it as wide as a t-interval.
+
+    The lower one is 100 Phi(-sqrt(m / (m-1)) t[m-1]): drawing from m prompts shows (m-1) / m of their
+    variance, and the normal tails are too thin (Hesterberg 2015, arXiv:1411.5279, from memory). 2.5
+    and 97.5 for very many.
+    """
+    reach = math.sqrt(num_prompts / (num_prompts - 1)) * t95(num_prompts - 1)
+    tail = 50.0 * math.erfc(reach / math.sqrt(2.0))
+    return tail, 100.0 - tail
 
 
 def paired_change(
@@ -161,7 +174,8 @@ def paired_change(
         shares = bool(((table[:, [0, 2]] >= 0) & (table[:, [0, 2]] <= table[:, [1, 3]])).all())
         low, high = _newcombe(table) if shares else (change, change)
         return Estimate(change, low, high, len(table))
-    low, high = np.percentile(_difference(_resampled(table, draws, seed)), PERCENTILES)
+    totals = _resampled(table, draws, seed)
+    low, high = np.percentile(_difference(totals), expanded_percentiles(len(table)))
     return Estimate(change, float(low), float(high), len(table))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.stats import (
     brier, calibration_error, cluster_bootstrap, clustered_share, cohen_kappa, effective_size,
-    outcome, paired_change, t95, wilson,
+    expanded_percentiles, outcome, paired_change, t95, wilson,
 )
 
 
@@ -129,6 +129,23 @@ def test_bootstrap_ignores_copies_within_a_prompt() -> None:
     assert (single.low, single.high) == (copied.low, copied.high)
 
 
+def test_percentiles_of_few_prompts() -> None:
+    """m = 10: sqrt(10 / 9) 2.262157 = 2.384523, and Phi(-2.3845) = 0.855 % of a normal table."""
+    assert expanded_percentiles(10) == pytest.approx((0.855, 99.145), abs=2e-3)
+    assert expanded_percentiles(10**6) == pytest.approx((2.5, 97.5), abs=1e-3)
+
+
+def test_bootstrap_of_five_prompts_covers_the_truth() -> None:
+    """Means of five prompts that lie anywhere between 0 and 1: 0.82 of the intervals held 0.4 before."""
+    rng = np.random.default_rng(3)
+    held = 0
+    for seed in range(300):
+        estimate = cluster_bootstrap(rng.beta(2, 3, size=5), np.ones(5), draws=500, seed=seed)
+        assert estimate is not None
+        held += estimate.low <= 0.4 <= estimate.high
+    assert held / 300 >= 0.9
+
+
 def test_bootstrap_repeats_by_seed() -> None:
     values = np.random.default_rng(0).random(60)
     first, again, other = (
@@ -140,6 +157,13 @@ def test_bootstrap_repeats_by_seed() -> None:
 def test_bootstrap_without_spread_uses_wilson() -> None:
     estimate = cluster_bootstrap([1] * 10, [1] * 10, draws=100, seed=0)
     assert estimate is not None and estimate.low == pytest.approx(wilson(10, 10)[0])
+
+
+def test_bootstrap_without_spread_knows_the_greatest_value() -> None:
+    """Always 0.5 of at most 0.5: half of Wilson's 20 / (20 + z^2) = 0.839."""
+    estimate = cluster_bootstrap([0.5] * 20, [1] * 20, draws=100, seed=0, most=0.5)
+    assert estimate is not None
+    assert (estimate.share, estimate.high) == (0.5, 0.5) and estimate.low == pytest.approx(0.4194, abs=1e-3)
 
 
 def test_paired_change_removes_prompt_differences() -> None:

@@ -19,8 +19,10 @@ from pipeline.audits.label_observations import (
 from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, wilson
 
 FIGURES = (*CANARY_FIGURES, *LABEL_FIGURES)
-MEANS = ("swapped", "identical")
-"""Figures that are means of distances; the others are shares."""
+MEANS = {"swapped": 1.0, "identical": 0.5}
+"""Figures that are means of distances, with the greatest distance; the others are shares."""
+PROMPTS_OF_A_MEAN = 5
+"""A bootstrap of fewer prompts fails a good judge too often, as no draw leaves their range."""
 NEED_A_WINNER = ("padded", "longer")
 """Figures that stay where they are when every label is a tie."""
 EVERYTHING = ""
@@ -108,7 +110,8 @@ class LabelFigures:
         for name in FIGURES:
             tally = self._tally(scope, name)
             if name in MEANS:
-                estimate = cluster_bootstrap(tally.sums, tally.counts, draws=draws, seed=seed)
+                estimate = cluster_bootstrap(
+                    tally.sums, tally.counts, draws=draws, seed=seed, most=MEANS[name])
             else:
                 estimate = clustered_share(tally.sums, tally.counts)
             if estimate is not None:
@@ -147,7 +150,7 @@ def check_labels(
     for name, bounds in thresholds(config).items():
         figure = figures.get(name)
         n = figure.n if figure else 0
-        if figure is None or (why := too_few(figure, config)):
+        if figure is None or (why := too_few(name, figure, config)):
             why = why if figure else f"0 rows, and at least {config.min_rows} are needed"
             findings.append(skipped(name, bounds, n, why, scope=scope))
             continue
@@ -155,34 +158,34 @@ def check_labels(
         if finding.status == "passed" and all_tied and name in NEED_A_WINNER:
             why = "every label lies within the tie width of 0.5, so that nothing can win"
             finding = skipped(name, bounds, n, why, scope=scope)
-        elif finding.status == "passed" and name not in MEANS and not can_fail(bounds, figure.clusters):
-            why = f"over {figure.clusters} prompts or canaries not even the worst share would fail"
+        elif finding.status == "passed" and not can_fail(bounds, figure.clusters, MEANS.get(name, 1.0)):
+            why = f"over {figure.clusters} prompts or canaries not even the worst judge would fail"
             finding = skipped(name, bounds, n, why, scope=scope)
         findings.append(finding)
     return findings
 
 
-def too_few(figure: Figure, config: LabelAuditConfig) -> str:
+def too_few(name: str, figure: Figure, config: LabelAuditConfig) -> str:
     """Why a figure rests on too little; empty when it does not."""
     if figure.n < config.min_rows:
         return f"{figure.n} rows, and at least {config.min_rows} are needed"
-    if figure.clusters < config.min_prompts:
+    needed = max(config.min_prompts, PROMPTS_OF_A_MEAN) if name in MEANS else config.min_prompts
+    if figure.clusters < needed:
         return (
-            f"{figure.n} rows of {figure.clusters} prompts or canaries, and at least "
-            f"{config.min_prompts} are needed"
+            f"{figure.n} rows of {figure.clusters} prompts or canaries, and at least {needed} are needed"
         )
     return ""
 
 
-def can_fail(bounds: Bounds, clusters: int) -> bool:
-    """Whether a share that is as wrong in every prompt as it can be would be seen to be so.
+def can_fail(bounds: Bounds, clusters: int, most: float = 1.0) -> bool:
+    """Whether a figure in [0, most] that is as wrong in every prompt as it can be would be seen to be.
 
     All of m prompts: Wilson's interval begins at m / (m + z^2), so that 15 prompts, all of them in
     slot A, still may come from a judge that chooses it four times in five.
     """
     low, high = bounds
     return (low is not None and wilson(0, clusters)[1] < low) or (
-        high is not None and wilson(clusters, clusters)[0] > high)
+        high is not None and wilson(clusters, clusters)[0] * most > high)
 
 
 def _scopes(row: RowDict) -> set[str]:

@@ -216,6 +216,13 @@ def test_few_prompts_are_skipped_not_passed() -> None:
     assert flip.n == 45 and "45 rows of 1 prompts or canaries, and at least 3 are" in flip.detail
 
 
+@pytest.mark.parametrize("clusters, status", [(4, "skipped"), (5, "failed")])
+def test_means_need_five_prompts(clusters: int, status: str) -> None:
+    found = {"swapped": Figure(0.4, 0.3, 0.5, 40, clusters)}
+    (finding,) = (f for f in check_labels(found, LabelAuditConfig()) if f.name == "swapped")
+    assert finding.status == status
+
+
 @pytest.mark.parametrize("bounds, clusters, able", [
     # 15 / (15 + 3.8415) = 0.796 and 16 / 19.8415 = 0.806.
     ((0.2, 0.8), 15, False), ((0.2, 0.8), 16, True), ((None, 0.1), 1, True), ((0.75, None), 2, True),
@@ -223,6 +230,18 @@ def test_few_prompts_are_skipped_not_passed() -> None:
 ])
 def test_check_that_could_not_fail(bounds: Any, clusters: int, able: bool) -> None:
     assert can_fail(bounds, clusters) is able
+
+
+@pytest.mark.parametrize("prompts, status", [(15, "skipped"), (16, "failed")])
+def test_certain_slot_bias_fails_a_loose_bound(prompts: int, status: str) -> None:
+    """Always 0.5, the greatest distance there is: half of 16 / (16 + 3.8415) is 0.403."""
+    figures = LabelFigures(0.02)
+    for n in range(prompts):
+        figures.add_canaries([canary("identical", 0.5, 1.0, 1.0, prompt_id=f"p{n}")] * 2)
+    found = check_labels(
+        figures.estimates("", draws=100, seed=0), LabelAuditConfig(max_identical=0.4))
+    (finding,) = (f for f in found if f.name == "identical")
+    assert finding.status == status
 
 
 def test_check_that_could_not_fail_is_skipped() -> None:
