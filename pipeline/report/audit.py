@@ -11,12 +11,12 @@ from pipeline.report.source import ReportData
 from pipeline.report.words import MISSING, count_of, joined, number, percent, percent_range
 
 FIGURES = (
-    "known", "injected", "swapped", "identical", "padded", "unparsed", "flip", "slot_share", "tie",
-    "longer",
+    "known", "injected", "swapped", "identical", "padded", "canary_unparsed", "unparsed", "off_option",
+    "flip", "slot_share", "tie", "longer",
 )
 FIGURE_TITLES = (
-    "Known", "Injected", "Swapped", "Slot bias", "Padded", "Unparsed", "Flips", "Slot A", "Ties",
-    "Longer wins",
+    "Known", "Injected", "Swapped", "Slot bias", "Padded", "Unread canaries", "Unparsed", "Off option",
+    "Flips", "Slot A", "Ties", "Longer wins",
 )
 
 
