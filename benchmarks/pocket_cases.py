@@ -104,4 +104,4 @@ def draw_follow_up_pairs(count: int, seed: int) -> list[FollowUpPair]:
 
 def share(values: Sequence[bool]) -> float:
     """Share of true values, NaN when there are none."""
-    return round(sum(values) / len(values), 4) if values else math.nan
+    return round(sum(values) / len(values), 5) if values else math.nan

@@ -135,10 +135,15 @@ async def measure_policy(engine: Engine, count: int, seed: int) -> dict[str, flo
 async def measure(
     engine: Engine, size: int, num_judged: int, *, labeling: bool, seed: int = 7
 ) -> dict[str, object]:
-    """All figures; `num_judged` is the number of comparisons for the judge, other counts follow from `size`."""
+    """All figures; other counts than that of the judge's comparisons follow from `size`.
+
+    Args:
+        num_judged: clear comparisons, each asked in both orders. The judge errs in so few that single order and
+            mean of both differ by a handful in ten thousand.
+    """
     results: dict[str, object] = await measure_judge(engine, draw_comparisons(num_judged, "differ", seed), "judge")
-    equal = draw_comparisons(num_judged // 4, "equal", seed + 1)
-    equal += draw_comparisons(num_judged // 8, "identical", seed + 2)
+    equal = draw_comparisons(size * 5 // 8, "equal", seed + 1)
+    equal += draw_comparisons(size * 5 // 16, "identical", seed + 2)
     results |= await measure_equal(engine, equal, "equal")
     results |= await measure_chain(engine, draw_cases(size, seed + 3), "chain")
     results |= await measure_policy(engine, size, seed + 4)
@@ -172,7 +177,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).parents[1] / "models" / "pocket")
     options = parser.parse_args()
     start = time.monotonic()
-    results = asyncio.run(run(options.model, *((240, 240) if options.quick else (1200, 3000))))
+    results = asyncio.run(run(options.model, *((240, 240) if options.quick else (1200, 12_000))))
     for name, value in results.items():
         print(f"{name:32s} {json.dumps(value)}")
     print(f"{'seconds':32s} {time.monotonic() - start:.0f}")
