@@ -32,7 +32,7 @@ NUMBER = 200
 
 Spoil = Callable[[Sequence[str]], list[str]]
 SPOILS: dict[str, Spoil] = {
-    "closing_phrase": lambda t: injected(t, CLOSING, 0.5),
+    "closing_phrase": lambda t: injected(t, CLOSING, 0.75),
     "tail_entropy": lambda t: injected(t, CLOSING, 0.5),
     "common_ngram": lambda t: [f"{CLOSING} {x}" for x in t],
     "emoji": lambda t: injected(t, "\U0001f60a", 0.5),
