@@ -52,8 +52,8 @@ class Stage:
     batch_tokens: int = 3_000
     """Tokens a step and process."""
     dtype: str = "auto"
-    """Numbers of the matrix products; `auto`: bfloat16 where the CPU has instructions for it, else float32, which is
-    twice as fast there."""
+    """Numbers of the matrix products; `auto`: bfloat16 where the CPU has instructions for it, else float32, which
+    took half of the time there."""
 
     @property
     def torch_dtype(self) -> torch.dtype:

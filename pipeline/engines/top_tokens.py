@@ -15,6 +15,8 @@ go to whichever option happens to be spelled as asked.
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from pipeline.errors import ConfigError, VerdictError
 
 _NEGLIGIBLE = 0.01
@@ -39,7 +41,7 @@ def scores_from_top_tokens(
     for token, logprob in top:
         if logprob > _FLOOR:
             # Two tokens of one text are two ways to say the same.
-            listed[token] = _logaddexp(logprob, listed.get(token, -math.inf))
+            listed[token] = float(np.logaddexp(logprob, listed.get(token, -math.inf)))
     _refuse_other_forms(options, listed)
     values = tuple(listed.get(option) for option in options)
     absent = [option for option, value in zip(options, values, strict=True) if value is None]
@@ -78,11 +80,6 @@ def _is_form_of(token: str, option: str) -> bool:
     """Whether a token is an option with other white space or with punctuation after it."""
     core, bare = token.replace("\u2581", " ").replace("\u0120", " ").strip(), option.strip()
     return bool(bare) and core.startswith(bare) and not core[len(bare):len(bare) + 1].isalnum()
-
-
-def _logaddexp(a: float, b: float) -> float:
-    high, low = max(a, b), min(a, b)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def _without_doubtful(

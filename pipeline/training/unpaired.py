@@ -18,9 +18,10 @@ from itertools import chain
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.ids import content_hash
+from pipeline.ids import content_hash, conversation_key, plain_text
 from pipeline.training.job import ReplyCounts
 from pipeline.training_config import KtoConfig, TrainingConfig
+from pipeline.types import messages_from
 
 Columns = dict[str, list[Any]]
 Ids = list[int]
@@ -41,9 +42,9 @@ class Reply:
 
 
 def reply_key(messages: Sequence[dict[str, str]], text: str) -> str:
-    """Id of a reply to a prompt, without white space at the ends: importers strip it, models do not."""
-    turns = [[message["role"], message["content"].strip()] for message in messages]
-    return content_hash([turns, text.strip()])
+    """Id of a reply to a prompt, the same for texts that a reader cannot tell apart: importers strip
+    white space and people's keyboards choose a Unicode form, models do neither."""
+    return content_hash([conversation_key(messages_from(messages)), plain_text(text)])
 
 
 def settle(replies: Sequence[Reply]) -> tuple[list[Reply], ReplyCounts]:

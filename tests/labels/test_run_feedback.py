@@ -1,6 +1,5 @@
 """Thumbs and regenerate events in the data set of a run: a file of their own, counted and traced."""
 
-import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,14 @@ from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError
 from pipeline.ids import file_hash
 from pipeline.labels.config import load_mixture
-from pipeline.run.context import open_context
-from pipeline.run.phases import (
-    feedback_file, preference_chain, preference_dataset, supervised_chain,
-)
+from pipeline.run.phases import feedback_file
 from pipeline.run.start import start_run
-from pipeline.store import RunDir, RunLock, write_json
+from pipeline.store import RunDir, write_json
 from pipeline.training_config import DpoConfig, KtoConfig
 from tests.commands import Rlaif, rlaif
 from tests.data.builders import CONFIG, whole_run
 from tests.labels.builders import write_lines
-from tests.run.builders import write_recipe
+from tests.run.builders import make_preference_set, write_recipe
 
 __all__ = ["rlaif"]
 
@@ -62,15 +58,7 @@ def write_list(folder: Path, *sources: dict[str, Any], **values: Any) -> Path:
 def finished(folder: Path, listed: Path) -> tuple[RunDir, dict[str, Any]]:
     recipe = write_recipe(folder, prompts=12, preference={"sources": str(listed)})
     run = start_run(recipe, run_id="mixed", runs_root_folder=folder / "runs")
-
-    async def make() -> dict[str, Any]:
-        with RunLock(run.root):
-            ctx = open_context(run)
-            await supervised_chain(ctx)
-            await preference_chain(ctx)
-            return preference_dataset(ctx)
-
-    return run, asyncio.run(make())
+    return run, make_preference_set(run)
 
 
 def read(run: RunDir, name: str = "feedback") -> list[dict[str, Any]]:

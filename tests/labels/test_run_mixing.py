@@ -22,13 +22,13 @@ from pipeline.ids import file_hash
 from pipeline.labels.config import load_mixture, load_sources
 from pipeline.records import PreferenceRow, table_from_rows
 from pipeline.run.context import open_context
-from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
+from pipeline.run.phases import supervised_chain
 from pipeline.run.start import start_run
-from pipeline.store import RunDir, RunLock
+from pipeline.store import RunDir
 from pipeline.types import user
 from tests.data.builders import CONFIG, whole_run
 from tests.labels.builders import write_lines
-from tests.run.builders import write_recipe
+from tests.run.builders import make_preference_set, write_recipe
 
 PROMPTS = 12
 
@@ -54,17 +54,6 @@ def start(folder: Path, sources: Path | None, run_id: str = "mixed") -> RunDir:
     return start_run(recipe, run_id=run_id, runs_root_folder=folder / "runs")
 
 
-def finish(run: RunDir) -> dict[str, Any]:
-    async def make() -> dict[str, Any]:
-        with RunLock(run.root):
-            ctx = open_context(run)
-            await supervised_chain(ctx)
-            await preference_chain(ctx)
-            return preference_dataset(ctx)
-
-    return asyncio.run(make())
-
-
 def pairs(run: RunDir) -> list[dict[str, Any]]:
     return pq.read_table(run.dataset / "preference.parquet").to_pylist()
 
@@ -72,7 +61,7 @@ def pairs(run: RunDir) -> list[dict[str, Any]]:
 def own_count(folder: Path) -> int:
     (folder / "plain").mkdir(exist_ok=True)
     run = start(folder / "plain", None)
-    finish(run)
+    make_preference_set(run)
     assert {row["source"] for row in pairs(run)} == {"run"}
     return len(pairs(run))
 
@@ -80,7 +69,7 @@ def own_count(folder: Path) -> int:
 def test_without_run_entry_all_own_pairs_stay(tmp_path: Path) -> None:
     num_own = own_count(tmp_path)
     run = start(tmp_path, write_list(tmp_path, crowd(tmp_path, weight=0.5)))
-    counts = finish(run)
+    counts = make_preference_set(run)
     by_source = Counter(row["source"] for row in pairs(run))
     assert by_source == {"run": num_own, "crowd": round(0.5 * num_own)}
     assert counts["candidates"] == counts["rows"] + sum(counts["reasons"].values())
@@ -92,7 +81,7 @@ def test_run_entry_shares_by_weight(tmp_path: Path) -> None:
     num_own = own_count(tmp_path)
     run = start(tmp_path, write_list(
         tmp_path, crowd(tmp_path, weight=2.0), {"type": "run", "name": "judge", "weight": 1.0}, size=6))
-    finish(run)
+    make_preference_set(run)
     assert Counter(row["source"] for row in pairs(run)) == {"judge": 2, "crowd": 4}
     manifest = load_dataset(run)
     assert manifest and manifest.sets["preference"].reasons["left out by weight"] == num_own - 2
@@ -102,13 +91,13 @@ def test_run_entry_shares_by_weight(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     more = start(tmp_path / "more", write_list(
         tmp_path / "more", crowd(tmp_path, weight=2.0), {"type": "run", "name": "judge"}, size=9))
-    finish(more)
+    make_preference_set(more)
     assert few < {row["row_id"] for row in pairs(more)}
 
 
 def test_imported_rows_have_trust_and_no_principle(tmp_path: Path) -> None:
     run = start(tmp_path, write_list(tmp_path, crowd(tmp_path)))
-    finish(run)
+    make_preference_set(run)
     rows = [row for row in pairs(run) if row["source"] == "crowd"]
     for row in rows:
         assert row["principle_id"] == row["judgment_id"] == "" and row["soft_label"] == 0.8
@@ -121,7 +110,7 @@ def test_imported_rows_have_trust_and_no_principle(tmp_path: Path) -> None:
 
 def test_trace_ends_at_file_and_line(tmp_path: Path) -> None:
     run = start(tmp_path, write_list(tmp_path, crowd(tmp_path)))
-    finish(run)
+    make_preference_set(run)
     row = next(row for row in pairs(run) if row["source"] == "crowd")
     origin = trace(run, row["row_id"])
     (label,) = origin.parents
@@ -137,7 +126,7 @@ def test_held_out_prompts_stay_out(tmp_path: Path) -> None:
     with (tmp_path / "crowd.jsonl").open("a") as stream:
         stream.write('{"prompt": " heldout question 1?\\n", "chosen": "a", "rejected": "b"}\n')
     run = start(tmp_path, write_list(tmp_path, {**source, "weight": 99.0}))
-    counts = finish(run)
+    counts = make_preference_set(run)
     assert counts["reasons"]["crowd: its prompt is held out"] == 1
     assert not any("heldout" in row["messages"][-1]["content"] for row in pairs(run))
     assert verify(run) == []
@@ -155,7 +144,7 @@ def test_held_out_prompts_of_a_data_set_stay_out(tmp_path: Path) -> None:
         tmp_path, {"type": "dataset", "name": "before", "path": str(path), "weight": 99.0}))
     asyncio.run(supervised_chain(open_context(run)))
     (tmp_path / "heldout.jsonl").write_text('{"prompt": "other?"}\n')
-    assert finish(run)["reasons"]["before: its prompt is held out"] == 1
+    assert make_preference_set(run)["reasons"]["before: its prompt is held out"] == 1
     imported = [row["messages"][0]["content"] for row in pairs(run) if row["source"] == "before"]
     assert imported == ["Is it open?\n"]
 
@@ -166,7 +155,7 @@ def test_own_pairs_of_a_dataset_source_come_once(tmp_path: Path) -> None:
     run = start(tmp_path, write_list(
         tmp_path, {"type": "dataset", "name": "before", "path": str(plain)},
         {"type": "dataset", "name": "twice", "path": str(plain)}))
-    counts = finish(run)
+    counts = make_preference_set(run)
     assert counts["reasons"]["before: the run has this pair itself"] == num_own
     assert len(pairs(run)) == num_own and verify(run) == []
 
@@ -175,9 +164,9 @@ def test_changed_label_file_is_refused(tmp_path: Path) -> None:
     run = start(tmp_path, write_list(tmp_path, crowd(tmp_path)))
     crowd(tmp_path, count=9)
     with pytest.raises(DataError, match="crowd.jsonl has changed since run mixed began"):
-        finish(run)
+        make_preference_set(run)
     crowd(tmp_path)
-    finish(run)
+    make_preference_set(run)
     (run.root / "labeling/sources.yaml").write_text("sources: []")
     assert "labeling/sources.yaml: changed since the run began" in verify(run)
 

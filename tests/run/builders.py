@@ -1,11 +1,15 @@
-"""Writes a small recipe with everything it names."""
+"""Writes a small recipe with everything it names, and makes its data."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.ids import canonical_json
+from pipeline.run.context import open_context
+from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
+from pipeline.store import RunDir, RunLock
 
 CONSTITUTION = {
     "name": "tests", "principles": [
@@ -37,3 +41,15 @@ def write_recipe(folder: Path, *, prompts: int = 10, heldout: int = 4, **changes
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+def make_preference_set(run: RunDir) -> dict[str, Any]:
+    """Take a run through its labels to its preference set; returns the counts of the export."""
+    async def make() -> dict[str, Any]:
+        with RunLock(run.root):
+            ctx = open_context(run)
+            await supervised_chain(ctx)
+            await preference_chain(ctx)
+            return preference_dataset(ctx)
+
+    return asyncio.run(make())

@@ -95,6 +95,7 @@ def test_white_space_makes_no_other_reply() -> None:
     messages = [{"role": "user", "content": "Hi"}]
     key = reply_key(messages, "Yes.")
     assert key == reply_key([{"role": "user", "content": " Hi\n"}], "Yes.\n")
+    assert reply_key(messages, "Caf\u00e9") == reply_key(messages, "Cafe\u0301")
     assert key != reply_key(messages, "No.") != reply_key([{"role": "user", "content": "Ho"}], "No.")
 
 
