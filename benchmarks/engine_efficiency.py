@@ -11,7 +11,7 @@ of each counts, because other programs can only slow a run down.
     cache_hit_share  cached prompt tokens over those that could be cached: the full blocks of the
                      longest prefix that a request shares with an earlier one of the chain
 
-Does not: measure CUDA, where the balance of prefill and decoding is another.
+The engine runs where `device: auto` puts it: CUDA where there is a GPU, else the CPU.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from models.pocket.world import ASKS_TUNING
 from pipeline.config import PROJECT_ROOT
 from pipeline.engine_config import VllmConfig
 from pipeline.engines import check_engine
+from pipeline.engines.checks import device_for, dtype_for
 from pipeline.engines.model_files import file_hash
 from pipeline.engines.vllm_local import Backend, open_vllm
 from pipeline.engines.vllm_settings import CPU_ENVIRONMENT, engine_arguments, vllm_environment
@@ -151,12 +152,14 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
 
 def run_alone(config: VllmConfig, requests: list[Request]) -> tuple[float, int]:
     """Seconds and generated tokens of vLLM's own batch interface on the same requests."""
-    with vllm_environment(CPU_ENVIRONMENT), warnings.catch_warnings():
+    device = device_for(config)
+    environment = CPU_ENVIRONMENT if device == "cpu" else {}
+    with vllm_environment(environment), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from vllm import LLM
         from vllm import SamplingParams as VllmSampling
 
-        llm = LLM(**engine_arguments(config, Path(config.model), "float32", "cpu"))
+        llm = LLM(**engine_arguments(config, Path(config.model), dtype_for(config), device))
         params = [copy.copy(request.params) for request in requests]
         for one in params:
             one.detokenize = True  # whoever uses vLLM alone wants the texts
@@ -171,7 +174,7 @@ def run_alone(config: VllmConfig, requests: list[Request]) -> tuple[float, int]:
 
 def measure(model: Path, num_prompts: int, repeats: int) -> dict[str, Any]:
     """Chain and vLLM alone in turns; all figures."""
-    config = VllmConfig(type="vllm", model=str(model), device="cpu")
+    config = VllmConfig(type="vllm", model=str(model))
     check_engine(config)
     chain_speeds, alone_speeds, shares = [], [], []
     with tempfile.TemporaryDirectory() as folder:
