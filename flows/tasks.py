@@ -50,7 +50,9 @@ async def run_stage(
 
 STAGE_TASKS = {
     kind: task(name=kind, task_run_name="{label}-{shard_index:05d}", **PLAIN)(run_stage)
-    for kind in ("sample", "critique", "revise", "judge", "efficacy", "canary", "pool", "pair")
+    for kind in (
+        "sample", "critique", "revise", "efficacy", "score", "judge", "canary", "pool", "pair",
+    )
 }
 
 

@@ -19,7 +19,9 @@ from flows.nightly import nightly
 from pipeline.run.start import runs_root
 from pipeline.store import RunLock
 from tests.audits.bad_judges import recipe as write_bad_recipe
+from tests.flows.labelers import LABELERS
 from tests.flows.nights import SMOKE, write_nights, write_prompts
+from tests.run.builders import write_recipe
 
 
 async def run_all(folder: Path) -> dict[str, Any]:
@@ -45,6 +47,9 @@ async def run_all(folder: Path) -> dict[str, Any]:
     for name, count in (("night 1", 10), ("night 2", 10), ("night 3", 16)):
         write_prompts(folder, count)
         await note(name, await nightly(recipe, return_state=True))
+    for number, (name, changes) in enumerate(LABELERS.items()):
+        path = str(write_recipe(folder / f"labeler-{number}", prompts=4, heldout=2, **changes))
+        await note(name, await end_to_end(path, f"labeler-{number}", return_state=True))
     return ends
 
 

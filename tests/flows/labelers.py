@@ -1,0 +1,25 @@
+"""Every labeler, comparison and panel that a recipe can ask for, as its `preference` section."""
+
+from typing import Any
+
+OTHER_JUDGE = {
+    "type": "scripted", "script": "tests.run.scripted_world:make_engine", "args": {"prefers": "rude"},
+}
+
+LABELERS: dict[str, dict[str, Any]] = {
+    "judge": {"preference": {"audit": {"enabled": True, "canaries": None, "canaries_per_shard": 1}}},
+    "judge with exemplars and chain of thought": {"constitution": "constitutions/balanced.yaml", "preference": {"judge": {
+        "exemplars": "prompts/exemplars/general.yaml", "num_exemplars": 2, "chain_of_thought": {}}}},
+    "several principles": {"preference": {"judge": {"num_principles": 2}}},
+    "panel": {"panel": [OTHER_JUDGE]},
+    "score": {"preference": {"labeler": "score"}},
+    "attribute vector": {"preference": {"labeler": "score", "score": {"principles": "all"}}},
+    "panel of scores": {"preference": {"labeler": "score"}, "panel": [OTHER_JUDGE]},
+    "follow-ups": {"preference": {"labeler": "follow_up"}},
+    "efficacy": {"supervised": {"revise": {"rounds": 2, "efficacy": True}}},
+    **{
+        f"comparisons {mode}": {"preference": {"comparisons": mode, "sample": {"num_samples": 3}}}
+        for mode in ("revision_vs_initial", "best_vs_worst", "all")
+    },
+}
+"""Changes to the recipe of `tests.run.builders.write_recipe`, by name."""
