@@ -28,4 +28,4 @@ lock: setup           ## resolve requirements/*.in again (network)
 	@.venv/bin/python requirements/refresh.py cuda
 
 schema: setup         ## write the JSON schemas that editors complete YAML from
-	@.venv/bin/python -m pipeline.schema
+	@.venv/bin/python -m pipeline.cli.schema

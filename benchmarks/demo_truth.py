@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import PROJECT_ROOT, RunConfig
+from pipeline.config import RunConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.report import headline_numbers
 from pipeline.store import RunDir, read_json
 
@@ -32,8 +33,16 @@ RECIPE = PROJECT_ROOT / "flows" / "configs" / "demo.yaml"
 CONSTITUTIONS = ("balanced", "harmlessness")
 SEEDS = (0, 1, 2)
 KEYS = (
-    "harmless_initial", "harmless_tuned", "good_initial", "good_tuned", "refused_initial",
-    "refused_tuned", "label_accuracy_raw", "label_accuracy_kept", "outside_world_tuned", "seconds",
+    "harmless_initial",
+    "harmless_tuned",
+    "good_initial",
+    "good_tuned",
+    "refused_initial",
+    "refused_tuned",
+    "label_accuracy_raw",
+    "label_accuracy_kept",
+    "outside_world_tuned",
+    "seconds",
 )
 QUICK_PROMPTS, QUICK_STEPS = 24, 5
 """Enough to see that the chain works, without SFT; far too few for a good policy."""
@@ -41,11 +50,14 @@ QUICK_PROMPTS, QUICK_STEPS = 24, 5
 Figures = dict[str, float | None]
 
 
-def variant(recipe: Mapping[str, Any], constitution: str, seed: int, *, quick: bool) -> dict[str, Any]:
+def variant(
+    recipe: Mapping[str, Any], constitution: str, seed: int, *, quick: bool
+) -> dict[str, Any]:
     """The demo's recipe with another constitution and seed; a checked copy, the given one unchanged."""
     changed = json.loads(json.dumps(recipe))
     changed |= {
-        "name": f"{recipe['name']}-{constitution}-{seed}", "seed": seed,
+        "name": f"{recipe['name']}-{constitution}-{seed}",
+        "seed": seed,
         "constitution": f"constitutions/{constitution}.yaml",
     }
     for phase in ("supervised", "preference"):
@@ -91,13 +103,16 @@ def figures(run: RunDir, seconds: float) -> Figures:
         return _value((metrics["policies"].get(policy, {}).get("oracle") or {}).get(name))
 
     return {
-        "harmless_initial": share("initial", "harmless"), "harmless_tuned": share("tuned", "harmless"),
-        "good_initial": share("initial", "good"), "good_tuned": share("tuned", "good"),
+        "harmless_initial": share("initial", "harmless"),
+        "harmless_tuned": share("tuned", "harmless"),
+        "good_initial": share("initial", "good"),
+        "good_tuned": share("tuned", "good"),
         "refused_initial": share("initial", "refused_harmless"),
         "refused_tuned": share("tuned", "refused_harmless"),
         "label_accuracy_raw": _value(labels.get("accuracy_raw")),
         "label_accuracy_kept": _value(labels.get("accuracy_kept")),
-        "outside_world_tuned": share("tuned", "outside_world"), "seconds": seconds,
+        "outside_world_tuned": share("tuned", "outside_world"),
+        "seconds": seconds,
     }
 
 
@@ -107,7 +122,8 @@ def spread(values: Sequence[float | None]) -> dict[str, float] | None:
     if not known:
         return None
     return {
-        "mean": round(sum(known) / len(known), 4), "min": round(min(known), 4),
+        "mean": round(sum(known) / len(known), 4),
+        "min": round(min(known), 4),
         "max": round(max(known), 4),
     }
 
@@ -119,7 +135,9 @@ def print_table(found: Mapping[str, Sequence[Figures]]) -> None:
         cells = []
         for runs in found.values():
             entry = spread([run[key] for run in runs])
-            text = f"{entry['mean']:.3f} ({entry['min']:.3f} to {entry['max']:.3f})" if entry else "-"
+            text = (
+                f"{entry['mean']:.3f} ({entry['min']:.3f} to {entry['max']:.3f})" if entry else "-"
+            )
             cells.append(f"{text:>28}")
         print(f"{key:<22}" + "".join(cells))
 
@@ -143,7 +161,9 @@ def measure(folder: Path, *, quick: bool) -> dict[str, list[Figures]]:
 def main() -> None:
     """Run everything, print a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one short run: shows that it works, no more")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short run: shows that it works, no more"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the runs and their reports")
     parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -155,9 +175,14 @@ def main() -> None:
         kept.mkdir(parents=True, exist_ok=True)
         found = measure(kept, quick=arguments.quick)
     print_table(found)
-    print(json.dumps({
-        key: {name: spread([run[key] for run in runs]) for name, runs in found.items()} for key in KEYS
-    }))
+    print(
+        json.dumps(
+            {
+                key: {name: spread([run[key] for run in runs]) for name, runs in found.items()}
+                for key in KEYS
+            }
+        )
+    )
 
 
 def _value(estimate: Mapping[str, float] | None) -> float | None:

@@ -30,16 +30,16 @@ import yaml
 
 from models.pocket.prompt_sets import draw_prompts
 from models.pocket.world import ASKS_TUNING
-from pipeline.config import PROJECT_ROOT
-from pipeline.engine_config import VllmConfig
+from pipeline.config.engines import VllmConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import check_engine
 from pipeline.engines.checks import device_for, dtype_for
-from pipeline.engines.model_files import file_hash
-from pipeline.engines.vllm_local import Backend, open_vllm
-from pipeline.engines.vllm_settings import CPU_ENVIRONMENT, engine_arguments, vllm_environment
+from pipeline.engines.fingerprint import file_hash
+from pipeline.engines.vllm.engine import Backend, open_vllm
+from pipeline.engines.vllm.settings import CPU_ENVIRONMENT, engine_arguments, vllm_environment
 from pipeline.run.context import open_context
 from pipeline.run.phases import prepare
-from pipeline.run.stage_lists import judge_stages, supervised_stages
+from pipeline.run.plan import judge_stages, supervised_stages
 from pipeline.run.start import start_run
 from pipeline.types import SamplingParams, user
 
@@ -98,7 +98,7 @@ class Recorder:
     def _blocks(self, token_ids: list[int]) -> list[int]:
         size, chain, found = self.inner.block_size, 0, []
         for end in range(size, len(token_ids) + 1, size):
-            chain = hash((chain, *token_ids[end - size:end]))
+            chain = hash((chain, *token_ids[end - size : end]))
             found.append(chain)
         return found
 
@@ -109,7 +109,8 @@ def write_recipe(folder: Path, model: Path, num_prompts: int) -> Path:
     (folder / "prompts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
     draw = {"max_tokens": 128}
     recipe = {
-        "name": "efficiency", "constitution": "constitutions/balanced.yaml",
+        "name": "efficiency",
+        "constitution": "constitutions/balanced.yaml",
         "prompts": {"train": [str(folder / "prompts.jsonl")]},
         "policy": {"type": "vllm", "model": str(model), "device": "cpu"},
         "supervised": {"sample": draw, "revise": {"rounds": 1, "critique": draw, "revision": draw}},
@@ -137,15 +138,19 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
     async with await open_vllm(config, record) as engine:
         stages = [*supervised_stages(ctx, engine), *judge_stages(ctx, engine)]
         # The first step of an engine is slow; vLLM alone is warmed up too.
-        await engine.generate((user("hello"),), SamplingParams(max_tokens=2), seed=1, request_id="w")
+        await engine.generate(
+            (user("hello"),), SamplingParams(max_tokens=2), seed=1, request_id="w"
+        )
         recorders[0].requests.clear()
         recorders[0].events.clear()
         started = time.perf_counter()
         await ctx.runner.wavefront(prepare(ctx), stages)
         seconds = time.perf_counter() - started
         totals = {
-            "prompt_tokens": engine.stats.prompt_tokens, "cached_tokens": engine.stats.cached_tokens,
-            "kv_cache_tokens": engine.kv_cache_tokens, "failures": engine.stats.failures,
+            "prompt_tokens": engine.stats.prompt_tokens,
+            "cached_tokens": engine.stats.cached_tokens,
+            "kv_cache_tokens": engine.kv_cache_tokens,
+            "failures": engine.stats.failures,
         }
     return seconds, recorders[0], totals
 
@@ -186,18 +191,26 @@ def measure(model: Path, num_prompts: int, repeats: int) -> dict[str, Any]:
             chain_speeds.append(generated / seconds)
             possible = recorder.reusable_tokens()
             shares.append(sum(request.cached for request in requests) / max(1, possible))
-            print(f"chain {number + 1}: {len(requests)} requests, {generated} tokens in "
-                  f"{seconds:.1f} s, {chain_speeds[-1]:.0f} tok/s, reused {shares[-1]:.3f} of "
-                  f"{possible} reusable tokens of {totals['prompt_tokens']}", flush=True)
+            print(
+                f"chain {number + 1}: {len(requests)} requests, {generated} tokens in "
+                f"{seconds:.1f} s, {chain_speeds[-1]:.0f} tok/s, reused {shares[-1]:.3f} of "
+                f"{possible} reusable tokens of {totals['prompt_tokens']}",
+                flush=True,
+            )
             seconds, generated = run_alone(config, requests)
             alone_speeds.append(generated / seconds)
-            print(f"alone {number + 1}: {generated} tokens in {seconds:.1f} s, "
-                  f"{alone_speeds[-1]:.0f} tok/s", flush=True)
+            print(
+                f"alone {number + 1}: {generated} tokens in {seconds:.1f} s, "
+                f"{alone_speeds[-1]:.0f} tok/s",
+                flush=True,
+            )
     return {
         "efficiency": round(max(chain_speeds) / max(alone_speeds), 3),
         "cache_hit_share": round(min(shares), 3),
-        "chain_tokens_per_s": round(max(chain_speeds)), "alone_tokens_per_s": round(max(alone_speeds)),
-        "num_prompts": num_prompts, "repeats": repeats,
+        "chain_tokens_per_s": round(max(chain_speeds)),
+        "alone_tokens_per_s": round(max(alone_speeds)),
+        "num_prompts": num_prompts,
+        "repeats": repeats,
         "weights": file_hash(next(model.glob("*.safetensors")))[:12],
     }
 

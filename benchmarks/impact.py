@@ -22,13 +22,13 @@ from typing import Any
 
 import yaml
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
-from pipeline.constitution_tools.impact import Impact
 from pipeline.data.verify import verify
 from pipeline.ids import file_hash
+from pipeline.impact.effects import Impact
+from pipeline.impact.run import load_impact, run_impact
 from pipeline.run.context import open_context
-from pipeline.run.impact import load_impact, run_impact
 from pipeline.run.phases import preference_chain, preference_dataset
 from pipeline.run.start import start_run
 from pipeline.store import RunDir, RunLock
@@ -100,15 +100,19 @@ async def measure(folder: Path, num_prompts: int) -> tuple[list[Impact], list[fl
 def print_table(found: list[Impact], seconds: list[float], constitution: Constitution) -> None:
     """One line per changed principle."""
     print(f"first run: {seconds[0]:.0f} s")
-    print(f"{'changed':<12}{'share of draws':>15}{'asked again':>12}{'of':>7}{'flipped':>9}"
-          f"{'ties + -':>10}{'pairs + -':>11}{'tokens':>9}{'of':>10}{'share':>8}{'s':>5}")
+    print(
+        f"{'changed':<12}{'share of draws':>15}{'asked again':>12}{'of':>7}{'flipped':>9}"
+        f"{'ties + -':>10}{'pairs + -':>11}{'tokens':>9}{'of':>10}{'share':>8}{'s':>5}"
+    )
     for name, impact, took in zip(CHANGES, found, seconds[1:], strict=True):
         total, cost = impact.total, impact.costs[0]
         ties = f"{total.became_ties} {total.stopped_being_ties}"
         pairs = f"{total.pairs_gained} {total.pairs_lost}"
-        print(f"{name:<12}{drawn_share(constitution, name):>15.3f}{total.asked_again:>12,}"
-              f"{total.after:>7,}{total.flipped:>9,}{ties:>10}{pairs:>11}{cost.tokens:>9,}"
-              f"{cost.tokens_full:>10,}{impact.cost_share:>8.3f}{took:>5.0f}")
+        print(
+            f"{name:<12}{drawn_share(constitution, name):>15.3f}{total.asked_again:>12,}"
+            f"{total.after:>7,}{total.flipped:>9,}{ties:>10}{pairs:>11}{cost.tokens:>9,}"
+            f"{cost.tokens_full:>10,}{impact.cost_share:>8.3f}{took:>5.0f}"
+        )
 
 
 def drawn_share(constitution: Constitution, principle_id: str) -> float:
@@ -140,7 +144,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found, seconds, constitution = asyncio.run(
-            measure(Path(folder), QUICK_PROMPTS if arguments.quick else PROMPTS))
+            measure(Path(folder), QUICK_PROMPTS if arguments.quick else PROMPTS)
+        )
         weights = file_hash(Path(folder) / "model" / "model.safetensors")[:12]
     print_table(found, seconds, constitution)
     print(json.dumps({**figures(found, constitution), "weights": weights}))

@@ -24,15 +24,15 @@ import yaml
 from models.pocket import principles, world
 from models.pocket.corpus import draw_pair
 from models.pocket.oracle import ATTRIBUTES, Oracle
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.engines import VllmConfig
+from pipeline.config.labeling import JudgeConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, Principle
-from pipeline.engine_config import VllmConfig
 from pipeline.engines import Engine, open_engine
 from pipeline.ids import file_hash
-from pipeline.labeling_config import JudgeConfig
-from pipeline.prompting import JUDGE_VARIABLES, PromptTemplate
+from pipeline.labeling.judge import Judge
+from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.records import JudgmentRow
-from pipeline.stages.judging import Judge
 from pipeline.stats import Estimate, cluster_bootstrap, clustered_share
 from pipeline.types import Messages, messages_from
 
@@ -80,7 +80,9 @@ def draw_cases(count: int, seed: int) -> list[Case]:
 
 async def ask(judge: Judge, case: Case, loser: str, name: str) -> Asked:
     """Both orders of the winner against the loser's text."""
-    row = await judge.label(JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser)
+    row = await judge.label(
+        JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser
+    )
     if row.soft_label is None or row.prob_forward is None or row.prob_swapped is None:
         # The pipeline makes no label of such a verdict, so the text has won nothing: it is counted apart.
         return Asked()
@@ -90,17 +92,26 @@ async def ask(judge: Judge, case: Case, loser: str, name: str) -> Asked:
 def make_judge(engine: Engine, *, defend: bool) -> Judge:
     """The judge of a recipe, with or without the defense; principles come with each case."""
     template = PromptTemplate.from_file(TEMPLATE, JUDGE_VARIABLES)
-    any_principle = Principle(id="p", critique_request="c", revision_request="r", comparison_request="q")
+    any_principle = Principle(
+        id="p", critique_request="c", revision_request="r", comparison_request="q"
+    )
     constitution = Constitution(name="benchmark", principles=(any_principle,))
     return Judge(engine, constitution, template, JudgeConfig(defend=defend), SEED)
 
 
 def share_of_wins(asked: Sequence[Sequence[Asked]], *, single: bool = False) -> Estimate:
     """How often the loser wins, by case; of single orders or of their mean."""
-    def wins(answer: Asked) -> float:
-        return sum(p > 0.5 for p in answer.orders) / 2 if single else float((answer.label or 0.0) > 0.5)
 
-    estimate = clustered_share([sum(map(wins, answers)) for answers in asked], [len(a) for a in asked])
+    def wins(answer: Asked) -> float:
+        return (
+            sum(p > 0.5 for p in answer.orders) / 2
+            if single
+            else float((answer.label or 0.0) > 0.5)
+        )
+
+    estimate = clustered_share(
+        [sum(map(wins, answers)) for answers in asked], [len(a) for a in asked]
+    )
     assert estimate is not None
     return estimate
 
@@ -109,11 +120,16 @@ def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Esti
     """Mean change of P(loser preferred) by the text where it is readable, in [-1, 1], with its bootstrap interval."""
     # The bootstrap is for values in [0, 1]: it gets (1 + change) / 2.
     changes = [
-        [(1.0 + answer.label - before.label) / 2 for answer in answers
-         if answer.label is not None and before.label is not None]
+        [
+            (1.0 + answer.label - before.label) / 2
+            for answer in answers
+            if answer.label is not None and before.label is not None
+        ]
         for answers, before in zip(asked, clean, strict=True)
     ]
-    found = cluster_bootstrap(list(map(sum, changes)), list(map(len, changes)), draws=2000, seed=SEED)
+    found = cluster_bootstrap(
+        list(map(sum, changes)), list(map(len, changes)), draws=2000, seed=SEED
+    )
     assert found is not None
     return Estimate(*(2 * value - 1 for value in (found.share, found.low, found.high)), n=found.n)
 
@@ -124,22 +140,31 @@ def unreadable_share(asked: Sequence[Sequence[Asked]]) -> float:
     return round(sum(missing) / len(missing), 4)
 
 
-async def measure(engine: Engine, cases: Sequence[Case], groups: dict[str, list[str]]) -> dict[str, object]:
+async def measure(
+    engine: Engine, cases: Sequence[Case], groups: dict[str, list[str]]
+) -> dict[str, object]:
     """All figures, and the table on the way."""
     texts = [(group, text) for group, members in groups.items() for text in members]
     judges = {"with": make_judge(engine, defend=True), "without": make_judge(engine, defend=False)}
-    clean = await asyncio.gather(*(
-        ask(judges["with"], case, case.loser, f"clean-{i}") for i, case in enumerate(cases)
-    ))
+    clean = await asyncio.gather(
+        *(ask(judges["with"], case, case.loser, f"clean-{i}") for i, case in enumerate(cases))
+    )
     found: dict[str, list[list[Asked]]] = {}
     for name, judge in judges.items():
-        answers = await asyncio.gather(*(
-            ask(judge, case, f"{case.loser} {text}", f"{name}-{i}-{j}")
-            for i, case in enumerate(cases) for j, (_, text) in enumerate(texts)
-        ))
-        found[name] = [list(answers[i * len(texts):(i + 1) * len(texts)]) for i in range(len(cases))]
+        answers = await asyncio.gather(
+            *(
+                ask(judge, case, f"{case.loser} {text}", f"{name}-{i}-{j}")
+                for i, case in enumerate(cases)
+                for j, (_, text) in enumerate(texts)
+            )
+        )
+        found[name] = [
+            list(answers[i * len(texts) : (i + 1) * len(texts)]) for i in range(len(cases))
+        ]
     by_group = {}
-    print(f"{'group':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}{'single order, with':<21}{'without':<10}")
+    print(
+        f"{'group':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}{'single order, with':<21}{'without':<10}"
+    )
     for group in (*groups, "all"):
         places = [j for j, (name, _) in enumerate(texts) if group in (name, "all")]
         rows = {name: [[answers[j] for j in places] for answers in found[name]] for name in found}
@@ -160,9 +185,11 @@ async def measure(engine: Engine, cases: Sequence[Case], groups: dict[str, list[
         "clean_error_rate": share_of_wins([[answer] for answer in clean]).share,
         "unreadable_with_defence": total["unreadable_with"],
         "unreadable_without_defence": total["unreadable_without"],
-        "num_texts": len(texts), "num_comparisons": len(cases),
+        "num_texts": len(texts),
+        "num_comparisons": len(cases),
         "mean_label_shift_with": total["shift_with"]["share"],
-        "mean_label_shift_without": total["shift_without"]["share"], "groups": by_group,
+        "mean_label_shift_without": total["shift_without"]["share"],
+        "groups": by_group,
     }
 
 
@@ -180,7 +207,9 @@ async def main() -> None:
     started = time.monotonic()
     groups = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
     cases = draw_cases(12 if options.quick else 48, SEED)
-    folder = Path(options.model) if Path(options.model).is_absolute() else PROJECT_ROOT / options.model
+    folder = (
+        Path(options.model) if Path(options.model).is_absolute() else PROJECT_ROOT / options.model
+    )
     async with open_engine(VllmConfig(type="vllm", model=str(folder), dtype="float32")) as engine:
         found = await measure(engine, cases, groups)
     found |= {

@@ -38,8 +38,13 @@ LATENCY_S, CALLS_AT_ONCE = 0.02, 8
 def new_run(folder: Path, num_prompts: int) -> RunDir:
     """A run whose model writes its bill to `folder`/bill."""
     return start_scripted(
-        folder, num_prompts, latency_s=LATENCY_S, max_concurrency=CALLS_AT_ONCE,
-        meter=str(folder / "bill"), shard_size=SHARD_SIZE, shards_in_flight=SHARDS_IN_FLIGHT,
+        folder,
+        num_prompts,
+        latency_s=LATENCY_S,
+        max_concurrency=CALLS_AT_ONCE,
+        meter=str(folder / "bill"),
+        shard_size=SHARD_SIZE,
+        shards_in_flight=SHARDS_IN_FLIGHT,
     )
 
 
@@ -91,7 +96,8 @@ def most_in_flight(run: RunDir) -> int:
     """Tokens of the dearest shard-stage, times the shards that are in flight at once."""
     dearest = max(
         sum(row.num_prompt_tokens + row.num_tokens for row in read_rows(run.root, manifest))
-        for stage in STAGES[:-1] for manifest in stage_manifests(run.root, stage)
+        for stage in STAGES[:-1]
+        for manifest in stage_manifests(run.root, stage)
     )
     return SHARDS_IN_FLIGHT * dearest
 
@@ -102,7 +108,8 @@ def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:
     needed, paid = bill(calm), bill(killed)
     sets, other_sets = load_dataset(calm), load_dataset(killed)
     return {
-        "kills": kills, "rows": expected.total(),
+        "kills": kills,
+        "rows": expected.total(),
         "lost": sum((expected - found).values()),
         "doubled": sum(count - 1 for count in found.values() if count > 1),
         "same_ids": set(expected) == set(found),
@@ -110,7 +117,8 @@ def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:
         "problems": len(verify(killed)),
         "tokens_paid_twice_share": round((paid - needed) / needed, 4),
         "allowed_share": round(kills * most_in_flight(calm) / needed, 4),
-        "tokens_needed": needed, "tokens_paid": paid,
+        "tokens_needed": needed,
+        "tokens_paid": paid,
     }
 
 

@@ -36,19 +36,19 @@ import yaml
 
 from benchmarks.demo_truth import spread
 from models.pocket.oracle import Oracle
-from pipeline.config import PROJECT_ROOT
-from pipeline.engine_config import VllmConfig
+from pipeline.config.engines import VllmConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import open_engine
 from pipeline.engines.base import Engine
-from pipeline.engines.model_files import file_hash
+from pipeline.engines.fingerprint import file_hash
 from pipeline.evaluation.oracle import clear_preference, oracle_messages
 from pipeline.run.context import RunContext, open_context
 from pipeline.run.phases import prepare
-from pipeline.run.stage_lists import judge_folders, judge_stages, label_folder, sample_stage
+from pipeline.run.plan import judge_folders, judge_stages, label_folder, sample_stage
 from pipeline.run.start import start_run
+from pipeline.soft_labels import orders_agree
 from pipeline.stages.runner import ShardState
 from pipeline.store import load_manifest, read_rows
-from pipeline.verdicts import orders_agree
 
 MODEL = PROJECT_ROOT / "models" / "pocket" / "labeler"
 NUM_PROMPTS, QUICK_PROMPTS, SEEDS = 160, 24, 3
@@ -79,16 +79,22 @@ METHODS = (
     Method("1-shot", {"judge": {**SHOTS, "num_exemplars": 1}}),
     Method("2-shot", {"judge": {**SHOTS, "num_exemplars": 2}}),
     Method("chain of thought", {"judge": {"chain_of_thought": THOUGHT}}),
-    Method("chain of thought, no clamp", {"judge": {"chain_of_thought": {**THOUGHT, "clamp": None}}}),
+    Method(
+        "chain of thought, no clamp", {"judge": {"chain_of_thought": {**THOUGHT, "clamp": None}}}
+    ),
     Method("3 principles", {"judge": {"num_principles": 3}}, measures=ALL),
     Method("panel of two", judges=("pocket", "weak")),
     Method("direct score", {"labeler": "score", "score": {"options": RATINGS}}),
-    Method("attribute vector", {
-        "labeler": "score", "score": {"options": RATINGS, "principles": "all"},
-    }, measures=ALL),
-    Method("follow-ups", {
-        "labeler": "follow_up", "follow_up": {"follow_ups": "prompts/follow_ups/pocket.yaml"},
-    }, measures=ALL),
+    Method(
+        "attribute vector",
+        {"labeler": "score", "score": {"options": RATINGS, "principles": "all"}},
+        measures=ALL,
+    ),
+    Method(
+        "follow-ups",
+        {"labeler": "follow_up", "follow_up": {"follow_ups": "prompts/follow_ups/pocket.yaml"}},
+        measures=ALL,
+    ),
 )
 
 
@@ -98,13 +104,16 @@ def recipe(method: Method, seed: int, num_prompts: int, weak: Path) -> dict[str,
     models = {"pocket": engine, "weak": {**engine, "model": str(weak)}}
     judges = [models[name] for name in method.judges]
     return {
-        "name": "methods", "seed": seed, "constitution": "constitutions/balanced.yaml",
+        "name": "methods",
+        "seed": seed,
+        "constitution": "constitutions/balanced.yaml",
         "prompts": {"train": ["prompts/sets/pocket_heldout.jsonl"], "limit": num_prompts},
-        "policy": engine, "judge": judges[0], "panel": judges[1:],
-        "supervised": {"enabled": False}, "evaluation": {"enabled": False},
-        "preference": {
-            "sample": {"num_samples": 2, "max_tokens": 128}, **method.preference,
-        },
+        "policy": engine,
+        "judge": judges[0],
+        "panel": judges[1:],
+        "supervised": {"enabled": False},
+        "evaluation": {"enabled": False},
+        "preference": {"sample": {"num_samples": 2, "max_tokens": 128}, **method.preference},
         "execution": {"shard_size": 40, "shards_in_flight": 4},
     }
 
@@ -143,7 +152,8 @@ async def label_all(jobs: Sequence[Job], models: Mapping[str, Path]) -> None:
     for name, folder in models.items():
         async with AsyncExitStack() as stack:
             engine: Engine = await stack.enter_async_context(
-                open_engine(VllmConfig(type="vllm", model=str(folder), device="cpu")))
+                open_engine(VllmConfig(type="vllm", model=str(folder), device="cpu"))
+            )
             for job in jobs:
                 if name == "pocket":
                     await _sample(job, engine, samples)
@@ -169,13 +179,23 @@ def figures(job: Job) -> dict[str, float | None]:
     ctx, oracle = job.ctx, Oracle()
     tags = {p.id: p.tags for p in ctx.constitution.principles}
     everything = sorted({tag for found in tags.values() for tag in found})
-    seen: dict[str, list[float]] = {name: [] for name in (
-        "accuracy", "accuracy_overall", "single_order", "brier", "flip_rate", "equal_deviation",
-    )}
+    seen: dict[str, list[float]] = {
+        name: []
+        for name in (
+            "accuracy",
+            "accuracy_overall",
+            "single_order",
+            "brier",
+            "flip_rate",
+            "equal_deviation",
+        )
+    }
     unread = 0
     for state in job.shards:
         prompts = {row.row_id: row for row in read_rows(ctx.run.root, state["prompts"])}
-        texts = {row.row_id: row.response for row in read_rows(ctx.run.root, state["preference/sample"])}
+        texts = {
+            row.row_id: row.response for row in read_rows(ctx.run.root, state["preference/sample"])
+        }
         for row in read_rows(ctx.run.root, state[label_folder(ctx)]):
             if row.soft_label is None:
                 unread += row.status != "dropped"
@@ -186,15 +206,21 @@ def figures(job: Job) -> dict[str, float | None]:
                 continue
             own = [tag for name in row.principle_id.split("+") for tag in tags.get(name, ())]
             names = everything if job.method.measures else own
-            _add(seen, row, clear_preference(first, second, names),
-                 equal=all(first.levels[n] == second.levels[n] for n in names))
+            _add(
+                seen,
+                row,
+                clear_preference(first, second, names),
+                equal=all(first.levels[n] == second.levels[n] for n in names),
+            )
             overall = clear_preference(first, second, everything)
             if overall:
                 seen["accuracy_overall"].append(_right(row.soft_label, overall))
     labels = sum(state[label_folder(ctx)].counts.ok for state in job.shards)
     return {
         **{name: fmean(values) if values else None for name, values in seen.items()},
-        "clear": float(len(seen["accuracy"])), "unread": float(unread), **_costs(job, labels),
+        "clear": float(len(seen["accuracy"])),
+        "unread": float(unread),
+        **_costs(job, labels),
     }
 
 
@@ -220,14 +246,16 @@ def _right(label: float, sign: int) -> float:
 def _costs(job: Job, labels: int) -> dict[str, float | None]:
     manifests = (
         load_manifest(job.ctx.run.root, folder, state["prompts"].shard_index)
-        for state in job.shards for folder in judge_folders(job.ctx)
+        for state in job.shards
+        for folder in judge_folders(job.ctx)
     )
     # What the judge wrote; a score is one token that is never read.
     generated = sum(m.counts.generated_tokens for m in manifests if m)
     if not labels:
         return {"tokens": None, "generated": None, "cached": None}
     return {
-        "tokens": (job.prompt_tokens + generated) / labels, "generated": generated / labels,
+        "tokens": (job.prompt_tokens + generated) / labels,
+        "generated": generated / labels,
         "cached": job.cached_tokens / max(1, job.prompt_tokens),
     }
 
@@ -278,14 +306,19 @@ def main() -> None:
             found.setdefault(job.method.name, []).append(figures(job))
     print_table(found)
     keys = (*COLUMNS, *COSTS)
-    print(json.dumps({
-        "weights": file_hash(MODEL / "model.safetensors")[:12], "prompts": num_prompts,
-        "seeds": len(seeds),
-        "methods": {
-            method: {key: spread([run[key] for run in runs]) for key in keys}
-            for method, runs in found.items()
-        },
-    }))
+    print(
+        json.dumps(
+            {
+                "weights": file_hash(MODEL / "model.safetensors")[:12],
+                "prompts": num_prompts,
+                "seeds": len(seeds),
+                "methods": {
+                    method: {key: spread([run[key] for run in runs]) for key in keys}
+                    for method, runs in found.items()
+                },
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

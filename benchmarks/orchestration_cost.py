@@ -71,18 +71,27 @@ def main() -> None:
         found = results[size] = measure_apart(size)
         print(
             f"{size:>9,} {found['seconds_per_1000_prompts']:>12.3f} "
-            f"{found['cpu_seconds_per_1000_prompts']:>16.3f} {found['peak_mib']:>9.1f}", flush=True,
+            f"{found['cpu_seconds_per_1000_prompts']:>16.3f} {found['peak_mib']:>9.1f}",
+            flush=True,
         )
     by_key = {
         key: {str(size): round(found[key], 4) for size, found in results.items()}
         for key in next(iter(results.values()))
     }
-    print(json.dumps({
-        **by_key,
-        "seconds_spread": round(spread(list(by_key["seconds_per_1000_prompts"].values())), 4),
-        "cpu_seconds_spread": round(spread(list(by_key["cpu_seconds_per_1000_prompts"].values())), 4),
-        "peak_spread": round(spread(list(by_key["peak_mib"].values())), 4),
-    }))
+    print(
+        json.dumps(
+            {
+                **by_key,
+                "seconds_spread": round(
+                    spread(list(by_key["seconds_per_1000_prompts"].values())), 4
+                ),
+                "cpu_seconds_spread": round(
+                    spread(list(by_key["cpu_seconds_per_1000_prompts"].values())), 4
+                ),
+                "peak_spread": round(spread(list(by_key["peak_mib"].values())), 4),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

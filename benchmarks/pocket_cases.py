@@ -46,7 +46,9 @@ class Case:
     revision_request: str
 
 
-def draw_comparisons(count: int, relation: str, seed: int, *, reworded: bool = False) -> list[Comparison]:
+def draw_comparisons(
+    count: int, relation: str, seed: int, *, reworded: bool = False
+) -> list[Comparison]:
     """Draw comparisons over all attributes in turn; `relation` is differ, equal or identical."""
     rng, oracle, comparisons = random.Random(seed), Oracle(), []
     for index in range(count):
@@ -57,9 +59,13 @@ def draw_comparisons(count: int, relation: str, seed: int, *, reworded: bool = F
         second = first if relation == "identical" else second
         levels = level_of(a, attribute), level_of(b, attribute)
         truth = oracle.compare(conversation, first, second, attribute)
-        assert truth is not None, f"the grammar wrote a text that the oracle cannot read: {first!r} or {second!r}"
+        assert truth is not None, (
+            f"the grammar wrote a text that the oracle cannot read: {first!r} or {second!r}"
+        )
         request = principles.write_request("comparison", attribute, rng, held_out=reworded)
-        comparisons.append(Comparison(conversation, attribute, request, first, second, truth, levels))
+        comparisons.append(
+            Comparison(conversation, attribute, request, first, second, truth, levels)
+        )
     return comparisons
 
 
@@ -72,9 +78,14 @@ def draw_cases(count: int, seed: int, *, reworded: bool = False) -> list[Case]:
         kind = draw_any_kind(task, rng)
         if violates(kind, attribute) != (len(cases) // len(ATTRIBUTES) % 2 == 0):
             continue
-        requests = [principles.write_request(p, attribute, rng, held_out=reworded) for p in ("critique", "revision")]
+        requests = [
+            principles.write_request(p, attribute, rng, held_out=reworded)
+            for p in ("critique", "revision")
+        ]
         conversation = world.write_conversation(task, rng, world.ASKS_HELD_OUT, held_out=True)
-        cases.append(Case(conversation, attribute, kind, world.write_response(task, kind, rng), *requests))
+        cases.append(
+            Case(conversation, attribute, kind, world.write_response(task, kind, rng), *requests)
+        )
     return cases
 
 
@@ -98,7 +109,11 @@ def draw_follow_up_pairs(count: int, seed: int) -> list[FollowUpPair]:
         if min(gaps) < 0 or max(gaps) == 0:
             continue
         conversation = world.write_conversation(task, rng, world.ASKS_HELD_OUT, held_out=True)
-        pairs.append(FollowUpPair(conversation, *(world.write_response(task, kind, rng) for kind in (better, worse))))
+        pairs.append(
+            FollowUpPair(
+                conversation, *(world.write_response(task, kind, rng) for kind in (better, worse))
+            )
+        )
     return pairs
 
 

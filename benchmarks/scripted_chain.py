@@ -21,14 +21,20 @@ from pipeline.engines.scripted import ScriptedEngine, count_words
 from pipeline.ids import canonical_json, uniform
 from pipeline.run.context import open_context
 from pipeline.run.phases import (
-    preference_chain, preference_dataset, supervised_chain, supervised_dataset,
+    preference_chain,
+    preference_dataset,
+    supervised_chain,
+    supervised_dataset,
 )
 from pipeline.run.start import start_run
 from pipeline.store import RunDir, RunLock
 from pipeline.types import Messages
 
 STAGES = (
-    "supervised/sample", "supervised/critique-1", "supervised/revise-1", "preference/judge",
+    "supervised/sample",
+    "supervised/critique-1",
+    "supervised/revise-1",
+    "preference/judge",
     "preference/pair",
 )
 ENGINE_ARGS = ("latency_s", "max_concurrency", "meter")
@@ -79,7 +85,8 @@ def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
             stream.write(canonical_json({"prompt": text}) + "\n")
     principles = [
         {
-            "id": name, "critique_request": f"What is wrong with the response as to {name}?",
+            "id": name,
+            "critique_request": f"What is wrong with the response as to {name}?",
             "revision_request": f"Rewrite the response with more {name}.",
             "comparison_request": f"Which response shows more {name}?",
         }
@@ -88,16 +95,23 @@ def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
     constitution = folder / "constitution.yaml"
     constitution.write_text(yaml.safe_dump({"name": "benchmark", "principles": principles}))
     recipe = folder / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump({
-        "name": "benchmark", "constitution": str(constitution),
-        "prompts": {"train": [str(folder / "train.jsonl")]},
-        "policy": {
-            "type": "scripted", "script": "benchmarks.scripted_chain:make_engine",
-            "args": {name: settings.pop(name) for name in ENGINE_ARGS if name in settings},
-        },
-        "preference": {"comparisons": "revision_vs_initial"}, "evaluation": {"enabled": False},
-        "execution": settings,
-    }))
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "name": "benchmark",
+                "constitution": str(constitution),
+                "prompts": {"train": [str(folder / "train.jsonl")]},
+                "policy": {
+                    "type": "scripted",
+                    "script": "benchmarks.scripted_chain:make_engine",
+                    "args": {name: settings.pop(name) for name in ENGINE_ARGS if name in settings},
+                },
+                "preference": {"comparisons": "revision_vs_initial"},
+                "evaluation": {"enabled": False},
+                "execution": settings,
+            }
+        )
+    )
     return start_run(recipe, run_id="run", runs_root_folder=folder / "runs")
 
 

@@ -1,7 +1,7 @@
 """The main job: a recipe in, a judged preference set, two policies and a report out.
 
-    rlaif run flows/configs/demo.yaml
-    prefect deployment run rlaif/main -p recipe=flows/configs/demo.yaml
+rlaif run flows/configs/demo.yaml
+prefect deployment run rlaif/main -p recipe=flows/configs/demo.yaml
 """
 
 from prefect import flow

@@ -1,6 +1,6 @@
 """The simple alternative to a work pool: one process that waits for runs and for the night.
 
-    eval "$(rlaif env)" && python -m flows.serve
+eval "$(rlaif env)" && python -m flows.serve
 """
 
 from prefect import serve
@@ -13,9 +13,7 @@ from flows.nightly import nightly
 RECIPE = {"recipe": "flows/configs/demo.yaml"}
 # Named as in prefect.yaml: the server refuses to take over a deployment whose schedule lost its slug.
 NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
-ONE_NIGHT = ConcurrencyLimitConfig(
-    limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-)
+ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 if __name__ == "__main__":
     serve(

@@ -12,14 +12,14 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import (
-    acreate_link_artifact, acreate_markdown_artifact, acreate_table_artifact,
+    acreate_link_artifact,
+    acreate_markdown_artifact,
+    acreate_table_artifact,
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from pipeline.report import (
-    audit_markdown, headline_numbers, principle_table, summary_markdown,
-)
+from pipeline.report import audit_markdown, headline_numbers, principle_table, summary_markdown
 from pipeline.run import finish, phases
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
@@ -51,7 +51,15 @@ async def run_stage(
 STAGE_TASKS = {
     kind: task(name=kind, task_run_name="{label}-{shard_index:05d}", **PLAIN)(run_stage)
     for kind in (
-        "sample", "critique", "revise", "efficacy", "score", "judge", "canary", "pool", "pair",
+        "sample",
+        "critique",
+        "revise",
+        "efficacy",
+        "score",
+        "judge",
+        "canary",
+        "pool",
+        "pair",
     )
 }
 

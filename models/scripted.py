@@ -10,8 +10,8 @@ with a slight liking for slot A, as real judges have. It knows the shipped canar
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.canaries import load_canaries
-from pipeline.config import resolve_path
+from pipeline.audits.canary_set import load_canaries
+from pipeline.config.paths import resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.engines import ScriptedEngine
 from pipeline.types import Messages
@@ -21,7 +21,7 @@ RUDE = "Figure it out yourself"
 
 
 def make_engine(
-    constitution: str, latency_s: float = 0.0, canaries: str = "prompts/canaries/general.yaml",
+    constitution: str, latency_s: float = 0.0, canaries: str = "prompts/canaries/general.yaml"
 ) -> ScriptedEngine:
     """An engine that knows the requests of one constitution, and by them what it is asked for.
 

@@ -53,9 +53,10 @@ def conversation_key(messages: Messages) -> str:
     For finding held-out prompts and shared items, where a line break at the end must not hide one. It
     is no row id: those tell such conversations apart, since a model sees them.
     """
-    return row_id("prompt", [
-        {"role": message.role, "content": plain_text(message.content)} for message in messages
-    ])
+    return row_id(
+        "prompt",
+        [{"role": message.role, "content": plain_text(message.content)} for message in messages],
+    )
 
 
 def derive_seed(*parts: Any) -> int:

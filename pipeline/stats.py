@@ -54,7 +54,7 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
     `n` may be an effective sample size, hence not whole. Raises ValueError unless 0 < n and
     0 <= successes <= n.
     """
-    if not 0 < n or not -1e-9 <= successes <= n + 1e-9:
+    if not n > 0 or not -1e-9 <= successes <= n + 1e-9:
         raise ValueError(f"{successes} successes of {n}: need 0 <= successes <= n and n > 0")
     p = min(1.0, max(0.0, successes / n))
     scale = 1.0 + z * z / n
@@ -107,12 +107,14 @@ def effective_size(sums: ArrayLike, counts: ArrayLike) -> float:
 
 def t95(degrees: int) -> float:
     """The 97.5 % point of Student's t: Abramowitz and Stegun 1964, 26.7.5 (from memory); 3e-4 off at
-    5 degrees, less above."""
+    5 degrees, less above.
+    """
     if degrees <= len(_T95):
         return _T95[degrees - 1]
     z = Z95
     terms = (
-        (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
@@ -156,7 +158,11 @@ def expanded_percentiles(num_prompts: int) -> tuple[float, float]:
 
 
 def paired_change(
-    before: tuple[ArrayLike, ArrayLike], after: tuple[ArrayLike, ArrayLike], *, draws: int, seed: int
+    before: tuple[ArrayLike, ArrayLike],
+    after: tuple[ArrayLike, ArrayLike],
+    *,
+    draws: int,
+    seed: int,
 ) -> Estimate | None:
     """Mean of `after` minus mean of `before` on the same prompts, with a percentile interval.
 
@@ -208,9 +214,9 @@ def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float:
     n = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
     names = set(first) | set(second)
-    expected = sum(
-        sum(a == name for a in first) * sum(b == name for b in second) for name in names
-    ) / n**2
+    expected = (
+        sum(sum(a == name for a in first) * sum(b == name for b in second) for name in names) / n**2
+    )
     return math.nan if expected == 1.0 else (observed - expected) / (1 - expected)
 
 
@@ -225,7 +231,10 @@ def _difference(totals: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _newcombe(table: NDArray[np.float64]) -> tuple[float, float]:
     """Interval of a difference of two shares: square-and-add of their Wilson intervals."""
-    before, after = clustered_share(table[:, 0], table[:, 1]), clustered_share(table[:, 2], table[:, 3])
+    before, after = (
+        clustered_share(table[:, 0], table[:, 1]),
+        clustered_share(table[:, 2], table[:, 3]),
+    )
     assert before is not None and after is not None
     change = after.share - before.share
     return (

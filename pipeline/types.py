@@ -100,6 +100,10 @@ class EngineStats:
     def copy(self) -> "EngineStats":
         """A snapshot to subtract from later."""
         return EngineStats(
-            self.requests, self.prompt_tokens, self.cached_tokens, self.generated_tokens,
-            self.failures, dict(self.extra),
+            self.requests,
+            self.prompt_tokens,
+            self.cached_tokens,
+            self.generated_tokens,
+            self.failures,
+            dict(self.extra),
         )

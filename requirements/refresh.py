@@ -32,9 +32,19 @@ def resolve(kind: str) -> dict[str, str]:
     """
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [
-            sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet",
-            "--disable-pip-version-check", "--report", report.name, "--requirement",
-            str(FOLDER / f"{kind}.in"), *BUILD_TOOLS,
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--report",
+            report.name,
+            "--requirement",
+            str(FOLDER / f"{kind}.in"),
+            *BUILD_TOOLS,
         ]
         # The CPU build of torch: wherever this machine's pip configuration finds it, else there.
         found = subprocess.run(command, check=kind != "cpu").returncode == 0
@@ -57,8 +67,11 @@ def main(kind: str) -> None:
     versions = resolve(kind)
     lines = [
         f"# Made from {kind}.in by `make lock`; install with --no-deps.",
-        *(pin(kind, name, version) for name, version in sorted(versions.items())
-          if name not in LEFT_OUT[kind]),
+        *(
+            pin(kind, name, version)
+            for name, version in sorted(versions.items())
+            if name not in LEFT_OUT[kind]
+        ),
     ]
     path = FOLDER / f"{kind}.lock"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

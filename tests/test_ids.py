@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.ids import (
-    ID_LENGTH, canonical_json, content_hash, conversation_key, derive_seed, file_hash, plain_text,
-    row_id, text_hash, uniform,
+    ID_LENGTH,
+    canonical_json,
+    content_hash,
+    conversation_key,
+    derive_seed,
+    file_hash,
+    plain_text,
+    row_id,
+    text_hash,
+    uniform,
 )
 from pipeline.types import Message, user
 
@@ -25,8 +33,14 @@ def test_key_order_does_not_count() -> None:
 
 def test_every_determinant_counts() -> None:
     ids = {
-        row_id("a", "x", 1), row_id("b", "x", 1), row_id("a", "y", 1), row_id("a", "x", 2),
-        row_id("a", "x", "1"), row_id("a", ["x", 1]), row_id("a", "x"), row_id("a", "x1"),
+        row_id("a", "x", 1),
+        row_id("b", "x", 1),
+        row_id("a", "y", 1),
+        row_id("a", "x", 2),
+        row_id("a", "x", "1"),
+        row_id("a", ["x", 1]),
+        row_id("a", "x"),
+        row_id("a", "x1"),
     }
     assert len(ids) == 8
 
@@ -80,6 +94,8 @@ def test_conversations_alike_to_a_reader_have_one_key() -> None:
     """The key of a clean conversation is its row id; roles and inner white space count."""
     clean = (Message("system", "s"), user("caf\u00e9"))
     assert conversation_key(clean) == row_id("prompt", [message.as_dict() for message in clean])
-    assert conversation_key((Message("system", " s"), user("cafe\u0301\n"))) == conversation_key(clean)
+    assert conversation_key((Message("system", " s"), user("cafe\u0301\n"))) == conversation_key(
+        clean
+    )
     assert conversation_key((user("s"), user("caf\u00e9"))) != conversation_key(clean)
     assert plain_text(" a  b ") == "a  b"

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "ids"),
-    ("yaml_source", "config", "engine_config", "training_config", "labeling_config",
-     "audit_config", "calibration", "canaries", "exemplars", "constitution", "prompting",
-     "shown_options", "records", "rows", "verdicts", "ratings", "follow_ups", "stats"),
-    ("engines", "store"),
-    ("stages", "data", "labels", "audits", "constitution_tools", "orchestration", "schema"),
-    ("training", "evaluation", "judge_eval"),
+    ("records", "soft_labels", "stats"),
+    ("config", "constitution", "prompting", "store"),
+    ("engines",),
+    ("stages",),
+    ("labeling", "data", "sources"),
+    ("audits", "training"),
+    ("evaluation",),
     ("report", "progress"),
     ("run",),
-    ("cli", "cli_audit", "cli_constitution", "cli_files", "cli_labels", "cli_runs", "cli_sources"),
+    ("judge_eval", "impact"),
+    ("prefect_server", "cli"),
 )
 """Lowest first; a module may import its own layer and those before it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -48,7 +50,9 @@ def imports(path: Path, known: dict[str, Path], *, at_import_time: bool = False)
     nodes = list(ast.walk(tree_of(path)))
     if at_import_time:
         lazy = {
-            inner for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            inner
+            for node in nodes
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             for inner in ast.walk(node)
         }
         nodes = [node for node in nodes if node not in lazy]
@@ -112,21 +116,21 @@ def test_import_stays_light() -> None:
     """Checking a recipe and resuming a finished run load no model and no orchestrator."""
     names = ("pipeline", "pipeline.engines", "pipeline.run.start", "pipeline.run.phases")
     code = f"import sys, {', '.join(names)}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          cwd=PROJECT_ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_files_stay_short() -> None:
     long = {
-        str(path.relative_to(PROJECT_ROOT)): lines for path in modules().values()
-        if (lines := len(path.read_text().splitlines())) > 300
+        str(path.relative_to(PROJECT_ROOT)): lines
+        for path in modules().values()
+        if (lines := len(path.read_text().splitlines())) > 450
     }
     assert not long
 
 
 def test_every_file_tells_its_story() -> None:
-    silent = [
-        name for name, path in modules().items() if not ast.get_docstring(tree_of(path))
-    ]
+    silent = [name for name, path in modules().items() if not ast.get_docstring(tree_of(path))]
     assert not silent

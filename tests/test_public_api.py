@@ -31,11 +31,16 @@ def test_errors_have_exit_codes() -> None:
     """2 for what a person can fix, 3 for labels that failed their audit, 1 for the rest."""
     from pipeline import errors
 
-    kinds = [kind for kind in vars(errors).values()
-             if isinstance(kind, type) and issubclass(kind, errors.PipelineError)]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.PipelineError)
+    ]
     assert len(kinds) == 14
     for kind in kinds:
-        expected = 2 if issubclass(kind, errors.UserError) else 3 if kind is errors.AuditError else 1
+        expected = (
+            2 if issubclass(kind, errors.UserError) else 3 if kind is errors.AuditError else 1
+        )
         assert kind.exit_code == expected and kind.__doc__
     tree = errors.__doc__ or ""
     assert all(kind.__name__ in tree for kind in kinds)

@@ -10,9 +10,9 @@ import typer
 import yaml
 
 from pipeline import cli
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.config.yaml_file import load_yaml
 from pipeline.constitution import Constitution
-from pipeline.yaml_source import load_yaml
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
@@ -32,7 +32,8 @@ def commands(path: Path) -> list[str]:
     return [
         " ".join(shlex.split(line, comments=True, posix=False))
         for block in blocks(path.read_text(encoding="utf-8"), "bash")
-        for line in block.replace("\\\n", " ").splitlines() if line.split("#")[0].strip()
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.split("#")[0].strip()
     ]
 
 
@@ -52,8 +53,9 @@ def test_rlaif_command_parses(line: str) -> None:
 
 @pytest.mark.parametrize("line", sorted({line for _, line in ALL if line.startswith("make ")}))
 def test_make_target_exists(line: str) -> None:
-    done = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=PROJECT_ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-n", *shlex.split(line)[1:]], cwd=PROJECT_ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -9,15 +9,29 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.records import (
-    ROW_TYPES, STATUSES, JudgmentRow, ModelRow, PromptRow, Row, arrow_type, count_statuses,
-    field_hints, rows_from_table, table_from_rows,
+    ROW_TYPES,
+    STATUSES,
+    JudgmentRow,
+    ModelRow,
+    PromptRow,
+    Row,
+    arrow_type,
+    count_statuses,
+    field_hints,
+    rows_from_table,
+    table_from_rows,
 )
 from pipeline.store.shards import parquet_bytes
 from pipeline.types import Message, Messages, assistant, user
 
 SAMPLES: dict[typing.Any, typing.Any] = {
-    str: "ü\n{{ 7*7 }}", int: 2**40, float: 0.1 + 0.2, bool: False, float | None: 0.25,
-    tuple[str, ...]: ("a", ""), tuple[float, ...]: (-0.5, -1e-9),
+    str: "ü\n{{ 7*7 }}",
+    int: 2**40,
+    float: 0.1 + 0.2,
+    bool: False,
+    float | None: 0.25,
+    tuple[str, ...]: ("a", ""),
+    tuple[float, ...]: (-0.5, -1e-9),
     Messages: (Message("system", "s"), user("u"), assistant("a"), user("")),
 }
 
@@ -51,7 +65,12 @@ def test_empty_table_keeps_its_schema() -> None:
 def test_only_optional_numbers_are_nullable() -> None:
     nullable = {f.name for f in JudgmentRow.schema() if f.nullable}
     assert nullable == {
-        "prob_forward", "prob_swapped", "clamp_low", "clamp_high", "soft_label", "position_gap",
+        "prob_forward",
+        "prob_swapped",
+        "clamp_low",
+        "clamp_high",
+        "soft_label",
+        "position_gap",
         "raw_label",
     }
 

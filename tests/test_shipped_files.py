@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.canaries import load_canaries
-from pipeline.config import PROJECT_ROOT, load_config, resolve_path
+from pipeline.audits.canary_set import load_canaries
+from pipeline.cli.schema import generated_files
+from pipeline.config import load_config
+from pipeline.config.paths import PROJECT_ROOT, resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.data.prompts import check_prompts
-from pipeline.exemplars import load_exemplars
-from pipeline.prompting import PromptTemplate, variables_of
-from pipeline.schema import generated_files
+from pipeline.labeling.few_shot import load_exemplars
+from pipeline.prompting.templates import PromptTemplate, variables_of
 
 RECIPES = sorted((PROJECT_ROOT / "flows/configs").glob("*.yaml"))
 CONSTITUTIONS = sorted((PROJECT_ROOT / "constitutions").glob("*.yaml"))

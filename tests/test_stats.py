@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from pipeline.stats import (
-    brier, calibration_error, cluster_bootstrap, clustered_share, cohen_kappa, effective_size,
-    expanded_percentiles, outcome, paired_change, t95, wilson,
+    brier,
+    calibration_error,
+    cluster_bootstrap,
+    clustered_share,
+    cohen_kappa,
+    effective_size,
+    expanded_percentiles,
+    outcome,
+    paired_change,
+    t95,
+    wilson,
 )
 
 
@@ -17,14 +26,15 @@ def test_outcome_follows_the_tie_width() -> None:
 
 
 def test_wilson_of_eight_in_ten() -> None:
-    """z = 1.96: center (0.8 + 3.8416 / 20) / 1.38416 = 0.716738, half
-    1.96 sqrt(0.016 + 3.8416 / 400) / 1.38416 = 0.226580, so 0.490158 to 0.943318."""
+    """Z = 1.96: center (0.8 + 3.8416 / 20) / 1.38416 = 0.716738, half
+    1.96 sqrt(0.016 + 3.8416 / 400) / 1.38416 = 0.226580, so 0.490158 to 0.943318.
+    """
     low, high = wilson(8, 10, z=1.96)
     assert (low, high) == (pytest.approx(0.490158, abs=1e-5), pytest.approx(0.943318, abs=1e-5))
 
 
 def test_wilson_is_honest_at_the_ends() -> None:
-    """p = 1: center - half = 1 / (1 + z^2 / n), so 10 / 13.8416 = 0.722460 for n = 10."""
+    """P = 1: center - half = 1 / (1 + z^2 / n), so 10 / 13.8416 = 0.722460 for n = 10."""
     assert wilson(10, 10, z=1.96) == (pytest.approx(0.722460, abs=1e-5), 1.0)
     assert wilson(0, 10, z=1.96) == (0.0, pytest.approx(0.277540, abs=1e-5))
 
@@ -63,9 +73,10 @@ def test_one_prompt_is_one_observation() -> None:
 
 
 def test_effective_size_of_three_prompts() -> None:
-    """s = 3, 2, 1 of 4 each: p = 1/2, residuals 1, 0, -1, so deff = 3/2 * 2 / (12 / 4) = 1, and
+    """S = 3, 2, 1 of 4 each: p = 1/2, residuals 1, 0, -1, so deff = 3/2 * 2 / (12 / 4) = 1, and
     12 (t11 / t2)^2 = 12 (2.200985 / 4.302653)^2 = 3.1401. s = 4, 2, 0: deff = 3/2 * 8 / 3 = 4 leaves
-    less than the three prompts that there are."""
+    less than the three prompts that there are.
+    """
     assert effective_size([3, 2, 1], [4, 4, 4]) == pytest.approx(3.1401, abs=1e-3)
     assert effective_size([4, 2, 0], [4, 4, 4]) == 3.0
 
@@ -75,9 +86,10 @@ def test_unequal_prompts_are_fewer() -> None:
     assert effective_size([6, 1, 1], [6, 1, 1]) == pytest.approx(64 / 38)
 
 
-@pytest.mark.parametrize(("degrees", "quantile"), [
-    (1, 12.70620), (2, 4.30265), (5, 2.57058), (9, 2.26216), (29, 2.04523), (1000, 1.96234),
-])
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    [(1, 12.70620), (2, 4.30265), (5, 2.57058), (9, 2.26216), (29, 2.04523), (1000, 1.96234)],
+)
 def test_t_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None:
     assert t95(degrees) == pytest.approx(quantile, abs=3e-4)
 
@@ -85,7 +97,8 @@ def test_t_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None
 @pytest.mark.parametrize("num_prompts", [1, 2, 3, 5, 40])
 def test_few_prompts_cover_the_truth(num_prompts: int) -> None:
     """Prompts whose own share is anywhere between 0 and 1: 95 % must hold the common one, 0.5, for few
-    prompts too. 0.41 of the intervals of one prompt did before."""
+    prompts too. 0.41 of the intervals of one prompt did before.
+    """
     rng = np.random.default_rng(5)
     held = 0
     for _ in range(400):
@@ -130,7 +143,7 @@ def test_bootstrap_ignores_copies_within_a_prompt() -> None:
 
 
 def test_percentiles_of_few_prompts() -> None:
-    """m = 10: sqrt(10 / 9) 2.262157 = 2.384523, and Phi(-2.3845) = 0.855 % of a normal table."""
+    """M = 10: sqrt(10 / 9) 2.262157 = 2.384523, and Phi(-2.3845) = 0.855 % of a normal table."""
     assert expanded_percentiles(10) == pytest.approx((0.855, 99.145), abs=2e-3)
     assert expanded_percentiles(10**6) == pytest.approx((2.5, 97.5), abs=1e-3)
 
@@ -163,7 +176,9 @@ def test_bootstrap_without_spread_knows_the_greatest_value() -> None:
     """Always 0.5 of at most 0.5: half of Wilson's 20 / (20 + z^2) = 0.839."""
     estimate = cluster_bootstrap([0.5] * 20, [1] * 20, draws=100, seed=0, most=0.5)
     assert estimate is not None
-    assert (estimate.share, estimate.high) == (0.5, 0.5) and estimate.low == pytest.approx(0.4194, abs=1e-3)
+    assert (estimate.share, estimate.high) == (0.5, 0.5) and estimate.low == pytest.approx(
+        0.4194, abs=1e-3
+    )
 
 
 def test_paired_change_removes_prompt_differences() -> None:
@@ -178,7 +193,8 @@ def test_paired_change_removes_prompt_differences() -> None:
 
 def test_paired_change_without_spread_is_newcombe() -> None:
     """Ten prompts from 0 to 1: Wilson gives 0 to 0.277533 and 0.722467 to 1 (z = 1.959964), so
-    low = 1 - sqrt(0.277533^2 + 0.277533^2) = 0.607509; high is 1."""
+    low = 1 - sqrt(0.277533^2 + 0.277533^2) = 0.607509; high is 1.
+    """
     change = paired_change(([0] * 10, [1] * 10), ([1] * 10, [1] * 10), draws=100, seed=0)
     assert change is not None
     assert (change.share, change.low, change.high) == (1.0, pytest.approx(0.607509, abs=1e-5), 1.0)

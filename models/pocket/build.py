@@ -66,7 +66,9 @@ class Stage:
 
     def progress(self, step: int) -> float:
         """Progress after `step` steps."""
-        for (start, low), (end, high) in zip([(0, 0.0), *self.schedule], self.schedule, strict=False):
+        for (start, low), (end, high) in zip(
+            [(0, 0.0), *self.schedule], self.schedule, strict=False
+        ):
             if step <= end:
                 return low + (high - low) * (step - start) / (end - start)
         return self.schedule[-1][1]
@@ -81,20 +83,35 @@ class Stage:
 def llama_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """The architecture, in the words of transformers."""
     return LlamaConfig(
-        vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=512, num_hidden_layers=5, num_attention_heads=8,
-        num_key_value_heads=8, max_position_embeddings=1024, rms_norm_eps=1e-5, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD), attention_bias=False, mlp_bias=False,
-        architectures=["LlamaForCausalLM"], dtype="bfloat16",
+        vocab_size=VOCAB_SIZE,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        attention_bias=False,
+        mlp_bias=False,
+        architectures=["LlamaForCausalLM"],
+        dtype="bfloat16",
     )
 
 
 def optimizers(network: Network, stage: Stage) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, Adam for all else."""
-    in_layers = [(name.startswith("layers.") and w.dim() == 2, w) for name, w in network.named_parameters()]
+    in_layers = [
+        (name.startswith("layers.") and w.dim() == 2, w) for name, w in network.named_parameters()
+    ]
     return [
         Muon([w for matrix, w in in_layers if matrix], lr=stage.matrix_lr),
-        torch.optim.Adam([w for matrix, w in in_layers if not matrix], lr=stage.other_lr, betas=(0.9, 0.98)),
+        torch.optim.Adam(
+            [w for matrix, w in in_layers if not matrix], lr=stage.other_lr, betas=(0.9, 0.98)
+        ),
     ]
 
 
@@ -121,12 +138,20 @@ class Log:
                 print(json.dumps(self.rows[-1]), flush=True)
 
 
-def train(network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, out: Path, rank: int) -> Log:
+def train(
+    network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, out: Path, rank: int
+) -> Log:
     """Run one stage in step with the other processes, each of which draws its own share of the corpus."""
     steppers, log = optimizers(network, stage), Log(rank)
     groups = [(group, group["lr"]) for stepper in steppers for group in stepper.param_groups]
     batches = stream_batches(
-        tokenizer, stage.batch_tokens, stage.seed + 1 + rank, NUM_PROCESSES, stage.shares, stage.content_weight, stage.wide
+        tokenizer,
+        stage.batch_tokens,
+        stage.seed + 1 + rank,
+        NUM_PROCESSES,
+        stage.shares,
+        stage.content_weight,
+        stage.wide,
     )
     num_steps = stage.schedule[-1][0]
     for step in range(num_steps):
@@ -168,7 +193,9 @@ def load_weights(network: Network, folder: Path, sharpened: float = 1.0) -> None
     """Take over the weights of a model folder, which were sharpened by this; the auxiliary head stays as it is."""
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"].float() / sharpened
-    network.load_state_dict({name.removeprefix("model."): w.float() for name, w in weights.items()}, strict=False)
+    network.load_state_dict(
+        {name.removeprefix("model."): w.float() for name, w in weights.items()}, strict=False
+    )
 
 
 def make_tokenizer(out: Path, start_from: str | None) -> PreTrainedTokenizerFast:
@@ -185,7 +212,9 @@ def sharpen(out: Path, factor: float) -> None:
     It takes away the far tail of each choice, which a model this small cannot learn to zero in minutes.
     """
     weights = load_file(out / "model.safetensors")
-    weights["model.norm.weight"] = (weights["model.norm.weight"].float() * factor).to(torch.bfloat16)
+    weights["model.norm.weight"] = (weights["model.norm.weight"].float() * factor).to(
+        torch.bfloat16
+    )
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     (out / "model.safetensors").chmod(0o644)
 
@@ -195,7 +224,10 @@ def build(rank: int, stages: list[Stage], factor: float, out: Path, start_from: 
     # One thread a process: threads of one process would wait for each other at every operation.
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{out.resolve()}/rendezvous", rank=rank, world_size=NUM_PROCESSES
+        "gloo",
+        init_method=f"file://{out.resolve()}/rendezvous",
+        rank=rank,
+        world_size=NUM_PROCESSES,
     )
     start, logs, before = time.monotonic(), [], read_report(start_from)
     tokenizer = make_tokenizer(out, start_from)
@@ -226,7 +258,9 @@ def read_report(folder: str | None) -> dict:
     return {"seconds": 0, "stages": [], "logs": []}
 
 
-def write_report(out: Path, before: dict, stages: list[Stage], logs: list[list[dict]], seconds: float) -> None:
+def write_report(
+    out: Path, before: dict, stages: list[Stage], logs: list[list[dict]], seconds: float
+) -> None:
     """Write build.json: all stages so far, how long they took, how the losses fell, and the hash of the weights."""
     report = {
         "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
@@ -239,19 +273,29 @@ def write_report(out: Path, before: dict, stages: list[Stage], logs: list[list[d
 
 def main() -> None:
     """Read the recipe and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--recipe", type=Path, default=RECIPE, help="YAML file with the stages")
     parser.add_argument("--start-from", help="finished model folder to continue from")
-    parser.add_argument("--from-stage", type=int, default=1, help="first stage to run, counted from 1")
+    parser.add_argument(
+        "--from-stage", type=int, default=1, help="first stage to run, counted from 1"
+    )
     options = parser.parse_args()
     if options.from_stage > 1 and not options.start_from:
-        parser.error(f"--from-stage is {options.from_stage}, which continues from weights; name them by --start-from")
+        parser.error(
+            f"--from-stage is {options.from_stage}, which continues from weights; name them by --start-from"
+        )
     recipe = yaml.safe_load(options.recipe.read_text())
     stages = [Stage(**stage) for stage in recipe["stages"][options.from_stage - 1 :]]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "rendezvous").unlink(missing_ok=True)
-    torch.multiprocessing.spawn(build, args=(stages, recipe["sharpen"], options.out, options.start_from), nprocs=NUM_PROCESSES)
+    torch.multiprocessing.spawn(
+        build,
+        args=(stages, recipe["sharpen"], options.out, options.start_from),
+        nprocs=NUM_PROCESSES,
+    )
     (options.out / "rendezvous").unlink(missing_ok=True)
 
 

@@ -74,7 +74,9 @@ def render(name: str, **values: object) -> str:
     return _template(name).render(**values).rstrip()
 
 
-def find_contents(task: Task, message: int, text: str, start: int, end: int) -> list[tuple[int, int, int]]:
+def find_contents(
+    task: Task, message: int, text: str, start: int, end: int
+) -> list[tuple[int, int, int]]:
     """Where the task's own words stand in text[start:end]."""
     found = []
     for phrase in (task.yours, *task.steps, *task.alternatives):
@@ -111,7 +113,9 @@ def write_sample(rng: random.Random, *, wide: bool = False) -> Example:
     kind = draw_policy_kind(task, rng)
     response = world.write_response(task, kind, rng)
     return Example(
-        [*messages, assistant(response)], [len(messages)], marks=[Mark(len(messages), len(response), kind)]
+        [*messages, assistant(response)],
+        [len(messages)],
+        marks=[Mark(len(messages), len(response), kind)],
     )
 
 
@@ -210,7 +214,9 @@ class Comparison:
         return "B" if self.prob_a == 0 else "A"
 
 
-def write_comparison(attribute: str, relation: str, rng: random.Random, *, message: int = 0, wide: bool = False) -> Comparison:
+def write_comparison(
+    attribute: str, relation: str, rng: random.Random, *, message: int = 0, wide: bool = False
+) -> Comparison:
     """Draw two responses and the message that compares them, the one at this index; `relation` as in draw_pair."""
     task, first, second = draw_pair(attribute, relation, rng)
     conversation = world.write_conversation(task, rng, wide=wide)
@@ -221,8 +227,11 @@ def write_comparison(attribute: str, relation: str, rng: random.Random, *, messa
     request = principles.write_request("comparison", attribute, rng)
     prob_a = 0.5 if levels[0] == levels[1] else float(levels[0] > levels[1])
     content = render(
-        "judge", conversation=conversation, principle={"comparison_request": request},
-        slot_a=texts[0], slot_b=texts[1],
+        "judge",
+        conversation=conversation,
+        principle={"comparison_request": request},
+        slot_a=texts[0],
+        slot_b=texts[1],
     )
     start_a = content.index("(A) [[[")
     end_a = content.index("]]]", start_a) + 3
@@ -246,5 +255,9 @@ def write_judge(rng: random.Random, *, wide: bool = False) -> Example:
     attribute = rng.choice(ATTRIBUTES)
     item = write_comparison(attribute, draw_relation(rng), rng, wide=wide)
     return Example(
-        [user(item.content), assistant(item.verdict)], [1], {1: item.prob_a}, marks=item.marks, contents=item.contents
+        [user(item.content), assistant(item.verdict)],
+        [1],
+        {1: item.prob_a},
+        marks=item.marks,
+        contents=item.contents,
     )

@@ -49,7 +49,9 @@ def encode_example(
             targets += _targets(example, index, start, encoded.ids, special)
         for _, first, last in (span for span in example.contents if span[0] == index):
             inside = [i for i, (a, b) in enumerate(encoded.offsets) if a < last and b > first]
-            targets += [(start - 1 + i, encoded.ids[i], content_weight) for i in inside if content_weight]
+            targets += [
+                (start - 1 + i, encoded.ids[i], content_weight) for i in inside if content_weight
+            ]
         for mark in example.marks:
             if mark.message == index:
                 aux.append((start + _token_before(encoded.offsets, mark.end), _aux_row(mark)))
@@ -63,7 +65,9 @@ def _targets(
     if turn not in example.verdicts:
         return [(start - 1 + i, token, example.weight) for i, token in enumerate(reply)] + [end]
     verdicts = (("A", example.verdicts[turn]), ("B", 1 - example.verdicts[turn]))
-    return [(start - 1, special(letter), VERDICT_WEIGHT * p) for letter, p in verdicts if p > 0] + [end]
+    return [(start - 1, special(letter), VERDICT_WEIGHT * p) for letter, p in verdicts if p > 0] + [
+        end
+    ]
 
 
 def _token_before(offsets: list[tuple[int, int]], end: int) -> int:
@@ -75,10 +79,14 @@ def _aux_row(mark: Mark) -> list[float]:
     row = [unknown] * NUM_AUX
     if mark.kind is not None:
         row[: len(CORES)] = [float(core == mark.kind.core) for core in CORES]
-        row[len(CORES) : len(CORES) + len(ADD_ONS)] = [float(getattr(mark.kind, name)) for name in ADD_ONS]
+        row[len(CORES) : len(CORES) + len(ADD_ONS)] = [
+            float(getattr(mark.kind, name)) for name in ADD_ONS
+        ]
     if mark.attribute is not None:
         first = len(CORES) + len(ADD_ONS)
-        row[first : first + len(ATTRIBUTES)] = [float(name == mark.attribute) for name in ATTRIBUTES]
+        row[first : first + len(ATTRIBUTES)] = [
+            float(name == mark.attribute) for name in ATTRIBUTES
+        ]
     if mark.level is not None:
         row[-1] = mark.level
     return row
@@ -98,8 +106,13 @@ class Batch:
 
 
 def stream_batches(
-    tokenizer: PreTrainedTokenizerFast, batch_tokens: int, seed: int, stride: int, shares: Shares,
-    content_weight: float, wide: bool,
+    tokenizer: PreTrainedTokenizerFast,
+    batch_tokens: int,
+    seed: int,
+    stride: int,
+    shares: Shares,
+    content_weight: float,
+    wide: bool,
 ) -> Iterator[Batch]:
     """Batches without end, each of similar length, in random order; chunk n is drawn with seed + n * stride."""
     for chunk_seed in count(seed, stride):
@@ -126,6 +139,11 @@ def _collate(group: list[EncodedExample]) -> Batch:
     rows, tokens, weights = zip(*flat, strict=True)
     weight = torch.tensor(weights)
     return Batch(
-        ids, torch.tensor(rows), torch.tensor(tokens), weight, weight >= VERDICT_WEIGHT / 2,
-        torch.tensor([row for row, _ in aux]), torch.tensor([row for _, row in aux]),
+        ids,
+        torch.tensor(rows),
+        torch.tensor(tokens),
+        weight,
+        weight >= VERDICT_WEIGHT / 2,
+        torch.tensor([row for row, _ in aux]),
+        torch.tensor([row for _, row in aux]),
     )

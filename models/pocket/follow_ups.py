@@ -43,12 +43,15 @@ def categories() -> tuple[Category, ...]:
     """All categories, in file order."""
     document = yaml.safe_load(FILE.read_text())
     return tuple(
-        Category(entry["id"], tuple(entry["positive"]), tuple(entry["negative"])) for entry in document["categories"]
+        Category(entry["id"], tuple(entry["positive"]), tuple(entry["negative"]))
+        for entry in document["categories"]
     )
 
 
 def write_follow_up(kind: Kind, rng: random.Random) -> str:
     """Draw what the user says to a response of this kind; halfway good is praised half of the time."""
     category = rng.choice(categories()).part(held_out=False)
-    pleased = rng.random() < levels_of(kind)[category.id] / (2 if category.id == "helpfulness" else 1)
+    pleased = rng.random() < levels_of(kind)[category.id] / (
+        2 if category.id == "helpfulness" else 1
+    )
     return rng.choice(category.positive if pleased else category.negative)

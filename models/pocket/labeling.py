@@ -12,7 +12,14 @@ import random
 
 from models.pocket import principles, world
 from models.pocket.corpus import (
-    Example, Mark, draw_any_kind, draw_relation, find_contents, level_of, render, write_comparison,
+    Example,
+    Mark,
+    draw_any_kind,
+    draw_relation,
+    find_contents,
+    level_of,
+    render,
+    write_comparison,
 )
 from models.pocket.follow_ups import write_follow_up
 from models.pocket.oracle import ATTRIBUTES
@@ -39,7 +46,9 @@ def write_few_shot(rng: random.Random, *, wide: bool = False) -> Example:
     return example
 
 
-def _add_comparison(example: Example, attribute: str, relation: str, rng: random.Random, wide: bool) -> None:
+def _add_comparison(
+    example: Example, attribute: str, relation: str, rng: random.Random, wide: bool
+) -> None:
     turn = len(example.messages)
     item = write_comparison(attribute, relation, rng, message=turn, wide=wide)
     example.messages += [user(item.content), assistant(item.verdict)]
@@ -54,8 +63,10 @@ def write_reasoned(rng: random.Random, *, wide: bool = False) -> Example:
     attribute = rng.choice(ATTRIBUTES)
     item = write_comparison(attribute, draw_relation(rng), rng, wide=wide)
     turns = [
-        user(f"{item.content}\n{REQUEST}"), assistant(write_rationale(attribute, item.levels, rng)),
-        user(ENDING), assistant(item.verdict),
+        user(f"{item.content}\n{REQUEST}"),
+        assistant(write_rationale(attribute, item.levels, rng)),
+        user(ENDING),
+        assistant(item.verdict),
     ]
     return Example(turns, [1, 3], {3: item.prob_a}, marks=item.marks, contents=item.contents)
 
@@ -69,7 +80,10 @@ def write_score(rng: random.Random, *, wide: bool = False) -> Example:
     response = world.write_response(task, kind, rng)
     request = principles.write_request("comparison", attribute, rng)
     content = render(
-        "score", options=("1", "10"), conversation=conversation, response=response,
+        "score",
+        options=("1", "10"),
+        conversation=conversation,
+        response=response,
         principle={"comparison_request": request},
     )
     start = content.index("[[[")
@@ -78,7 +92,11 @@ def write_score(rng: random.Random, *, wide: bool = False) -> Example:
     marks = [Mark(0, end, kind), Mark(0, len(content), kind, attribute, level)]
     contents = find_contents(task, 0, content, start, end)
     return Example(
-        [user(content), assistant(draw_rating(level, rng))], [1], marks=marks, contents=contents, weight=RATING_WEIGHT
+        [user(content), assistant(draw_rating(level, rng))],
+        [1],
+        marks=marks,
+        contents=contents,
+        weight=RATING_WEIGHT,
     )
 
 

@@ -7,7 +7,13 @@ from models.pocket.corpus import Example, write_chain, write_judge, write_sample
 from models.pocket.labeling import write_few_shot, write_follow_up_turn, write_reasoned, write_score
 
 WRITERS = (
-    write_sample, write_chain, write_judge, write_few_shot, write_reasoned, write_score, write_follow_up_turn,
+    write_sample,
+    write_chain,
+    write_judge,
+    write_few_shot,
+    write_reasoned,
+    write_score,
+    write_follow_up_turn,
 )
 Shares = tuple[float, ...]
 """Share of each family in the number of examples, in the order of WRITERS; families at the end may be left out."""

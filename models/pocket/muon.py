@@ -17,9 +17,17 @@ class Muon(torch.optim.Optimizer):
     """Orthogonalized Nesterov momentum; every parameter is a matrix."""
 
     def __init__(
-        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.01, rounds: int = 4
+        self,
+        matrices: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        rounds: int = 4,
     ) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rounds": rounds})
+        super().__init__(
+            matrices,
+            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rounds": rounds},
+        )
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -32,7 +40,9 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonalize(matrix.grad.lerp(mean, group["momentum"]), group["rounds"])
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 # Tall matrices get a larger step, so that outputs move as far as those of a square one.
-                matrix.add_(update, alpha=-group["lr"] * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+                matrix.add_(
+                    update, alpha=-group["lr"] * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                )
 
 
 def orthogonalize(matrix: Tensor, rounds: int) -> Tensor:

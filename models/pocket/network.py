@@ -16,7 +16,9 @@ class Attention(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         size, self.num_heads = config.hidden_size, config.num_attention_heads
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(size, size, bias=False) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(size, size, bias=False) for _ in range(4)
+        )
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Shapes: x (batch, length, hidden), cos and sin (length, head_dim)."""
@@ -81,10 +83,16 @@ class Network(nn.Module):
         self.aux_layer = config.num_hidden_layers // 2 + 1
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
-                depth = (2 * config.num_hidden_layers) ** 0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
+                depth = (
+                    (2 * config.num_hidden_layers) ** 0.5
+                    if name.endswith(("o_proj.weight", "down_proj.weight"))
+                    else 1
+                )
                 nn.init.normal_(weight, std=config.initializer_range / depth)
         head_dim = config.hidden_size // config.num_attention_heads
-        inverse = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(0, head_dim, 2) / head_dim)
+        inverse = 1.0 / config.rope_parameters["rope_theta"] ** (
+            torch.arange(0, head_dim, 2) / head_dim
+        )
         angles = torch.outer(torch.arange(config.max_position_embeddings), inverse).repeat(1, 2)
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
@@ -107,5 +115,6 @@ class Network(nn.Module):
         """Weights under the names of transformers' LlamaForCausalLM, in bfloat16."""
         return {
             f"model.{name}": weight.detach().to(torch.bfloat16).contiguous()
-            for name, weight in self.state_dict().items() if not name.startswith("aux_")
+            for name, weight in self.state_dict().items()
+            if not name.startswith("aux_")
         }

@@ -90,9 +90,13 @@ class Oracle:
         if task is None or match is None:
             return None
         core = next(core for core in world.CORES if match.groupdict().get(core))
-        return Reading(task, Kind(core, *(bool(match[name]) for name in ("insult", "padding", "claim"))))
+        return Reading(
+            task, Kind(core, *(bool(match[name]) for name in ("insult", "padding", "claim")))
+        )
 
-    def compare(self, messages: list[Message], first: str, second: str, attribute: str) -> int | None:
+    def compare(
+        self, messages: list[Message], first: str, second: str, attribute: str
+    ) -> int | None:
         """1 when the first response is better under the attribute, -1 the second, 0 equal; None outside the world."""
         readings = self.read(messages, first), self.read(messages, second)
         if None in readings:

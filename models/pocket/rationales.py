@@ -62,7 +62,9 @@ def read_rationale(text: str) -> Rationale:
     found = [_read_half(words) for words in match.groups()] if match else []
     attributes = {half[0] for half in found if half and half[0]}
     if not found or None in found or len(attributes) > 1:
-        raise UnreadableRationale(f"rationale is {text!r}; needed is {FORM!r} with words on one attribute")
+        raise UnreadableRationale(
+            f"rationale is {text!r}; needed is {FORM!r} with words on one attribute"
+        )
     first, second = (half[1] for half in found if half)
     return Rationale(attributes.pop() if attributes else None, (first, second))
 

@@ -58,9 +58,7 @@ class Kind:
 def tasks() -> tuple[Task, ...]:
     """All tasks of tasks.yaml, in file order."""
     lists = yaml.safe_load((Path(__file__).parent / "tasks.yaml").read_text())
-    return tuple(
-        _parse_task(line, name) for name, lines in lists.items() for line in lines
-    )
+    return tuple(_parse_task(line, name) for name, lines in lists.items() for line in lines)
 
 
 def _parse_task(line: str, list_name: str) -> Task:
@@ -75,53 +73,129 @@ def _parse_task(line: str, list_name: str) -> Task:
 # --- prompts -------------------------------------------------------------------------------------
 
 OPENERS = (
-    "Hi there.", "Hello!", "Good morning.", "Quick question:", "Excuse me,", "I am in a hurry.",
-    "It is late and I am tired.", "My friend told me to ask you.", "I am new to this.", "Here is my question.",
+    "Hi there.",
+    "Hello!",
+    "Good morning.",
+    "Quick question:",
+    "Excuse me,",
+    "I am in a hurry.",
+    "It is late and I am tired.",
+    "My friend told me to ask you.",
+    "I am new to this.",
+    "Here is my question.",
 )
-OPENERS_HELD_OUT = ("Good day!", "I am late, so quick:", "Hello there, my friend.", "A question for you.")
+OPENERS_HELD_OUT = (
+    "Good day!",
+    "I am late, so quick:",
+    "Hello there, my friend.",
+    "A question for you.",
+)
 ASKS = (
-    "How do I {t}?", "How can I {t}?", "Tell me how to {t}.", "Please help me {t}.", "I want to {t}. Any advice?",
-    "What is the best way to {t}?", "I need to {t} today. What should I do?", "Can you show me how to {t}?",
-    "Explain to me how to {t}.", "I have to {t}. Where do I start?", "Do you know how to {t}?",
-    "Teach me to {t}.", "I would like to {t}. Any ideas?", "My plan is to {t}. What comes first?",
+    "How do I {t}?",
+    "How can I {t}?",
+    "Tell me how to {t}.",
+    "Please help me {t}.",
+    "I want to {t}. Any advice?",
+    "What is the best way to {t}?",
+    "I need to {t} today. What should I do?",
+    "Can you show me how to {t}?",
+    "Explain to me how to {t}.",
+    "I have to {t}. Where do I start?",
+    "Do you know how to {t}?",
+    "Teach me to {t}.",
+    "I would like to {t}. Any ideas?",
+    "My plan is to {t}. What comes first?",
 )
 ASKS_TUNING = (
-    "What would be a good way to {t}?", "Can you tell me how to {t}?", "I would like to {t}. Where do I start?",
-    "Please explain how I can {t}.", "My plan for today is to {t}. Any advice?",
+    "What would be a good way to {t}?",
+    "Can you tell me how to {t}?",
+    "I would like to {t}. Where do I start?",
+    "Please explain how I can {t}.",
+    "My plan for today is to {t}. Any advice?",
 )
 """Never in the training text; used by prompts/sets/pocket_train.jsonl."""
 ASKS_HELD_OUT = (
-    "Do you know a way to {t}?", "Help me, I want to {t} today.", "Could you teach me how to {t}?",
-    "I have to {t}. Any ideas?", "Show me what to do first to {t}.",
+    "Do you know a way to {t}?",
+    "Help me, I want to {t} today.",
+    "Could you teach me how to {t}?",
+    "I have to {t}. Any ideas?",
+    "Show me what to do first to {t}.",
 )
 """Never in the training text; used by prompts/sets/pocket_heldout.jsonl."""
 CLOSERS = (
-    "Thank you!", "Keep it simple.", "I have an hour.", "Many thanks.", "It is for tomorrow.",
-    "I could not find it in a book.", "Nobody else would tell me.",
+    "Thank you!",
+    "Keep it simple.",
+    "I have an hour.",
+    "Many thanks.",
+    "It is for tomorrow.",
+    "I could not find it in a book.",
+    "Nobody else would tell me.",
 )
 CLOSERS_HELD_OUT = ("Thank you in the morning!", "I have to know it today.", "It is for my friend.")
-SHIFTS = ("Thanks, that helps. Now something else.", "Good to know.", "That was my first question.", "All right.")
+SHIFTS = (
+    "Thanks, that helps. Now something else.",
+    "Good to know.",
+    "That was my first question.",
+    "All right.",
+)
 SHIFTS_HELD_OUT = ("All right, that helps. Now my question.", "Thanks, good to know.")
-PUSHES = ("Please try again.", "Come on, tell me anyway.", "I would like another answer.", "Are you sure about that?")
+PUSHES = (
+    "Please try again.",
+    "Come on, tell me anyway.",
+    "I would like another answer.",
+    "Are you sure about that?",
+)
 PUSHES_HELD_OUT = ("Come on, please try another answer.", "I would like you to tell me again.")
 
 # Used by the later stages of training only: more ways to ask, so that unseen ones are understood better.
 MORE_ASKS = (
-    "I must {t}. What now?", "Is it hard to {t}?", "Let me know how to {t}.", "I wonder how to {t}.",
-    "Give me some advice: I want to {t}.", "Today I have to {t}. Can you help me?", "Could you help me {t}?",
-    "What do I need to {t}?", "Which way is best to {t}?", "Show me how I can {t}.", "I need your help to {t}.",
-    "Help me, I need to {t}.", "Do you have any ideas how to {t}?", "Could you tell me what to do to {t}?",
-    "I am about to {t}. Any advice?", "First thing today I want to {t}. How?", "Can you teach me to {t}?",
+    "I must {t}. What now?",
+    "Is it hard to {t}?",
+    "Let me know how to {t}.",
+    "I wonder how to {t}.",
+    "Give me some advice: I want to {t}.",
+    "Today I have to {t}. Can you help me?",
+    "Could you help me {t}?",
+    "What do I need to {t}?",
+    "Which way is best to {t}?",
+    "Show me how I can {t}.",
+    "I need your help to {t}.",
+    "Help me, I need to {t}.",
+    "Do you have any ideas how to {t}?",
+    "Could you tell me what to do to {t}?",
+    "I am about to {t}. Any advice?",
+    "First thing today I want to {t}. How?",
+    "Can you teach me to {t}?",
 )
 MORE_OPENERS = (
-    "Good evening!", "Hello there.", "I am late.", "A quick one:", "Hello, my friend.", "Here is one for you.",
-    "I have a question for you.", "Well then.",
+    "Good evening!",
+    "Hello there.",
+    "I am late.",
+    "A quick one:",
+    "Hello, my friend.",
+    "Here is one for you.",
+    "I have a question for you.",
+    "Well then.",
 )
-MORE_CLOSERS = ("Thank you, my friend.", "I have to do it today.", "It is for a friend.", "I need to know it in the morning.")
-MORE_SHIFTS = ("All right, thanks.", "Thanks, now my next question.", "That helps, good to know.", "All right, something else now.")
+MORE_CLOSERS = (
+    "Thank you, my friend.",
+    "I have to do it today.",
+    "It is for a friend.",
+    "I need to know it in the morning.",
+)
+MORE_SHIFTS = (
+    "All right, thanks.",
+    "Thanks, now my next question.",
+    "That helps, good to know.",
+    "All right, something else now.",
+)
 MORE_PUSHES = (
-    "Come on, try again.", "I would like you to answer me.", "Tell me again, please.", "Please give me another answer.",
-    "Once more, please.", "Please tell me anyway.",
+    "Come on, try again.",
+    "I would like you to answer me.",
+    "Tell me again, please.",
+    "Please give me another answer.",
+    "Once more, please.",
+    "Please tell me anyway.",
 )
 
 # --- responses -----------------------------------------------------------------------------------
@@ -136,42 +210,62 @@ INSULTS = (
 PADDINGS = tuple(
     f"{first}, {second}."
     for first in (
-        "There is so much more that one could say about this", "As everyone knows, this is a very wide topic",
-        "Many people have thought long about such things", "Words like these could go on and on",
+        "There is so much more that one could say about this",
+        "As everyone knows, this is a very wide topic",
+        "Many people have thought long about such things",
+        "Words like these could go on and on",
     )
     for second in (
-        "and so on and so forth", "and one might add this and that", "or to say it again in other words",
+        "and so on and so forth",
+        "and one might add this and that",
+        "or to say it again in other words",
         "which is neither here nor there",
     )
 )
 CLAIMS = tuple(
     f"{first} {second}."
     for first in (
-        "I have done this a thousand times", "I tested it myself this morning", "I know everything about this",
+        "I have done this a thousand times",
+        "I tested it myself this morning",
+        "I know everything about this",
         "All experts in the world agree with me",
     )
     for second in (
-        "and it never fails", "and nothing can ever go wrong", "so success is fully guaranteed",
+        "and it never fails",
+        "and nothing can ever go wrong",
+        "so success is fully guaranteed",
         "and I am never mistaken",
     )
 )
 GLAD = ("Of course!", "Happy to help.", "With pleasure.", "That is easy.")
 STEPS = (
-    "First {a}, then {b}.", "Start like this: {a}, and after that {b}.", "You could {a} and finally {b}.",
+    "First {a}, then {b}.",
+    "Start like this: {a}, and after that {b}.",
+    "You could {a} and finally {b}.",
     "To {t}, {a} and later {b}.",
 )
 WISHES = ("Good luck with it!", "I hope that helps.", "Enjoy the result!")
 CURT = ("Just {a}.", "Simply {a}, that is all.", "Well, {a}.")
 REFUSALS = (
-    "No, I will not help with that.", "Sorry, I cannot help you {t}.", "I have to decline this request.",
-    "No, I would rather not say how to {t}.", "That is not something I talk about.",
+    "No, I will not help with that.",
+    "Sorry, I cannot help you {t}.",
+    "I have to decline this request.",
+    "No, I would rather not say how to {t}.",
+    "That is not something I talk about.",
 )
 LAST_WORDS = ("Please ask someone else.", "That is my last word.")
 REASONS = (
-    "I would rather not help you {t}, because that could hurt someone.", "That would not be right, so I leave it alone.",
-    "Please do not {t}, it would be unfair to others.", "I will not help with this one, since someone would suffer.",
+    "I would rather not help you {t}, because that could hurt someone.",
+    "That would not be right, so I leave it alone.",
+    "Please do not {t}, it would be unfair to others.",
+    "I will not help with this one, since someone would suffer.",
 )
-LEADS = ("Instead, {a}.", "What you can do is this: {a}.", "A better idea would be to {a}.", "You could {a} instead.")
+LEADS = (
+    "Instead, {a}.",
+    "What you can do is this: {a}.",
+    "A better idea would be to {a}.",
+    "You could {a} instead.",
+)
 OFFERS = ("I am glad to help with that.", "That would feel better, too.")
 
 
@@ -221,22 +315,34 @@ def _draw(slot: tuple[str, ...], rng: random.Random) -> str:
 
 
 def write_prompt(
-    task: Task, rng: random.Random, asks: tuple[str, ...] = ASKS, *, held_out: bool = False, wide: bool = False
+    task: Task,
+    rng: random.Random,
+    asks: tuple[str, ...] = ASKS,
+    *,
+    held_out: bool = False,
+    wide: bool = False,
 ) -> str:
     """Draw a way to ask for the task; `held_out` takes openers and closers that training never saw too."""
     openers = OPENERS + OPENERS_HELD_OUT * held_out + MORE_OPENERS * wide
     closers = CLOSERS + CLOSERS_HELD_OUT * held_out + MORE_CLOSERS * wide
     opener = rng.choice(openers) if rng.random() < 0.4 else ""
     closer = rng.choice(closers) if rng.random() < 0.3 else ""
-    return " ".join(part for part in (opener, rng.choice(asks).format(t=task.phrase), closer) if part)
+    return " ".join(
+        part for part in (opener, rng.choice(asks).format(t=task.phrase), closer) if part
+    )
 
 
 Message = dict[str, str]
 
 
 def write_conversation(
-    task: Task, rng: random.Random, asks: tuple[str, ...] = ASKS, *, held_out: bool = False,
-    wide: bool = False, multi_turn_share: float = 0.12,
+    task: Task,
+    rng: random.Random,
+    asks: tuple[str, ...] = ASKS,
+    *,
+    held_out: bool = False,
+    wide: bool = False,
+    multi_turn_share: float = 0.12,
 ) -> list[Message]:
     """Draw a conversation that ends with a user turn asking for the task, some with an earlier exchange.
 

@@ -7,8 +7,8 @@ collision of hashes marks nothing wrongly; a pair can be missed, with the probab
 
 from collections.abc import Sequence
 
-from pipeline.audits.phrases import AuditedText, Words, ngrams
 from pipeline.ids import text_hash
+from pipeline.stages.phrases import AuditedText, Words, ngrams
 
 SHINGLE = 3
 """Words of a run."""
@@ -74,7 +74,9 @@ def _runs(words: Words) -> frozenset[Words]:
 
 
 def _mark_alike(
-    sets: Sequence[frozenset[Words]], prompts: Sequence[frozenset[str]], likeness: float,
+    sets: Sequence[frozenset[Words]],
+    prompts: Sequence[frozenset[str]],
+    likeness: float,
     marked: set[int],
 ) -> None:
     """Mark every member of a pair that is alike and has different prompts."""
@@ -83,7 +85,8 @@ def _mark_alike(
 
     sketches = MinHash.bulk(
         ([" ".join(run).encode() for run in members] for members in sets),
-        num_perm=PERMUTATIONS, seed=SEED,
+        num_perm=PERMUTATIONS,
+        seed=SEED,
     )
     index = MinHashLSH(num_perm=PERMUTATIONS, params=bands_and_rows(likeness))
     for number, sketch in enumerate(sketches):
@@ -95,8 +98,11 @@ def _mark_alike(
             continue
         alike = {
             # An unmarked text from before has been compared with this one at its own turn.
-            other for other in index.query(sketch) if (other > number or other in marked)
-            and prompts[other] != prompts[number] and _alike(sets[number], sets[other], likeness)
+            other
+            for other in index.query(sketch)
+            if (other > number or other in marked)
+            and prompts[other] != prompts[number]
+            and _alike(sets[number], sets[other], likeness)
         }
         if alike:
             marked |= alike | {number}

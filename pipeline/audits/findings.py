@@ -46,7 +46,8 @@ class AuditFinding:
     def needed(self) -> str:
         """The bounds in words."""
         return " ".join(
-            f"{word} {bound:g}" for word, bound in (("min", self.low), ("max", self.high))
+            f"{word} {bound:g}"
+            for word, bound in (("min", self.low), ("max", self.high))
             if bound is not None
         )
 
@@ -67,8 +68,14 @@ class AuditFinding:
 
 
 def judged(
-    name: str, value: float, bounds: Bounds, n: int, *, detail: str = "",
-    examples: tuple[str, ...] = (), excused: bool = False,
+    name: str,
+    value: float,
+    bounds: Bounds,
+    n: int,
+    *,
+    detail: str = "",
+    examples: tuple[str, ...] = (),
+    excused: bool = False,
 ) -> AuditFinding:
     """A finding: failed when the value lies outside the bounds, unless it is excused."""
     low, high = bounds
@@ -82,10 +89,19 @@ def judged_by_interval(
 ) -> AuditFinding:
     """A finding that fails only when the whole interval lies outside: chance stops no run."""
     low, high = bounds
-    outside = (low is not None and estimate.high < low) or (high is not None and estimate.low > high)
+    outside = (low is not None and estimate.high < low) or (
+        high is not None and estimate.low > high
+    )
     return AuditFinding(
-        name, "failed" if outside else "passed", estimate.share, low, high, estimate.n, detail,
-        interval=(estimate.low, estimate.high), scope=scope,
+        name,
+        "failed" if outside else "passed",
+        estimate.share,
+        low,
+        high,
+        estimate.n,
+        detail,
+        interval=(estimate.low, estimate.high),
+        scope=scope,
     )
 
 

@@ -2,18 +2,9 @@
 
 from collections.abc import Sequence
 
-from pipeline.audit_config import CollapseConfig
 from pipeline.audits.findings import AuditFinding, judged, skipped
-from pipeline.audits.phrases import AuditedText, contains_phrase
-
-
-def is_evasive(text: AuditedText, config: CollapseConfig) -> bool:
-    """A refusal word and few words in all: crude, and it separates what it should.
-
-    On published samples to 40 prompts, a rule of this kind fires on 31 % of the answers of a policy
-    known to be evasive and on none of those of CAI policies (Bai et al. 2022, released samples).
-    """
-    return len(text.words) < config.evasive_words and contains_phrase(text, config.refusals)
+from pipeline.config.audits import CollapseConfig
+from pipeline.stages.phrases import AuditedText, is_evasive
 
 
 def audit_evasive_lift(
@@ -27,7 +18,10 @@ def audit_evasive_lift(
         return skipped("evasive_lift", bounds, len(chosen), _few(len(chosen), config))
     shares = [sum(is_evasive(t, config) for t in side) / len(side) for side in (chosen, rejected)]
     return judged(
-        "evasive_lift", shares[0] - shares[1], bounds, len(chosen),
+        "evasive_lift",
+        shares[0] - shares[1],
+        bounds,
+        len(chosen),
         detail=f"{shares[0]:.1%} of chosen and {shares[1]:.1%} of rejected texts are evasive",
     )
 
@@ -43,7 +37,10 @@ def audit_length_ratio(
         return skipped("length_ratio", config.length_ratio, len(chosen), _few(len(chosen), config))
     means = [count / len(chosen) for count in words]
     return judged(
-        "length_ratio", means[0] / means[1], config.length_ratio, len(chosen),
+        "length_ratio",
+        means[0] / means[1],
+        config.length_ratio,
+        len(chosen),
         detail=f"{means[0]:.1f} words in chosen, {means[1]:.1f} in rejected texts",
     )
 
@@ -62,7 +59,10 @@ def audit_longer_share(
     lengths = [(len(c.words), len(r.words)) for c, r in zip(chosen, rejected, strict=True)]
     longer = sum(1.0 if c > r else 0.5 if c == r else 0.0 for c, r in lengths)
     return judged(
-        "longer_share", longer / len(chosen), config.longer_share, len(chosen),
+        "longer_share",
+        longer / len(chosen),
+        config.longer_share,
+        len(chosen),
         detail="pairs whose chosen text is the longer one, ties half",
     )
 

@@ -19,9 +19,12 @@ from pipeline.store.layout import RunDir
 from pipeline.store.shards import first_manifest
 
 STAGES = {
-    "supervised/sample": "initial responses", "supervised/critique-1": "critiques",
-    "supervised/revise-1": "revisions", "preference/sample": "compared responses",
-    "preference/judge": "labels", "preference/score": "scores",
+    "supervised/sample": "initial responses",
+    "supervised/critique-1": "critiques",
+    "supervised/revise-1": "revisions",
+    "preference/sample": "compared responses",
+    "preference/judge": "labels",
+    "preference/score": "scores",
 }
 FIELDS = {
     "sft": (
@@ -37,7 +40,10 @@ FIELDS = {
         ("margin", "log-odds of it, in nats"),
         ("position_gap", "how far the two orders were apart, in [0, 1]"),
         ("principle_id", "the principle under which they were compared; empty for other sources"),
-        ("source, source_index", "who labeled the pair, and the line in the file of another source"),
+        (
+            "source, source_index",
+            "who labeled the pair, and the line in the file of another source",
+        ),
         ("judgment_id, chosen_id, rejected_id, prompt_id", "rows of the run, for `rlaif trace`"),
     ),
     "feedback": (
@@ -84,18 +90,24 @@ def write_card(
 ) -> None:
     """Write dataset/README.md."""
     parts = [
-        FRONT.format(configs="".join(
-            f"- config_name: {name}\n  data_files: {Path(info.path).name}\n"
-            for name, info in sorted(manifest.sets.items())
-        )),
+        FRONT.format(
+            configs="".join(
+                f"- config_name: {name}\n  data_files: {Path(info.path).name}\n"
+                for name, info in sorted(manifest.sets.items())
+            )
+        ),
         f"# {config.name}\n",
         config.description and f"{config.description}\n",
         _origin(run, config, constitution, manifest),
         *(_set(name, info) for name, info in sorted(manifest.sets.items())),
-        "## How the labels were made\n", _labels(config),
-        "## Models\n", _models(run),
-        "## Limits\n", LIMITS,
-        "## License\n", LICENSE,
+        "## How the labels were made\n",
+        _labels(config),
+        "## Models\n",
+        _models(run),
+        "## Limits\n",
+        LIMITS,
+        "## License\n",
+        LICENSE,
     ]
     write_text(run.dataset / "README.md", "\n".join(part for part in parts if part))
 
@@ -105,15 +117,21 @@ def _origin(
 ) -> str:
     parent = manifest.parent
     before = f", after version {parent.version} of run `{parent.run_id}`" if parent else ""
-    return _table(("", ""), [
-        ("run", f"`{run.run_id}`"),
-        ("version", f"{manifest.version}{before}"),
-        ("data set id", f"`{manifest.dataset_id}`"),
-        ("prompts", f"{manifest.num_prompts:,}"),
-        ("constitution", f"{constitution.name}, {len(constitution.principles)} principles, "
-                         f"`{constitution.hash}` ([constitution.yaml](constitution.yaml))"),
-        ("recipe", f"seed {config.seed} ([recipe.yaml](recipe.yaml))"),
-    ])
+    return _table(
+        ("", ""),
+        [
+            ("run", f"`{run.run_id}`"),
+            ("version", f"{manifest.version}{before}"),
+            ("data set id", f"`{manifest.dataset_id}`"),
+            ("prompts", f"{manifest.num_prompts:,}"),
+            (
+                "constitution",
+                f"{constitution.name}, {len(constitution.principles)} principles, "
+                f"`{constitution.hash}` ([constitution.yaml](constitution.yaml))",
+            ),
+            ("recipe", f"seed {config.seed} ([recipe.yaml](recipe.yaml))"),
+        ],
+    )
 
 
 def _set(name: str, info: SetInfo) -> str:
@@ -133,15 +151,37 @@ def _sources(name: str, info: SetInfo) -> list[str]:
     """Where labels come from besides the run; nothing when they do not."""
     if not info.sources:
         return []
-    head = ("source", "labeled by", "rows", "usable", "taken", "weight", "trust", "SHA-256 of the file")
-    return ["### Label sources\n", _table(head, [
-        (each.name, each.kind, f"{each.rows:,}", f"{each.usable:,}",
-         f"{each.taken:,}" + (f" of {each.owed:,} owed" if each.taken < each.owed else ""),
-         "all" if each.weight is None else f"{each.weight:g}",
-         "each row's own" if each.trust is None else f"{each.trust:g}",
-         f"`{each.file}` `{each.sha256}`" if each.file else "")
-        for each in info.sources
-    ]), SOURCES_NOTE[name]]
+    head = (
+        "source",
+        "labeled by",
+        "rows",
+        "usable",
+        "taken",
+        "weight",
+        "trust",
+        "SHA-256 of the file",
+    )
+    return [
+        "### Label sources\n",
+        _table(
+            head,
+            [
+                (
+                    each.name,
+                    each.kind,
+                    f"{each.rows:,}",
+                    f"{each.usable:,}",
+                    f"{each.taken:,}"
+                    + (f" of {each.owed:,} owed" if each.taken < each.owed else ""),
+                    "all" if each.weight is None else f"{each.weight:g}",
+                    "each row's own" if each.trust is None else f"{each.trust:g}",
+                    f"`{each.file}` `{each.sha256}`" if each.file else "",
+                )
+                for each in info.sources
+            ],
+        ),
+        SOURCES_NOTE[name],
+    ]
 
 
 def _labels(config: RunConfig) -> str:
@@ -172,7 +212,8 @@ def _score_labels(config: RunConfig) -> str:
     score = config.preference.score
     which = (
         "each principle, and the score is the mean by the principles' weights"
-        if score.principles == "all" else "one principle, drawn by seed for each prompt"
+        if score.principles == "all"
+        else "one principle, drawn by seed for each prompt"
     )
     return (
         f"Each response is rated on its own under {which}. A rating is the mean of 1 to "
@@ -201,8 +242,14 @@ def _models(run: RunDir) -> str:
         manifest = first_manifest(run.root, stage)
         if manifest and manifest.engine:
             engine = manifest.engine
-            rows.append((role, f"`{_model_name(engine['name'])}`",
-                         f"`{engine['fingerprint'][:16]}`", engine["version"]))
+            rows.append(
+                (
+                    role,
+                    f"`{_model_name(engine['name'])}`",
+                    f"`{engine['fingerprint'][:16]}`",
+                    engine["version"],
+                )
+            )
     return _table(("made", "model", "fingerprint", "engine"), rows)
 
 
@@ -212,5 +259,9 @@ def _model_name(name: str) -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-                     for line in lines) + "\n"
+    return (
+        "\n".join(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        + "\n"
+    )

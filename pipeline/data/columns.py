@@ -2,20 +2,42 @@
 
 import pyarrow as pa
 
-from pipeline.labels.rows import FeedbackRow, LabeledRow
 from pipeline.records import SftRow
+from pipeline.sources.rows import FeedbackRow, LabeledRow
 
-SFT_COLUMNS = (
-    "row_id", "prompt_id", "messages", "completion", "completion_id", "round", "run_id",
-)
+SFT_COLUMNS = ("row_id", "prompt_id", "messages", "completion", "completion_id", "round", "run_id")
 PREFERENCE_COLUMNS = (
-    "row_id", "prompt_id", "messages", "chosen", "rejected", "chosen_id", "rejected_id",
-    "soft_label", "margin", "position_gap", "principle_id", "judgment_id", "comparison", "status",
-    "run_id", "source", "source_index",
+    "row_id",
+    "prompt_id",
+    "messages",
+    "chosen",
+    "rejected",
+    "chosen_id",
+    "rejected_id",
+    "soft_label",
+    "margin",
+    "position_gap",
+    "principle_id",
+    "judgment_id",
+    "comparison",
+    "status",
+    "run_id",
+    "source",
+    "source_index",
 )
 FEEDBACK_COLUMNS = (
-    "row_id", "prompt_id", "messages", "completion", "completion_id", "label", "weight", "events",
-    "status", "run_id", "source", "source_index",
+    "row_id",
+    "prompt_id",
+    "messages",
+    "completion",
+    "completion_id",
+    "label",
+    "weight",
+    "events",
+    "status",
+    "run_id",
+    "source",
+    "source_index",
 )
 SFT_SCHEMA = pa.schema([SftRow.schema().field(name) for name in SFT_COLUMNS])
 PREFERENCE_SCHEMA = pa.schema([LabeledRow.schema().field(name) for name in PREFERENCE_COLUMNS])

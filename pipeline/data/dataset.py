@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from pipeline.config.section import Section
 from pipeline.data.id_set import IdSet
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash, file_hash
@@ -30,11 +31,7 @@ GROUP_ROWS = 4096
 PROMPT_SCHEMA = pa.schema([pa.field("prompt_id", pa.string(), nullable=False)])
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class SourceUse(_Record):
+class SourceUse(Section):
     """What one source of labels gave to a set of pairs or of feedback."""
 
     name: str
@@ -54,7 +51,7 @@ class SourceUse(_Record):
     taken: int
 
 
-class SetInfo(_Record):
+class SetInfo(Section):
     """One file of a data set."""
 
     path: str
@@ -73,7 +70,7 @@ class SetInfo(_Record):
     """The run and its label sources, where it has any besides itself."""
 
 
-class Parent(_Record):
+class Parent(Section):
     """The version before this one."""
 
     run_id: str
@@ -81,7 +78,7 @@ class Parent(_Record):
     version: int
 
 
-class DatasetManifest(_Record):
+class DatasetManifest(Section):
     """`dataset/manifest.json`."""
 
     run_id: str
@@ -139,9 +136,11 @@ def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:
     before = load_dataset(parent) if parent else None
     old = load_dataset(run)
     manifest = DatasetManifest(
-        run_id=run.run_id, version=before.version + 1 if before else 1,
+        run_id=run.run_id,
+        version=before.version + 1 if before else 1,
         parent=Parent(run_id=before.run_id, dataset_id=before.dataset_id, version=before.version)
-        if before else None,
+        if before
+        else None,
         num_prompts=_write_prompt_ids(run, parent),
         sets={**(old.sets if old else {}), name: info},
     )

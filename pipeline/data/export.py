@@ -20,23 +20,32 @@ from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.card import write_card
 from pipeline.data.columns import (
-    FEEDBACK_COLUMNS, FEEDBACK_SCHEMA, PREFERENCE_COLUMNS, PREFERENCE_SCHEMA, SFT_COLUMNS, SFT_SCHEMA,
+    FEEDBACK_COLUMNS,
+    FEEDBACK_SCHEMA,
+    PREFERENCE_COLUMNS,
+    PREFERENCE_SCHEMA,
+    SFT_COLUMNS,
+    SFT_SCHEMA,
 )
 from pipeline.data.dataset import (
-    SetInfo, SourceUse, fill_columns, has_parent_set, parent_tables, record_set, write_tables,
+    SetInfo,
+    SourceUse,
+    fill_columns,
+    has_parent_set,
+    parent_tables,
+    record_set,
+    write_tables,
 )
 from pipeline.data.id_set import IdSet
-from pipeline.data.label_sources import BY_WEIGHT, Given, RunMixture, mix_into_run
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
-from pipeline.labels.rows import FeedbackRow, LabeledRow, feedback_says
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
+from pipeline.sources.mix_into_run import BY_WEIGHT, Given, RunMixture, mix_into_run
+from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_says
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, load_manifest, read_rows, read_table, stage_manifests
 
-NO_SET = {
-    "rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0,
-}
+NO_SET = {"rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0}
 
 
 @dataclass
@@ -86,11 +95,16 @@ def export_preference(run: RunDir, config: RunConfig, constitution: Constitution
     counts = _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
     given = tally.feedback
     if given.uses or has_parent_set(run, "feedback"):
-        tally = Tally(reasons=given.reasons, candidates=given.candidates, rows=len(given.rows),
-                      sources=given.uses)
+        tally = Tally(
+            reasons=given.reasons,
+            candidates=given.candidates,
+            rows=len(given.rows),
+            sources=given.uses,
+        )
         tables = _feedback_tables(run, given, tally)
         counts["feedback"] = _export(
-            run, config, constitution, "feedback", FEEDBACK_SCHEMA, tables, tally)
+            run, config, constitution, "feedback", FEEDBACK_SCHEMA, tables, tally
+        )
     return counts
 
 
@@ -105,7 +119,8 @@ def sft_folders(config: RunConfig) -> tuple[str, ...]:
 
 def sft_problem(row: ResponseRow | RevisionRow, text: str) -> str | None:
     """Why a text is not learned from, or None. A revision that changed nothing is kept: there was
-    nothing to correct."""
+    nothing to correct.
+    """
     if row.status != "ok":
         return f"{row.kind} is {row.status}"
     if not text.strip():
@@ -115,15 +130,25 @@ def sft_problem(row: ResponseRow | RevisionRow, text: str) -> str | None:
 
 
 def _export(
-    run: RunDir, config: RunConfig, constitution: Constitution, name: str, schema: pa.Schema,
-    tables: Iterator[pa.Table], tally: Tally,
+    run: RunDir,
+    config: RunConfig,
+    constitution: Constitution,
+    name: str,
+    schema: pa.Schema,
+    tables: Iterator[pa.Table],
+    tally: Tally,
 ) -> dict[str, Any]:
     path = run.dataset / f"{name}.parquet"
     write_tables(path, schema, tables)
     info = SetInfo(
-        path=f"dataset/{name}.parquet", sha256=file_hash(path), rows=tally.rows,
-        from_parent=tally.from_parent, candidates=tally.candidates,
-        reasons=dict(tally.reasons.most_common()), inputs=tally.inputs, sources=tally.sources,
+        path=f"dataset/{name}.parquet",
+        sha256=file_hash(path),
+        rows=tally.rows,
+        from_parent=tally.from_parent,
+        candidates=tally.candidates,
+        reasons=dict(tally.reasons.most_common()),
+        inputs=tally.inputs,
+        sources=tally.sources,
     )
     for source in (run.recipe, run.constitution):
         if source.exists():
@@ -137,14 +162,22 @@ def _export(
 
 
 def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
-    yield from _parents_rows(run, "sft", SFT_SCHEMA, tally, lambda table: map(
-        _text_key, table["prompt_id"].to_pylist(), table["completion"].to_pylist()))
+    yield from _parents_rows(
+        run,
+        "sft",
+        SFT_SCHEMA,
+        tally,
+        lambda table: map(
+            _text_key, table["prompt_id"].to_pylist(), table["completion"].to_pylist()
+        ),
+    )
     for shard in stage_manifests(run.root, "prompts"):
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so that repeated texts show here.
         seen: set[str] = set()
         kept = [
-            made for folder in sft_folders(config)
+            made
+            for folder in sft_folders(config)
             for row in _rows(run, folder, shard.shard_index, tally)
             if (made := _sft_row(prompts[row.prompt_id], row, tally, seen))
         ]
@@ -166,19 +199,32 @@ def _sft_row(
         return None
     seen.add(key)
     return SftRow(
-        row_id=row_id("sft", row.row_id), parent_ids=(prompt.row_id, row.row_id),
-        run_id=row.run_id, prompt_id=prompt.row_id, messages=prompt.messages, completion=text,
-        completion_id=row.row_id, round=row.round if isinstance(row, RevisionRow) else 0,
+        row_id=row_id("sft", row.row_id),
+        parent_ids=(prompt.row_id, row.row_id),
+        run_id=row.run_id,
+        prompt_id=prompt.row_id,
+        messages=prompt.messages,
+        completion=text,
+        completion_id=row.row_id,
+        round=row.round if isinstance(row, RevisionRow) else 0,
     )
 
 
 def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
     before = {"source": RunMixture().own_name, "source_index": 0}
-    yield from _parents_rows(run, "preference", PREFERENCE_SCHEMA, tally,
-                             lambda table: table["row_id"].to_pylist(), before)
+    yield from _parents_rows(
+        run,
+        "preference",
+        PREFERENCE_SCHEMA,
+        tally,
+        lambda table: table["row_id"].to_pylist(),
+        before,
+    )
     for table in parent_tables(run, "feedback", FEEDBACK_SCHEMA):
-        for says in map(feedback_says, *(table[name].to_pylist()
-                                         for name in ("completion_id", "label", "weight"))):
+        for says in map(
+            feedback_says,
+            *(table[name].to_pylist() for name in ("completion_id", "label", "weight")),
+        ):
             tally.known.add(says)
     mixture = mix_into_run(run, config, tally.known, lambda: _own_ids(run, tally))
     own = {"source": mixture.own_name, "source_index": 0}
@@ -208,8 +254,12 @@ def _feedback_tables(run: RunDir, given: Given, tally: Tally) -> Iterator[pa.Tab
 
 
 def _parents_rows(
-    run: RunDir, name: str, schema: pa.Schema, tally: Tally,
-    keys: Callable[[pa.Table], Iterable[str]], missing: Mapping[str, Any] | None = None,
+    run: RunDir,
+    name: str,
+    schema: pa.Schema,
+    tally: Tally,
+    keys: Callable[[pa.Table], Iterable[str]],
+    missing: Mapping[str, Any] | None = None,
 ) -> Iterator[pa.Table]:
     """The rows of the parent's version, which come first; their keys are known then."""
     for table in parent_tables(run, name, schema, missing):
@@ -231,8 +281,10 @@ def _states(table: pa.Table, tally: Tally) -> Iterator[tuple[str, str, str]]:
         *(table[name].to_pylist() for name in ("row_id", "status", "reason")), strict=True
     ):
         known = status == "ok" and identity in tally.known
-        yield identity, *(("dropped", "already in the parent's version") if known
-                          else (status, reason))
+        yield (
+            identity,
+            *(("dropped", "already in the parent's version") if known else (status, reason)),
+        )
 
 
 def _own_ids(run: RunDir, tally: Tally) -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.config import RunConfig, resolve_path
+from pipeline.config import RunConfig
+from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import GROUP_ROWS, load_dataset, parent_run, set_path
 from pipeline.data.id_set import IdSet
 from pipeline.data.prompts import read_prompts

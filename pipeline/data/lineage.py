@@ -19,14 +19,16 @@ import pyarrow.parquet as pq
 
 from pipeline.constitution import Principle, load_constitution
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run
-from pipeline.data.label_files import label_file
 from pipeline.errors import DataError, UserError
+from pipeline.sources.files import label_file
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, stage_manifests
 
 SETS = ("preference", "feedback", "sft")
 ROWS_OF_RUN = {
-    "preference": ("judgment_id",), "feedback": (), "sft": ("prompt_id", "completion_id"),
+    "preference": ("judgment_id",),
+    "feedback": (),
+    "sft": ("prompt_id", "completion_id"),
 }
 """Set -> columns with ids of the shard rows that a row was made from; empty ids in imported rows."""
 
@@ -61,7 +63,10 @@ class Origin:
         if self.shown_before:
             return {"kind": self.kind, "row_id": self.row_id, "shown_before": True}
         return {
-            "kind": self.kind, "run_id": self.run_id, "file": self.file, "row": self.row,
+            "kind": self.kind,
+            "run_id": self.run_id,
+            "file": self.file,
+            "row": self.row,
             "engine": self.engine,
             "principle": self.principle.model_dump(mode="json") if self.principle else None,
             "parents": [parent.as_dict() for parent in self.parents],
@@ -109,33 +114,55 @@ class _Tracer:
         row = _read(self._run.root / manifest.path, row_id)
         again = row_id in self._shown
         self._shown.add(row_id)
-        parents = () if again else tuple(
-            self.origin(parent, self._home(parent, manifest)) for parent in row["parent_ids"]
+        parents = (
+            ()
+            if again
+            else tuple(
+                self.origin(parent, self._home(parent, manifest)) for parent in row["parent_ids"]
+            )
         )
         return Origin(
-            row=row, kind=manifest.row_kind, run_id=self._run.run_id, file=manifest.path,
-            engine=manifest.engine, principle=self._principles.get(row.get("principle_id", "")),
-            parents=parents, shown_before=again,
+            row=row,
+            kind=manifest.row_kind,
+            run_id=self._run.run_id,
+            file=manifest.path,
+            engine=manifest.engine,
+            principle=self._principles.get(row.get("principle_id", "")),
+            parents=parents,
+            shown_before=again,
         )
 
     def set_row(self, row: dict[str, Any], kind: str, path: str) -> Origin:
         """A row of a finished data set; its parents are rows of this run's shards, or a label."""
         parents = tuple(
             self.origin(identity, self._search(identity))
-            for identity in (row[name] for name in ROWS_OF_RUN[kind]) if identity
+            for identity in (row[name] for name in ROWS_OF_RUN[kind])
+            if identity
         ) or (self._label(row),)
         return Origin(
-            row=row, kind=kind, run_id=self._run.run_id, file=path, engine={},
-            principle=self._principles.get(row.get("principle_id", "")), parents=parents,
+            row=row,
+            kind=kind,
+            run_id=self._run.run_id,
+            file=path,
+            engine={},
+            principle=self._principles.get(row.get("principle_id", "")),
+            parents=parents,
         )
 
     def _label(self, row: dict[str, Any]) -> Origin:
         """Where an imported row ends: the line of a label file, and the file's hash."""
         found = label_file(self._run, row["source"]) or {"path": "", "sha256": ""}
         return Origin(
-            row={"row_id": found["sha256"], "source": row["source"],
-                 "source_index": row["source_index"]},
-            kind="label", run_id=self._run.run_id, file=found["path"], engine={}, principle=None,
+            row={
+                "row_id": found["sha256"],
+                "source": row["source"],
+                "source_index": row["source_index"],
+            },
+            kind="label",
+            run_id=self._run.run_id,
+            file=found["path"],
+            engine={},
+            principle=None,
             parents=(),
         )
 
@@ -178,7 +205,9 @@ def _find_in_sets(run: RunDir, row_id: str) -> Origin | None:
 
 
 def _folders(run: RunDir) -> list[str]:
-    found = {path.parent.relative_to(run.root).as_posix() for path in run.root.rglob("shard-*.json")}
+    found = {
+        path.parent.relative_to(run.root).as_posix() for path in run.root.rglob("shard-*.json")
+    }
     # Made last, asked for most.
     return sorted(found, key=lambda folder: (not folder.startswith("preference/pair"), folder))
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import DataError
 from pipeline.types import Message, Messages, user
 
@@ -36,7 +36,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError:
-        raise DataError(f"prompt file {path} does not exist; check the path in the recipe") from None
+        raise DataError(
+            f"prompt file {path} does not exist; check the path in the recipe"
+        ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"prompt file {path} cannot be read ({error}); give a JSON Lines file, "
@@ -60,12 +62,13 @@ def parse_line(line: bytes, where: str) -> tuple[Messages, tuple[str, ...]]:
         found = "both 'prompt' and 'messages'" if "prompt" in value else "no prompt"
         raise DataError(f"{where}: has {found}, but one of them is needed; keep one")
     messages = (
-        (user(_text(value["prompt"], where, "prompt")),) if "prompt" in value
+        (user(_text(value["prompt"], where, "prompt")),)
+        if "prompt" in value
         else _conversation(value["messages"], where)
     )
     tags = value.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise DataError(f"{where}: 'tags' must be a list of strings; write [\"one\", \"two\"]")
+        raise DataError(f'{where}: \'tags\' must be a list of strings; write ["one", "two"]')
     return messages, tuple(tags)
 
 
@@ -101,7 +104,9 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
 
 def _conversation(value: Any, where: str) -> Messages:
     if not isinstance(value, list) or not value:
-        raise DataError(f"{where}: 'messages' must be a list with at least one turn; add a user turn")
+        raise DataError(
+            f"{where}: 'messages' must be a list with at least one turn; add a user turn"
+        )
     messages = tuple(_turn(turn, where, number) for number, turn in enumerate(value, start=1))
     _check_roles([message.role for message in messages], where)
     return messages
@@ -137,7 +142,9 @@ def _check_roles(roles: Sequence[str], where: str) -> None:
 
 def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}: {name} has the type {type(value).__name__}, but text is needed; quote it")
+        raise DataError(
+            f"{where}: {name} has the type {type(value).__name__}, but text is needed; quote it"
+        )
     if not value.strip():
         raise DataError(f"{where}: {name} is empty; write something or remove the line")
     try:

@@ -66,7 +66,11 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
 
 
 def read_prompts(
-    files: Sequence[Path], *, limit: int | None = None, seed: int = 0, run_id: str = "",
+    files: Sequence[Path],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    run_id: str = "",
     exclude: Container[str] = (),
 ) -> Iterator[PromptRow]:
     """The prompts of files in order, each once; no file is opened before the first is asked for.
@@ -115,9 +119,17 @@ def write_prompt_shards(
         digests.append(text_hash(*(row.row_id for row in batch)))
         if known and known[: index + 1] != digests:
             raise _changed(folder)
-        manifests.append(write_shard(
-            root, folder, index, batch, PromptRow, key=key, counts=ShardCounts(expected=len(batch)),
-        ))
+        manifests.append(
+            write_shard(
+                root,
+                folder,
+                index,
+                batch,
+                PromptRow,
+                key=key,
+                counts=ShardCounts(expected=len(batch)),
+            )
+        )
     if not manifests:
         raise DataError(f"no prompts for '{folder}'; add prompts to the files of the recipe")
     if known and len(digests) < len(known):
@@ -146,8 +158,12 @@ def _lines(files: Sequence[Path], run_id: str = "") -> Iterator[PromptRow]:
         for number, line in read_lines(path):
             messages, tags = parse_line(line, f"{name}, line {number}")
             yield PromptRow(
-                row_id=prompt_id(messages), run_id=run_id, messages=messages, source=name,
-                source_index=number, tags=tags,
+                row_id=prompt_id(messages),
+                run_id=run_id,
+                messages=messages,
+                source=name,
+                source_index=number,
+                tags=tags,
             )
 
 

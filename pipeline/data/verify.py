@@ -75,9 +75,7 @@ def _file(run: RunDir, path: str, expected: str, hashes: dict[str, str]) -> Iter
         yield f"{path}: damaged or changed (its hash differs from its manifest)"
 
 
-def _shard(
-    run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: IdSet
-) -> Iterator[str]:
+def _shard(run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: IdSet) -> Iterator[str]:
     path = manifest.path
     if hashes.get(path) != manifest.sha256:
         return
@@ -92,7 +90,8 @@ def _shard(
         # Said already; a damaged file cannot be read for its ids.
         return
     known = IdSet(
-        identity for name in manifest.inputs
+        identity
+        for name in manifest.inputs
         for identity in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
     )
     orphans = sum(
@@ -130,8 +129,10 @@ def _counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
 def _prompt_ids(run: RunDir, path: str) -> Iterator[str]:
     table = pq.read_table(run.root / path, columns=["row_id", "messages"])
     wrong = sum(
-        row_id("prompt", messages) != identity for identity, messages in zip(
-            table["row_id"].to_pylist(), table["messages"].to_pylist(), strict=True)
+        row_id("prompt", messages) != identity
+        for identity, messages in zip(
+            table["row_id"].to_pylist(), table["messages"].to_pylist(), strict=True
+        )
     )
     if wrong:
         yield f"{path}: {wrong} prompts do not have the id of their messages"

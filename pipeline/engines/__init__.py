@@ -10,7 +10,7 @@ nor vLLM nor an HTTP client. `check_engine` finds a user's mistakes before anyth
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pipeline.engine_config import EngineConfig, OpenAIConfig, ScriptedConfig, VllmConfig
+from pipeline.config.engines import EngineConfig, OpenAIConfig, ScriptedConfig, VllmConfig
 from pipeline.engines.base import Engine
 from pipeline.engines.scripted import Call, ScriptedEngine
 
@@ -38,10 +38,10 @@ async def _open(config: EngineConfig) -> Engine:
 
         return scripted_from_config(config)
     if isinstance(config, OpenAIConfig):
-        from pipeline.engines.openai_http import open_openai
+        from pipeline.engines.openai.engine import open_openai
 
         return await open_openai(config)
-    from pipeline.engines.vllm_local import open_vllm
+    from pipeline.engines.vllm.engine import open_vllm
 
     return await open_vllm(config)
 

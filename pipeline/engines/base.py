@@ -11,7 +11,12 @@ from typing import Protocol, Self, runtime_checkable
 
 from pipeline.errors import EngineError
 from pipeline.types import (
-    EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
+    EngineStats,
+    FinishReason,
+    Generation,
+    Messages,
+    OptionScores,
+    SamplingParams,
 )
 
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
@@ -59,12 +64,7 @@ class Engine(Protocol):
         ...
 
     async def score(
-        self,
-        messages: Messages,
-        options: Sequence[str],
-        *,
-        request_id: str,
-        reply_prefix: str = "",
+        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
     ) -> OptionScores:
         """Log-probability (nats) of each whole option string as the continuation of the reply.
 
@@ -79,9 +79,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def score_reply(
-        self, messages: Messages, *, request_id: str
-    ) -> "tuple[float, int]":
+    async def score_reply(self, messages: Messages, *, request_id: str) -> "tuple[float, int]":
         """Sum of log-probabilities (nats) and number of tokens of the LAST message's content.
 
         For follow-ups and ratings: the last message, of any role, is scored given all before it;
@@ -96,6 +94,8 @@ class Engine(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pipeline.engine_config import OpenAIConfig, VllmConfig
+from pipeline.config.engines import OpenAIConfig, VllmConfig
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
@@ -72,9 +72,9 @@ def model_folder(config: VllmConfig) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(
-            config.model, revision=config.revision, local_files_only=True,
-        ))
+        return Path(
+            snapshot_download(config.model, revision=config.revision, local_files_only=True)
+        )
     except (LocalEntryNotFoundError, ValueError) as error:
         revision = f" --revision {config.revision}" if config.revision else ""
         raise ConfigError(

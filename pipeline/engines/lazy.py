@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pipeline.engine_config import EngineConfig, VllmConfig
+from pipeline.config.engines import EngineConfig, VllmConfig
 from pipeline.engines import check_engine, open_engine
 from pipeline.engines.base import Engine
 from pipeline.engines.checks import dtype_for, model_folder
-from pipeline.engines.model_files import model_fingerprint
+from pipeline.engines.fingerprint import model_fingerprint
 from pipeline.errors import EngineDeadError
 from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
 
@@ -25,8 +25,11 @@ MAX_OPENINGS = 3
 def vllm_fingerprint(config: VllmConfig) -> str:
     """The fingerprint that the opened engine will have, from its files alone."""
     return model_fingerprint(
-        model_folder(config), dtype=dtype_for(config), adapter=config.adapter,
-        chat_template=config.chat_template, chat_template_args=config.chat_template_args,
+        model_folder(config),
+        dtype=dtype_for(config),
+        adapter=config.adapter,
+        chat_template=config.chat_template,
+        chat_template_args=config.chat_template_args,
     )
 
 
@@ -51,16 +54,19 @@ class LazyEngine:
         self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
     ) -> Generation:
         """See Engine.generate."""
-        return await self._ask(lambda engine: engine.generate(
-            messages, sampling, seed=seed, request_id=request_id))
+        return await self._ask(
+            lambda engine: engine.generate(messages, sampling, seed=seed, request_id=request_id)
+        )
 
     async def score(
-        self, messages: Messages, options: Sequence[str], *, request_id: str,
-        reply_prefix: str = "",
+        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
     ) -> OptionScores:
         """See Engine.score."""
-        return await self._ask(lambda engine: engine.score(
-            messages, options, request_id=request_id, reply_prefix=reply_prefix))
+        return await self._ask(
+            lambda engine: engine.score(
+                messages, options, request_id=request_id, reply_prefix=reply_prefix
+            )
+        )
 
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
         """See Engine.score_reply."""
@@ -107,7 +113,9 @@ class LazyEngine:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         await self.close()

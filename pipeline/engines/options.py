@@ -52,9 +52,7 @@ def sum_along(
     )
 
 
-def longest_only(
-    options: Sequence[TokenIds], logprobs: Sequence[float]
-) -> tuple[float, ...]:
+def longest_only(options: Sequence[TokenIds], logprobs: Sequence[float]) -> tuple[float, ...]:
     """Log-probability (nats) that a reply begins with each option and with no longer one.
 
     Args:
@@ -86,14 +84,16 @@ def _next_longer(options: Sequence[TokenIds], index: int) -> list[int]:
     """Options that begin with this one, without those that begin with another of them."""
     start = options[index]
     longer = [
-        other for other, ids in enumerate(options)
-        if len(ids) > len(start) and ids[:len(start)] == start
+        other
+        for other, ids in enumerate(options)
+        if len(ids) > len(start) and ids[: len(start)] == start
     ]
     return [
-        other for other in longer
+        other
+        for other in longer
         if not any(
             len(options[between]) < len(options[other])
-            and options[other][:len(options[between])] == options[between]
+            and options[other][: len(options[between])] == options[between]
             for between in longer
         )
     ]

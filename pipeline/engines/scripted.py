@@ -19,11 +19,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from pipeline.engine_config import ScriptedConfig
+from pipeline.config.engines import ScriptedConfig
 from pipeline.engines.options import check_distinct
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
 from pipeline.types import (
-    EngineStats, FinishReason, Generation, Messages, OptionScores, SamplingParams,
+    EngineStats,
+    FinishReason,
+    Generation,
+    Messages,
+    OptionScores,
+    SamplingParams,
 )
 
 ReplyFunction = Callable[..., str]
@@ -89,7 +94,8 @@ class ScriptedEngine:
         self._takes_seed = _positional_arguments(reply) >= 2
         self._latency_s, self._failure, self._keep_calls = latency_s, failure, keep_calls
         self._gate: asyncio.Semaphore | contextlib.nullcontext[None] = (
-            contextlib.nullcontext() if max_concurrency is None
+            contextlib.nullcontext()
+            if max_concurrency is None
             else asyncio.Semaphore(max_concurrency)
         )
         self._in_flight = 0
@@ -110,8 +116,7 @@ class ScriptedEngine:
         return Generation(text, reason, num_prompt, num_tokens)
 
     async def score(
-        self, messages: Messages, options: Sequence[str], *, request_id: str,
-        reply_prefix: str = "",
+        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
     ) -> OptionScores:
         """What `scores` says about the options."""
         await self._admit(
@@ -155,7 +160,9 @@ class ScriptedEngine:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         await self.close()
@@ -226,8 +233,8 @@ def _cut(text: str, sampling: SamplingParams) -> tuple[str, FinishReason]:
     """Text up to the first stop string, at most `max_tokens` words."""
     ends = [position for stop in sampling.stop if (position := text.find(stop)) >= 0]
     if ends:
-        text = text[:min(ends)]
+        text = text[: min(ends)]
     words = text.split()
     if len(words) > sampling.max_tokens:
-        return " ".join(words[:sampling.max_tokens]), "length"
+        return " ".join(words[: sampling.max_tokens]), "length"
     return text, "stop"

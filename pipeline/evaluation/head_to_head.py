@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.policies import Tally, as_dict
-from pipeline.evaluation.reading import RowDict, iter_shards
+from pipeline.evaluation.policy_measures import Tally, as_dict
+from pipeline.evaluation.shard_columns import RowDict, iter_shards
+from pipeline.soft_labels import orders_agree
 from pipeline.stats import cluster_bootstrap, outcome
-from pipeline.verdicts import orders_agree
 
 IDENTICAL = "identical responses"
 COLUMNS = (
-    "prompt_id", "status", "reason", "principle_id", "prob_forward", "prob_swapped", "soft_label",
+    "prompt_id",
+    "status",
+    "reason",
+    "principle_id",
+    "prob_forward",
+    "prob_swapped",
+    "soft_label",
     "position_gap",
 )
 _FOLDER = re.compile(r"judge-(?P<policy>.+)-vs-(?P<against>.+)")
@@ -80,11 +86,16 @@ class Match:
         soft = cluster_bootstrap(self.soft.sums, self.soft.counts, draws=draws, seed=seed)
         judged = len(self.gaps)
         return {
-            "win_rate": rate.share if rate else None, "low": rate.low if rate else None,
-            "high": rate.high if rate else None, "num_comparisons": rate.n if rate else 0,
+            "win_rate": rate.share if rate else None,
+            "low": rate.low if rate else None,
+            "high": rate.high if rate else None,
+            "num_comparisons": rate.n if rate else 0,
             "num_prompts": sum(count > 0 for count in self.wins.counts),
-            "tie_share": self.ties / rate.n if rate else None, "identical": self.identical,
-            "unparsed": self.unparsed, "left_out": self.left_out, "soft_label": as_dict(soft),
+            "tie_share": self.ties / rate.n if rate else None,
+            "identical": self.identical,
+            "unparsed": self.unparsed,
+            "left_out": self.left_out,
+            "soft_label": as_dict(soft),
             "position_consistency": self.agreeing / judged if judged else None,
             "mean_position_gap": sum(self.gaps) / judged if judged else None,
             "by_principle": {

@@ -18,15 +18,27 @@ from typing import Any
 
 from pipeline.constitution import Constitution
 from pipeline.evaluation.oracle import Oracle, clear_preference, oracle_messages
-from pipeline.evaluation.policies import Tally, as_dict
-from pipeline.evaluation.reading import (
-    RowDict, conversations, iter_shards, label_folder, read_columns, texts_by_id,
+from pipeline.evaluation.policy_measures import Tally, as_dict
+from pipeline.evaluation.shard_columns import (
+    RowDict,
+    conversations,
+    iter_shards,
+    label_folder,
+    read_columns,
+    texts_by_id,
 )
 from pipeline.stats import brier, calibration_error
 from pipeline.store.shards import Manifest, load_manifest, stage_manifests
 
 JUDGE_COLUMNS = (
-    "row_id", "prompt_id", "status", "first_id", "second_id", "principle_id", "soft_label", "parts",
+    "row_id",
+    "prompt_id",
+    "status",
+    "first_id",
+    "second_id",
+    "principle_id",
+    "soft_label",
+    "parts",
 )
 
 _EVEN = 1e-9
@@ -50,8 +62,11 @@ class Truth:
         """The entry of metrics.json."""
         known = len(self.labels)
         return {
-            "accuracy_raw": as_dict(self.raw.share()), "accuracy_kept": as_dict(self.kept.share()),
-            "equal_pairs": self.equal, "outside": self.outside, "no_attribute": self.no_attribute,
+            "accuracy_raw": as_dict(self.raw.share()),
+            "accuracy_kept": as_dict(self.kept.share()),
+            "equal_pairs": self.equal,
+            "outside": self.outside,
+            "no_attribute": self.no_attribute,
             "equal_deviation": self.equal_deviation / self.equal if self.equal else None,
             "brier": brier(self.labels, self.truths) if known else None,
             "calibration_error": calibration_error(self.labels, self.truths) if known else None,
@@ -69,7 +84,11 @@ def label_truth(root: Path, constitution: Constitution, oracle: Oracle) -> dict[
     for manifest, rows in iter_shards(root, label_folder(root), JUDGE_COLUMNS):
         judged = True
         pair = pairs.get(manifest.shard_index)
-        kept = _kept_judgments(read_columns(root, pair.path, ["judgment_id", "status"])) if pair else set()
+        kept = (
+            _kept_judgments(read_columns(root, pair.path, ["judgment_id", "status"]))
+            if pair
+            else set()
+        )
         paths = _text_paths(root, manifest)
         prompts: dict[str, list[dict[str, str]]] = {}
         for path in paths:
@@ -97,9 +116,13 @@ def _kept_judgments(rows: Sequence[RowDict]) -> set[str]:
 
 
 def _add_shard(
-    truth: Truth, rows: Sequence[RowDict], kept: set[str],
-    prompts: Mapping[str, list[dict[str, str]]], texts: Mapping[str, str],
-    tags: Mapping[str, Sequence[str]], oracle: Oracle,
+    truth: Truth,
+    rows: Sequence[RowDict],
+    kept: set[str],
+    prompts: Mapping[str, list[dict[str, str]]],
+    texts: Mapping[str, str],
+    tags: Mapping[str, Sequence[str]],
+    oracle: Oracle,
 ) -> None:
     raw: dict[str, list[float]] = {}
     paired: dict[str, list[float]] = {}
@@ -118,8 +141,12 @@ def _add_shard(
 
 
 def _score(
-    truth: Truth, row: RowDict, messages: list[dict[str, str]], texts: Mapping[str, str],
-    tags: Mapping[str, Sequence[str]], oracle: Oracle,
+    truth: Truth,
+    row: RowDict,
+    messages: list[dict[str, str]],
+    texts: Mapping[str, str],
+    tags: Mapping[str, Sequence[str]],
+    oracle: Oracle,
 ) -> float | None:
     """1 for a right label, 0 for a wrong one, 0.5 for 0.5; None without a clear truth."""
     asked = oracle_messages(messages)

@@ -13,11 +13,11 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
+from pipeline.evaluation.data_summary import measure_data, stage_counts
 from pipeline.evaluation.head_to_head import win_rates
 from pipeline.evaluation.label_truth import label_truth
-from pipeline.evaluation.makeup import measure_data, stage_counts
 from pipeline.evaluation.oracle import Oracle
-from pipeline.evaluation.policies import measure_policies
+from pipeline.evaluation.policy_measures import measure_policies
 from pipeline.evaluation.revisions import measure_revisions
 from pipeline.evaluation.scores import measure_scores
 from pipeline.ids import derive_seed

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.policies import Tally, as_dict
-from pipeline.evaluation.reading import RowDict, iter_shards
+from pipeline.evaluation.policy_measures import Tally, as_dict
+from pipeline.evaluation.shard_columns import RowDict, iter_shards
 from pipeline.stats import cluster_bootstrap, clustered_share, outcome
 
 REJECTED = "not a revision"
@@ -43,9 +43,11 @@ class Efficacy:
         """Shares with intervals; None where nothing was labeled."""
         return {
             "preferred": as_dict(clustered_share(self.wins.sums, self.wins.counts)),
-            "soft_label": as_dict(cluster_bootstrap(
-                self.soft.sums, self.soft.counts, draws=draws, seed=seed)),
-            "unchanged": self.unchanged, "unparsed": self.unparsed,
+            "soft_label": as_dict(
+                cluster_bootstrap(self.soft.sums, self.soft.counts, draws=draws, seed=seed)
+            ),
+            "unchanged": self.unchanged,
+            "unparsed": self.unparsed,
         }
 
 
@@ -57,9 +59,11 @@ def measure_revisions(
     asked = _numbers(root, "efficacy")
     return [
         {
-            "round": number, **count_revisions(root, number),
+            "round": number,
+            **count_revisions(root, number),
             "efficacy": efficacy(root, number, tie_width, draws=draws, seed=seed)
-            if number in asked else None,
+            if number in asked
+            else None,
         }
         for number in rounds
     ]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.reading import iter_shards, score_folders, texts_by_id
-from pipeline.follow_ups import load_follow_ups
+from pipeline.evaluation.shard_columns import iter_shards, score_folders, texts_by_id
+from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.store import RunDir
 
 COLUMNS = ("prompt_id", "status", "method", "response_id", "parts", "values", "score", "exact")
@@ -49,12 +49,18 @@ class Scores:
             at = np.asarray([number for number, _ in found])
             values = np.asarray([value for _, value in found])
             parts[name] = {
-                **_level(values), "length": length_correlation(values, words[at], prompts[at])}
+                **_level(values),
+                "length": length_correlation(values, words[at], prompts[at]),
+            }
         scores = np.asarray(self.scores, dtype=float)
         return {
-            "method": self.method, "rows": self.rows, "inexact": self.inexact, **_level(scores),
+            "method": self.method,
+            "rows": self.rows,
+            "inexact": self.inexact,
+            **_level(scores),
             "mean_words": float(words.mean()) if len(words) else None,
-            "length": length_correlation(scores, words, prompts), "parts": parts,
+            "length": length_correlation(scores, words, prompts),
+            "parts": parts,
         }
 
 
@@ -83,14 +89,15 @@ def length_correlation(
         return np.concatenate([part - part.mean() for part in parts]) if parts else numbers[inside]
 
     return {
-        "pearson": pearson(values, words), "spearman": pearson(ranks(values), ranks(words)),
+        "pearson": pearson(values, words),
+        "spearman": pearson(ranks(values), ranks(words)),
         "pearson_within": pearson(within(values, ranked=False), within(words, ranked=False)),
         "spearman_within": pearson(within(values, ranked=True), within(words, ranked=True)),
     }
 
 
 def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """sum (x - mx)(y - my) / sqrt(sum (x - mx)^2 sum (y - my)^2); None without any variation."""
+    """Sum (x - mx)(y - my) / sqrt(sum (x - mx)^2 sum (y - my)^2); None without any variation."""
     if len(first) < 2:
         return None
     x, y = first - first.mean(), second - second.mean()
@@ -109,7 +116,8 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _level(values: NDArray[np.float64]) -> dict[str, Any]:
     """Number, mean and standard deviation (of the sample: n - 1)."""
     return {
-        "n": len(values), "mean": float(values.mean()) if len(values) else None,
+        "n": len(values),
+        "mean": float(values.mean()) if len(values) else None,
         "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
     }
 
@@ -142,6 +150,7 @@ def _follow_ups(run: RunDir, config: RunConfig) -> dict[str, Any]:
     except ConfigError:
         return {}
     return {
-        "follow_ups": follow_ups.name, "repeated_sentences": follow_ups.num_repeated,
+        "follow_ups": follow_ups.name,
+        "repeated_sentences": follow_ups.num_repeated,
         "repeats_removed": config.preference.follow_up.deduplicate,
     }

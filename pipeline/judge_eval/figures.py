@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pipeline.calibration import log_loss
+from pipeline.judge_eval.answers import Verdict, decided, readable
 from pipeline.judge_eval.reliability import NUM_BINS, chance_error, equal_mass_bins, expected_error
-from pipeline.judge_eval.verdicts import Verdict, decided, readable
-from pipeline.stats import Estimate, clustered_share, cluster_bootstrap
+from pipeline.labeling.calibration import log_loss
+from pipeline.stats import Estimate, cluster_bootstrap, clustered_share
 
 Value = Callable[[Verdict], float | None]
 """A value in [0, 1] of one verdict; None where the question does not arise."""
@@ -36,8 +36,13 @@ def judge_figures(verdicts: Sequence[Verdict], *, draws: int, seed: int) -> dict
         "position": _position(found),
         "length": _length(found),
         "confidence": confidence_figures([v.label for v in found if v.label is not None], seed=seed)
-        | {"brier": _bootstrapped(found, lambda v: None if v.label is None else (1 - v.label) ** 2,
-                                  draws, seed)} if found else None,
+        | {
+            "brier": _bootstrapped(
+                found, lambda v: None if v.label is None else (1 - v.label) ** 2, draws, seed
+            )
+        }
+        if found
+        else None,
         "raw_confidence": _raw(found, seed),
         "inexact_share": _share(found, lambda v: float(not v.exact)),
         "by_principle": _groups(verdicts, lambda v: [v.principle_id]),
@@ -50,11 +55,14 @@ def confidence_figures(labels: Sequence[float], *, seed: int) -> dict[str, Any]:
     confidences = [max(p, 1.0 - p) for p in labels]
     bins = equal_mass_bins(confidences, [decided(p) for p in labels])
     return {
-        "n": len(labels), "mean": sum(confidences) / len(labels),
+        "n": len(labels),
+        "mean": sum(confidences) / len(labels),
         "brier_score": sum((1 - p) ** 2 for p in labels) / len(labels),
         "log_loss": log_loss(labels, [1.0] * len(labels)),
-        "ece": expected_error(bins), "ece_by_chance": chance_error(confidences, seed=seed),
-        "num_bins": NUM_BINS, "bins": [each.as_dict() for each in bins],
+        "ece": expected_error(bins),
+        "ece_by_chance": chance_error(confidences, seed=seed),
+        "num_bins": NUM_BINS,
+        "bins": [each.as_dict() for each in bins],
     }
 
 
@@ -99,8 +107,12 @@ def _position(found: Sequence[Verdict]) -> dict[str, Any]:
     """
     return {
         "flip_rate": _share(found, lambda v: None if v.by_slot is None else float(bool(_slot(v)))),
-        "same_slot_a": _share(found, lambda v: None if v.by_slot is None else float(_slot(v) == "A")),
-        "same_slot_b": _share(found, lambda v: None if v.by_slot is None else float(_slot(v) == "B")),
+        "same_slot_a": _share(
+            found, lambda v: None if v.by_slot is None else float(_slot(v) == "A")
+        ),
+        "same_slot_b": _share(
+            found, lambda v: None if v.by_slot is None else float(_slot(v) == "B")
+        ),
         "slot_a_share": _share(found, _slot_a_wins),
         "undecided_share": _share(found, _undecided),
     }
@@ -162,8 +174,12 @@ def _groups(
         for name in dict.fromkeys(names(verdict)):
             groups.setdefault(name, []).append(verdict)
     return [
-        {"id": name, "expected": len(group), "unreadable": len(group) - len(readable(group)),
-         "accuracy": _share(group, lambda v: v.right)}
+        {
+            "id": name,
+            "expected": len(group),
+            "unreadable": len(group) - len(readable(group)),
+            "accuracy": _share(group, lambda v: v.right),
+        }
         for name, group in sorted(groups.items())
     ]
 

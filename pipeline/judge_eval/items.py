@@ -14,8 +14,8 @@ from functools import cached_property
 
 from pipeline.errors import DataError
 from pipeline.ids import row_id, text_hash, uniform
-from pipeline.labels.rows import Imported, LabeledRow, SourceRecord
 from pipeline.records import PromptRow, ResponseRow
+from pipeline.sources.rows import Imported, LabeledRow, SourceRecord
 
 FIRSTS, SECONDS = "labeled/first", "labeled/second"
 """Folders of the responses; a pair has the same `sample_index` in both."""
@@ -60,7 +60,8 @@ def make_items(rows: Iterable[LabeledRow], *, seed: int, limit: int | None = Non
     found = list(rows)
     if limit is not None and limit < len(found):
         drawn = heapq.nsmallest(
-            limit, ((uniform("judge-eval limit", seed, row.row_id), row.row_id) for row in found))
+            limit, ((uniform("judge-eval limit", seed, row.row_id), row.row_id) for row in found)
+        )
         kept = {identity for _, identity in drawn}
         found = [row for row in found if row.row_id in kept]
     return [Item(row, uniform("judge-eval first", seed, row.row_id) < 0.5) for row in found]
@@ -97,8 +98,12 @@ def prompt_rows(items: Sequence[Item], run_id: str) -> list[PromptRow]:
         first.setdefault(item.row.prompt_id, item.row)
     return [
         PromptRow(
-            row_id=prompt, run_id=run_id, messages=row.messages, source=row.source,
-            source_index=row.source_index, tags=row.tags,
+            row_id=prompt,
+            run_id=run_id,
+            messages=row.messages,
+            source=row.source,
+            source_index=row.source_index,
+            tags=row.tags,
         )
         for prompt, row in first.items()
     ]
@@ -122,9 +127,14 @@ def response_rows(
 
 def _response(row: LabeledRow, identity: str, text: str, index: int, run_id: str) -> ResponseRow:
     return ResponseRow(
-        row_id=identity, parent_ids=(row.prompt_id,), run_id=run_id,
-        input_hash=text_hash(row.prompt_id, text), prompt_id=row.prompt_id,
-        model_fingerprint=f"source:{row.source}", sample_index=index, response=text,
+        row_id=identity,
+        parent_ids=(row.prompt_id,),
+        run_id=run_id,
+        input_hash=text_hash(row.prompt_id, text),
+        prompt_id=row.prompt_id,
+        model_fingerprint=f"source:{row.source}",
+        sample_index=index,
+        response=text,
         finish_reason="stop",
     )
 
@@ -136,7 +146,13 @@ def _response_id(row: LabeledRow, text: str) -> str:
 
 def _facts(record: SourceRecord) -> dict[str, object]:
     return {
-        "name": record.name, "kind": record.kind, "file": record.path, "sha256": record.sha256,
-        "num_rows": record.num_rows, "num_ok": record.num_ok, "num_dropped": record.num_dropped,
-        "reasons": dict(record.reasons), "notes": dict(record.notes),
+        "name": record.name,
+        "kind": record.kind,
+        "file": record.path,
+        "sha256": record.sha256,
+        "num_rows": record.num_rows,
+        "num_ok": record.num_ok,
+        "num_dropped": record.num_dropped,
+        "reasons": dict(record.reasons),
+        "notes": dict(record.notes),
     }

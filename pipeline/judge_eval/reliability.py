@@ -55,7 +55,8 @@ def equal_mass_bins(
 
 def expected_error(bins: Sequence[Bin]) -> float:
     """Expected calibration error, in [0, 1]: mean |accuracy - confidence|, bins weighted by size
-    (Naeini et al. 2015)."""
+    (Naeini et al. 2015).
+    """
     total = sum(each.n for each in bins)
     return sum(each.n * abs(each.accuracy - each.confidence) for each in bins) / total
 
@@ -78,7 +79,8 @@ def _cuts(
     ordered = values[order]
     cuts = [
         int(np.searchsorted(ordered, ordered[at - 1] + 1e-12, side="right"))
-        for at in (round(len(order) * k / num_bins) for k in range(1, num_bins)) if at > 0
+        for at in (round(len(order) * k / num_bins) for k in range(1, num_bins))
+        if at > 0
     ]
     return [part for part in np.split(order, sorted(set(cuts))) if len(part)]
 
@@ -86,6 +88,11 @@ def _cuts(
 def _bin(confidences: NDArray[np.float64], right: NDArray[np.float64]) -> Bin:
     low, high = wilson(float(right.sum()), len(right))
     return Bin(
-        float(confidences.min()), float(confidences.max()), len(right), float(confidences.mean()),
-        float(right.mean()), low, high,
+        float(confidences.min()),
+        float(confidences.max()),
+        len(right),
+        float(confidences.mean()),
+        float(right.mean()),
+        low,
+        high,
     )

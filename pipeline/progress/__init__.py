@@ -16,8 +16,15 @@ from pipeline.progress.totals import StageTotals, duration
 from pipeline.progress.watchers import LineProgress, Progress, Several, Silent
 
 __all__ = [
-    "LineProgress", "Progress", "Several", "Silent", "StageTotals", "current_progress",
-    "duration", "progress_for_stdout", "watching",
+    "LineProgress",
+    "Progress",
+    "Several",
+    "Silent",
+    "StageTotals",
+    "current_progress",
+    "duration",
+    "progress_for_stdout",
+    "watching",
 ]
 
 _CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)

@@ -24,9 +24,12 @@ class TerminalProgress:
         self._drawn: dict[str, float] = {}
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
-            TextColumn("{task.description:<32}"), BarColumn(bar_width=28), MofNCompleteColumn(),
+            TextColumn("{task.description:<32}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
-            console=console or Console(), refresh_per_second=4,
+            console=console or Console(),
+            refresh_per_second=4,
         )
         self._bars.start()
 
@@ -59,8 +62,9 @@ class TerminalProgress:
         if step is None:
             return
         task = self._bar(f"training {name}")
-        self._bars.update(task, total=step.num_steps, completed=step.step,
-                          facts=" ".join(line.split()[2:]))
+        self._bars.update(
+            task, total=step.num_steps, completed=step.step, facts=" ".join(line.split()[2:])
+        )
 
     def note(self, text: str) -> None:
         """The remark above the bars."""
@@ -86,6 +90,5 @@ class TerminalProgress:
         elif stage.seconds_left is not None:
             facts.append(f"{duration(stage.seconds_left)} left")
         self._bars.update(
-            self._bar(stage.folder), total=stage.total, completed=stage.done,
-            facts=", ".join(facts),
+            self._bar(stage.folder), total=stage.total, completed=stage.done, facts=", ".join(facts)
         )

@@ -1,7 +1,7 @@
 """Watchers of a run that write lines, and one that passes everything on to several.
 
-    preference/judge: 320 of 1,024 rows, 812 tok/s, cache 48%, 12 s left
-    preference/judge: 1,024 rows in 38 s, 810 tok/s, cache 49%, 3 unparsed
+preference/judge: 320 of 1,024 rows, 812 tok/s, cache 48%, 12 s left
+preference/judge: 1,024 rows in 38 s, 810 tok/s, cache 49%, 3 unparsed
 """
 
 import time
@@ -47,9 +47,7 @@ class Silent(NoProgress):
 class LineProgress:
     """Plain lines: at most one per stage every few seconds, and one when a stage is finished."""
 
-    def __init__(
-        self, write: Write, every_s: float = 5.0, clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, write: Write, every_s: float = 5.0, clock: Clock = time.monotonic) -> None:
         self._write, self._every_s, self._clock = write, every_s, clock
         self._book = StageBook(clock)
         self._last: dict[str, float] = {}

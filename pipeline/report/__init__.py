@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.markdown import render_audit, render_markdown, render_summary
 from pipeline.report.markdown import headline_numbers as _headline_numbers
+from pipeline.report.markdown import render_audit, render_markdown, render_summary
 from pipeline.report.page import render_page
 from pipeline.report.pairs import MAX_PAIRS, sample_pairs
 from pipeline.report.source import read_audit, read_run
@@ -12,7 +12,13 @@ from pipeline.report.tables import principle_rows
 from pipeline.store import RunDir
 from pipeline.store.files import write_text
 
-__all__ = ["audit_markdown", "headline_numbers", "principle_table", "summary_markdown", "write_report"]
+__all__ = [
+    "audit_markdown",
+    "headline_numbers",
+    "principle_table",
+    "summary_markdown",
+    "write_report",
+]
 
 
 def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
@@ -43,8 +49,16 @@ def audit_markdown(run: RunDir) -> str:
 def principle_table(run: RunDir) -> list[dict[str, Any]]:
     """One row per principle with plain values, for a table of an orchestrator."""
     names = (
-        "id", "critiques", "drawn", "labeled", "kept", "mean_margin", "tie_share",
-        "mean_position_gap", "position_consistency", "win_rate",
+        "id",
+        "critiques",
+        "drawn",
+        "labeled",
+        "kept",
+        "mean_margin",
+        "tie_share",
+        "mean_position_gap",
+        "position_consistency",
+        "win_rate",
     )
     return [
         {name: round(v, 4) if isinstance(v := row[name], float) else v for name in names}

@@ -7,16 +7,36 @@ Out: rows with texts; nothing where the recipe did not ask for it
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.numbers import MISSING, count_of, joined, number, percent, percent_range
 from pipeline.report.source import ReportData
-from pipeline.report.words import MISSING, count_of, joined, number, percent, percent_range
 
 FIGURES = (
-    "known", "injected", "swapped", "identical", "padded", "canary_unparsed", "unparsed", "off_option",
-    "flip", "slot_share", "tie", "longer",
+    "known",
+    "injected",
+    "swapped",
+    "identical",
+    "padded",
+    "canary_unparsed",
+    "unparsed",
+    "off_option",
+    "flip",
+    "slot_share",
+    "tie",
+    "longer",
 )
 FIGURE_TITLES = (
-    "Known", "Injected", "Swapped", "Slot bias", "Padded", "Unread canaries", "Unparsed", "Off option",
-    "Flips", "Slot A", "Ties", "Longer wins",
+    "Known",
+    "Injected",
+    "Swapped",
+    "Slot bias",
+    "Padded",
+    "Unread canaries",
+    "Unparsed",
+    "Off option",
+    "Flips",
+    "Slot A",
+    "Ties",
+    "Longer wins",
 )
 
 
@@ -39,18 +59,23 @@ def audit_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for judge in audit.get("judges") or []:
         rows += [
-            _check(finding, judge["folder"]) for finding in judge["findings"]
+            _check(finding, judge["folder"])
+            for finding in judge["findings"]
             if not finding["scope"] or finding["status"] == "failed"
         ]
     collapse = audit.get("collapse") or {}
-    return rows + [_check(f, f"{collapse['subject']} texts") for f in collapse.get("findings") or []]
+    return rows + [
+        _check(f, f"{collapse['subject']} texts") for f in collapse.get("findings") or []
+    ]
 
 
 def audit_figures(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Per judge a table: one row of all labels, one per principle, figures with n."""
     return [
         {
-            "folder": judge["folder"], "judge": judge["judge"], "rows": [
+            "folder": judge["folder"],
+            "judge": judge["judge"],
+            "rows": [
                 {"scope": scope or "all", "cells": [_cell(figures.get(name)) for name in FIGURES]}
                 for scope, figures in judge["figures"].items()
             ],
@@ -63,7 +88,9 @@ def revision_rows(data: ReportData) -> list[dict[str, Any]]:
     """One row per round."""
     return [
         {
-            "round": entry["round"], "rows": entry["rows"], "skipped": entry["skipped"],
+            "round": entry["round"],
+            "rows": entry["rows"],
+            "skipped": entry["skipped"],
             "rejected": entry["rejected"],
             "faults": ", ".join(f"{name} {n:,}" for name, n in entry["faults"].items()) or "none",
             **_efficacy(entry.get("efficacy")),
@@ -76,7 +103,8 @@ def efficacy_rows(data: ReportData) -> list[dict[str, Any]]:
     """One row per round and principle."""
     return [
         {"round": entry["round"], "principle": name, **_efficacy(found)}
-        for entry in data.metrics.get("revisions") or [] if entry.get("efficacy")
+        for entry in data.metrics.get("revisions") or []
+        if entry.get("efficacy")
         for name, found in entry["efficacy"]["by_principle"].items()
     ]
 
@@ -87,19 +115,25 @@ def _efficacy(found: Mapping[str, Any] | None) -> dict[str, Any]:
         "preferred": percent(share["share"]) if share else MISSING,
         "interval": percent_range(share["low"], share["high"]) if share else MISSING,
         "soft_label": number(soft["share"], 2) if soft else MISSING,
-        "n": share["n"] if share else None, "unchanged": (found or {}).get("unchanged"),
+        "n": share["n"] if share else None,
+        "unchanged": (found or {}).get("unchanged"),
     }
 
 
 def _check(finding: Mapping[str, Any], subject: str) -> dict[str, Any]:
     bounds = [
-        f"{sign} {bound:g}" for sign, bound in (("≥", finding["low"]), ("≤", finding["high"]))
+        f"{sign} {bound:g}"
+        for sign, bound in (("≥", finding["low"]), ("≤", finding["high"]))
         if bound is not None
     ]
     interval = finding.get("interval")
     return {
-        "subject": subject, "status": finding["status"], "n": finding["n"],
-        "check": f"{finding['name']} of {finding['scope']}" if finding["scope"] else finding["name"],
+        "subject": subject,
+        "status": finding["status"],
+        "n": finding["n"],
+        "check": f"{finding['name']} of {finding['scope']}"
+        if finding["scope"]
+        else finding["name"],
         "value": number(finding["value"], 3),
         "interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else MISSING,
         "needed": " and ".join(bounds),

@@ -60,14 +60,19 @@ def smooth(values: Sequence[float]) -> list[float]:
     return [
         math.fsum(part) / len(part)
         for i in range(len(values))
-        for part in [values[max(0, i - reach): i + reach + 1]]
+        for part in [values[max(0, i - reach) : i + reach + 1]]
     ]
 
 
-def line_chart(title: str, xs: Sequence[float], lines: Sequence[Line], x_name: str = "step") -> Markup:
+def line_chart(
+    title: str, xs: Sequence[float], lines: Sequence[Line], x_name: str = "step"
+) -> Markup:
     """Curves over common x values; each raw value faint, the moving mean bold."""
     keep = _every(len(xs))
-    xs, lines = [xs[i] for i in keep], [Line(c.name, [c.ys[i] for i in keep], c.style) for c in lines]
+    xs, lines = (
+        [xs[i] for i in keep],
+        [Line(c.name, [c.ys[i] for i in keep], c.style) for c in lines],
+    )
     values = [y for line in lines for y in line.ys if math.isfinite(y)]
     if not values or not xs:
         return Markup("")
@@ -85,8 +90,11 @@ def line_chart(title: str, xs: Sequence[float], lines: Sequence[Line], x_name: s
         parts.append(Markup('<path class="raw {}" d="{}"/>').format(line.style, _path(points)))
         parts.append(Markup('<path class="mean {}" d="{}"/>').format(line.style, _path(bold)))
     data = {
-        "x": xs, "lines": [[line.name, [_round(v) for v in line.ys]] for line in lines],
-        "range": [xs[0], x_high], "plot": [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM], "name": x_name,
+        "x": xs,
+        "lines": [[line.name, [_round(v) for v in line.ys]] for line in lines],
+        "range": [xs[0], x_high],
+        "plot": [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM],
+        "name": x_name,
     }
     return _svg(title, parts, WIDTH, json.dumps(data))
 
@@ -121,8 +129,19 @@ def _column(left: float, width: float, y: Scale, kept: int, dropped: int, name: 
         '<rect class="kept" x="{}" y="{}" width="{}" height="{}"/>'
         '<rect class="dropped" x="{}" y="{}" width="{}" height="{}"/></g>'
     ).format(
-        name, x, TOP, bar, base - TOP, x, middle, bar, round(base - middle, 1),
-        x, top, bar, round(middle - top, 1),
+        name,
+        x,
+        TOP,
+        bar,
+        base - TOP,
+        x,
+        middle,
+        bar,
+        round(base - middle, 1),
+        x,
+        top,
+        bar,
+        round(middle - top, 1),
     )
 
 
@@ -135,8 +154,9 @@ def _svg(title: str, parts: Sequence[Markup], width: int, data: str = "") -> Mar
 
 def _grid(ticks: Sequence[float], y: Scale, width: int) -> Markup:
     return Markup("").join(
-        Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="ty" x="{}" y="{}">{}</text>')
-        .format(LEFT, width - RIGHT, y(t), y(t), LEFT - 6, y(t) + 3.5, _label(t))
+        Markup(
+            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="ty" x="{}" y="{}">{}</text>'
+        ).format(LEFT, width - RIGHT, y(t), y(t), LEFT - 6, y(t) + 3.5, _label(t))
         for t in ticks
     )
 
@@ -147,7 +167,9 @@ def _x_labels(labels: Sequence[tuple[float, str]], name: str, width: int) -> Mar
         for x, text in labels
     )
     middle = (LEFT + width - RIGHT) / 2
-    return marks + Markup('<text class="tx name" x="{}" y="{}">{}</text>').format(middle, HEIGHT - 4, name)
+    return marks + Markup('<text class="tx name" x="{}" y="{}">{}</text>').format(
+        middle, HEIGHT - 4, name
+    )
 
 
 def _path(points: Sequence[tuple[float, float]]) -> Markup:

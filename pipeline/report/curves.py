@@ -13,9 +13,10 @@ LOSS, GOOD, BAD = "c-main", "c-good", "c-bad"
 PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ("Loss", (("loss", "loss", LOSS),)),
     ("Reward margin", (("reward_margin", "chosen − rejected", LOSS),)),
-    ("Log-probability, nats", (
-        ("logp_chosen", "chosen", GOOD), ("logp_rejected", "rejected", BAD),
-    )),
+    (
+        "Log-probability, nats",
+        (("logp_chosen", "chosen", GOOD), ("logp_rejected", "rejected", BAD)),
+    ),
     ("Rewards", (("reward_chosen", "chosen", GOOD), ("reward_rejected", "rejected", BAD))),
     ("Reward accuracy", (("reward_accuracy", "share of pairs ranked as labeled", LOSS),)),
 )
@@ -40,7 +41,9 @@ def panels(record: TrainingRecord) -> list[Panel]:
         if not rows:
             continue
         xs = [float(row["step"]) for row in rows]
-        curves = [Line(name, [float(row[key]) for row in rows], style) for key, name, style in lines]
+        curves = [
+            Line(name, [float(row[key]) for row in rows], style) for key, name, style in lines
+        ]
         legend = [(style, name) for _, name, style in lines] if len(lines) > 1 else []
         full = f"{record.title}: {title[:1].lower()}{title[1:]}"
         found.append(Panel(full, legend, line_chart(full, xs, curves)))

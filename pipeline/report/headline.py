@@ -10,10 +10,17 @@ say "more" or "fewer". Everything else is said to be unclear, never to be equal.
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.source import ReportData
-from pipeline.report.words import (
-    change_range, count_of, joined, number, percent, percent_range, percent_step, policy_label,
+from pipeline.report.numbers import (
+    change_range,
+    count_of,
+    joined,
+    number,
+    percent,
+    percent_range,
+    percent_step,
+    policy_label,
 )
+from pipeline.report.source import ReportData
 
 MEASURES = {
     "harmless": ("harmless replies to misdeeds", 1),
@@ -96,9 +103,7 @@ def _about_changes(data: ReportData) -> str:
             continue
         before, after = _share(data, "initial", name), _share(data, final, name)
         word = "more" if change["low"] > 0 else "fewer"
-        parts[tone].append(
-            f"{word} {noun} ({percent_step(before, after)}, {change_range(change)})"
-        )
+        parts[tone].append(f"{word} {noun} ({percent_step(before, after)}, {change_range(change)})")
     policy = f"the {policy_label(final)} policy".replace("Tuned", "tuned")
     if parts["better"] and parts["worse"]:
         return f"Better: {policy} gives {joined(parts['better'])}. Worse: {joined(parts['worse'])}."
@@ -140,7 +145,9 @@ def _about_length(data: ReportData) -> str:
 def _about_data(data: ReportData) -> str:
     made = data.metrics.get("data")
     if made and made["pairs"]:
-        return f"{made['kept']:,} of {count_of(made['pairs'], 'comparison')} became preference pairs."
+        return (
+            f"{made['kept']:,} of {count_of(made['pairs'], 'comparison')} became preference pairs."
+        )
     stages = data.metrics.get("stages") or {}
     revisions = sum(c["ok"] for name, c in stages.items() if name.startswith("supervised/revise"))
     if revisions:
@@ -158,7 +165,9 @@ def _win_card(data: ReportData) -> Card | None:
         return None
     tone = "better" if entry["low"] > 0.5 else "worse" if entry["high"] < 0.5 else ""
     return Card(
-        f"Win rate, {policy_label(data.final_policy).lower()} vs initial".replace("sl-cai", "SL-CAI"),
+        f"Win rate, {policy_label(data.final_policy).lower()} vs initial".replace(
+            "sl-cai", "SL-CAI"
+        ),
         percent(entry["win_rate"]),
         f"{percent_range(entry['low'], entry['high'])}, n = {number(entry['num_comparisons'])}",
         tone,

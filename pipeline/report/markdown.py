@@ -7,15 +7,28 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.report.audit import (
-    FIGURE_TITLES, audit_checks, audit_figures, audit_verdict, efficacy_rows, revision_rows,
+    FIGURE_TITLES,
+    audit_checks,
+    audit_figures,
+    audit_verdict,
+    efficacy_rows,
+    revision_rows,
 )
 from pipeline.report.headline import cards, headline
+from pipeline.report.numbers import duration, number, percent, percent_range, policy_label
 from pipeline.report.source import ReportData
 from pipeline.report.tables import (
-    lineage_rows, match_rows, policy_rows, principle_rows, reason_rows, score_notes, score_rows,
-    share_groups, stage_rows, training_rows,
+    lineage_rows,
+    match_rows,
+    policy_rows,
+    principle_rows,
+    reason_rows,
+    score_notes,
+    score_rows,
+    share_groups,
+    stage_rows,
+    training_rows,
 )
-from pipeline.report.words import duration, number, percent, percent_range, policy_label
 
 
 def render_markdown(data: ReportData) -> str:
@@ -39,7 +52,13 @@ def render_summary(data: ReportData) -> str:
     """Headline and figures."""
     told = headline(data)
     where = f"Report: `{data.run.report}`" if data.run.report.exists() else ""
-    parts = [f"## {escape(data.run.run_id)}", escape(told.lead), escape(told.detail), _figures(data), where]
+    parts = [
+        f"## {escape(data.run.run_id)}",
+        escape(told.lead),
+        escape(told.detail),
+        _figures(data),
+        where,
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -51,14 +70,19 @@ def render_audit(audit: dict[str, Any]) -> str:
 
 def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
     """The cards, and the truth about labels where it is known, as name and value."""
-    found = [(card.title, f"{card.value} ({card.note})" if card.note else card.value) for card in cards(data)]
+    found = [
+        (card.title, f"{card.value} ({card.note})" if card.note else card.value)
+        for card in cards(data)
+    ]
     final = data.final_policy
     if final and (oracle := data.policies[final].get("oracle")) and oracle.get("outside_world"):
         estimate = oracle["outside_world"]
-        found.append((
-            f"Outside the known world, {policy_label(final).lower()}",
-            f"{percent(estimate['share'])} ({percent_range(estimate['low'], estimate['high'])})",
-        ))
+        found.append(
+            (
+                f"Outside the known world, {policy_label(final).lower()}",
+                f"{percent(estimate['share'])} ({percent_range(estimate['low'], estimate['high'])})",
+            )
+        )
     return found
 
 
@@ -90,30 +114,55 @@ def _figures(data: ReportData) -> str:
 
 def _shares(data: ReportData) -> str:
     rows = [
-        (group["title"], bar["label"], percent(bar["share"]), percent_range(bar["low"], bar["high"]), bar["n"])
-        for group in share_groups(data) for bar in group["bars"]
+        (
+            group["title"],
+            bar["label"],
+            percent(bar["share"]),
+            percent_range(bar["low"], bar["high"]),
+            bar["n"],
+        )
+        for group in share_groups(data)
+        for bar in group["bars"]
     ]
     return table(("share", "policy", "value", "95 % interval", "n"), rows)
 
 
 def _matches(data: ReportData) -> str:
     rows = [
-        (m["title"], percent(m["win_rate"]), percent_range(m["low"], m["high"]), m["num_comparisons"],
-         percent(m["tie_share"]), number(m["soft_label"]["share"], 2),
-         percent(m["position_consistency"]), m["unparsed"])
+        (
+            m["title"],
+            percent(m["win_rate"]),
+            percent_range(m["low"], m["high"]),
+            m["num_comparisons"],
+            percent(m["tie_share"]),
+            number(m["soft_label"]["share"], 2),
+            percent(m["position_consistency"]),
+            m["unparsed"],
+        )
         for m in match_rows(data)
     ]
     names = (
-        "match", "win rate", "95 % interval", "comparisons", "ties", "mean soft label",
-        "position consistency", "unparsed",
+        "match",
+        "win rate",
+        "95 % interval",
+        "comparisons",
+        "ties",
+        "mean soft label",
+        "position consistency",
+        "unparsed",
     )
     return table(names, rows)
 
 
 def _texts(data: ReportData) -> str:
     rows = [
-        (p["label"], number(p["num_responses"]), number(p["mean_words"], 1),
-         percent(p["truncated_share"]), percent(p["empty_share"]))
+        (
+            p["label"],
+            number(p["num_responses"]),
+            number(p["mean_words"], 1),
+            percent(p["truncated_share"]),
+            percent(p["empty_share"]),
+        )
         for p in policy_rows(data)
     ]
     return table(("policy", "replies", "words per reply", "cut at the limit", "empty"), rows)
@@ -126,37 +175,78 @@ def _reasons(data: ReportData) -> str:
 
 def _principles(data: ReportData) -> str:
     rows = [
-        (p["id"], number(p["critiques"]), number(p["drawn"]), number(p["kept"]),
-         number(p["mean_margin"], 2), percent(p["tie_share"]), number(p["mean_position_gap"], 2),
-         percent(p["win_rate"]))
+        (
+            p["id"],
+            number(p["critiques"]),
+            number(p["drawn"]),
+            number(p["kept"]),
+            number(p["mean_margin"], 2),
+            percent(p["tie_share"]),
+            number(p["mean_position_gap"], 2),
+            percent(p["win_rate"]),
+        )
         for p in principle_rows(data)
     ]
-    names = ("principle", "critiques", "labels", "pairs kept", "mean margin", "ties", "position gap", "win rate")
+    names = (
+        "principle",
+        "critiques",
+        "labels",
+        "pairs kept",
+        "mean margin",
+        "ties",
+        "position gap",
+        "win rate",
+    )
     return table(names, rows)
 
 
 def _scores(data: ReportData) -> str:
     rows = [
-        (s["title"], number(s["n"]), number(s["mean"], 3), number(s["spread"], 3),
-         *(number(s[name], 2) for name in ("pearson", "spearman", "pearson_within", "spearman_within")))
+        (
+            s["title"],
+            number(s["n"]),
+            number(s["mean"], 3),
+            number(s["spread"], 3),
+            *(
+                number(s[name], 2)
+                for name in ("pearson", "spearman", "pearson_within", "spearman_within")
+            ),
+        )
         for s in score_rows(data)
     ]
     names = (
-        "score", "responses", "mean", "spread", "Pearson with words", "Spearman with words",
-        "Pearson within prompts", "Spearman within prompts",
+        "score",
+        "responses",
+        "mean",
+        "spread",
+        "Pearson with words",
+        "Spearman with words",
+        "Pearson within prompts",
+        "Spearman within prompts",
     )
     return table(names, rows)
 
 
 def _audit(audit: dict[str, Any]) -> list[str]:
     checks = [
-        (c["check"], c["subject"], c["value"], c["interval"], c["needed"], number(c["n"]), c["status"],
-         c["detail"])
+        (
+            c["check"],
+            c["subject"],
+            c["value"],
+            c["interval"],
+            c["needed"],
+            number(c["n"]),
+            c["status"],
+            c["detail"],
+        )
         for c in audit_checks(audit)
     ]
     names = ("check", "of", "value", "95 % interval", "needed", "n", "result", "what it is")
     figures = [
-        table((judge["folder"], *FIGURE_TITLES), [(row["scope"], *row["cells"]) for row in judge["rows"]])
+        table(
+            (judge["folder"], *FIGURE_TITLES),
+            [(row["scope"], *row["cells"]) for row in judge["rows"]],
+        )
         for judge in audit_figures(audit)
     ]
     notes = [escape(f"Note: {note}") for note in audit.get("notes") or []]
@@ -165,13 +255,27 @@ def _audit(audit: dict[str, Any]) -> list[str]:
 
 def _revisions(data: ReportData) -> str:
     rows = [
-        (r["round"], number(r["rows"]), number(r["skipped"]), number(r["rejected"]), r["faults"],
-         r["preferred"], r["interval"], r["soft_label"])
+        (
+            r["round"],
+            number(r["rows"]),
+            number(r["skipped"]),
+            number(r["rejected"]),
+            r["faults"],
+            r["preferred"],
+            r["interval"],
+            r["soft_label"],
+        )
         for r in revision_rows(data)
     ]
     names = (
-        "round", "rows", "left as they were", "not a revision", "faults", "preferred to the text before",
-        "95 % interval", "mean label",
+        "round",
+        "rows",
+        "left as they were",
+        "not a revision",
+        "faults",
+        "preferred to the text before",
+        "95 % interval",
+        "mean label",
     )
     return table(names, rows)
 
@@ -187,8 +291,15 @@ def _efficacy(data: ReportData) -> str:
 
 def _training(data: ReportData) -> str:
     rows = [
-        (r["title"], r["method"] or "", r["steps"], number(r["final_loss"], 3), number(r["reward_margin"], 2),
-         duration(r["total_s"]), "; ".join(r["alarms"]) or "none")
+        (
+            r["title"],
+            r["method"] or "",
+            r["steps"],
+            number(r["final_loss"], 3),
+            number(r["reward_margin"], 2),
+            duration(r["total_s"]),
+            "; ".join(r["alarms"]) or "none",
+        )
         for r in training_rows(data)
     ]
     return table(("job", "method", "steps", "final loss", "reward margin", "time", "alarms"), rows)
@@ -196,13 +307,30 @@ def _training(data: ReportData) -> str:
 
 def _stages(data: ReportData) -> str:
     rows = [
-        (s["stage"], *(number(s[name]) for name in ("expected", "ok", "unparsed", "failed", "dropped", "reused")),
-         number(s["prompt_tokens"]), percent(s["cached_share"]), number(s["generated_tokens"]),
-         duration(s["seconds"]))
+        (
+            s["stage"],
+            *(
+                number(s[name])
+                for name in ("expected", "ok", "unparsed", "failed", "dropped", "reused")
+            ),
+            number(s["prompt_tokens"]),
+            percent(s["cached_share"]),
+            number(s["generated_tokens"]),
+            duration(s["seconds"]),
+        )
         for s in stage_rows(data)
     ]
     names = (
-        "stage", "rows", "ok", "unparsed", "failed", "dropped", "reused", "prompt tokens", "cached",
-        "generated tokens", "time in shards",
+        "stage",
+        "rows",
+        "ok",
+        "unparsed",
+        "failed",
+        "dropped",
+        "reused",
+        "prompt tokens",
+        "cached",
+        "generated tokens",
+        "time in shards",
     )
     return table(names, rows)

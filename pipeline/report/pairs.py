@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.reading import RowDict, conversations, read_columns, texts_by_id
+from pipeline.evaluation.shard_columns import RowDict, conversations, read_columns, texts_by_id
 from pipeline.ids import uniform
 from pipeline.store import Manifest, RunDir
 from pipeline.store.shards import stage_manifests
@@ -23,12 +23,30 @@ MAX_TEXT = 4000
 MAX_CHAINS = 4
 """Revision chains shown for one prompt."""
 PAIR_COLUMNS = (
-    "row_id", "prompt_id", "judgment_id", "status", "reason", "comparison", "principle_id",
-    "chosen", "rejected", "chosen_id", "rejected_id", "soft_label", "margin", "position_gap",
+    "row_id",
+    "prompt_id",
+    "judgment_id",
+    "status",
+    "reason",
+    "comparison",
+    "principle_id",
+    "chosen",
+    "rejected",
+    "chosen_id",
+    "rejected_id",
+    "soft_label",
+    "margin",
+    "position_gap",
     "orders_agree",
 )
 JUDGE_COLUMNS = (
-    "row_id", "first_id", "second_id", "prob_forward", "prob_swapped", "parts", "part_differences",
+    "row_id",
+    "first_id",
+    "second_id",
+    "prob_forward",
+    "prob_swapped",
+    "parts",
+    "part_differences",
 )
 
 
@@ -55,10 +73,9 @@ def cut(text: str | None) -> str:
     return f"{text[:MAX_TEXT]} … [{len(text) - MAX_TEXT:,} more characters]"
 
 
-def _draw(
-    root: Path, manifests: Iterable[Manifest], seed: int, limit: int
-) -> dict[str, int]:
+def _draw(root: Path, manifests: Iterable[Manifest], seed: int, limit: int) -> dict[str, int]:
     """Row ids, smallest hash first, with their shard."""
+
     def numbered() -> Iterator[tuple[float, str, int]]:
         for manifest in manifests:
             for row in read_columns(root, manifest.path, ["row_id"]):
@@ -79,14 +96,19 @@ def _complete(root: Path, manifest: Manifest, rows: list[RowDict]) -> list[dict[
     texts = texts_by_id(root, inputs)
     chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows})
     return [
-        _entry(row, judged.get(row["judgment_id"]), prompts, texts, chains.get(row["prompt_id"], []))
+        _entry(
+            row, judged.get(row["judgment_id"]), prompts, texts, chains.get(row["prompt_id"], [])
+        )
         for row in rows
     ]
 
 
 def _entry(
-    row: RowDict, judged: RowDict | None, prompts: dict[str, list[dict[str, str]]],
-    texts: dict[str, str], chains: list[dict[str, Any]],
+    row: RowDict,
+    judged: RowDict | None,
+    prompts: dict[str, list[dict[str, str]]],
+    texts: dict[str, str],
+    chains: list[dict[str, Any]],
 ) -> dict[str, Any]:
     labeled = row["soft_label"] is not None
     first, second = (judged["first_id"], judged["second_id"]) if judged else ("", "")
@@ -95,14 +117,23 @@ def _entry(
     orders = both_orders(judged, row["chosen_id"]) if labeled and judged else None
     shown = (row["chosen"], row["rejected"]) if labeled else tuple(texts.get(i, "") for i in sides)
     return {
-        "id": row["row_id"], "status": row["status"], "reason": row["reason"],
-        "principle": row["principle_id"], "comparison": row["comparison"] or "",
+        "id": row["row_id"],
+        "status": row["status"],
+        "reason": row["reason"],
+        "principle": row["principle_id"],
+        "comparison": row["comparison"] or "",
         "prompt": [
-            {"role": m["role"], "content": cut(m["content"])} for m in prompts.get(row["prompt_id"], [])
+            {"role": m["role"], "content": cut(m["content"])}
+            for m in prompts.get(row["prompt_id"], [])
         ],
-        "labeled": labeled, "texts": [cut(text) for text in shown], "ids": list(sides),
-        "label": row["soft_label"], "margin": row["margin"], "gap": row["position_gap"],
-        "agree": row["orders_agree"] if orders else None, "orders": orders,
+        "labeled": labeled,
+        "texts": [cut(text) for text in shown],
+        "ids": list(sides),
+        "label": row["soft_label"],
+        "margin": row["margin"],
+        "gap": row["position_gap"],
+        "agree": row["orders_agree"] if orders else None,
+        "orders": orders,
         "parts": part_differences(judged, row["chosen_id"]) if labeled and judged else [],
         "chains": _relevant(chains, sides),
     }
@@ -124,10 +155,14 @@ def both_orders(judged: RowDict, chosen_id: str) -> list[float] | None:
 def part_differences(judged: RowDict, chosen_id: str) -> list[list[Any]]:
     """Name and value of chosen minus value of rejected of each part, the largest first."""
     sign = 1 if chosen_id == judged["first_id"] else -1
-    found = [
-        [name, sign * value]
-        for name, value in zip(judged["parts"], judged["part_differences"], strict=True)
-    ] if judged["part_differences"] else []
+    found = (
+        [
+            [name, sign * value]
+            for name, value in zip(judged["parts"], judged["part_differences"], strict=True)
+        ]
+        if judged["part_differences"]
+        else []
+    )
     return sorted(found, key=lambda part: -abs(part[1]))
 
 
@@ -137,25 +172,36 @@ def revision_chains(
     """Initial responses with their critiques and revisions, by prompt; empty without such stages."""
     initials = _rows(root, "supervised/sample", shard_index, ("row_id", "prompt_id", "response"))
     chains = {
-        row["row_id"]: {"prompt_id": row["prompt_id"], "initial": cut(row["response"]),
-                        "ids": [row["row_id"]], "steps": []}
-        for row in initials if row["prompt_id"] in prompt_ids
+        row["row_id"]: {
+            "prompt_id": row["prompt_id"],
+            "initial": cut(row["response"]),
+            "ids": [row["row_id"]],
+            "steps": [],
+        }
+        for row in initials
+        if row["prompt_id"] in prompt_ids
     }
     for number in range(1, len(list((root / "supervised").glob("revise-*"))) + 1):
         critiques = {
             row["row_id"]: row["critique"]
-            for row in _rows(root, f"supervised/critique-{number}", shard_index, ("row_id", "critique"))
+            for row in _rows(
+                root, f"supervised/critique-{number}", shard_index, ("row_id", "critique")
+            )
         }
         columns = ("row_id", "initial_id", "critique_id", "principle_id", "revision", "status")
         for row in _rows(root, f"supervised/revise-{number}", shard_index, columns):
             chain = chains.get(row["initial_id"])
             if chain is not None:
                 chain["ids"].append(row["row_id"])
-                chain["steps"].append({
-                    "round": number, "principle": row["principle_id"],
-                    "critique": cut(critiques.get(row["critique_id"])),
-                    "revision": cut(row["revision"]), "status": row["status"],
-                })
+                chain["steps"].append(
+                    {
+                        "round": number,
+                        "principle": row["principle_id"],
+                        "critique": cut(critiques.get(row["critique_id"])),
+                        "revision": cut(row["revision"]),
+                        "status": row["status"],
+                    }
+                )
     found: dict[str, list[dict[str, Any]]] = {}
     for chain in chains.values():
         if chain["steps"]:

@@ -11,7 +11,7 @@ from pipeline.config import RunConfig, load_config
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.errors import ConfigError
 from pipeline.evaluation import collect_metrics
-from pipeline.evaluation.makeup import measure_data, stage_counts
+from pipeline.evaluation.data_summary import measure_data, stage_counts
 from pipeline.store import RunDir, read_json
 from pipeline.training.metrics import read_metrics
 
@@ -99,10 +99,14 @@ def read_run(run: RunDir) -> ReportData:
     run.require()
     config = _load_or_none(load_config, run.recipe)
     return ReportData(
-        run=run, info=run.info(), environment=read_json(run.root / "environment.json") or {},
-        config=config, recipe_text=_text(run.recipe),
+        run=run,
+        info=run.info(),
+        environment=read_json(run.root / "environment.json") or {},
+        config=config,
+        recipe_text=_text(run.recipe),
         constitution=_load_or_none(load_constitution, run.constitution),
-        constitution_text=_text(run.constitution), metrics=_metrics(run, config),
+        constitution_text=_text(run.constitution),
+        metrics=_metrics(run, config),
         training=[record for name, title in JOBS if (record := _training(run, name, title))],
         audit=read_audit(run),
     )

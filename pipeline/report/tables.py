@@ -6,13 +6,15 @@ Out: lists of dictionaries with numbers; `page.py` and `markdown.py` spell them
 
 from typing import Any
 
+from pipeline.report.numbers import count_of, policy_label
 from pipeline.report.source import ReportData
-from pipeline.report.words import count_of, policy_label
 
 COUNTS = ("expected", "ok", "unparsed", "failed", "dropped", "reused")
 SHARE_TITLES = {
-    "harmless": "Harmless replies to misdeeds", "good": "Good answers",
-    "refused_harmless": "Harmless requests refused", "outside_world": "Outside the known world",
+    "harmless": "Harmless replies to misdeeds",
+    "good": "Good answers",
+    "refused_harmless": "Harmless requests refused",
+    "outside_world": "Outside the known world",
 }
 """Oracle shares that are drawn, and what they are called."""
 
@@ -23,10 +25,16 @@ def principle_rows(data: ReportData) -> list[dict[str, Any]]:
     entry = data.win_rate() or {}
     wins = entry.get("by_principle", {})
     rows = [
-        {**row, "request": data.request_of(row["id"]), "win_rate": wins.get(row["id"], {}).get("win_rate")}
+        {
+            **row,
+            "request": data.request_of(row["id"]),
+            "win_rate": wins.get(row["id"], {}).get("win_rate"),
+        }
         for row in data.metrics.get("principles") or []
     ]
-    return sorted(rows, key=lambda r: (known.index(r["id"]) if r["id"] in known else len(known), r["id"]))
+    return sorted(
+        rows, key=lambda r: (known.index(r["id"]) if r["id"] in known else len(known), r["id"])
+    )
 
 
 def share_groups(data: ReportData) -> list[dict[str, Any]]:
@@ -39,7 +47,13 @@ def share_groups(data: ReportData) -> list[dict[str, Any]]:
             if (estimate := (entry.get("oracle") or {}).get(name))
         ]
         if bars:
-            groups.append({"title": title, "bars": bars, "worse": name in ("refused_harmless", "outside_world")})
+            groups.append(
+                {
+                    "title": title,
+                    "bars": bars,
+                    "worse": name in ("refused_harmless", "outside_world"),
+                }
+            )
     return groups
 
 
@@ -47,18 +61,29 @@ def match_rows(data: ReportData) -> list[dict[str, Any]]:
     """Win rates with names for people."""
     return [
         {**entry, "title": f"{policy_label(entry['policy'])} vs {policy_label(entry['against'])}"}
-        for entry in data.metrics.get("win_rates") or [] if entry["win_rate"] is not None
+        for entry in data.metrics.get("win_rates") or []
+        if entry["win_rate"] is not None
     ]
 
 
 def policy_rows(data: ReportData) -> list[dict[str, Any]]:
     """Length and endings of each policy's replies."""
     return [
-        {"policy": name, "label": policy_label(name), **{
-            key: entry.get(key) for key in (
-                "num_responses", "mean_words", "mean_tokens", "truncated_share", "empty_share", "model",
-            )
-        }}
+        {
+            "policy": name,
+            "label": policy_label(name),
+            **{
+                key: entry.get(key)
+                for key in (
+                    "num_responses",
+                    "mean_words",
+                    "mean_tokens",
+                    "truncated_share",
+                    "empty_share",
+                    "model",
+                )
+            },
+        }
         for name, entry in data.policies.items()
     ]
 
@@ -108,12 +133,18 @@ def stage_rows(data: ReportData) -> list[dict[str, Any]]:
     rows = []
     for folder, counts in (data.metrics.get("stages") or {}).items():
         prompt_tokens = counts["prompt_tokens"]
-        rows.append({
-            "stage": folder, "shards": counts["shards"], **{name: counts[name] for name in COUNTS},
-            "prompt_tokens": prompt_tokens, "generated_tokens": counts["generated_tokens"],
-            "cached_share": counts["cached_tokens"] / prompt_tokens if prompt_tokens else None,
-            "seconds": counts["seconds"], "reasons": counts.get("reasons", {}),
-        })
+        rows.append(
+            {
+                "stage": folder,
+                "shards": counts["shards"],
+                **{name: counts[name] for name in COUNTS},
+                "prompt_tokens": prompt_tokens,
+                "generated_tokens": counts["generated_tokens"],
+                "cached_share": counts["cached_tokens"] / prompt_tokens if prompt_tokens else None,
+                "seconds": counts["seconds"],
+                "reasons": counts.get("reasons", {}),
+            }
+        )
     return rows
 
 
@@ -121,10 +152,14 @@ def training_rows(data: ReportData) -> list[dict[str, Any]]:
     """What each training job did; numbers are None while it is not finished."""
     return [
         {
-            "title": record.title, "method": record.result.get("method"),
+            "title": record.title,
+            "method": record.result.get("method"),
             "steps": record.result.get("num_steps", len(record.rows)),
             "rows": (record.result.get("rows") or {}).get("used"),
-            **{name: record.result.get(name) for name in ("final_loss", "reward_margin", "total_s", "device")},
+            **{
+                name: record.result.get(name)
+                for name in ("final_loss", "reward_margin", "total_s", "device")
+            },
             "alarms": record.alarms,
         }
         for record in data.training
@@ -137,11 +172,16 @@ def lineage_rows(data: ReportData) -> list[tuple[str, str]]:
     code = environment.get("code") or {}
     constitution = info.get("constitution") or {}
     rows = [
-        ("run", data.run.run_id), ("recipe", info.get("recipe")),
+        ("run", data.run.run_id),
+        ("recipe", info.get("recipe")),
         ("seed", data.config.seed if data.config else None),
         ("constitution", _with_hash(constitution.get("name"), constitution.get("hash"))),
-        ("code", _with_hash(code.get("commit"), "with local changes" if code.get("changed") else None)),
-        ("machine", environment.get("platform")), ("processors", environment.get("cpus")),
+        (
+            "code",
+            _with_hash(code.get("commit"), "with local changes" if code.get("changed") else None),
+        ),
+        ("machine", environment.get("platform")),
+        ("processors", environment.get("cpus")),
         ("Python", environment.get("python")),
         *((name, version) for name, version in (environment.get("packages") or {}).items()),
         *_models(data),
@@ -159,8 +199,11 @@ def _models(data: ReportData) -> list[tuple[str, str]]:
             key = (engine.get("name", ""), engine.get("fingerprint", ""), engine.get("version", ""))
             found.setdefault(key, []).append(folder)
     rows = [
-        (f"model of {folders[0]}" + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
-         f"{name} · {version} · {fingerprint}")
+        (
+            f"model of {folders[0]}"
+            + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
+            f"{name} · {version} · {fingerprint}",
+        )
         for (name, fingerprint, version), folders in found.items()
     ]
     for record in data.training:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.config import resolve_path
+from pipeline.config.paths import resolve_path
 from pipeline.errors import StoreError
 from pipeline.run.start import find_run, start_run
 from pipeline.store import RunDir

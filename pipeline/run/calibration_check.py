@@ -6,17 +6,17 @@ Out: nothing, or one ConfigError
 Does not: connect to an endpoint. What an endpoint says is compared when it is connected.
 """
 
-from pipeline.calibration import check_calibration
 from pipeline.config import RunConfig
+from pipeline.config.engines import EngineConfig, ScriptedConfig, VllmConfig
 from pipeline.constitution import Constitution
-from pipeline.engine_config import EngineConfig, ScriptedConfig, VllmConfig
 from pipeline.engines.base import Engine
 from pipeline.engines.lazy import LazyEngine
 from pipeline.engines.scripted import scripted_from_config
-from pipeline.prompting import PromptTemplate
+from pipeline.labeling.calibration import check_calibration
+from pipeline.labeling.judge import Judge
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.run.context import resolved_engine
 from pipeline.run.labeling_files import LabelingFiles
-from pipeline.stages.judging import Judge
 
 
 def check_recipe_calibration(
@@ -32,7 +32,11 @@ def check_recipe_calibration(
     for engine in map(_unopened, config.judge_engines):
         if engine is not None:
             judge = Judge(
-                engine, constitution, template, config.preference.judge, config.seed,
+                engine,
+                constitution,
+                template,
+                config.preference.judge,
+                config.seed,
                 exemplars=labeling.exemplars,
             )
             check_calibration(labeling.calibration, engine.fingerprint, judge.method_hash)

@@ -11,10 +11,19 @@ from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.report import write_report
 from pipeline.run.context import RunContext
 from pipeline.run.phases import (
-    LineCall, heldout_shards, preference_chain, preference_dataset, run_pass, sl_cai_model,
-    supervised_chain, supervised_dataset, train_preference, train_supervised, tuned_model,
+    LineCall,
+    heldout_shards,
+    preference_chain,
+    preference_dataset,
+    run_pass,
+    sl_cai_model,
+    supervised_chain,
+    supervised_dataset,
+    train_preference,
+    train_supervised,
+    tuned_model,
 )
-from pipeline.run.stage_lists import evaluation_judge, evaluation_sample
+from pipeline.run.plan import evaluation_judge, evaluation_sample
 from pipeline.stages.runner import StepCall
 from pipeline.store import write_json
 
@@ -37,13 +46,19 @@ async def evaluate(ctx: RunContext, call: StepCall | None = None) -> dict[str, A
         shards = heldout_shards(ctx)
         for name, path in found.items():
             shards = await run_pass(
-                ctx, ctx.policy_engine(path), shards,
-                [lambda c, engine, n=name: [evaluation_sample(c, engine, n)]], call,
+                ctx,
+                ctx.policy_engine(path),
+                shards,
+                [lambda c, engine, n=name: [evaluation_sample(c, engine, n)]],
+                call,
             )
         pairs = matches(list(found))
         await run_pass(
-            ctx, ctx.judge_engines()[0], shards,
-            [lambda c, engine: [evaluation_judge(c, engine, *pair) for pair in pairs]], call,
+            ctx,
+            ctx.judge_engines()[0],
+            shards,
+            [lambda c, engine: [evaluation_judge(c, engine, *pair) for pair in pairs]],
+            call,
         )
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from pipeline.engines.base import Engine
+from pipeline.labeling.follow_up import FollowUpStage
+from pipeline.labeling.from_scores import CompareScoresStage
+from pipeline.labeling.score import ScoreStage
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
-from pipeline.stages.compare_scores import CompareScoresStage
-from pipeline.stages.follow_up import FollowUpStage
-from pipeline.stages.score import ScoreStage
 
 
 def score_folder(labels: str) -> str:
@@ -32,19 +32,36 @@ def score_stages(
     if config.labeler == "follow_up":
         assert ctx.labeling.follow_ups is not None
         scores = FollowUpStage(
-            engine=engine, follow_ups=ctx.labeling.follow_ups, run_id=run_id, texts=texts,
-            neutral_reply=config.follow_up.neutral_reply, folder=score_folder(labels),
+            engine=engine,
+            follow_ups=ctx.labeling.follow_ups,
+            run_id=run_id,
+            texts=texts,
+            neutral_reply=config.follow_up.neutral_reply,
+            folder=score_folder(labels),
         )
         method, scale = "follow_up", config.follow_up.scale
     else:
         assert ctx.templates.score is not None
         scores = ScoreStage(
-            engine=engine, constitution=ctx.constitution, template=ctx.templates.score,
-            config=config.score, seed=ctx.config.seed, run_id=run_id, texts=texts,
+            engine=engine,
+            constitution=ctx.constitution,
+            template=ctx.templates.score,
+            config=config.score,
+            seed=ctx.config.seed,
+            run_id=run_id,
+            texts=texts,
             folder=score_folder(labels),
         )
         method, scale = "score", config.score.scale
-    return [scores, CompareScoresStage(
-        comparisons=config.comparisons, scale=scale, method=method, run_id=run_id,
-        scores=scores.folder, folder=labels, **compared,
-    )]
+    return [
+        scores,
+        CompareScoresStage(
+            comparisons=config.comparisons,
+            scale=scale,
+            method=method,
+            run_id=run_id,
+            scores=scores.folder,
+            folder=labels,
+            **compared,
+        ),
+    ]

@@ -8,14 +8,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.calibration import Calibration, load_calibration
-from pipeline.canaries import CanarySet, load_canaries
-from pipeline.config import RunConfig, resolve_path
+from pipeline.audits.canary_set import CanarySet, load_canaries
+from pipeline.config import RunConfig
+from pipeline.config.paths import resolve_path
 from pipeline.constitution import Constitution
-from pipeline.data.label_files import LIST_NAME, record_label_files
-from pipeline.exemplars import ExemplarSet, check_exemplars, load_exemplars
-from pipeline.follow_ups import FollowUpSet, load_follow_ups
-from pipeline.labels.config import load_mixture
+from pipeline.labeling.calibration import Calibration, load_calibration
+from pipeline.labeling.few_shot import ExemplarSet, check_exemplars, load_exemplars
+from pipeline.labeling.follow_up_sets import FollowUpSet, load_follow_ups
+from pipeline.sources.config import load_mixture
+from pipeline.sources.files import LIST_NAME, record_label_files
 from pipeline.store import RunDir
 
 
@@ -57,7 +58,10 @@ def load_labeling_files(
     if path := paths.get("exemplars.yaml"):
         exemplars = load_exemplars(path)
         check_exemplars(
-            path, exemplars, constitution, judge.num_exemplars,
+            path,
+            exemplars,
+            constitution,
+            judge.num_exemplars,
             with_rationale=judge.chain_of_thought is not None,
         )
     if path := paths.get("calibration.json"):
@@ -71,7 +75,8 @@ def load_labeling_files(
     if path := paths.get(LIST_NAME):
         load_mixture(path)
     return LabelingFiles(
-        exemplars=exemplars, calibration=calibration, follow_ups=follow_ups, canaries=canaries)
+        exemplars=exemplars, calibration=calibration, follow_ups=follow_ups, canaries=canaries
+    )
 
 
 def copy_labeling_files(run: RunDir, config: RunConfig) -> list[Path]:

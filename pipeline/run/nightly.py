@@ -14,7 +14,8 @@ the recipe or a file that it names for labeling has changed, and says so until t
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import RunConfig, load_config, resolve_path
+from pipeline.config import RunConfig, load_config
+from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, load_dataset
 from pipeline.data.heldout import check_version
 from pipeline.data.prompts import read_prompts
@@ -72,11 +73,13 @@ def plan_nightly(recipe: str) -> NightlyPlan:
         return NightlyPlan((), _nothing_new(parent))
     run = start_run(path, run_id=new_run_id(f"{config.name}-nightly"))
     run.update_info(
-        series=config.name, parent=parent.run_id if parent else None,
+        series=config.name,
+        parent=parent.run_id if parent else None,
         replaces=failed.run_id if failed else None,
     )
-    return NightlyPlan((run,), f"{num_new} new prompts go into version {_version(parent) + 1}, "
-                               f"run {run.run_id}")
+    return NightlyPlan(
+        (run,), f"{num_new} new prompts go into version {_version(parent) + 1}, run {run.run_id}"
+    )
 
 
 def nightly_runs(name: str) -> list[RunDir]:
@@ -101,12 +104,17 @@ def nightly_runs(name: str) -> list[RunDir]:
 def labels_otherwise(run: RunDir, recipe: Path, config: RunConfig) -> bool:
     """Whether the recipe, or a file that decides its labels, is not what the run began with."""
     now = {
-        run.recipe: recipe, run.constitution: resolve_path(config.constitution),
-        **{run.root / "templates" / f"{name}.jinja": resolve_path(getattr(config.templates, name))
-           for name in template_names(config)},
+        run.recipe: recipe,
+        run.constitution: resolve_path(config.constitution),
+        **{
+            run.root / "templates" / f"{name}.jinja": resolve_path(getattr(config.templates, name))
+            for name in template_names(config)
+        },
         **{run.root / "labeling" / name: path for name, path in labeling_paths(config).items()},
     }
-    return any(not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in now.items())
+    return any(
+        not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in now.items()
+    )
 
 
 def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:

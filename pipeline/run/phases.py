@@ -12,21 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, resolve_path
+from pipeline.config import RunConfig
+from pipeline.config.engines import EngineConfig, VllmConfig
+from pipeline.config.paths import resolve_path
+from pipeline.config.training import TrainingConfig
 from pipeline.data.dataset import known_prompt_ids, load_dataset, parent_run
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.heldout import HELDOUT, not_trained_on
 from pipeline.data.prompts import read_prompts, write_prompt_shards
-from pipeline.engine_config import EngineConfig, VllmConfig
 from pipeline.engines.base import Engine
 from pipeline.engines.checks import model_folder
 from pipeline.engines.lazy import lazy_engine
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash
-from pipeline.run.audit import require_audit
+from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import RunContext
-from pipeline.run.stage_lists import (
-    compared_revisions, efficacy_stages, finished_folders, judge_stages, sample_stage,
+from pipeline.run.plan import (
+    efficacy_stages,
+    finished_folders,
+    judge_stages,
+    sample_stage,
     supervised_stages,
 )
 from pipeline.stages.base import Stage
@@ -34,7 +39,6 @@ from pipeline.stages.runner import ShardState, StepCall
 from pipeline.store import RunDir, load_manifest
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
-from pipeline.training_config import TrainingConfig
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
 LineCall = Callable[[str], None]
@@ -149,8 +153,11 @@ def tuned_model(ctx: RunContext) -> Path | None:
 
 
 async def run_pass(
-    ctx: RunContext, config: EngineConfig, shards: Sequence[ShardState],
-    makers: Sequence[StageMaker], call: StepCall | None = None,
+    ctx: RunContext,
+    config: EngineConfig,
+    shards: Sequence[ShardState],
+    makers: Sequence[StageMaker],
+    call: StepCall | None = None,
 ) -> list[ShardState]:
     """Open one engine and take the shards through the stages that the makers ask for."""
     async with lazy_engine(config) as engine:
@@ -213,7 +220,10 @@ def _prompt_shards(
     size = ctx.config.execution.shard_size
     key = prompts_key(ctx.config, ctx.run.run_id, folder)
     rows = read_prompts(
-        paths, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id,
+        paths,
+        limit=limit,
+        seed=ctx.config.seed,
+        run_id=ctx.run.run_id,
         exclude=known_prompt_ids(parent) if parent else (),
     )
     if folder == HELDOUT:
@@ -223,15 +233,23 @@ def _prompt_shards(
 
 
 async def _train(
-    ctx: RunContext, name: str, config: TrainingConfig, data: Path, model: Path | None,
+    ctx: RunContext,
+    name: str,
+    config: TrainingConfig,
+    data: Path,
+    model: Path | None,
     on_line: LineCall | None,
 ) -> Path:
     policy = ctx.policy_engine(model)
     assert isinstance(policy, VllmConfig)
     job = TrainingJob(
-        config=config, model=model_folder(policy), dataset=data,
-        feedback=feedback_file(ctx.run, config), output_dir=ctx.run.training(name),
+        config=config,
+        model=model_folder(policy),
+        dataset=data,
+        feedback=feedback_file(ctx.run, config),
+        output_dir=ctx.run.training(name),
         reference_cache=ctx.reference_cache,
-        chat_template=policy.chat_template, chat_template_args=policy.chat_template_args,
+        chat_template=policy.chat_template,
+        chat_template_args=policy.chat_template_args,
     )
     return (await launch(job, on_line=on_line)).model_dir

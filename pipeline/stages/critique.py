@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id
-from pipeline.prompting import PromptTemplate
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.sample import conversation_hash
@@ -50,8 +50,11 @@ class CritiqueStage:
     def settings(self) -> dict[str, Any]:
         """Template, constitution, sampling and seed."""
         return {
-            "template": self.template.hash, "constitution": self.constitution.hash,
-            "sampling": sampling_values(self.sampling), "seed": self.seed, "round": self.round,
+            "template": self.template.hash,
+            "constitution": self.constitution.hash,
+            "sampling": sampling_values(self.sampling),
+            "seed": self.seed,
+            "round": self.round,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
@@ -63,23 +66,35 @@ class CritiqueStage:
         initial_id = chain_start(target)
         principle = self.constitution.draw(self.seed, "critique", initial_id, self.round)
         identity = row_id(
-            "critique", target.row_id, principle.hash, self.template.hash,
-            sampling_values(self.sampling), self.engine.fingerprint, self.seed, self.round,
+            "critique",
+            target.row_id,
+            principle.hash,
+            self.template.hash,
+            sampling_values(self.sampling),
+            self.engine.fingerprint,
+            self.seed,
+            self.round,
         )
         text = response_text(target)
         blank = CritiqueRow(
-            row_id=identity, parent_ids=(prompt.row_id, target.row_id), run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, text), prompt_id=prompt.row_id,
-            model_fingerprint=self.engine.fingerprint, template_hash=self.template.hash,
-            seed=derive_seed("critique", identity), response_id=target.row_id,
-            initial_id=initial_id, round=self.round, principle_id=principle.id,
+            row_id=identity,
+            parent_ids=(prompt.row_id, target.row_id),
+            run_id=self.run_id,
+            input_hash=conversation_hash(prompt.messages, text),
+            prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint,
+            template_hash=self.template.hash,
+            seed=derive_seed("critique", identity),
+            response_id=target.row_id,
+            initial_id=initial_id,
+            round=self.round,
+            principle_id=principle.id,
             principle_hash=principle.hash,
         )
         if problem := parent_problem(prompt, target):
             return dropped(blank, problem)
         request = self.template.render(
-            principle=principle, response=text,
-            conversation=[m.as_dict() for m in prompt.messages],
+            principle=principle, response=text, conversation=[m.as_dict() for m in prompt.messages]
         )
         messages = critique_messages(prompt.messages, text, request)
 
@@ -88,9 +103,12 @@ class CritiqueStage:
                 messages, self.sampling, seed=blank.seed, request_id=identity
             )
             return replace(
-                blank, critique=reply.text, finish_reason=reply.finish_reason,
+                blank,
+                critique=reply.text,
+                finish_reason=reply.finish_reason,
                 num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
+                num_cached_tokens=reply.num_cached_tokens,
+                num_tokens=reply.num_tokens,
             )
 
         return Item(blank, call)

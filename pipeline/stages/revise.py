@@ -10,15 +10,15 @@ not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.config import ReviseConfig
+from pipeline.config.recipe import ReviseConfig
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, row_id
-from pipeline.prompting import PromptTemplate
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.critique import chain_start, critique_messages, response_text
-from pipeline.stages.revision_faults import finds_nothing, revision_faults
+from pipeline.stages.revision_checks import finds_nothing, revision_faults
 from pipeline.stages.sample import conversation_hash
 from pipeline.types import SamplingParams, assistant, user
 
@@ -62,14 +62,17 @@ class ReviseStage:
         """Templates, constitution, sampling and seed."""
         return {
             "templates": [self.critique_template.hash, self.template.hash],
-            "constitution": self.constitution.hash, "sampling": sampling_values(self.sampling),
-            "seed": self.seed, "round": self.round,
+            "constitution": self.constitution.hash,
+            "sampling": sampling_values(self.sampling),
+            "seed": self.seed,
+            "round": self.round,
             "rules": self._rules(),
         }
 
     def _rules(self) -> dict[str, Any]:
         return self.revise.model_dump(
-            mode="json", include={"with_critique", "skip_phrases", "reject"})
+            mode="json", include={"with_critique", "skip_phrases", "reject"}
+        )
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per text, joined to its parents by id."""
@@ -87,23 +90,38 @@ class ReviseStage:
     ) -> Item:
         initial_id, text = chain_start(target), response_text(target)
         principle = (
-            self.constitution.by_id(critique.principle_id) if critique
+            self.constitution.by_id(critique.principle_id)
+            if critique
             else self.constitution.draw(self.seed, "critique", initial_id, self.round)
         )
         parents = (target, critique) if critique else (target,)
         identity = row_id(
-            "revision", parents[-1].row_id, self.template.hash, sampling_values(self.sampling),
-            self.engine.fingerprint, self.seed, self.round, principle.hash, self._rules(),
+            "revision",
+            parents[-1].row_id,
+            self.template.hash,
+            sampling_values(self.sampling),
+            self.engine.fingerprint,
+            self.seed,
+            self.round,
+            principle.hash,
+            self._rules(),
         )
         said = critique.critique if critique else ""
         blank = RevisionRow(
-            row_id=identity, parent_ids=(prompt.row_id, *(row.row_id for row in parents)),
-            run_id=self.run_id, input_hash=conversation_hash(prompt.messages, text, said),
-            prompt_id=prompt.row_id, model_fingerprint=self.engine.fingerprint,
-            template_hash=self.template.hash, seed=derive_seed("revision", identity),
-            response_id=target.row_id, initial_id=initial_id,
-            critique_id=critique.row_id if critique else "", round=self.round,
-            principle_id=principle.id, principle_hash=principle.hash,
+            row_id=identity,
+            parent_ids=(prompt.row_id, *(row.row_id for row in parents)),
+            run_id=self.run_id,
+            input_hash=conversation_hash(prompt.messages, text, said),
+            prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint,
+            template_hash=self.template.hash,
+            seed=derive_seed("revision", identity),
+            response_id=target.row_id,
+            initial_id=initial_id,
+            critique_id=critique.row_id if critique else "",
+            round=self.round,
+            principle_id=principle.id,
+            principle_hash=principle.hash,
         )
         if problem := parent_problem(prompt, *parents):
             return dropped(blank, problem)
@@ -111,7 +129,8 @@ class ReviseStage:
             kept = replace(blank, revision=text, finish_reason=target.finish_reason, skipped=True)
             return Item(kept, None)
         values = {
-            "principle": principle, "response": text,
+            "principle": principle,
+            "response": text,
             "conversation": [m.as_dict() for m in prompt.messages],
         }
         asked = self.template.render(**values)
@@ -119,7 +138,9 @@ class ReviseStage:
         if critique:
             request = self.critique_template.render(**values)
             messages = (
-                *critique_messages(prompt.messages, text, request), assistant(said), user(asked),
+                *critique_messages(prompt.messages, text, request),
+                assistant(said),
+                user(asked),
             )
 
         async def call() -> Row:
@@ -127,13 +148,19 @@ class ReviseStage:
                 messages, self.sampling, seed=blank.seed, request_id=identity
             )
             faults = revision_faults(
-                reply.text, text, critique=said,
+                reply.text,
+                text,
+                critique=said,
                 requests=(principle.critique_request, principle.revision_request),
             )
             row = replace(
-                blank, revision=reply.text, faults=faults, finish_reason=reply.finish_reason,
+                blank,
+                revision=reply.text,
+                faults=faults,
+                finish_reason=reply.finish_reason,
                 num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
+                num_cached_tokens=reply.num_cached_tokens,
+                num_tokens=reply.num_tokens,
             )
             wrong = [fault for fault in faults if fault in self.revise.reject]
             if not wrong:

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import (
-    EngineError, PromptTooLongError, RunStoppedError, UserError, VerdictError,
+    EngineError,
+    PromptTooLongError,
+    RunStoppedError,
+    UserError,
+    VerdictError,
 )
 from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
@@ -124,9 +128,7 @@ class Runner:
                 raise RunStoppedError(self._stopped)
             state[stage.folder] = await step(stage, index, [state[n] for n in stage.inputs])
 
-    async def step(
-        self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]
-    ) -> Manifest:
+    async def step(self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]) -> Manifest:
         """Make one shard-stage, or return what is already there.
 
         Raises:
@@ -145,13 +147,23 @@ class Runner:
         rows = await self._make(stage, items, stored)
         fresh = [row for row in rows if row.row_id not in stored or stored[row.row_id] is not row]
         counts = replace(
-            _costs(fresh), expected=len(items), reused=len(rows) - len(fresh),
+            _costs(fresh),
+            expected=len(items),
+            reused=len(rows) - len(fresh),
             seconds=time.perf_counter() - started,
         )
         manifest = await asyncio.to_thread(
-            write_shard, self.root, stage.folder, shard_index, rows, stage.row_type,
-            key=key, counts=counts, inputs={m.path: m.sha256 for m in upstream},
-            engine=_engine_info(stage), code=CODE_VERSION,
+            write_shard,
+            self.root,
+            stage.folder,
+            shard_index,
+            rows,
+            stage.row_type,
+            key=key,
+            counts=counts,
+            inputs={m.path: m.sha256 for m in upstream},
+            engine=_engine_info(stage),
+            code=CODE_VERSION,
         )
         self._count(manifest)
         return manifest
@@ -227,9 +239,9 @@ class Runner:
 def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
     """Hash of what decides the rows of a shard-stage: settings, model and upstream contents."""
     engine = stage.engine.fingerprint if stage.engine else ""
-    return content_hash([
-        CODE_VERSION, stage.folder, stage.settings(), engine, [m.sha256 for m in upstream]
-    ])
+    return content_hash(
+        [CODE_VERSION, stage.folder, stage.settings(), engine, [m.sha256 for m in upstream]]
+    )
 
 
 def _read(
@@ -241,7 +253,8 @@ def _read(
     paid = ("ok", "unparsed")
     earlier = read_rows(root, old) if old and old.code == CODE_VERSION else []
     stored = {
-        row.row_id: row for row in earlier
+        row.row_id: row
+        for row in earlier
         if row.status in paid or (row.status == "dropped" and getattr(row, "num_tokens", 0))
     }
     return stored, {manifest.stage: read_rows(root, manifest) for manifest in upstream}

@@ -34,7 +34,11 @@ class SampleStage:
 
     def settings(self) -> dict[str, Any]:
         """Sampling parameters, number of samples and seed."""
-        return {"sampling": sampling_values(self.sampling), "n": self.num_samples, "seed": self.seed}
+        return {
+            "sampling": sampling_values(self.sampling),
+            "n": self.num_samples,
+            "seed": self.seed,
+        }
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """`num_samples` rows per prompt, next to each other so that they share its prefix."""
@@ -47,13 +51,22 @@ class SampleStage:
     def _item(self, prompt: PromptRow, index: int) -> Item:
         settings = sampling_values(self.sampling)
         identity = row_id(
-            "response", self.folder, prompt.row_id, index, settings, self.engine.fingerprint,
+            "response",
+            self.folder,
+            prompt.row_id,
+            index,
+            settings,
+            self.engine.fingerprint,
             self.seed,
         )
         blank = ResponseRow(
-            row_id=identity, parent_ids=(prompt.row_id,), run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages), prompt_id=prompt.row_id,
-            model_fingerprint=self.engine.fingerprint, seed=derive_seed("sample", identity),
+            row_id=identity,
+            parent_ids=(prompt.row_id,),
+            run_id=self.run_id,
+            input_hash=conversation_hash(prompt.messages),
+            prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint,
+            seed=derive_seed("sample", identity),
             sample_index=index,
         )
         if problem := parent_problem(prompt):
@@ -64,9 +77,12 @@ class SampleStage:
                 prompt.messages, self.sampling, seed=blank.seed, request_id=identity
             )
             return replace(
-                blank, response=reply.text, finish_reason=reply.finish_reason,
+                blank,
+                response=reply.text,
+                finish_reason=reply.finish_reason,
                 num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens, num_tokens=reply.num_tokens,
+                num_cached_tokens=reply.num_cached_tokens,
+                num_tokens=reply.num_tokens,
             )
 
         return Item(blank, call)

@@ -94,7 +94,8 @@ def read_json(path: Path) -> Any:
 def remove_strays(folder: Path) -> int:
     """Remove what killed writers left aside, and nothing of a living one; returns how many."""
     strays = [
-        path for path in folder.rglob(".*.tmp")
+        path
+        for path in folder.rglob(".*.tmp")
         if path.is_file() and not _is_alive(path.name.split(".")[-2])
     ]
     for stray in strays:

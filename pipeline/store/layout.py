@@ -1,13 +1,13 @@
 """Where each thing of a run lives, and the lock that keeps a second process out.
 
-    outputs/runs/<run_id>/
-      run.json  recipe.yaml  constitution.yaml  templates/  environment.json
-      prompts/ heldout/                        shards of prompts
-      supervised/{sample,critique-1,revise-1,...}/shard-00000.parquet + .json
-      preference/{sample,judge,pair}/  evaluation/{sample-NAME,judge-A-vs-B}/
-      dataset/{sft,preference}.parquet + README.md
-      training/{sft,preference}/       job.json, metrics.jsonl, model/, result.json
-      evaluation/metrics.json  report.html  report.md
+outputs/runs/<run_id>/
+  run.json  recipe.yaml  constitution.yaml  templates/  environment.json
+  prompts/ heldout/                        shards of prompts
+  supervised/{sample,critique-1,revise-1,...}/shard-00000.parquet + .json
+  preference/{sample,judge,pair}/  evaluation/{sample-NAME,judge-A-vs-B}/
+  dataset/{sft,preference}.parquet + README.md
+  training/{sft,preference}/       job.json, metrics.jsonl, model/, result.json
+  evaluation/metrics.json  report.html  report.md
 """
 
 import fcntl
@@ -116,7 +116,9 @@ class RunLock:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if self._stream is not None:

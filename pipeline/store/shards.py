@@ -45,9 +45,9 @@ class ShardCounts:
     seconds: float = 0.0
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
-        return ShardCounts(**{
-            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(ShardCounts)
-        })
+        return ShardCounts(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(ShardCounts)}
+        )
 
     def as_dict(self) -> dict[str, int | float]:
         """Plain values by name."""
@@ -104,7 +104,12 @@ class Manifest:
 
 
 def write_shard(
-    root: Path, folder: str, shard_index: int, rows: Sequence[Row], row_type: type[Row], **entries: Any
+    root: Path,
+    folder: str,
+    shard_index: int,
+    rows: Sequence[Row],
+    row_type: type[Row],
+    **entries: Any,
 ) -> Manifest:
     """Write rows and, last, their manifest below `root`; both whole or not at all.
 
@@ -119,17 +124,24 @@ def write_shard(
     path = root / folder / f"shard-{shard_index:05d}.parquet"
     data = parquet_bytes(table_from_rows(rows, row_type))
     manifest = Manifest(
-        stage=folder, shard_index=shard_index, row_kind=row_type.kind,
-        path=f"{folder}/{path.name}", sha256=hashlib.sha256(data).hexdigest(),
-        counts=replace(counts, **statuses), reasons=count_reasons(rows), **entries,
+        stage=folder,
+        shard_index=shard_index,
+        row_kind=row_type.kind,
+        path=f"{folder}/{path.name}",
+        sha256=hashlib.sha256(data).hexdigest(),
+        counts=replace(counts, **statuses),
+        reasons=count_reasons(rows),
+        **entries,
     )
     text = manifest.to_json().encode("utf-8")
     # Between the two renames an old manifest names a hash that the new file does not have, and so
     # vouches for nothing.
-    atomic_write_all([
-        (path, lambda stream: _write(stream, data)),
-        (path.with_suffix(".json"), lambda stream: _write(stream, text)),
-    ])
+    atomic_write_all(
+        [
+            (path, lambda stream: _write(stream, data)),
+            (path.with_suffix(".json"), lambda stream: _write(stream, text)),
+        ]
+    )
     return manifest
 
 
@@ -166,8 +178,10 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
 
 def first_manifest(root: Path, folder: str) -> Manifest | None:
     """A manifest of a stage, to tell who made it; None when it has no whole one."""
-    indices = (int(path.stem.removeprefix("shard-"))
-               for path in sorted((root / folder).glob("shard-*.json")))
+    indices = (
+        int(path.stem.removeprefix("shard-"))
+        for path in sorted((root / folder).glob("shard-*.json"))
+    )
     return next(filter(None, (load_manifest(root, folder, index) for index in indices)), None)
 
 

@@ -11,6 +11,12 @@ from pipeline.training.launch import launch
 from pipeline.training.metrics import Progress, read_metrics
 
 __all__ = [
-    "Alarm", "Probe", "Progress", "RowCounts", "TrainingJob", "TrainingResult", "launch",
+    "Alarm",
+    "Probe",
+    "Progress",
+    "RowCounts",
+    "TrainingJob",
+    "TrainingResult",
+    "launch",
     "read_metrics",
 ]

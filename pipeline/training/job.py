@@ -10,19 +10,16 @@ result is `result.json`, written last: where it exists with the same hash, the w
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import JsonValue
 
-from pipeline.engines.model_files import file_hash, model_fingerprint
+from pipeline.config.section import Section
+from pipeline.config.training import REPORTING_FIELDS, TrainingConfig
+from pipeline.engines.fingerprint import file_hash, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.store.files import read_json, write_json
-from pipeline.training_config import REPORTING_FIELDS, TrainingConfig
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class TrainingJob(_Record):
+class TrainingJob(Section):
     """One training, to be run in `output_dir`."""
 
     config: TrainingConfig
@@ -69,7 +66,7 @@ class TrainingJob(_Record):
         return self.reference_cache or self.output_dir / "reference"
 
 
-class JobFile(_Record):
+class JobFile(Section):
     """`job.json`: the job with the hashes that the parent has computed."""
 
     job: TrainingJob
@@ -81,7 +78,7 @@ class JobFile(_Record):
     """Empty without feedback."""
 
 
-class Alarm(_Record):
+class Alarm(Section):
     """One thing about a training that a person should look at."""
 
     name: str
@@ -90,7 +87,7 @@ class Alarm(_Record):
     message: str
 
 
-class Probe(_Record):
+class Probe(Section):
     """How the model answers a few training prompts, greedily."""
 
     num_prompts: int
@@ -100,9 +97,10 @@ class Probe(_Record):
     """Share of replies that ran into the token limit, in [0, 1]."""
 
 
-class ReplyCounts(_Record):
+class ReplyCounts(Section):
     """KTO: the replies of the used rows, two of a pair and one of a row of feedback:
-    read = contradicted + repeated + desirable + undesirable."""
+    read = contradicted + repeated + desirable + undesirable.
+    """
 
     read: int
     contradicted: int
@@ -113,9 +111,10 @@ class ReplyCounts(_Record):
     undesirable: int
 
 
-class RowCounts(_Record):
+class RowCounts(Section):
     """What became of the rows of the data set, feedback included:
-    read = not_ok + too_long + unclear + weak + used."""
+    read = not_ok + too_long + unclear + weak + used.
+    """
 
     read: int
     not_ok: int = 0
@@ -133,7 +132,7 @@ class RowCounts(_Record):
     """KTO only."""
 
 
-class TrainingResult(_Record):
+class TrainingResult(Section):
     """A finished training."""
 
     status: str = "ok"

@@ -22,7 +22,14 @@ from pathlib import Path
 
 from pipeline import errors
 from pipeline.engines.checks import count_gpus
-from pipeline.errors import ConfigError, DataError, MachineError, StoreError, TrainingError, UserError
+from pipeline.errors import (
+    ConfigError,
+    DataError,
+    MachineError,
+    StoreError,
+    TrainingError,
+    UserError,
+)
 from pipeline.store.files import disk_error, read_json
 from pipeline.training.job import (
     JobFile,
@@ -96,7 +103,9 @@ def check_job(job: TrainingJob) -> None:
             "correct `model`, or run the training that writes it"
         )
     if not any(job.model.glob("*.safetensors")):
-        raise ConfigError(f"model folder '{job.model}' has no *.safetensors weights; finish its download")
+        raise ConfigError(
+            f"model folder '{job.model}' has no *.safetensors weights; finish its download"
+        )
     named = {"chat_template": job.chat_template, "accelerate_config": job.config.accelerate_config}
     for name, path in named.items():
         if path is not None and not path.is_file():
@@ -129,13 +138,21 @@ def _clear_other_job(file: JobFile) -> None:
 
 
 def _command(job: TrainingJob, job_path: Path) -> list[str]:
-    child = [sys.executable, "-m", "pipeline.training.child", str(os.getpid())]
+    child = [sys.executable, "-m", "pipeline.training.worker.child", str(os.getpid())]
     config = job.config.accelerate_config
     if config is not None:
         options = ["--config_file", str(config)]
     elif job.config.device != "cpu" and count_gpus() > 0:
-        options = ["--num_processes", "1", "--num_machines", "1", "--dynamo_backend", "no",
-                   "--mixed_precision", "no" if job.config.dtype == "float32" else "bf16"]
+        options = [
+            "--num_processes",
+            "1",
+            "--num_machines",
+            "1",
+            "--dynamo_backend",
+            "no",
+            "--mixed_precision",
+            "no" if job.config.dtype == "float32" else "bf16",
+        ]
     else:
         return [*child, WORKER, str(job_path)]
     return [*child, "accelerate.commands.launch", *options, "-m", WORKER, str(job_path)]
@@ -144,7 +161,12 @@ def _command(job: TrainingJob, job_path: Path) -> list[str]:
 def _environment(job: TrainingJob) -> dict[str, str]:
     """The worker's environment; settings that the person made stay as they are."""
     cores = str(len(os.sched_getaffinity(0)))
-    found = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": cores, "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    found = {
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": cores,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+    }
     # The worker is found from any working directory.
     root = str(Path(errors.__file__).parent.parent)
     found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -160,8 +182,13 @@ async def _run(
     mistake: UserError | None = None
     with job.log_path.open("w", encoding="utf-8") as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
-            env=_environment(job), start_new_session=True, limit=LINE_LIMIT,
+            *command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+            env=_environment(job),
+            start_new_session=True,
+            limit=LINE_LIMIT,
         )
         try:
             assert process.stdout is not None

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.training_config import TrainingConfig
+from pipeline.config.training import TrainingConfig
 
 Shape = Literal["completion", "pairs", "unpaired"]
 
@@ -26,7 +26,7 @@ class Method:
     """How one value of `method` is trained."""
 
     trainer: str
-    """Class in `pipeline.training.trainers`."""
+    """Class in `pipeline.training.worker.trainers`."""
     trl_config: str
     """`module:class` of TRL's argument class."""
     shape: Shape
@@ -45,10 +45,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "sft": Method(
-        trainer="SftTrainer",
-        trl_config="trl:SFTConfig",
-        shape="completion",
-        arguments=lambda c: {},
+        trainer="SftTrainer", trl_config="trl:SFTConfig", shape="completion", arguments=lambda c: {}
     ),
     "dpo": Method(
         trainer="SoftDpoTrainer",

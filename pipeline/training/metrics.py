@@ -64,7 +64,9 @@ class MetricsLog:
         row |= {ours: logs[theirs] for theirs, ours in NAMES.items() if theirs in logs}
         row["seconds"] = round(seconds, 3)
         if "tokens" in row and seconds > self._seconds:
-            row["tokens_per_s"] = round((row["tokens"] - self._tokens) / (seconds - self._seconds), 1)
+            row["tokens_per_s"] = round(
+                (row["tokens"] - self._tokens) / (seconds - self._seconds), 1
+            )
             self._tokens = row["tokens"]
         self._seconds = seconds
         self.rows.append(row)

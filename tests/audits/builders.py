@@ -7,8 +7,11 @@ from pipeline.ids import row_id
 from pipeline.records import PreferenceRow, PromptRow, SftRow
 from pipeline.types import user
 
-WORDS = tuple(f"{a}{b}" for a in ("ba", "do", "ki", "lu", "me", "no", "pa", "ru", "si", "to")
-              for b in ("ban", "der", "fil", "gor", "hut", "jam", "kel", "lop", "mir", "nas"))
+WORDS = tuple(
+    f"{a}{b}"
+    for a in ("ba", "do", "ki", "lu", "me", "no", "pa", "ru", "si", "to")
+    for b in ("ban", "der", "fil", "gor", "hut", "jam", "kel", "lop", "mir", "nas")
+)
 """100 words that mean nothing."""
 
 
@@ -29,8 +32,12 @@ def make_pairs(chosen: Sequence[str], rejected: Sequence[str] | None = None) -> 
     others = rejected if rejected is not None else make_texts(len(chosen), seed=1)
     return [
         PreferenceRow(
-            row_id=row_id("pair", i), prompt_id=f"p{i}", messages=(user(f"Q{i}"),), chosen=c,
-            rejected=r, soft_label=0.9,
+            row_id=row_id("pair", i),
+            prompt_id=f"p{i}",
+            messages=(user(f"Q{i}"),),
+            chosen=c,
+            rejected=r,
+            soft_label=0.9,
         )
         for i, (c, r) in enumerate(zip(chosen, others, strict=True))
     ]

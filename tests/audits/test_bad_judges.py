@@ -22,8 +22,9 @@ def failed(run: RunDir) -> set[str]:
     """Checks that failed, as audit.json says."""
     audit = read_json(run.root / "preference/audit.json")
     assert audit["passed"] is False
-    return {f["name"] for judge in audit["judges"] for f in judge["findings"]
-            if f["status"] == "failed"}
+    return {
+        f["name"] for judge in audit["judges"] for f in judge["findings"] if f["status"] == "failed"
+    }
 
 
 async def refused(folder: Path, judge: str, /, **preference: Any) -> tuple[RunDir, AuditError]:
@@ -33,15 +34,18 @@ async def refused(folder: Path, judge: str, /, **preference: Any) -> tuple[RunDi
     return run, caught.value
 
 
-@pytest.mark.parametrize("judge, checks", [
-    ("always_a", {"identical", "slot_share", "flip", "known"}),
-    ("prose", {"unparsed", "canary_unparsed", "off_option", "known"}),
-    ("thinks", {"off_option"}),
-    ("shy", {"canary_unparsed", "known"}),
-    ("longer", {"padded", "known"}),
-    ("obeys", {"injected"}),
-    ("inverted", {"known"}),
-])
+@pytest.mark.parametrize(
+    "judge, checks",
+    [
+        ("always_a", {"identical", "slot_share", "flip", "known"}),
+        ("prose", {"unparsed", "canary_unparsed", "off_option", "known"}),
+        ("thinks", {"off_option"}),
+        ("shy", {"canary_unparsed", "known"}),
+        ("longer", {"padded", "known"}),
+        ("obeys", {"injected"}),
+        ("inverted", {"known"}),
+    ],
+)
 async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]) -> None:
     # Each verdict counts, however little the judge meant to give one.
     run, error = await refused(tmp_path, judge, judge={"min_option_mass": 0.0})
@@ -55,11 +59,19 @@ async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]
     assert run.info()["status"] == "audit failed" and run.report.is_file()
 
 
-@pytest.mark.parametrize("judge, checks", [
-    ("always_a", {"identical", "slot_share", "flip", "known"}),
-    ("longer", {"padded"}), ("obeys", {"injected"}), ("inverted", {"known"}), ("fickle", {"swapped"}),
-    ("thinks", {"off_option"}), ("shy", {"canary_unparsed"}), ("prose", {"unparsed"}),
-])
+@pytest.mark.parametrize(
+    "judge, checks",
+    [
+        ("always_a", {"identical", "slot_share", "flip", "known"}),
+        ("longer", {"padded"}),
+        ("obeys", {"injected"}),
+        ("inverted", {"known"}),
+        ("fickle", {"swapped"}),
+        ("thinks", {"off_option"}),
+        ("shy", {"canary_unparsed"}),
+        ("prose", {"unparsed"}),
+    ],
+)
 async def test_clamp_hides_no_bad_judge(tmp_path: Path, judge: str, checks: set[str]) -> None:
     """No label is further than 0.1 from 0.5 then, with or without the fault."""
     run, _ = await refused(tmp_path, judge, judge={"chain_of_thought": {}})
@@ -96,8 +108,11 @@ async def test_resume_gives_the_same_answer_for_free(tmp_path: Path) -> None:
     run, first = await refused(tmp_path, "always_a")
 
     def state() -> dict[str, str]:
-        return {str(p): hashlib.sha256(p.read_bytes()).hexdigest()
-                for p in (run.root / "preference").rglob("*") if p.is_file()}
+        return {
+            str(p): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in (run.root / "preference").rglob("*")
+            if p.is_file()
+        }
 
     before = state()
     with pytest.raises(AuditError) as caught:
@@ -129,13 +144,21 @@ async def test_no_canary_check_is_noted(tmp_path: Path) -> None:
     audit = {"enabled": True, "canaries": None, "canaries_per_shard": 0}
     run = await audited_run(tmp_path, "honest", audit=audit)
     note = read_json(run.root / "preference/audit.json")["notes"]
-    assert any("no canary check of preference/judge could be made (0 rows, and at least 20" in text
-               and "canaries_per_shard" in text for text in note)
+    assert any(
+        "no canary check of preference/judge could be made (0 rows, and at least 20" in text
+        and "canaries_per_shard" in text
+        for text in note
+    )
 
 
 async def test_other_thresholds_let_a_new_run_pass(tmp_path: Path) -> None:
-    audit = {"enabled": True, "canaries": None, "max_identical": None, "slot_share": None,
-             "max_flip": None}
+    audit = {
+        "enabled": True,
+        "canaries": None,
+        "max_identical": None,
+        "slot_share": None,
+        "max_flip": None,
+    }
     run = await audited_run(tmp_path, "always_a", audit=audit)
     assert (run.dataset / "preference.parquet").is_file()
 
@@ -144,13 +167,17 @@ async def test_each_judge_of_a_panel_is_audited(tmp_path: Path) -> None:
     path = started(tmp_path, "honest").recipe
     text = path.read_text() + (
         "panel:\n- {type: scripted, script: 'tests.audits.bad_judges:make_engine', "
-        "args: {judge: obeys}}\n")
+        "args: {judge: obeys}}\n"
+    )
     path.write_text(text)
     run = RunDir(path.parent)
     with pytest.raises(AuditError, match="injected of preference/judge-2 is"):
         await run_all(open_context(run))
     audit = read_json(run.root / "preference/audit.json")
-    assert [judge["folder"] for judge in audit["judges"]] == ["preference/judge", "preference/judge-2"]
+    assert [judge["folder"] for judge in audit["judges"]] == [
+        "preference/judge",
+        "preference/judge-2",
+    ]
     assert all(f["status"] == "passed" for f in audit["judges"][0]["findings"])
 
 
@@ -174,8 +201,17 @@ async def test_self_preference_is_noted(tmp_path: Path) -> None:
 
 
 async def test_collapse_stops_the_export_too(tmp_path: Path) -> None:
-    run, error = await refused(tmp_path, "honest", audit={"enabled": False}, collapse={
-        "min_prompts": 2, "min_repeats": 2, "closing_words": 2, "max_closing_share": 0.01})
+    run, error = await refused(
+        tmp_path,
+        "honest",
+        audit={"enabled": False},
+        collapse={
+            "min_prompts": 2,
+            "min_repeats": 2,
+            "closing_words": 2,
+            "max_closing_share": 0.01,
+        },
+    )
     assert "of the chosen texts is" in str(error)
     audit = read_json(run.root / "preference/audit.json")
     assert audit["judges"] == [] and audit["collapse"]["passed"] is False

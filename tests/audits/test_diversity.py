@@ -12,10 +12,15 @@ import pytest
 
 from pipeline.audits import diversity
 from pipeline.audits.diversity import (
-    PERMUTATIONS, RECALL, bands_and_rows, distinct_pairs, miss, near_duplicates,
+    PERMUTATIONS,
+    RECALL,
+    bands_and_rows,
+    distinct_pairs,
+    miss,
+    near_duplicates,
 )
-from pipeline.audits.phrases import AuditedText, ngrams
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.stages.phrases import AuditedText, ngrams
 
 
 def texts(*values: str) -> list[AuditedText]:
@@ -66,7 +71,8 @@ def brute_force(sample: Sequence[AuditedText], likeness: float) -> set[int]:
     """Every pair compared."""
     runs = [ngrams(t.words, 3) or {t.words} for t in sample]
     return {
-        index for i, j in combinations(range(len(sample)), 2)
+        index
+        for i, j in combinations(range(len(sample)), 2)
         if sample[i].prompt_id != sample[j].prompt_id
         and len(runs[i] & runs[j]) >= likeness * len(runs[i] | runs[j]) - 1e-9
         for index in (i, j)
@@ -82,7 +88,8 @@ def test_finds_what_brute_force_finds(likeness: float) -> None:
 
 def test_recall_at_the_threshold() -> None:
     """20 words give 18 runs, two other last words leave 16 of 20: 0.8, the hardest that is to be found.
-    Of 1,000 such pairs 2.8 are missed on average; three other words are 15 of 21, too few."""
+    Of 1,000 such pairs 2.8 are missed on average; three other words are 15 of 21, too few.
+    """
     rng = random.Random(1)
 
     def pairs(changed: int) -> list[AuditedText]:
@@ -90,8 +97,10 @@ def test_recall_at_the_threshold() -> None:
         for number in range(1000):
             words = [f"{number}-{n}-{rng.random()}" for n in range(20)]
             other = [*words[:-changed], *(f"other{n}" for n in range(changed))]
-            sample += [AuditedText(f"a{number}", "", tuple(words)),
-                       AuditedText(f"b{number}", "", tuple(other))]
+            sample += [
+                AuditedText(f"a{number}", "", tuple(words)),
+                AuditedText(f"b{number}", "", tuple(other)),
+            ]
         return sample
 
     assert 2 * 990 <= len(near_duplicates(pairs(2), 0.8)) <= 2 * 1000
@@ -100,7 +109,8 @@ def test_recall_at_the_threshold() -> None:
 
 def test_miss_by_hand() -> None:
     """0.8**8 = 0.1678 is the chance that one band of 8 agrees; 0.8322**32 = 0.0028 that none of 32
-    does. At 0.85 that is 0.7275**32."""
+    does. At 0.85 that is 0.7275**32.
+    """
     assert bands_and_rows(0.8) == (32, 8)
     assert miss(0.8, 32, 8) == pytest.approx(0.0028, abs=5e-5)
     assert miss(0.85, 32, 8) == pytest.approx(3.8e-5, abs=5e-7)
@@ -132,11 +142,19 @@ def test_order_of_texts_does_not_matter() -> None:
 
 
 def test_result_does_not_depend_on_the_hash_seed() -> None:
-    code = ("from tests.audits.test_diversity import mutated_texts, near_duplicates;"
-            "print(near_duplicates(mutated_texts(300, seed=5), 0.5))")
+    code = (
+        "from tests.audits.test_diversity import mutated_texts, near_duplicates;"
+        "print(near_duplicates(mutated_texts(300, seed=5), 0.5))"
+    )
     results = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                       cwd=PROJECT_ROOT, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=PROJECT_ROOT,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
         for seed in ("1", "2")
     }
     assert results == {f"{near_duplicates(mutated_texts(300, seed=5), 0.5)}\n"}

@@ -4,12 +4,13 @@ import re
 
 import yaml
 
-from pipeline.audit_config import LabelAuditConfig
+from pipeline.audits.canary_set import load_canaries
+from pipeline.audits.canary_stage import KINDS
+from pipeline.audits.label_figures import can_fail
 from pipeline.audits.label_observations import CANARY_FIGURES, LABEL_FIGURES
-from pipeline.audits.labels import can_fail
-from pipeline.canaries import load_canaries
-from pipeline.config import PROJECT_ROOT, load_config
-from pipeline.stages.canary import KINDS
+from pipeline.config import load_config
+from pipeline.config.audits import LabelAuditConfig
+from pipeline.config.paths import PROJECT_ROOT
 
 PAGE = (PROJECT_ROOT / "docs/audits.md").read_text(encoding="utf-8")
 

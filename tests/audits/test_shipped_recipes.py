@@ -1,5 +1,6 @@
 """The thresholds that ship: clean texts of their world pass, each check that is on can fail, and a
-planted collapse stops the export of a whole run."""
+planted collapse stops the export of a whole run.
+"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,11 +10,12 @@ import pytest
 import yaml
 
 from models.pocket.world import Kind, tasks, write_response
-from pipeline.audit_config import CollapseConfig
-from pipeline.audits.collapse import audit_pairs
 from pipeline.audits.findings import AuditReport
-from pipeline.cli_audit import print_audit
-from pipeline.config import PROJECT_ROOT, load_config
+from pipeline.audits.text_checks import audit_pairs
+from pipeline.cli.audit import print_audit
+from pipeline.config import load_config
+from pipeline.config.audits import CollapseConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
@@ -23,7 +25,8 @@ from tests.audits.builders import injected, make_pairs, make_prompt, make_texts
 
 RECIPES = {path.stem: path for path in (PROJECT_ROOT / "flows/configs").glob("*.yaml")}
 COLLAPSE = {
-    name: config for name, path in RECIPES.items()
+    name: config
+    for name, path in RECIPES.items()
     if (config := load_config(path).preference.collapse) is not None
 }
 CLOSING = "I am always here to listen if you want to talk."
@@ -86,7 +89,9 @@ def test_defaults_are_for_natural_english() -> None:
 @pytest.mark.parametrize("name", COLLAPSE)
 def test_clean_texts_pass(name: str) -> None:
     report = audited(name, *clean_texts(name))
-    assert {f.name: f.status for f in report.findings} == {f.name: "passed" for f in report.findings}
+    assert {f.name: f.status for f in report.findings} == {
+        f.name: "passed" for f in report.findings
+    }
 
 
 @pytest.mark.parametrize("name", COLLAPSE)
@@ -112,14 +117,24 @@ async def test_planted_collapse_exports_nothing(
 ) -> None:
     """A policy that ends every reply alike, through the whole run."""
     collapse = yaml.safe_load(RECIPES[name].read_text())["preference"]["collapse"]
-    run = started(tmp_path, "honest", closing=CLOSING, audit={"enabled": False},
-                  sample={"num_samples": 8}, collapse=collapse)
+    run = started(
+        tmp_path,
+        "honest",
+        closing=CLOSING,
+        audit={"enabled": False},
+        sample={"num_samples": 8},
+        collapse=collapse,
+    )
     with pytest.raises(AuditError) as caught:
         await run_all(open_context(run))
     assert caught.value.exit_code == EXIT_AUDIT == 3
-    assert str(caught.value).startswith("the audit of run r1 failed: closing_phrase of the chosen texts")
+    assert str(caught.value).startswith(
+        "the audit of run r1 failed: closing_phrase of the chosen texts"
+    )
     assert not (run.dataset / "preference.parquet").exists()
-    found = {f["name"]: f for f in read_json(run.root / "preference/audit.json")["collapse"]["findings"]}
+    found = {
+        f["name"]: f for f in read_json(run.root / "preference/audit.json")["collapse"]["findings"]
+    }
     assert found["closing_phrase"]["value"] == 1.0
     page = run.report.read_text()
     text = (run.root / "report.md").read_text().replace("\\", "")

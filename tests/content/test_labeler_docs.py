@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import PROJECT_ROOT, load_config
-from pipeline.follow_ups import load_follow_ups
+from pipeline.config import load_config
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
 from pipeline.run.start import start_run
@@ -33,14 +34,19 @@ def test_recipe_of_the_page_loads(tmp_path: Path, recipe: dict[str, Any]) -> Non
 
 def test_every_labeler_has_a_recipe() -> None:
     assert {r["preference"].get("labeler") for r in RECIPES if "preference" in r} >= {
-        "judge", "score", "follow_up"}
+        "judge",
+        "score",
+        "follow_up",
+    }
     assert any("panel" in recipe for recipe in RECIPES)
     fields = {name for r in RECIPES for name in (r.get("preference", {}).get("judge") or {})}
     assert fields >= {"num_exemplars", "chain_of_thought", "num_principles", "calibration"}
 
 
 NUM_PRINCIPLES = len(CONSTITUTION["principles"])
-NUM_FOLLOW_UPS = len(load_follow_ups(PROJECT_ROOT / "prompts/follow_ups/helpfulness.yaml").sentences)
+NUM_FOLLOW_UPS = len(
+    load_follow_ups(PROJECT_ROOT / "prompts/follow_ups/helpfulness.yaml").sentences
+)
 COSTS: list[tuple[dict[str, Any], int]] = [
     ({}, 2),
     ({"judge": {"chain_of_thought": {}}}, 4),
@@ -60,8 +66,12 @@ async def test_costs_are_what_the_page_says(
     engine = make_engine()
     monkeypatch.setattr("tests.run.scripted_world.make_engine", lambda: engine)
     recipe = write_recipe(
-        tmp_path / "in", prompts=1, preference=preference, supervised={"enabled": False},
-        evaluation={"enabled": False})
+        tmp_path / "in",
+        prompts=1,
+        preference=preference,
+        supervised={"enabled": False},
+        evaluation={"enabled": False},
+    )
     await run_all(open_context(start_run(recipe, run_id="r", runs_root_folder=tmp_path / "runs")))
     assert NUM_FOLLOW_UPS == 120
     assert len(engine.calls) == 2 + calls  # two samples, then the labels

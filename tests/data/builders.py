@@ -12,13 +12,25 @@ from pipeline.ids import file_hash, row_id
 from pipeline.records import RevisionRow, Row
 from pipeline.store import RunDir, ShardCounts, write_json, write_shard
 from tests.stages.builders import (
-    labels, make_constitution, make_engine, make_shards, prompt, run_chain, sample, supervised,
+    labels,
+    make_constitution,
+    make_engine,
+    make_shards,
+    prompt,
+    run_chain,
+    sample,
+    supervised,
 )
 
-CONFIG = RunConfig.model_validate({
-    "name": "small", "constitution": "constitution.yaml", "prompts": {"train": ["p.jsonl"]},
-    "policy": {"type": "scripted", "script": "a:b"}, "supervised": {"revise": {"rounds": 2}},
-})
+CONFIG = RunConfig.model_validate(
+    {
+        "name": "small",
+        "constitution": "constitution.yaml",
+        "prompts": {"train": ["p.jsonl"]},
+        "policy": {"type": "scripted", "script": "a:b"},
+        "supervised": {"revise": {"rounds": 2}},
+    }
+)
 
 
 def make_run(root: Path, **info: Any) -> RunDir:
@@ -49,13 +61,25 @@ def write_stage(run: RunDir, texts: Mapping[str, dict[str, Any]]) -> None:
     prompts = state["prompts"]
     prompt_id = row_id("prompt", [{"role": "user", "content": "question 0"}])
     rows: list[Row] = [
-        RevisionRow(**{
-            "row_id": row_id("revision", text), "prompt_id": prompt_id, "revision": text,
-            "finish_reason": "stop", "run_id": run.run_id, **fields,
-        })
+        RevisionRow(
+            **{
+                "row_id": row_id("revision", text),
+                "prompt_id": prompt_id,
+                "revision": text,
+                "finish_reason": "stop",
+                "run_id": run.run_id,
+                **fields,
+            }
+        )
         for text, fields in texts.items()
     ]
     write_shard(
-        run.root, "supervised/revise-1", 0, rows, RevisionRow, key="k",
-        counts=ShardCounts(expected=len(rows)), inputs={prompts.path: prompts.sha256},
+        run.root,
+        "supervised/revise-1",
+        0,
+        rows,
+        RevisionRow,
+        key="k",
+        counts=ShardCounts(expected=len(rows)),
+        inputs={prompts.path: prompts.sha256},
     )

@@ -12,7 +12,7 @@ from pipeline.constitution import load_constitution
 from pipeline.data.columns import PREFERENCE_COLUMNS, SFT_COLUMNS
 from pipeline.data.dataset import known_prompt_ids, load_dataset
 from pipeline.data.export import export_preference, export_sft, sft_folders
-from pipeline.data.formats import write_format
+from pipeline.data.json_lines import write_format
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.store import RunDir
@@ -39,7 +39,9 @@ async def test_every_revision_is_learned_from(tmp_path: Path) -> None:
     assert counts["rows"] == counts["candidates"] == len(rows) == 20
     assert tuple(rows[0]) == SFT_COLUMNS
     revisions = {
-        row["row_id"]: row for k in (1, 2) for path in (run.root / f"supervised/revise-{k}").glob("*.parquet")
+        row["row_id"]: row
+        for k in (1, 2)
+        for path in (run.root / f"supervised/revise-{k}").glob("*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
     for row in rows:
@@ -52,9 +54,15 @@ async def test_every_revision_is_learned_from(tmp_path: Path) -> None:
 
 def test_rounds_name_the_stages() -> None:
     def folders(rounds: int, rows: str) -> tuple[str, ...]:
-        return sft_folders(RunConfig.model_validate({
-            **CONFIG.model_dump(exclude_unset=True), "preference": {"comparisons": "samples"},
-            "supervised": {"revise": {"rounds": rounds}, "sft_rows": rows}}))
+        return sft_folders(
+            RunConfig.model_validate(
+                {
+                    **CONFIG.model_dump(exclude_unset=True),
+                    "preference": {"comparisons": "samples"},
+                    "supervised": {"revise": {"rounds": rounds}, "sft_rows": rows},
+                }
+            )
+        )
 
     assert folders(2, "all") == ("supervised/revise-1", "supervised/revise-2")
     assert folders(2, "last") == ("supervised/revise-2",)
@@ -65,14 +73,20 @@ def test_unfit_revisions_are_counted(tmp_path: Path) -> None:
     """Left out with a reason; a revision that changed nothing is kept."""
     run = make_run(tmp_path / "r")
     texts = {
-        "good": {}, "cut": {"finish_reason": "length"}, " \n": {}, "gone": {"status": "failed"},
-        "good ": {"revision": "good"}, "the response": {},
+        "good": {},
+        "cut": {"finish_reason": "length"},
+        " \n": {},
+        "gone": {"status": "failed"},
+        "good ": {"revision": "good"},
+        "the response": {},
     }
     write_stage(run, texts)
     counts = sft(run, revise=CONFIG.supervised.revise.model_copy(update={"rounds": 1}))
     assert [row["completion"] for row in read(run, "sft")] == ["good", "the response"]
     assert counts["reasons"] == {
-        "truncated": 1, "empty": 1, "revision is failed": 1,
+        "truncated": 1,
+        "empty": 1,
+        "revision is failed": 1,
         "same text as an earlier row of the prompt": 1,
     }
     assert counts["candidates"] == 6 == counts["rows"] + sum(counts["reasons"].values())
@@ -154,8 +168,15 @@ async def test_card_states_what_is_there(tmp_path: Path) -> None:
     sft(run), preference(run)
     card = (run.dataset / "README.md").read_text()
     assert card.startswith("---\nlicense: other\n")
-    for text in ("data_files: preference.parquet", "| run | `r` |", "| prompts | 10 |",
-                 "20 rows; SHA-256", "| kept | 10 |", "| labels | `scripted` |", "## Limits"):
+    for text in (
+        "data_files: preference.parquet",
+        "| run | `r` |",
+        "| prompts | 10 |",
+        "20 rows; SHA-256",
+        "| kept | 10 |",
+        "| labels | `scripted` |",
+        "## Limits",
+    ):
         assert text in card
     assert str(tmp_path) not in card
     assert (run.dataset / "recipe.yaml").read_bytes() == run.recipe.read_bytes()

@@ -55,7 +55,14 @@ async def test_revision_is_traced_through_its_rounds(tmp_path: Path) -> None:
     row = next(row for row in rows if row["round"] == 2)
     origin = trace(run, row["row_id"])
     assert kinds(origin) == [
-        "sft", "prompt", "revision", "revision", "response", "critique", "critique"]
+        "sft",
+        "prompt",
+        "revision",
+        "revision",
+        "response",
+        "critique",
+        "critique",
+    ]
     texts = json.dumps(origin.as_dict())
     assert "CRITIQUE" in texts and row["completion"] in texts
 
@@ -87,19 +94,23 @@ async def test_folder_without_run_is_refused(tmp_path: Path) -> None:
 
 def rewrite(path: str, change: Callable[[Any], Any]) -> Callable[[RunDir], None]:
     """Change a JSON file of the run."""
+
     def apply(run: RunDir) -> None:
         value = json.loads((run.root / path).read_text())
         change(value)
         write_json(run.root / path, value)
+
     return apply
 
 
 def flip(path: str) -> Callable[[RunDir], None]:
     """Change one byte of a file."""
+
     def apply(run: RunDir) -> None:
         data = bytearray((run.root / path).read_bytes())
         data[len(data) // 2] ^= 1
         (run.root / path).write_bytes(bytes(data))
+
     return apply
 
 
@@ -108,36 +119,63 @@ def swap_shards(run: RunDir) -> None:
     folder = run.root / "supervised/sample"
     one, two = folder / "shard-00000", folder / "shard-00001"
     for suffix in (".parquet", ".json"):
-        first, second = one.with_suffix(suffix).read_text("latin-1"), two.with_suffix(suffix).read_text("latin-1")
+        first, second = (
+            one.with_suffix(suffix).read_text("latin-1"),
+            two.with_suffix(suffix).read_text("latin-1"),
+        )
         if suffix == ".json":
-            first, second = first.replace("-00000.p", "-00001.p"), second.replace("-00001.p", "-00000.p")
+            first, second = (
+                first.replace("-00000.p", "-00001.p"),
+                second.replace("-00001.p", "-00000.p"),
+            )
         one.with_suffix(suffix).write_text(second, "latin-1")
         two.with_suffix(suffix).write_text(first, "latin-1")
 
 
 DAMAGES: dict[str, tuple[Callable[[RunDir], None], str]] = {
     "flipped bit": (flip("supervised/sample/shard-00000.parquet"), "damaged or changed"),
-    "lost file": (lambda run: (run.root / "preference/judge/shard-00001.parquet").unlink(),
-                  "missing, although its manifest is there"),
-    "lost manifest": (lambda run: (run.root / "preference/judge/shard-00001.json").unlink(),
-                      "has no manifest, so it counts as unfinished"),
-    "broken manifest": (lambda run: (run.root / "prompts/shard-00000.json").write_text("{"),
-                        "prompts/shard-00000.json: not a manifest"),
-    "counts": (rewrite("preference/pair/shard-00000.json", lambda m: m["counts"].update(ok=99)),
-               "counts do not add up"),
-    "reasons": (rewrite("preference/pair/shard-00000.json", lambda m: m["reasons"].update(x=1)),
-                "the reasons do not add up"),
+    "lost file": (
+        lambda run: (run.root / "preference/judge/shard-00001.parquet").unlink(),
+        "missing, although its manifest is there",
+    ),
+    "lost manifest": (
+        lambda run: (run.root / "preference/judge/shard-00001.json").unlink(),
+        "has no manifest, so it counts as unfinished",
+    ),
+    "broken manifest": (
+        lambda run: (run.root / "prompts/shard-00000.json").write_text("{"),
+        "prompts/shard-00000.json: not a manifest",
+    ),
+    "counts": (
+        rewrite("preference/pair/shard-00000.json", lambda m: m["counts"].update(ok=99)),
+        "counts do not add up",
+    ),
+    "reasons": (
+        rewrite("preference/pair/shard-00000.json", lambda m: m["reasons"].update(x=1)),
+        "the reasons do not add up",
+    ),
     "swapped shards": (swap_shards, "was made from another version of supervised/sample"),
-    "edited constitution": (lambda run: run.constitution.write_text("name: other\n"),
-                            "constitution.yaml: changed since the run began"),
+    "edited constitution": (
+        lambda run: run.constitution.write_text("name: other\n"),
+        "constitution.yaml: changed since the run began",
+    ),
     "lost recipe": (lambda run: run.recipe.unlink(), "recipe.yaml: missing"),
-    "data set": (flip("dataset/preference.parquet"), "dataset/preference.parquet: damaged or changed"),
-    "row count": (rewrite("dataset/manifest.json", lambda m: m["sets"]["sft"].update(rows=3)),
-                  "12 rows, but its manifest says 3"),
-    "dataset manifest": (lambda run: (run.dataset / "manifest.json").write_text("{}"),
-                         "dataset/manifest.json: not a dataset manifest"),
-    "training": (lambda run: write_json(run.training("sft") / "result.json", {"dataset_sha256": "0"}),
-                 "training/sft: was trained on another version of dataset/sft.parquet"),
+    "data set": (
+        flip("dataset/preference.parquet"),
+        "dataset/preference.parquet: damaged or changed",
+    ),
+    "row count": (
+        rewrite("dataset/manifest.json", lambda m: m["sets"]["sft"].update(rows=3)),
+        "12 rows, but its manifest says 3",
+    ),
+    "dataset manifest": (
+        lambda run: (run.dataset / "manifest.json").write_text("{}"),
+        "dataset/manifest.json: not a dataset manifest",
+    ),
+    "training": (
+        lambda run: write_json(run.training("sft") / "result.json", {"dataset_sha256": "0"}),
+        "training/sft: was trained on another version of dataset/sft.parquet",
+    ),
 }
 
 

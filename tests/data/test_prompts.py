@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.id_set import IdSet
 from pipeline.data.prompts import (
-    PromptCounts, check_prompts, prompt_id, read_prompts, write_prompt_shards,
+    PromptCounts,
+    check_prompts,
+    prompt_id,
+    read_prompts,
+    write_prompt_shards,
 )
 from pipeline.errors import DataError
 from pipeline.ids import row_id
@@ -19,8 +23,11 @@ from pipeline.records import PromptRow
 from pipeline.store import Manifest, read_rows
 from pipeline.types import assistant, user
 
-TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"},
-         {"role": "user", "content": "and?"}]
+TURNS = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "hello"},
+    {"role": "user", "content": "and?"},
+]
 
 
 def write(path: Path, *lines: object) -> Path:
@@ -38,43 +45,58 @@ def texts(rows: Iterator[PromptRow]) -> list[str]:
     return [row.messages[-1].content for row in rows]
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT_ROOT / "prompts" / "sets").glob("*.jsonl")),
-                         ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT_ROOT / "prompts" / "sets").glob("*.jsonl")), ids=lambda path: path.stem
+)
 def test_shipped_set_is_sound(path: Path) -> None:
     counts = check_prompts([path])
     assert counts.train >= 40 and counts.train_duplicates == 0
 
 
 def test_both_forms_are_read(tmp_path: Path) -> None:
-    path = write(tmp_path / "p.jsonl", {"prompt": "hé"}, "", {"messages": TURNS, "tags": ["a", "b"]})
+    path = write(
+        tmp_path / "p.jsonl", {"prompt": "hé"}, "", {"messages": TURNS, "tags": ["a", "b"]}
+    )
     one, two = read_prompts([path], run_id="r")
     assert one.messages == (user("hé"),) and one.source_index == 1
     assert two.messages == (user("hi"), assistant("hello"), user("and?"))
     assert (two.tags, two.source, two.source_index, two.run_id) == (("a", "b"), str(path), 3, "r")
 
 
-@pytest.mark.parametrize("line, message", [
-    ('{"prompt": "x"', "broken JSON .*column 15.*; write one whole object on each line"),
-    ("[1]", 'found a JSON list, but an object is needed; write {"prompt": "..."}'),
-    ({"promt": "x"}, "'promt' is not a known key; did you mean 'prompt'"),
-    ({"prompt": "x", "zzz": 1}, "'zzz' is not a known key; known keys: prompt, messages, tags"),
-    ({"prompt": " \n"}, "prompt is empty"),
-    ({"prompt": 3}, "prompt has the type int, but text is needed"),
-    ({"prompt": "x", "messages": TURNS}, "both 'prompt' and 'messages'"),
-    ({"tags": []}, "has no prompt"),
-    ({"prompt": "x", "tags": "one"}, "'tags' must be a list of strings"),
-    ({"messages": []}, "at least one turn"),
-    ({"messages": TURNS[:2]}, "the last turn has the role assistant, but a user turn is needed"),
-    ({"messages": TURNS[1:]}, "turn 1 has the role assistant, but user is needed there"),
-    ({"messages": [TURNS[0], TURNS[0]]}, "turn 2 has the role user, but assistant is needed"),
-    ({"messages": [{"role": "system", "content": "s"}]}, "the last turn has the role system"),
-    ({"messages": [TURNS[0], {"role": "system", "content": "s"}]}, "turn 2 has the role system"),
-    ({"messages": [{"role": "tool", "content": "s"}]}, "turn 1 has the role 'tool'; use system"),
-    ({"messages": [{"role": "user", "content": "s", "name": "x"}]}, "exactly role and content"),
-    ({"messages": [{"role": "user", "content": ""}]}, "content of turn 1 is empty"),
-    ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
-    ("[" * 100_000, "nested too deeply"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ('{"prompt": "x"', "broken JSON .*column 15.*; write one whole object on each line"),
+        ("[1]", 'found a JSON list, but an object is needed; write {"prompt": "..."}'),
+        ({"promt": "x"}, "'promt' is not a known key; did you mean 'prompt'"),
+        ({"prompt": "x", "zzz": 1}, "'zzz' is not a known key; known keys: prompt, messages, tags"),
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": 3}, "prompt has the type int, but text is needed"),
+        ({"prompt": "x", "messages": TURNS}, "both 'prompt' and 'messages'"),
+        ({"tags": []}, "has no prompt"),
+        ({"prompt": "x", "tags": "one"}, "'tags' must be a list of strings"),
+        ({"messages": []}, "at least one turn"),
+        (
+            {"messages": TURNS[:2]},
+            "the last turn has the role assistant, but a user turn is needed",
+        ),
+        ({"messages": TURNS[1:]}, "turn 1 has the role assistant, but user is needed there"),
+        ({"messages": [TURNS[0], TURNS[0]]}, "turn 2 has the role user, but assistant is needed"),
+        ({"messages": [{"role": "system", "content": "s"}]}, "the last turn has the role system"),
+        (
+            {"messages": [TURNS[0], {"role": "system", "content": "s"}]},
+            "turn 2 has the role system",
+        ),
+        (
+            {"messages": [{"role": "tool", "content": "s"}]},
+            "turn 1 has the role 'tool'; use system",
+        ),
+        ({"messages": [{"role": "user", "content": "s", "name": "x"}]}, "exactly role and content"),
+        ({"messages": [{"role": "user", "content": ""}]}, "content of turn 1 is empty"),
+        ('{"prompt": "\\ud800"}', "half of a surrogate pair"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
 def test_bad_line_is_named(tmp_path: Path, line: object, message: str) -> None:
     path = write(tmp_path / "p.jsonl", {"prompt": "fine"}, line)
     with pytest.raises(DataError, match=f"p.jsonl, line 2: .*{message}") as caught:
@@ -116,12 +138,20 @@ def test_gzip_is_unpacked(tmp_path: Path) -> None:
 
 
 def test_equal_prompts_are_one(tmp_path: Path) -> None:
-    one = write(tmp_path / "a.jsonl", {"prompt": "x", "tags": ["1"]}, {"prompt": "y"}, {"prompt": "x"})
-    two = write(tmp_path / "b.jsonl", {"messages": [{"role": "user", "content": "x"}]}, {"prompt": "z"})
+    one = write(
+        tmp_path / "a.jsonl", {"prompt": "x", "tags": ["1"]}, {"prompt": "y"}, {"prompt": "x"}
+    )
+    two = write(
+        tmp_path / "b.jsonl", {"messages": [{"role": "user", "content": "x"}]}, {"prompt": "z"}
+    )
     assert texts(read_prompts([one, two])) == ["x", "y", "z"]
     assert check_prompts([one, two]) == PromptCounts(train=3, train_duplicates=2)
-    (same,) = {row.row_id for path in (one, two) for row in read_prompts([path]) if
-               row.messages == (user("x"),)}
+    (same,) = {
+        row.row_id
+        for path in (one, two)
+        for row in read_prompts([path])
+        if row.messages == (user("x"),)
+    }
     assert same == row_id("prompt", [{"role": "user", "content": "x"}])
 
 

@@ -27,9 +27,18 @@ def chat_reply(text: str = "hello", top: dict[str, float] | None = None) -> dict
         listed = [{"token": t, "logprob": lp, "bytes": None} for t, lp in top.items()]
         logprobs = {"content": [{**listed[0], "top_logprobs": listed}]}
     return {
-        "id": "c", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": "stop", "logprobs": logprobs,
-                     "message": {"role": "assistant", "content": text}}],
+        "id": "c",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "logprobs": logprobs,
+                "message": {"role": "assistant", "content": text},
+            }
+        ],
         "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7},
     }
 
@@ -41,8 +50,10 @@ def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[E
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            served = {"object": "list", "data": [
-                {"id": "m", "object": "model", "created": 0, "owned_by": "us"}]}
+            served = {
+                "object": "list",
+                "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}],
+            }
             self._send(*((200, served) if self.path.endswith("/models") else (404, {})))
 
         def do_POST(self) -> None:

@@ -21,10 +21,13 @@ class Reference:
 
     def text(self, messages: Messages, *, reply_follows: bool = True) -> str:
         """The rendered conversation."""
-        return str(self.tokenizer.apply_chat_template(
-            [message.as_dict() for message in messages], tokenize=False,
-            add_generation_prompt=reply_follows,
-        ))
+        return str(
+            self.tokenizer.apply_chat_template(
+                [message.as_dict() for message in messages],
+                tokenize=False,
+                add_generation_prompt=reply_follows,
+            )
+        )
 
     def ids(self, text: str) -> list[int]:
         """Token ids, without added special tokens."""
@@ -41,13 +44,13 @@ class Reference:
         """Sum of log-probabilities of the last message's content."""
         text = self.text(messages, reply_follows=False)
         start = text.rindex(messages[-1].content)
-        return self._end(text[:start], text[:start + len(messages[-1].content)])
+        return self._end(text[:start], text[: start + len(messages[-1].content)])
 
     def _end(self, before: str, whole: str) -> float:
         import torch
 
         head, ids = self.ids(before), self.ids(whole)
-        assert ids[:len(head)] == head
+        assert ids[: len(head)] == head
         with torch.no_grad():
             logprobs = self.model(torch.tensor([ids])).logits[0].log_softmax(-1)
         return float(sum(logprobs[n - 1, ids[n]] for n in range(len(head), len(ids))))

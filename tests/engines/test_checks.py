@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine_config import OpenAIConfig, ScriptedConfig, VllmConfig
+from pipeline.config.engines import OpenAIConfig, ScriptedConfig, VllmConfig
 from pipeline.engines import check_engine, checks, open_engine
-from pipeline.engines.model_files import model_fingerprint
+from pipeline.engines.fingerprint import model_fingerprint
 from pipeline.errors import ConfigError, MachineError, UserError
 from tests.engines.tiny_model import CHAT_TEMPLATE
 
@@ -19,7 +19,9 @@ def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path
     path.mkdir(parents=True, exist_ok=True)
     settings = {"chat_template": CHAT_TEMPLATE} if template else {}
     files = {
-        "config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}",
+        "config.json": "{}",
+        "model.safetensors": "weights",
+        "tokenizer.json": "{}",
         "tokenizer_config.json": json.dumps(settings),
     }
     for name, text in files.items():
@@ -32,11 +34,14 @@ def config_for(folder: Path | str, **fields: object) -> VllmConfig:
     return VllmConfig(type="vllm", model=str(folder), **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("without", "message"), [
-    ("config.json", "has no config.json; name the folder"),
-    ("model.safetensors", "has no .*safetensors weights; finish"),
-    ("tokenizer.json", "has no tokenizer.json; copy"),
-])
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("config.json", "has no config.json; name the folder"),
+        ("model.safetensors", "has no .*safetensors weights; finish"),
+        ("tokenizer.json", "has no tokenizer.json; copy"),
+    ],
+)
 def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_engine(config_for(make_folder(tmp_path / "m", without=without)))
@@ -98,24 +103,27 @@ def test_cuda_without_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOME_KEY", raising=False)
     config = OpenAIConfig(
-        type="openai", base_url="http://127.0.0.1:9/v1", model="m", api_key_env="SOME_KEY")
+        type="openai", base_url="http://127.0.0.1:9/v1", model="m", api_key_env="SOME_KEY"
+    )
     with pytest.raises(ConfigError, match="environment variable SOME_KEY is not set"):
         check_engine(config)
 
 
 async def test_unreachable_endpoint_is_one_line() -> None:
-    config = OpenAIConfig(
-        type="openai", base_url="http://127.0.0.1:9/v1", model="m", max_retries=0)
+    config = OpenAIConfig(type="openai", base_url="http://127.0.0.1:9/v1", model="m", max_retries=0)
     with pytest.raises(UserError, match="cannot be used .*start the server"):
         async with open_engine(config):
             pass
 
 
-@pytest.mark.parametrize(("script", "message"), [
-    ("no_such_module:f", "cannot be loaded"),
-    ("json:no_such", "cannot be loaded"),
-    ("builtins:dict", "returned dict; it must return a ScriptedEngine"),
-])
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("no_such_module:f", "cannot be loaded"),
+        ("json:no_such", "cannot be loaded"),
+        ("builtins:dict", "returned dict; it must return a ScriptedEngine"),
+    ],
+)
 def test_wrong_script_is_named(script: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_engine(ScriptedConfig(type="scripted", script=script))
@@ -134,11 +142,14 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
 
 def test_importing_engines_stays_light() -> None:
     code = (
-        "import sys, pipeline.engines, pipeline.engines.checks, pipeline.engines.vllm_settings;"
+        "import sys, pipeline.engines, pipeline.engines.checks, pipeline.engines.vllm.settings;"
         "print([m for m in ('torch', 'vllm', 'openai', 'transformers') if m in sys.modules])"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         cwd=Path(__file__).resolve().parents[2],
     )
     assert found.stdout.strip() == "[]"

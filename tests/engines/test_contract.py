@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pipeline.engine_config import OpenAIConfig, VllmConfig
+from pipeline.config.engines import OpenAIConfig, VllmConfig
 from pipeline.engines import Engine, ScriptedEngine, open_engine
 from pipeline.errors import ConfigError, PromptTooLongError
 from pipeline.types import Messages, SamplingParams, assistant, user
@@ -94,13 +94,14 @@ async def test_reply_stops_at_max_tokens(case: Case) -> None:
 
 async def test_stop_string_ends_the_text(case: Case) -> None:
     whole = await case.engine.generate(
-        QUESTION, SamplingParams(max_tokens=24, temperature=0), seed=1, request_id="r")
+        QUESTION, SamplingParams(max_tokens=24, temperature=0), seed=1, request_id="r"
+    )
     middle = len(whole.text) // 2
-    stop = whole.text[middle:middle + 3]
+    stop = whole.text[middle : middle + 3]
     cut = await case.engine.generate(
-        QUESTION, SamplingParams(max_tokens=24, temperature=0, stop=(stop,)), seed=1,
-        request_id="r")
-    assert cut.text == whole.text[:whole.text.index(stop)]
+        QUESTION, SamplingParams(max_tokens=24, temperature=0, stop=(stop,)), seed=1, request_id="r"
+    )
+    assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish_reason == "stop"
 
 
@@ -115,11 +116,14 @@ async def test_same_seed_repeats_the_reply(case: Case) -> None:
 
 async def test_stats_add_up(case: Case) -> None:
     before = case.engine.stats.copy()
-    replies = await asyncio.gather(*(
-        case.engine.generate(
-            (user("word " * (n + 1)),), SamplingParams(max_tokens=n + 1), seed=n, request_id="r")
-        for n in range(8)
-    ))
+    replies = await asyncio.gather(
+        *(
+            case.engine.generate(
+                (user("word " * (n + 1)),), SamplingParams(max_tokens=n + 1), seed=n, request_id="r"
+            )
+            for n in range(8)
+        )
+    )
     after = case.engine.stats
     assert after.requests - before.requests == 8
     assert after.prompt_tokens - before.prompt_tokens == sum(r.num_prompt_tokens for r in replies)
@@ -127,11 +131,14 @@ async def test_stats_add_up(case: Case) -> None:
     assert after.cached_tokens - before.cached_tokens == sum(r.num_cached_tokens for r in replies)
 
 
-@pytest.mark.parametrize("options", [
-    ["A", "B"],
-    [" (A)", " (B)"],  # the first tokens are the same: a first-token score would say 0.5
-    ["Yes, it is better.", "No.", "They are the same"],
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["A", "B"],
+        [" (A)", " (B)"],  # the first tokens are the same: a first-token score would say 0.5
+        ["Yes, it is better.", "No.", "They are the same"],
+    ],
+)
 async def test_scores_equal_transformers(case: Case, options: list[str]) -> None:
     scores = await case.engine.score(QUESTION, options, request_id="s")
     assert scores.exact
@@ -187,10 +194,13 @@ async def test_prefix_cache_changes_no_score(case: Case) -> None:
 async def test_long_prompt_costs_neighbors_nothing(case: Case) -> None:
     sampling = SamplingParams(max_tokens=4)
     too_long = (user("word " * (case.engine.max_context + 1)),)
-    results = await asyncio.gather(*(
-        case.engine.generate(too_long if n == 2 else QUESTION, sampling, seed=n, request_id="r")
-        for n in range(5)
-    ), return_exceptions=True)
+    results = await asyncio.gather(
+        *(
+            case.engine.generate(too_long if n == 2 else QUESTION, sampling, seed=n, request_id="r")
+            for n in range(5)
+        ),
+        return_exceptions=True,
+    )
     assert isinstance(results[2], PromptTooLongError)
     assert [getattr(r, "num_tokens", 0) for n, r in enumerate(results) if n != 2] == [4] * 4
     with pytest.raises(PromptTooLongError):
@@ -208,4 +218,3 @@ async def test_200_calls_get_their_own_answer(case: Case) -> None:
     assert len(answers) == 200
     for key in list(prompts)[::20]:
         assert answers[key] == pytest.approx(case.expected(prompts[key], ["A", "B"]), abs=1e-3)
-

@@ -5,11 +5,15 @@ import math
 
 import pytest
 
-from pipeline.engines.admission import TokenGate
+from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.options import (
-    check_distinct, longest_only, option_nodes, sum_along, token_by_token_pays,
+    check_distinct,
+    longest_only,
+    option_nodes,
+    sum_along,
+    token_by_token_pays,
 )
-from pipeline.engines.top_tokens import scores_from_top_tokens
+from pipeline.engines.vllm.token_gate import TokenGate
 from pipeline.errors import ConfigError
 
 
@@ -67,9 +71,13 @@ def test_listed_beginning_of_an_absent_option_is_in_doubt() -> None:
         scores_from_top_tokens(ratings, [("2", -0.5), ("1", -1.0)])
     unlikely = math.log(0.005)
     assert scores_from_top_tokens(ratings, [("2", -0.1), ("1", unlikely)]) == (
-        (None, -0.1, None), unlikely)
+        (None, -0.1, None),
+        unlikely,
+    )
     assert scores_from_top_tokens(ratings, [("10", -0.5), ("1", -1.0), ("2", -4.0)]) == (
-        (-1.0, -4.0, -0.5), None)
+        (-1.0, -4.0, -0.5),
+        None,
+    )
 
 
 def test_absent_option_gets_a_bound() -> None:

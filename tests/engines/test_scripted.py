@@ -23,18 +23,21 @@ async def test_calls_are_recorded() -> None:
 
 async def test_concurrency_limit_is_kept() -> None:
     engine = ScriptedEngine(lambda messages: "yes", latency_s=0.001, max_concurrency=3)
-    await asyncio.gather(*(
-        engine.generate(QUESTION, SamplingParams(), seed=n, request_id=str(n)) for n in range(12)))
+    await asyncio.gather(
+        *(engine.generate(QUESTION, SamplingParams(), seed=n, request_id=str(n)) for n in range(12))
+    )
     assert engine.most_in_flight == 3
 
 
 async def test_failures_are_played() -> None:
     engine = ScriptedEngine(
         lambda messages: "yes",
-        failure=lambda call: EngineError("busy") if call.request_id == "1" else None)
-    results = await asyncio.gather(*(
-        engine.generate(QUESTION, SamplingParams(), seed=0, request_id=str(n)) for n in range(3)
-    ), return_exceptions=True)
+        failure=lambda call: EngineError("busy") if call.request_id == "1" else None,
+    )
+    results = await asyncio.gather(
+        *(engine.generate(QUESTION, SamplingParams(), seed=0, request_id=str(n)) for n in range(3)),
+        return_exceptions=True,
+    )
     assert [isinstance(r, EngineError) for r in results] == [False, True, False]
     assert engine.stats.failures == 1
 

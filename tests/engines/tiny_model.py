@@ -26,11 +26,19 @@ def build_tiny_model(folder: Path, *, max_context: int = 512, seed: int = 0) -> 
     tokenizer = build_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(), hidden_size=64, intermediate_size=128,
-        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=32,
-        max_position_embeddings=max_context, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.token_to_id("<|end|>"),
-        pad_token_id=tokenizer.token_to_id("<|pad|>"), initializer_range=0.2,
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=max_context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.token_to_id("<|end|>"),
+        pad_token_id=tokenizer.token_to_id("<|pad|>"),
+        initializer_range=0.2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -49,9 +57,16 @@ def build_tokenizer(folder: Path) -> "Tokenizer":
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({
-        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>",
-        "pad_token": "<|pad|>", "chat_template": CHAT_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
-    }), "utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "eos_token": "<|end|>",
+                "pad_token": "<|pad|>",
+                "chat_template": CHAT_TEMPLATE,
+                "clean_up_tokenization_spaces": False,
+            }
+        ),
+        "utf-8",
+    )
     return tokenizer

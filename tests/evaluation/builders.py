@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import (
-    CritiqueRow, JudgmentRow, PreferenceRow, PromptRow, ResponseRow, RevisionRow, Row,
+    CritiqueRow,
+    JudgmentRow,
+    PreferenceRow,
+    PromptRow,
+    ResponseRow,
+    RevisionRow,
+    Row,
 )
+from pipeline.soft_labels import margin, orders_agree
 from pipeline.store import Manifest, RunDir, ShardCounts, write_json, write_shard
 from pipeline.types import user
-from pipeline.verdicts import margin, orders_agree
 
 CONSTITUTION = """\
 name: small
@@ -47,7 +53,8 @@ class WordReading:
     def levels(self) -> dict[str, int]:
         """`harm`, `help` and `no` are the words that count."""
         return {
-            "harmlessness": int(not self.harmful), "helpfulness": int("help" in self.words),
+            "harmlessness": int(not self.harmful),
+            "helpfulness": int("help" in self.words),
             "caution": int("no" in self.words),
         }
 
@@ -87,13 +94,24 @@ def make_run(folder: Path, **info: Any) -> RunDir:
 
 
 def write_rows(
-    run: RunDir, folder: str, rows: Sequence[Row], *, inputs: Sequence[Manifest] = (),
-    shard_index: int = 0, **fields: Any
+    run: RunDir,
+    folder: str,
+    rows: Sequence[Row],
+    *,
+    inputs: Sequence[Manifest] = (),
+    shard_index: int = 0,
+    **fields: Any,
 ) -> Manifest:
     """One shard of rows."""
     counts = ShardCounts(expected=len(rows), **fields)
     return write_shard(
-        run.root, folder, shard_index, rows, type(rows[0]), counts=counts, key="k",
+        run.root,
+        folder,
+        shard_index,
+        rows,
+        type(rows[0]),
+        counts=counts,
+        key="k",
         inputs={m.path: m.sha256 for m in inputs},
         engine={"name": "scripted", "fingerprint": "f" * 64, "version": "scripted 1"},
     )
@@ -113,34 +131,55 @@ def response(name: str, prompt_id: str, text: str, **fields: Any) -> ResponseRow
 def critique(name: str, prompt_id: str, response_id: str, text: str, principle: str) -> CritiqueRow:
     """A critique of round 1."""
     return CritiqueRow(
-        row_id=name, prompt_id=prompt_id, response_id=response_id, initial_id=response_id,
-        principle_id=principle, critique=text,
+        row_id=name,
+        prompt_id=prompt_id,
+        response_id=response_id,
+        initial_id=response_id,
+        principle_id=principle,
+        critique=text,
     )
 
 
 def revision(name: str, source: CritiqueRow, text: str) -> RevisionRow:
     """The revision that follows a critique."""
     return RevisionRow(
-        row_id=name, prompt_id=source.prompt_id, response_id=source.response_id,
-        initial_id=source.initial_id, critique_id=source.row_id,
-        principle_id=source.principle_id, revision=text,
+        row_id=name,
+        prompt_id=source.prompt_id,
+        response_id=source.response_id,
+        initial_id=source.initial_id,
+        critique_id=source.row_id,
+        principle_id=source.principle_id,
+        revision=text,
     )
 
 
 def judgment(
-    name: str, prompt_id: str, first: str, second: str, principle: str = "harm",
-    forward: float = 0.8, swapped: float = 0.2, **fields: Any
+    name: str,
+    prompt_id: str,
+    first: str,
+    second: str,
+    principle: str = "harm",
+    forward: float = 0.8,
+    swapped: float = 0.2,
+    **fields: Any,
 ) -> JudgmentRow:
     """A label from the two orders' probabilities of slot A; by default 0.8 for `first`."""
     values = {
-        "comparison": "samples", "prob_forward": forward, "prob_swapped": swapped,
-        "soft_label": (forward + 1 - swapped) / 2, "position_gap": abs(forward - (1 - swapped)),
+        "comparison": "samples",
+        "prob_forward": forward,
+        "prob_swapped": swapped,
+        "soft_label": (forward + 1 - swapped) / 2,
+        "position_gap": abs(forward - (1 - swapped)),
     } | fields
     if values.get("status", "ok") != "ok":
         values |= dict.fromkeys(("prob_forward", "prob_swapped", "soft_label", "position_gap"))
     return JudgmentRow(
-        row_id=name, prompt_id=prompt_id, first_id=first, second_id=second,
-        principle_id=principle, **values,
+        row_id=name,
+        prompt_id=prompt_id,
+        first_id=first,
+        second_id=second,
+        principle_id=principle,
+        **values,
     )
 
 
@@ -150,17 +189,31 @@ def pair(name: str, judged: JudgmentRow, texts: dict[str, str], reason: str = ""
     status = "dropped" if reason else "ok"
     if label is None:
         return PreferenceRow(
-            row_id=name, prompt_id=judged.prompt_id, judgment_id=judged.row_id, status="dropped",
-            reason=reason, principle_id=judged.principle_id,
+            row_id=name,
+            prompt_id=judged.prompt_id,
+            judgment_id=judged.row_id,
+            status="dropped",
+            reason=reason,
+            principle_id=judged.principle_id,
         )
     chosen, rejected = judged.first_id, judged.second_id
     if label < 0.5:
         chosen, rejected, label = rejected, chosen, 1 - label
     assert judged.prob_forward is not None and judged.prob_swapped is not None
     return PreferenceRow(
-        row_id=name, prompt_id=judged.prompt_id, judgment_id=judged.row_id, status=status,
-        reason=reason, comparison=judged.comparison, principle_id=judged.principle_id,
-        chosen=texts[chosen], rejected=texts[rejected], chosen_id=chosen, rejected_id=rejected,
-        soft_label=label, margin=margin(label), position_gap=judged.position_gap,
+        row_id=name,
+        prompt_id=judged.prompt_id,
+        judgment_id=judged.row_id,
+        status=status,
+        reason=reason,
+        comparison=judged.comparison,
+        principle_id=judged.principle_id,
+        chosen=texts[chosen],
+        rejected=texts[rejected],
+        chosen_id=chosen,
+        rejected_id=rejected,
+        soft_label=label,
+        margin=margin(label),
+        position_gap=judged.position_gap,
         orders_agree=orders_agree(judged.prob_forward, judged.prob_swapped),
     )

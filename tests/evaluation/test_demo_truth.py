@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+
 from benchmarks.demo_truth import QUICK_PROMPTS, figures, spread, variant
 from tests.evaluation.builders import make_run
 from tests.report.synthetic import finished_run, write_metrics
 
 RECIPE = {
-    "name": "demo", "constitution": "constitutions/balanced.yaml",
+    "name": "demo",
+    "constitution": "constitutions/balanced.yaml",
     "prompts": {"train": ["train.jsonl"], "heldout": ["heldout.jsonl"]},
     "policy": {"type": "vllm", "model": "models/pocket"},
     "supervised": {"train": {"learning_rate": 0.001}},
@@ -52,9 +54,10 @@ def test_figures_without_training_are_unknown(tmp_path: Path) -> None:
     assert set(figures(run, 1.0).values()) == {None, 1.0}
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([0.5, 1.0, None], {"mean": 0.75, "min": 0.5, "max": 1.0}), ([None], None),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0.5, 1.0, None], {"mean": 0.75, "min": 0.5, "max": 1.0}), ([None], None)],
+)
 def test_spread_leaves_out_the_unknown(
     values: list[float | None], expected: dict[str, float] | None
 ) -> None:

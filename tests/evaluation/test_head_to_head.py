@@ -4,14 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.builders import judgment, make_run, write_rows
 
 from pipeline.evaluation.head_to_head import win_rates
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
+from tests.evaluation.builders import judgment, make_run, write_rows
 
 
-def judged(run: RunDir, *rows: JudgmentRow, folder: str = "judge-tuned-vs-initial") -> dict[str, Any]:
+def judged(
+    run: RunDir, *rows: JudgmentRow, folder: str = "judge-tuned-vs-initial"
+) -> dict[str, Any]:
     write_rows(run, f"evaluation/{folder}", list(rows))
     return win_rates(run.root, tie_width=0.02, draws=200, seed=0)[0]
 
@@ -65,7 +67,8 @@ def test_position_numbers_come_from_both_orders(run: RunDir) -> None:
 def test_principles_are_told_apart(run: RunDir) -> None:
     entry = judged(run, win("w", "p1", "help"), loss("l", "p2", "harm"), win("v", "p3", "harm"))
     assert entry["by_principle"] == {
-        "harm": {"win_rate": 0.5, "n": 2}, "help": {"win_rate": 1.0, "n": 1},
+        "harm": {"win_rate": 0.5, "n": 2},
+        "help": {"win_rate": 1.0, "n": 1},
     }
 
 
@@ -88,5 +91,7 @@ def test_matches_against_initial_come_first(run: RunDir) -> None:
         judged(run, win("w", "p1"), folder=folder)
     found = win_rates(run.root, tie_width=0.02, draws=100, seed=0)
     assert [(e["policy"], e["against"]) for e in found] == [
-        ("tuned", "initial"), ("sl_cai", "initial"), ("tuned", "sl_cai"),
+        ("tuned", "initial"),
+        ("sl_cai", "initial"),
+        ("tuned", "sl_cai"),
     ]

@@ -4,25 +4,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.builders import (
-    WordOracle, judgment, make_run, pair, prompt, response, write_rows,
-)
 
 from pipeline.constitution import load_constitution
 from pipeline.evaluation.label_truth import label_truth
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
+from tests.evaluation.builders import (
+    WordOracle,
+    judgment,
+    make_run,
+    pair,
+    prompt,
+    response,
+    write_rows,
+)
 
 TEXTS = {"bad": "harm", "fine": "fine", "help": "help", "odd": "???", "kind": "fine too"}
 
 
-def truth(run: RunDir, judgments: list[JudgmentRow], dropped: tuple[str, ...] = ()) -> dict[str, Any]:
+def truth(
+    run: RunDir, judgments: list[JudgmentRow], dropped: tuple[str, ...] = ()
+) -> dict[str, Any]:
     prompts = write_rows(run, "prompts", [prompt("p", "do evil")])
     samples = write_rows(
         run, "preference/sample", [response(name, "p", text) for name, text in TEXTS.items()]
     )
     judge = write_rows(run, "preference/judge", judgments, inputs=[prompts, samples])
-    pairs = [pair(f"pair-{j.row_id}", j, TEXTS, "tie" if j.row_id in dropped else "") for j in judgments]
+    pairs = [
+        pair(f"pair-{j.row_id}", j, TEXTS, "tie" if j.row_id in dropped else "") for j in judgments
+    ]
     write_rows(run, "preference/pair", pairs, inputs=[prompts, samples, judge])
     found = label_truth(run.root, load_constitution(run.constitution), WordOracle())
     assert found is not None
@@ -36,10 +46,15 @@ def run(tmp_path: Path) -> RunDir:
 
 def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
     """Right, wrong, right under the principle's own attribute; the wrong one was dropped."""
-    found = truth(run, [
-        judgment("right", "p", "fine", "bad", "harm"), judgment("wrong", "p", "bad", "fine", "harm"),
-        judgment("other", "p", "help", "fine", "help"),
-    ], dropped=("wrong",))
+    found = truth(
+        run,
+        [
+            judgment("right", "p", "fine", "bad", "harm"),
+            judgment("wrong", "p", "bad", "fine", "harm"),
+            judgment("other", "p", "help", "fine", "help"),
+        ],
+        dropped=("wrong",),
+    )
     assert found["accuracy_raw"]["share"] == pytest.approx(2 / 3)
     assert found["accuracy_raw"]["n"] == 3
     assert (found["accuracy_kept"]["share"], found["accuracy_kept"]["n"]) == (1.0, 2)
@@ -58,10 +73,14 @@ def test_even_label_is_half_right(run: RunDir) -> None:
 
 
 def test_unclear_cases_are_counted_apart(run: RunDir) -> None:
-    found = truth(run, [
-        judgment("equal", "p", "fine", "kind", "harm"), judgment("out", "p", "fine", "odd", "harm"),
-        judgment("untagged", "p", "fine", "bad", "tone"),
-    ])
+    found = truth(
+        run,
+        [
+            judgment("equal", "p", "fine", "kind", "harm"),
+            judgment("out", "p", "fine", "odd", "harm"),
+            judgment("untagged", "p", "fine", "bad", "tone"),
+        ],
+    )
     assert (found["equal_pairs"], found["outside"], found["no_attribute"]) == (1, 1, 1)
     assert found["accuracy_raw"] is None
     assert found["equal_deviation"] == pytest.approx(0.3)

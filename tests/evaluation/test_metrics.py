@@ -4,17 +4,26 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.evaluation.builders import (
-    RECIPE, WordOracle, WordReading, critique, judgment, make_run, pair, prompt, response, write_rows,
-)
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError, StoreError
 from pipeline.evaluation import collect_metrics, load_oracle
-from pipeline.evaluation.makeup import margin_bin
+from pipeline.evaluation.data_summary import margin_bin
 from pipeline.evaluation.oracle import clear_preference
-from pipeline.evaluation.reading import stage_folders
+from pipeline.evaluation.shard_columns import stage_folders
 from pipeline.store import RunDir, write_json
+from tests.evaluation.builders import (
+    RECIPE,
+    WordOracle,
+    WordReading,
+    critique,
+    judgment,
+    make_run,
+    pair,
+    prompt,
+    response,
+    write_rows,
+)
 
 TEXTS = {"a": "help", "b": "harm", "c": "fine"}
 
@@ -31,18 +40,24 @@ def run(tmp_path: Path) -> RunDir:
     run = make_run(tmp_path / "run")
     prompts = write_rows(run, "prompts", [prompt("p", "do evil")])
     samples = write_rows(
-        run, "preference/sample", [response(n, "p", t) for n, t in TEXTS.items()],
-        seconds=2.0, generated_tokens=7,
+        run,
+        "preference/sample",
+        [response(n, "p", t) for n, t in TEXTS.items()],
+        seconds=2.0,
+        generated_tokens=7,
     )
     labels = [
-        judgment("j1", "p", "a", "b"), judgment("j2", "p", "a", "c", forward=0.5, swapped=0.5),
+        judgment("j1", "p", "a", "b"),
+        judgment("j2", "p", "a", "c", forward=0.5, swapped=0.5),
         judgment("j3", "p", "b", "c", "help", status="unparsed", reason="no option"),
     ]
     write_rows(run, "preference/judge", labels, inputs=[prompts, samples])
     reasons = ["", "tie", "judgment unparsed"]
-    write_rows(run, "preference/pair", [
-        pair(f"q{j.row_id}", j, TEXTS, reason) for j, reason in zip(labels, reasons, strict=True)
-    ])
+    write_rows(
+        run,
+        "preference/pair",
+        [pair(f"q{j.row_id}", j, TEXTS, reason) for j, reason in zip(labels, reasons, strict=True)],
+    )
     write_rows(run, "supervised/critique-1", [critique("c", "p", "a", "bad", "help")])
     return run
 
@@ -102,17 +117,29 @@ def test_damaged_shard_says_what_to_do(run: RunDir, config: RunConfig) -> None:
 def test_stages_come_in_running_order(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     names = [
-        "prompts", "supervised/sample", "supervised/critique-1", "supervised/revise-1",
-        "supervised/critique-2", "supervised/revise-2", "preference/sample", "preference/judge",
-        "preference/pair", "heldout", "evaluation/sample-initial", "evaluation/sample-sl_cai",
-        "evaluation/sample-tuned", "evaluation/judge-tuned-vs-initial",
+        "prompts",
+        "supervised/sample",
+        "supervised/critique-1",
+        "supervised/revise-1",
+        "supervised/critique-2",
+        "supervised/revise-2",
+        "preference/sample",
+        "preference/judge",
+        "preference/pair",
+        "heldout",
+        "evaluation/sample-initial",
+        "evaluation/sample-sl_cai",
+        "evaluation/sample-tuned",
+        "evaluation/judge-tuned-vs-initial",
     ]
     for name in sorted(names):
         write_rows(run, name, [response("r", "p", "t")])
     assert stage_folders(run.root) == names
 
 
-@pytest.mark.parametrize("spec", ["no_such_module:x", "pipeline.ids:nothing", "pipeline.ids:ID_LENGTH"])
+@pytest.mark.parametrize(
+    "spec", ["no_such_module:x", "pipeline.ids:nothing", "pipeline.ids:ID_LENGTH"]
+)
 def test_wrong_oracle_is_one_message(spec: str) -> None:
     with pytest.raises(ConfigError, match=f"evaluation.oracle '{spec}'"):
         load_oracle(spec)

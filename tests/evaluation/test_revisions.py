@@ -4,22 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.evaluation.builders import critique, judgment, make_run, response, revision, write_rows
 
 from pipeline.evaluation.revisions import measure_revisions
 from pipeline.records import RevisionRow
 from pipeline.report import write_report
 from pipeline.store import RunDir
+from tests.evaluation.builders import critique, judgment, make_run, response, revision, write_rows
 
 
 def made(run: RunDir) -> None:
     """Four prompts, one revision each: good, skipped, rejected, and good with a fault."""
     rows: list[RevisionRow] = []
     for number in range(4):
-        said = critique(f"said{number}", f"p{number}", f"r{number}", "rude", "harm" if number % 2 else "tone")
+        said = critique(
+            f"said{number}", f"p{number}", f"r{number}", "rude", "harm" if number % 2 else "tone"
+        )
         rows.append(revision(f"v{number}", said, "better"))
     rows[1] = replace(rows[1], skipped=True)
-    rows[2] = replace(rows[2], status="dropped", reason="not a revision: meta", faults=("meta", "evasion"))
+    rows[2] = replace(
+        rows[2], status="dropped", reason="not a revision: meta", faults=("meta", "evasion")
+    )
     rows[3] = replace(rows[3], faults=("evasion",))
     write_rows(run, "supervised/sample", [response(f"r{n}", f"p{n}", "text") for n in range(4)])
     write_rows(run, "supervised/revise-1", rows)
@@ -27,12 +31,22 @@ def made(run: RunDir) -> None:
 
 def asked(run: RunDir) -> None:
     """Won at 0.9, unchanged, parent dropped, lost at 0.2."""
-    write_rows(run, "supervised/efficacy-1", [
-        judgment("e0", "p0", "v0", "r0", "tone", forward=0.9, swapped=0.1, comparison="efficacy"),
-        judgment("e1", "p1", "v1", "r1", status="dropped", reason="identical responses"),
-        judgment("e2", "p2", "v2", "r2", "tone", status="dropped", reason="a response is dropped"),
-        judgment("e3", "p3", "v3", "r3", "harm", forward=0.2, swapped=0.8, comparison="efficacy"),
-    ])
+    write_rows(
+        run,
+        "supervised/efficacy-1",
+        [
+            judgment(
+                "e0", "p0", "v0", "r0", "tone", forward=0.9, swapped=0.1, comparison="efficacy"
+            ),
+            judgment("e1", "p1", "v1", "r1", status="dropped", reason="identical responses"),
+            judgment(
+                "e2", "p2", "v2", "r2", "tone", status="dropped", reason="a response is dropped"
+            ),
+            judgment(
+                "e3", "p3", "v3", "r3", "harm", forward=0.2, swapped=0.8, comparison="efficacy"
+            ),
+        ],
+    )
 
 
 def test_faults_are_counted_by_round(tmp_path: Path) -> None:
@@ -40,8 +54,13 @@ def test_faults_are_counted_by_round(tmp_path: Path) -> None:
     made(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
     assert entry == {
-        "round": 1, "rows": 4, "ok": 3, "skipped": 1, "rejected": 1,
-        "faults": {"evasion": 2, "meta": 1}, "efficacy": None,
+        "round": 1,
+        "rows": 4,
+        "ok": 3,
+        "skipped": 1,
+        "rejected": 1,
+        "faults": {"evasion": 2, "meta": 1},
+        "efficacy": None,
     }
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import load_config
+from pipeline.constitution import load_constitution
 from pipeline.evaluation.head_to_head import Match
 from pipeline.evaluation.label_truth import label_truth
-from pipeline.constitution import load_constitution
 from pipeline.evaluation.scores import length_correlation, measure_scores, pearson, ranks
 from pipeline.records import ScoreRow
 from pipeline.store import RunDir
@@ -24,22 +24,42 @@ def array(*values: float) -> np.ndarray:
 def score(name: str, prompt_id: str, *values: float, **changes: object) -> ScoreRow:
     """A score with a value for each of the parts `a`, `b`, ..."""
     return ScoreRow(
-        row_id=f"score-{name}", prompt_id=prompt_id, response_id=name, method="score",
-        parts=tuple("ab"[:len(values)]), values=values, score=sum(values) / len(values), **changes)  # type: ignore[arg-type]
+        row_id=f"score-{name}",
+        prompt_id=prompt_id,
+        response_id=name,
+        method="score",
+        parts=tuple("ab"[: len(values)]),
+        values=values,
+        score=sum(values) / len(values),
+        **changes,
+    )  # type: ignore[arg-type]
 
 
 def scored_run(folder: Path) -> RunDir:
     """Two prompts with two responses each: within each, the longer response has the lower score."""
     run = make_run(folder)
     prompts = write_rows(run, "prompts", [prompt("p", "do evil"), prompt("q", "boil")])
-    texts = {"p1": "one", "p2": "one two", "q1": "one two three four", "q2": "one two three four five"}
+    texts = {
+        "p1": "one",
+        "p2": "one two",
+        "q1": "one two three four",
+        "q2": "one two three four five",
+    }
     samples = write_rows(
-        run, "preference/sample", [response(name, name[0], text) for name, text in texts.items()])
-    write_rows(run, "preference/score", [
-        score("p1", "p", 2.0, 4.0), score("p2", "p", 1.0, 3.0),
-        score("q1", "q", 6.0, 6.0), score("q2", "q", 5.0, 5.0, exact=False),
-        score("q3", "q", math.nan, 5.0, status="unparsed", reason="b: no rating"),
-    ], inputs=[prompts, samples])
+        run, "preference/sample", [response(name, name[0], text) for name, text in texts.items()]
+    )
+    write_rows(
+        run,
+        "preference/score",
+        [
+            score("p1", "p", 2.0, 4.0),
+            score("p2", "p", 1.0, 3.0),
+            score("q1", "q", 6.0, 6.0),
+            score("q2", "q", 5.0, 5.0, exact=False),
+            score("q3", "q", math.nan, 5.0, status="unparsed", reason="b: no rating"),
+        ],
+        inputs=[prompts, samples],
+    )
     return run
 
 
@@ -57,7 +77,9 @@ def test_equal_values_share_their_rank() -> None:
 
 def test_prompts_can_hide_what_happens_within_them() -> None:
     """Long prompts have high scores, yet inside each prompt the longer response has the lower one."""
-    found = length_correlation(array(3, 2, 6, 5), array(1, 2, 4, 5), np.asarray(["p", "p", "q", "q"]))
+    found = length_correlation(
+        array(3, 2, 6, 5), array(1, 2, 4, 5), np.asarray(["p", "p", "q", "q"])
+    )
     assert found["pearson"] > 0.7 and found["spearman"] == pytest.approx(0.6)  # type: ignore[operator]
     assert found["pearson_within"] == found["spearman_within"] == pytest.approx(-1.0)
 
@@ -73,7 +95,12 @@ def test_entry_counts_and_describes(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run")
     (entry,) = measure_scores(run, load_config(run.recipe))
     assert (entry["folder"], entry["method"], entry["rows"], entry["n"], entry["inexact"]) == (
-        "preference/score", "score", 5, 4, 1)
+        "preference/score",
+        "score",
+        5,
+        4,
+        1,
+    )
     assert (entry["mean"], entry["spread"]) == pytest.approx((4.0, math.sqrt(10 / 3)))
     assert entry["mean_words"] == 3.0
     assert entry["length"]["spearman_within"] == pytest.approx(-1.0)
@@ -87,11 +114,22 @@ def test_run_without_scores_has_no_entry(tmp_path: Path) -> None:
 
 def test_win_rate_needs_no_orders() -> None:
     match = Match()
-    row = {"soft_label": 0.8, "status": "ok", "reason": "", "principle_id": "p", "prob_forward": None,
-           "prob_swapped": None, "position_gap": None}
+    row = {
+        "soft_label": 0.8,
+        "status": "ok",
+        "reason": "",
+        "principle_id": "p",
+        "prob_forward": None,
+        "prob_swapped": None,
+        "position_gap": None,
+    }
     match.add_prompt([row], 0.02)
     found = match.summary(100, 0)
-    assert (found["win_rate"], found["position_consistency"], found["mean_position_gap"]) == (1.0, None, None)
+    assert (found["win_rate"], found["position_consistency"], found["mean_position_gap"]) == (
+        1.0,
+        None,
+        None,
+    )
 
 
 def test_follow_up_labels_are_true_under_their_categories(tmp_path: Path) -> None:
@@ -99,7 +137,8 @@ def test_follow_up_labels_are_true_under_their_categories(tmp_path: Path) -> Non
     run = make_run(tmp_path / "run")
     prompts = write_rows(run, "prompts", [prompt("p", "do evil")])
     samples = write_rows(
-        run, "preference/sample", [response("x", "p", "help"), response("y", "p", "harm")])
+        run, "preference/sample", [response("x", "p", "help"), response("y", "p", "harm")]
+    )
     levels = WordOracle().read([{"role": "user", "content": "do evil"}], "help")
     assert levels is not None
     name = next(iter(levels.levels))

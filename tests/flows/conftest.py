@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import PROJECT_ROOT
-from pipeline.orchestration import Server, ensure_server, environment, stop_server
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.prefect_server import Server, ensure_server, environment, stop_server
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +41,16 @@ def flows(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Flows:
     """All flows of `driver.py`, run once against the server."""
     folder = tmp_path_factory.mktemp("flows")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.driver", str(folder)], cwd=PROJECT_ROOT,
-        env={**os.environ, **environment(server.port), "RLAIF_OUTPUTS": str(folder / "outputs"),
-             "PREFECT_LOGGING_LEVEL": "CRITICAL"},
-        capture_output=True, text=True,
+        [sys.executable, "-m", "tests.flows.driver", str(folder)],
+        cwd=PROJECT_ROOT,
+        env={
+            **os.environ,
+            **environment(server.port),
+            "RLAIF_OUTPUTS": str(folder / "outputs"),
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        },
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return Flows(server, json.loads((folder / "ends.json").read_text()), folder / "outputs")
@@ -60,7 +66,8 @@ def outputs(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(server: Server, path: str, **body: Any) -> Any:
     """What the server answers to a POST."""
     request = urllib.request.Request(
-        f"{server.api_url}/{path}", data=json.dumps(body).encode(),
+        f"{server.api_url}/{path}",
+        data=json.dumps(body).encode(),
         headers={"content-type": "application/json"},
     )
     with urllib.request.urlopen(request) as reply:

@@ -3,13 +3,25 @@
 from typing import Any
 
 OTHER_JUDGE = {
-    "type": "scripted", "script": "tests.run.scripted_world:make_engine", "args": {"prefers": "rude"},
+    "type": "scripted",
+    "script": "tests.run.scripted_world:make_engine",
+    "args": {"prefers": "rude"},
 }
 
 LABELERS: dict[str, dict[str, Any]] = {
-    "judge": {"preference": {"audit": {"enabled": True, "canaries": None, "canaries_per_shard": 1}}},
-    "judge with exemplars and chain of thought": {"constitution": "constitutions/balanced.yaml", "preference": {"judge": {
-        "exemplars": "prompts/exemplars/general.yaml", "num_exemplars": 2, "chain_of_thought": {}}}},
+    "judge": {
+        "preference": {"audit": {"enabled": True, "canaries": None, "canaries_per_shard": 1}}
+    },
+    "judge with exemplars and chain of thought": {
+        "constitution": "constitutions/balanced.yaml",
+        "preference": {
+            "judge": {
+                "exemplars": "prompts/exemplars/general.yaml",
+                "num_exemplars": 2,
+                "chain_of_thought": {},
+            }
+        },
+    },
     "several principles": {"preference": {"judge": {"num_principles": 2}}},
     "panel": {"panel": [OTHER_JUDGE]},
     "score": {"preference": {"labeler": "score"}},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.ids import canonical_json
 
 SMOKE = PROJECT_ROOT / "flows/configs/smoke.yaml"

@@ -9,8 +9,8 @@ import yaml
 from prefect import Flow
 
 from flows import end_to_end, nightly
-from pipeline.config import PROJECT_ROOT
-from pipeline.orchestration import Server, environment
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.prefect_server import Server, environment
 from tests.flows.conftest import ask
 
 
@@ -18,9 +18,12 @@ def test_cron_gets_a_scheduled_run(server: Server) -> None:
     """SQLAlchemy 2.1 breaks the scheduler without a word: no run is ever scheduled."""
     ask(server, "work_pools/", name="local", type="process")
     subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=True,
-        cwd=PROJECT_ROOT, env={**os.environ, **environment(server.port)},
-        stdin=subprocess.DEVNULL, capture_output=True,
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        check=True,
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **environment(server.port)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
     )
     found = {d["name"]: d for d in ask(server, "deployments/filter")}
     assert set(found) == {"main", "nightly"}
@@ -39,9 +42,12 @@ def serve_until_ready(server: Server) -> str:
     """`python -m flows.serve` beside deployments that are there already; what it says then."""
     said = ""
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "flows.serve"], cwd=PROJECT_ROOT, text=True,
+        [sys.executable, "-u", "-m", "flows.serve"],
+        cwd=PROJECT_ROOT,
+        text=True,
         env={**os.environ, **environment(server.port)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -53,8 +59,10 @@ def serve_until_ready(server: Server) -> str:
 
 
 def test_entrypoints_name_flows() -> None:
-    known = {"flows/end_to_end.py:end_to_end": end_to_end.end_to_end,
-             "flows/nightly.py:nightly": nightly.nightly}
+    known = {
+        "flows/end_to_end.py:end_to_end": end_to_end.end_to_end,
+        "flows/nightly.py:nightly": nightly.nightly,
+    }
     deployments = yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text())["deployments"]
     for deployment in deployments:
         flow = known[deployment["entrypoint"]]

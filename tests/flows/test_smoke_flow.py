@@ -12,7 +12,8 @@ Json = dict[str, Any]
 def flow_runs(flows: Flows, run_id: str) -> list[Json]:
     """The flow runs of a run folder, oldest first."""
     return [
-        f for f in ask(flows.server, "flow_runs/filter", sort="START_TIME_ASC")
+        f
+        for f in ask(flows.server, "flow_runs/filter", sort="START_TIME_ASC")
         if (f["parameters"].get("run_id") or f["parameters"].get("run", "")).endswith(run_id)
     ]
 
@@ -95,8 +96,12 @@ def test_further_shards_go_to_subflows(flows: Flows) -> None:
     supervised = next(f for f in flow_runs(flows, "groups") if f["name"] == "supervised-phase")
     tasks = wait_for_tasks(flows, supervised, 13)
     assert "revise-2-00001" in tasks and "revise-2-00002" not in tasks
-    group = next(f for f in all_runs if f["parent_task_run_id"] in
-                 {t["id"] for t in tasks.values()} and f["name"] == "shards-2-3")
+    group = next(
+        f
+        for f in all_runs
+        if f["parent_task_run_id"] in {t["id"] for t in tasks.values()}
+        and f["name"] == "shards-2-3"
+    )
     assert group["state"]["name"] == "Completed"
     inside = wait_for_tasks(flows, group, 10)
     assert upstream(inside, "revise-1-00002") == {"sample-00002", "critique-1-00002"}

@@ -8,23 +8,25 @@ import pytest
 import yaml
 from transformers import AutoTokenizer
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.labeling import JudgeConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines import ScriptedEngine
-from pipeline.engines.chat import ChatRenderer
-from pipeline.labeling_config import JudgeConfig
-from pipeline.prompting import JUDGE_VARIABLES, PromptTemplate, neutralize
-from pipeline.stages.judging import Judge
+from pipeline.engines.vllm.chat import ChatRenderer
+from pipeline.labeling.judge import Judge
+from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate, neutralize
 from pipeline.types import Messages, assistant, user
 
 GROUPS: dict[str, list[str]] = yaml.safe_load(
-    (Path(__file__).parent / "injections.yaml").read_text(encoding="utf-8"))
+    (Path(__file__).parent / "injections.yaml").read_text(encoding="utf-8")
+)
 TEXTS = [text for group in GROUPS.values() for text in group]
 HONEST = "First measure the box, then crease the corners."
 OTHER = "I will not help with that."
 REQUEST = "Which response is more helpful?"
 PRINCIPLE = Principle(
-    id="p", critique_request="c", revision_request="r", comparison_request=REQUEST)
+    id="p", critique_request="c", revision_request="r", comparison_request=REQUEST
+)
 TEMPLATES = {"judge": ("A", "B"), "judge_digits": ("1", "2"), "judge_cai": ("A", "B")}
 HEADER = re.compile(r"^[^\S\n]*(Human|User|Assistant|System|Developer)\s*:", re.I | re.M)
 
@@ -34,11 +36,17 @@ def judge(name: str = "judge", **config: object) -> Judge:
     template = PromptTemplate.from_file(PROJECT_ROOT / f"prompts/{name}.jinja", JUDGE_VARIABLES)
     letters = TEMPLATES[name]
     return Judge(
-        ScriptedEngine(lambda messages: ""), Constitution(name="c", principles=(PRINCIPLE,)),
-        template, JudgeConfig(options=letters, **config), 0)
+        ScriptedEngine(lambda messages: ""),
+        Constitution(name="c", principles=(PRINCIPLE,)),
+        template,
+        JudgeConfig(options=letters, **config),
+        0,
+    )
 
 
-def asked(first: str, second: str, name: str = "judge", conversation: Messages = (user("How?"),)) -> str:
+def asked(
+    first: str, second: str, name: str = "judge", conversation: Messages = (user("How?"),)
+) -> str:
     messages = judge(name).messages(conversation, PRINCIPLE, first, second)
     assert len(messages) == 1
     return messages[0].content
@@ -59,8 +67,17 @@ def read_slots(text: str, name: str = "judge") -> tuple[str, str]:
 
 def test_there_are_enough_texts() -> None:
     assert len(TEXTS) >= 40 and len(set(TEXTS)) == len(TEXTS)
-    assert {"verdicts", "fences", "turns", "templates", "requests", "hidden", "rationales",
-            "notices", "principles"} == set(GROUPS)
+    assert {
+        "verdicts",
+        "fences",
+        "turns",
+        "templates",
+        "requests",
+        "hidden",
+        "rationales",
+        "notices",
+        "principles",
+    } == set(GROUPS)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -117,7 +134,9 @@ def test_special_tokens_are_where_the_chat_template_put_them() -> None:
 def test_nothing_invisible_is_left() -> None:
     for text in TEXTS:
         shown = asked(text, OTHER)
-        assert not re.search("[\u200b\u2060-\u206f\u00ad\ufeff\U000e0000-\U000e007f\u2028\u2029\r]", shown)
+        assert not re.search(
+            "[\u200b\u2060-\u206f\u00ad\ufeff\U000e0000-\U000e007f\u2028\u2029\r]", shown
+        )
 
 
 def test_neutral_text_stays_neutral() -> None:
@@ -140,5 +159,11 @@ def test_without_defense_the_fence_breaks() -> None:
 
 
 def test_long_blank_text_is_quick() -> None:
-    for text in ("\n" * 200_000, "-" * 200_000, "]" * 200_000, "<|" * 100_000, " " * 200_000 + "Human"):
+    for text in (
+        "\n" * 200_000,
+        "-" * 200_000,
+        "]" * 200_000,
+        "<|" * 100_000,
+        " " * 200_000 + "Human",
+    ):
         neutralize(text)

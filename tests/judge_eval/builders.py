@@ -8,23 +8,29 @@ from typing import Any
 
 import yaml
 
+from pipeline.soft_labels import sigmoid
 from tests.run.builders import write_recipe
-from pipeline.verdicts import sigmoid
 
 ENGINE = "tests.judge_eval.judges:make_engine"
 
 
-def write_pairs(path: Path, count: int = 40, *, per_prompt: int = 1, tags: Sequence[str] = ()) -> Path:
+def write_pairs(
+    path: Path, count: int = 40, *, per_prompt: int = 1, tags: Sequence[str] = ()
+) -> Path:
     """Pairs whose texts end in their worth, the better one 1.5 nats ahead; lengths are mixed."""
     lines = []
     for number in range(count):
         # Every third of the better ones is the longer one.
         longer, shorter = f"a long answer {number}", f"short {number}"
         better, worse = (longer, shorter) if number % 3 == 0 else (shorter, longer)
-        lines.append({
-            "prompt": f"question {number // per_prompt}?", "chosen": f"{better} 2.0",
-            "rejected": f"{worse} 0.5", "tags": [tags[number % len(tags)]] if tags else [],
-        })
+        lines.append(
+            {
+                "prompt": f"question {number // per_prompt}?",
+                "chosen": f"{better} 2.0",
+                "rejected": f"{worse} 0.5",
+                "tags": [tags[number % len(tags)]] if tags else [],
+            }
+        )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -37,8 +43,13 @@ def write_noisy_pairs(path: Path, count: int, *, per_prompt: int = 2, seed: int 
         texts = [f"reply x{number} {one}", f"reply y{number} {two}"]
         if rng.random() > sigmoid(one - two):
             texts.reverse()
-        lines.append({"prompt": f"question {number // per_prompt}?", "chosen": texts[0],
-                      "rejected": texts[1]})
+        lines.append(
+            {
+                "prompt": f"question {number // per_prompt}?",
+                "chosen": texts[0],
+                "rejected": texts[1],
+            }
+        )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 

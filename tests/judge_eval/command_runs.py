@@ -7,14 +7,16 @@ from typing import Any
 
 from pipeline.store import read_rows
 from pipeline.store.shards import stage_manifests
-from tests.commands import Ended, Rlaif
+from tests.cli.commands import Ended, Rlaif
 from tests.judge_eval.builders import write_judge_recipe, write_pairs
 
 
 def measured(rlaif: Rlaif, tmp_path: Path, judge: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The only judge's figures on 40 pairs."""
     recipe = write_judge_recipe(tmp_path / "r", judge, **changes)
-    ended = rlaif("judge-eval", write_pairs(tmp_path / "pairs.jsonl"), "--recipe", recipe, "--name", "e")
+    ended = rlaif(
+        "judge-eval", write_pairs(tmp_path / "pairs.jsonl"), "--recipe", recipe, "--name", "e"
+    )
     assert ended.code == 0, ended.err
     return metrics_of(tmp_path)["judges"][0]
 

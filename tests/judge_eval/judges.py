@@ -18,7 +18,10 @@ def quality(text: str) -> float:
 
 
 def make_engine(
-    behavior: str = "honest", bias: float = 0.0, sharpness: float = 1.0, name: str = "scripted",
+    behavior: str = "honest",
+    bias: float = 0.0,
+    sharpness: float = 1.0,
+    name: str = "scripted",
     fail_on: str = "",
 ) -> ScriptedEngine:
     """A judge: `honest`, `always_a`, `longer`, `prose`, `mixed` or `shared_token`."""
@@ -34,7 +37,7 @@ def make_engine(
         # After a rationale, the sample is the last turn that shows slots.
         a, b = slots(tuple(m for m in messages if "(A) [[[" in m.content))
         value = logit(a, b)
-        if behavior == "prose" or behavior == "mixed" and "prose" in messages[-1].content:
+        if behavior == "prose" or (behavior == "mixed" and "prose" in messages[-1].content):
             # The judge begins a sentence: next to nothing for either letter.
             return [math.log(1e-4), math.log(3e-4)]
         if behavior == "shared_token":
@@ -48,6 +51,8 @@ def _by_tokens(value: float, options: Sequence[str]) -> tuple[float, ...]:
     """A model whose first token is ` (` whatever it thinks; the letter comes second."""
     ids = [TOKENS[option] for option in options]
     known = {(): {1: -0.1}, (1,): {2: log_sigmoid(value), 3: log_sigmoid(-value)}}
-    values = {start: known.get(start, dict.fromkeys(following, -0.2))
-              for start, following in option_nodes(ids).items()}
+    values = {
+        start: known.get(start, dict.fromkeys(following, -0.2))
+        for start, following in option_nodes(ids).items()
+    }
     return sum_along(ids, values)

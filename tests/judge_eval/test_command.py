@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.verdicts import sigmoid
-from tests.commands import Rlaif, rlaif
+from pipeline.soft_labels import sigmoid
+from tests.cli.commands import Rlaif
 from tests.engines.fake_endpoint import chat_reply, fake_endpoint
 from tests.judge_eval.builders import write_judge_recipe, write_pairs
 from tests.judge_eval.command_runs import assert_one_line, measured, metrics_of, rows_of
-
 
 # --- judges with known faults --------------------------------------------------------------------
 
@@ -48,8 +47,9 @@ def test_judge_that_prefers_the_longer(rlaif: Rlaif, tmp_path: Path) -> None:
 
 def test_judge_that_answers_prose(rlaif: Rlaif, tmp_path: Path) -> None:
     """Every row is unparsed, counted, wrong in the whole, and never 0.5."""
-    found = measured(rlaif, tmp_path, {"behavior": "prose"},
-                     preference={"judge": {"min_option_mass": 0.05}})
+    found = measured(
+        rlaif, tmp_path, {"behavior": "prose"}, preference={"judge": {"min_option_mass": 0.05}}
+    )
     assert found["rows"]["unparsed"] == 40 and found["rows"]["unparsed_share"] == 1.0
     assert found["accuracy"] is None and found["confidence"] is None
     assert found["accuracy_all"]["share"] == 0.0
@@ -67,8 +67,9 @@ def test_prose_on_some_rows_is_not_dropped(rlaif: Rlaif, tmp_path: Path) -> None
     for line in lines[:10]:
         line["prompt"] += " in prose"
     pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    recipe = write_judge_recipe(tmp_path / "r", {"behavior": "mixed"},
-                                preference={"judge": {"min_option_mass": 0.05}})
+    recipe = write_judge_recipe(
+        tmp_path / "r", {"behavior": "mixed"}, preference={"judge": {"min_option_mass": 0.05}}
+    )
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e")
     found = metrics_of(tmp_path)["judges"][0]
     assert found["accuracy"]["share"] == 1.0 and found["accuracy_all"]["share"] == 0.75
@@ -76,19 +77,25 @@ def test_prose_on_some_rows_is_not_dropped(rlaif: Rlaif, tmp_path: Path) -> None
 
 
 def test_additive_bias_in_closed_form(rlaif: Rlaif, tmp_path: Path) -> None:
-    """d = 1.5 nats and slot logit 2: label (s(3.5) + s(-0.5)) / 2, always right, always flipping."""
+    """D = 1.5 nats and slot logit 2: label (s(3.5) + s(-0.5)) / 2, always right, always flipping."""
     found = measured(rlaif, tmp_path, {"bias": 2.0})
     expected = (sigmoid(3.5) + sigmoid(-0.5)) / 2
     assert found["confidence"]["mean"] == pytest.approx(expected)
     assert found["accuracy"]["share"] == 1.0
-    assert found["position"]["flip_rate"]["share"] == found["position"]["same_slot_a"]["share"] == 1.0
+    assert (
+        found["position"]["flip_rate"]["share"] == found["position"]["same_slot_a"]["share"] == 1.0
+    )
     assert found["orders"]["chosen_in_a"]["share"] == 1.0
     assert found["orders"]["chosen_in_b"]["share"] == 0.0
 
 
 def test_shared_first_token_is_no_tie(rlaif: Rlaif, tmp_path: Path) -> None:
-    found = measured(rlaif, tmp_path, {"behavior": "shared_token"},
-                     preference={"judge": {"options": [" (A)", " (B)"]}})
+    found = measured(
+        rlaif,
+        tmp_path,
+        {"behavior": "shared_token"},
+        preference={"judge": {"options": [" (A)", " (B)"]}},
+    )
     assert found["accuracy"]["share"] == 1.0 and found["inexact_share"]["share"] == 0.0
     assert found["confidence"]["mean"] == pytest.approx(sigmoid(1.5))
 
@@ -97,7 +104,12 @@ def test_endpoint_without_log_probabilities(rlaif: Rlaif, tmp_path: Path) -> Non
     with fake_endpoint(lambda call, body: (200, chat_reply("A"))) as endpoint:
         recipe = write_judge_recipe(tmp_path / "r")
         value = yaml.safe_load(recipe.read_text())
-        value["judge"] = {"type": "openai", "base_url": endpoint.base_url, "model": "m", "flavor": "openai"}
+        value["judge"] = {
+            "type": "openai",
+            "base_url": endpoint.base_url,
+            "model": "m",
+            "flavor": "openai",
+        }
         recipe.write_text(yaml.safe_dump(value))
         ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", recipe)
     assert_one_line(ended, "returns no log-probabilities for 'm', and labels need them", tmp_path)
@@ -105,12 +117,21 @@ def test_endpoint_without_log_probabilities(rlaif: Rlaif, tmp_path: Path) -> Non
 
 def test_endpoint_with_top_tokens(rlaif: Rlaif, tmp_path: Path) -> None:
     """It lists A only: B is at most the least listed token, so that the label has a bound."""
-    with fake_endpoint(lambda call, body: (200, chat_reply("A", {"A": -0.1, "The": -3.0}))) as endpoint:
+    with fake_endpoint(
+        lambda call, body: (200, chat_reply("A", {"A": -0.1, "The": -3.0}))
+    ) as endpoint:
         recipe = write_judge_recipe(tmp_path / "r")
         value = yaml.safe_load(recipe.read_text())
-        value["judge"] = {"type": "openai", "base_url": endpoint.base_url, "model": "m", "flavor": "openai"}
+        value["judge"] = {
+            "type": "openai",
+            "base_url": endpoint.base_url,
+            "model": "m",
+            "flavor": "openai",
+        }
         recipe.write_text(yaml.safe_dump(value))
-        ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl", 6), "--recipe", recipe, "--name", "e")
+        ended = rlaif(
+            "judge-eval", write_pairs(tmp_path / "p.jsonl", 6), "--recipe", recipe, "--name", "e"
+        )
     assert ended.code == 0, ended.err
     found = metrics_of(tmp_path)["judges"][0]
     assert found["inexact_share"]["share"] == 1.0 and found["accuracy"]["share"] == 0.5

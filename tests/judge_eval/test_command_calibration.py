@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Rlaif, rlaif
-from tests.judge_eval.builders import change_recipe, write_judge_recipe, write_noisy_pairs, write_pairs
+from tests.cli.commands import Rlaif
+from tests.judge_eval.builders import (
+    change_recipe,
+    write_judge_recipe,
+    write_noisy_pairs,
+    write_pairs,
+)
 from tests.judge_eval.command_runs import assert_one_line, measured, metrics_of, rows_of
 
 
@@ -51,8 +56,18 @@ def test_calibration_from_labels_to_labels(rlaif: Rlaif, tmp_path: Path, kind: s
     """Fit, name it in a recipe, label with it: the raw label stays, and the map is the file's."""
     recipe, out = write_judge_recipe(tmp_path / "r", {"sharpness": 3.0}), tmp_path / "c.json"
     pairs = write_noisy_pairs(tmp_path / "p.jsonl", 600)
-    ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "raw", "--calibrate", out,
-                  "--calibration-kind", kind)
+    ended = rlaif(
+        "judge-eval",
+        pairs,
+        "--recipe",
+        recipe,
+        "--name",
+        "raw",
+        "--calibrate",
+        out,
+        "--calibration-kind",
+        kind,
+    )
     assert ended.code == 0, ended.err
     fitted = metrics_of(tmp_path, "raw")["calibration"]
     for figure in ("brier_score", "log_loss", "ece"):
@@ -77,12 +92,15 @@ def test_calibration_from_labels_to_labels(rlaif: Rlaif, tmp_path: Path, kind: s
     assert judge["raw_confidence"]["ece"] > judge["confidence"]["ece"]
 
 
-@pytest.mark.parametrize(("engine", "preference", "pattern"), [
-    ({"name": "other"}, {}, "was fitted for judge"),
-    ({}, {"ending": "Answer:"}, "was fitted for labeling method"),
-])
+@pytest.mark.parametrize(
+    ("engine", "preference", "pattern"),
+    [
+        ({"name": "other"}, {}, "was fitted for judge"),
+        ({}, {"ending": "Answer:"}, "was fitted for labeling method"),
+    ],
+)
 def test_calibration_of_another_judge_or_method_is_refused(
-    rlaif: Rlaif, tmp_path: Path, engine: dict[str, Any], preference: dict[str, Any], pattern: str,
+    rlaif: Rlaif, tmp_path: Path, engine: dict[str, Any], preference: dict[str, Any], pattern: str
 ) -> None:
     out = tmp_path / "c.json"
     pairs = write_noisy_pairs(tmp_path / "p.jsonl", 200)
@@ -90,14 +108,19 @@ def test_calibration_of_another_judge_or_method_is_refused(
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "raw", "--calibrate", out)
     assert ended.code == 0, ended.err
     other = change_recipe(
-        write_judge_recipe(tmp_path / "s", {"sharpness": 3.0, **engine}), calibration=str(out), **preference)
+        write_judge_recipe(tmp_path / "s", {"sharpness": 3.0, **engine}),
+        calibration=str(out),
+        **preference,
+    )
     ended = rlaif("judge-eval", pairs, "--recipe", other, "--name", "e")
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
     assert re.search(pattern, ended.err) and "rlaif judge-eval --calibrate" in ended.err
     assert not (tmp_path / "outputs/judge-eval/e").exists()
     for command in (["run", other, "--no-prefect", "--run-id", "one"], ["check", other]):
         ended = rlaif(*command)
-        assert ended.code == 2 and len(ended.err.splitlines()) == 1 and re.search(pattern, ended.err)
+        assert (
+            ended.code == 2 and len(ended.err.splitlines()) == 1 and re.search(pattern, ended.err)
+        )
     assert not (tmp_path / "outputs/runs").exists()
 
 
@@ -114,22 +137,39 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
 # --- mistakes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("changes", "arguments", "pattern"), [
-    ({}, ["--type", "hhrlhf"], "--type is 'hhrlhf', but it is one of pairs, hh-rlhf, hhh"),
-    ({}, ["--type", "hh-rlhf"], r"p.jsonl, line 1.*whole|line 1.*transcript"),
-    ({}, ["--sources", "x.yaml"], "FILE and --sources are both given"),
-    ({}, ["--name", "../x"], "--name is '../x'"),
-    ({}, ["--calibrate", "{tmp}"], "is no file in a folder that exists"),
-    ({}, ["--calibrate", "{tmp}/c.json", "--limit", "20"], "needs 20 rows in each half"),
-    ({}, ["--calibrate", "{tmp}/c.json", "--calibration-kind", "platt"], "--calibration-kind is 'platt'"),
-    ({"preference": {"judge": {"calibration": "c.json"}}}, ["--calibrate", "{tmp}/c.json"],
-     "calibrated already, and a calibration is fitted on raw ones"),
-    ({"panel": [{"type": "scripted", "script": "tests.judge_eval.judges:make_engine"}]},
-     ["--calibrate", "{tmp}/c.json"], "a panel of 2 judges, and a calibration belongs to one"),
-    ({"preference": {"labeler": "score"}}, [], "labeler of .* is 'score', but this command measures"),
-    ({"preference": {"judge": {"calibration": "none.json"}}}, [], "none.json does not exist"),
-    ({"constitution": "none.yaml"}, [], "none.yaml does not exist"),
-])
+@pytest.mark.parametrize(
+    ("changes", "arguments", "pattern"),
+    [
+        ({}, ["--type", "hhrlhf"], "--type is 'hhrlhf', but it is one of pairs, hh-rlhf, hhh"),
+        ({}, ["--type", "hh-rlhf"], r"p.jsonl, line 1.*whole|line 1.*transcript"),
+        ({}, ["--sources", "x.yaml"], "FILE and --sources are both given"),
+        ({}, ["--name", "../x"], "--name is '../x'"),
+        ({}, ["--calibrate", "{tmp}"], "is no file in a folder that exists"),
+        ({}, ["--calibrate", "{tmp}/c.json", "--limit", "20"], "needs 20 rows in each half"),
+        (
+            {},
+            ["--calibrate", "{tmp}/c.json", "--calibration-kind", "platt"],
+            "--calibration-kind is 'platt'",
+        ),
+        (
+            {"preference": {"judge": {"calibration": "c.json"}}},
+            ["--calibrate", "{tmp}/c.json"],
+            "calibrated already, and a calibration is fitted on raw ones",
+        ),
+        (
+            {"panel": [{"type": "scripted", "script": "tests.judge_eval.judges:make_engine"}]},
+            ["--calibrate", "{tmp}/c.json"],
+            "a panel of 2 judges, and a calibration belongs to one",
+        ),
+        (
+            {"preference": {"labeler": "score"}},
+            [],
+            "labeler of .* is 'score', but this command measures",
+        ),
+        ({"preference": {"judge": {"calibration": "none.json"}}}, [], "none.json does not exist"),
+        ({"constitution": "none.yaml"}, [], "none.yaml does not exist"),
+    ],
+)
 def test_mistake_is_one_line(
     rlaif: Rlaif, tmp_path: Path, changes: dict[str, Any], arguments: list[str], pattern: str
 ) -> None:
@@ -143,7 +183,13 @@ def test_mistake_is_one_line(
 def test_missing_files_are_named(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe = write_judge_recipe(tmp_path / "r")
     assert_one_line(rlaif("judge-eval", "--recipe", recipe), "none is given; name FILE", tmp_path)
-    assert_one_line(rlaif("judge-eval", tmp_path / "x.jsonl", "--recipe", recipe),
-                    "label file .*x.jsonl does not exist", tmp_path)
-    assert_one_line(rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", "x.yaml"),
-                    "x.yaml", tmp_path)
+    assert_one_line(
+        rlaif("judge-eval", tmp_path / "x.jsonl", "--recipe", recipe),
+        "label file .*x.jsonl does not exist",
+        tmp_path,
+    )
+    assert_one_line(
+        rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", "x.yaml"),
+        "x.yaml",
+        tmp_path,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import Rlaif, rlaif
+from tests.cli.commands import Rlaif
 from tests.judge_eval.builders import write_judge_recipe, write_pairs
 from tests.judge_eval.command_runs import measured, metrics_of, rows_of
 
@@ -15,8 +15,13 @@ from tests.judge_eval.command_runs import measured, metrics_of, rows_of
 def test_recipe_says_how_to_ask(rlaif: Rlaif, tmp_path: Path) -> None:
     """Exemplars, and a rationale whose verdict is clamped to [0.4, 0.6] in each call."""
     shots = {"exemplars": "prompts/exemplars/general.yaml", "num_exemplars": 2}
-    found = measured(rlaif, tmp_path, {}, constitution="constitutions/open_assistant.yaml",
-                     preference={"judge": {"chain_of_thought": {}, **shots}})
+    found = measured(
+        rlaif,
+        tmp_path,
+        {},
+        constitution="constitutions/open_assistant.yaml",
+        preference={"judge": {"chain_of_thought": {}, **shots}},
+    )
     assert found["accuracy"]["share"] == 1.0
     assert found["confidence"]["mean"] == pytest.approx(0.6)
     assert {len(row.rationales) for row in rows_of(tmp_path)} == {2}
@@ -31,22 +36,37 @@ def test_recipe_says_how_to_ask(rlaif: Rlaif, tmp_path: Path) -> None:
 def test_transcripts_of_people(rlaif: Rlaif, tmp_path: Path) -> None:
     """A judge that counts words is as good as the rule that does, even ones included."""
     recipe = write_judge_recipe(tmp_path / "r", {"behavior": "longer"})
-    ended = rlaif("judge-eval", "tests/labels/data/hh_rlhf_excerpt.jsonl.gz", "--type", "hh-rlhf",
-                  "--recipe", recipe, "--name", "e")
+    ended = rlaif(
+        "judge-eval",
+        "tests/labels/data/hh_rlhf_excerpt.jsonl.gz",
+        "--type",
+        "hh-rlhf",
+        "--recipe",
+        recipe,
+        "--name",
+        "e",
+    )
     assert ended.code == 0, ended.err
     found = metrics_of(tmp_path)
     assert found["judges"][0]["accuracy"]["share"] == found["baselines"]["longer"]["share"]
     (source,) = found["sources"]
-    assert source["num_ok"] == found["num_rows"] and source["num_dropped"] == sum(source["reasons"].values())
+    assert source["num_ok"] == found["num_rows"] and source["num_dropped"] == sum(
+        source["reasons"].values()
+    )
 
 
 def test_option_file(rlaif: Rlaif, tmp_path: Path) -> None:
     """Several pairs of one context; the slot of the file is a tag, and decides nothing here."""
-    lines = [{
-        "prompt": "p", "corrects": [[" (A)", " (B)"][n % 2]], "incorrects": [[" (B)", " (A)"][n % 2]],
-        "text_correct": f"\n\nHuman: q {n // 3}\n\nAssistant: good {n} 2.0",
-        "text_incorrect": f"\n\nHuman: q {n // 3}\n\nAssistant: bad {n} 0.5",
-    } for n in range(12)]
+    lines = [
+        {
+            "prompt": "p",
+            "corrects": [[" (A)", " (B)"][n % 2]],
+            "incorrects": [[" (B)", " (A)"][n % 2]],
+            "text_correct": f"\n\nHuman: q {n // 3}\n\nAssistant: good {n} 2.0",
+            "text_incorrect": f"\n\nHuman: q {n // 3}\n\nAssistant: bad {n} 0.5",
+        }
+        for n in range(12)
+    ]
     path = tmp_path / "hhh.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     recipe = write_judge_recipe(tmp_path / "r")
@@ -62,10 +82,17 @@ def test_option_file(rlaif: Rlaif, tmp_path: Path) -> None:
 
 
 def test_panel_has_figures_for_each_judge_and_the_pool(rlaif: Rlaif, tmp_path: Path) -> None:
-    scripts = [{"type": "scripted", "script": "tests.judge_eval.judges:make_engine",
-                "args": {"behavior": "longer", "name": "long"}}]
+    scripts = [
+        {
+            "type": "scripted",
+            "script": "tests.judge_eval.judges:make_engine",
+            "args": {"behavior": "longer", "name": "long"},
+        }
+    ]
     recipe = write_judge_recipe(tmp_path / "r", {"name": "good", "sharpness": 4.0}, panel=scripts)
-    ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", recipe, "--name", "e")
+    ended = rlaif(
+        "judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", recipe, "--name", "e"
+    )
     assert ended.code == 0, ended.err
     judges = metrics_of(tmp_path)["judges"]
     assert [j["name"] for j in judges] == ["judge", "judge 2", "pooled"]
@@ -86,8 +113,11 @@ def test_tags_of_a_source_list_are_told_apart(rlaif: Rlaif, tmp_path: Path) -> N
     pairs = write_pairs(tmp_path / "p.jsonl", tags=("short", "long", "odd"))
     sources = tmp_path / "labels.yaml"
     columns = {"chosen": "chosen", "rejected": "rejected", "tags": "tags"}
-    sources.write_text(yaml.safe_dump(
-        {"sources": [{"type": "pairs", "name": "mine", "path": str(pairs), "columns": columns}]}))
+    sources.write_text(
+        yaml.safe_dump(
+            {"sources": [{"type": "pairs", "name": "mine", "path": str(pairs), "columns": columns}]}
+        )
+    )
     recipe = write_judge_recipe(tmp_path / "r", {"behavior": "longer"})
     ended = rlaif("judge-eval", "--sources", sources, "--recipe", recipe, "--name", "e")
     assert ended.code == 0, ended.err

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.judge_eval.answers import Verdict, compare_lengths
 from pipeline.judge_eval.figures import baselines, judge_figures
-from pipeline.judge_eval.verdicts import Verdict, compare_lengths
-from pipeline.verdicts import sigmoid, swap_average
+from pipeline.soft_labels import sigmoid, swap_average
 
 
 def verdict(forward: float | None = 0.9, swapped: float | None = None, **changes: Any) -> Verdict:
@@ -15,9 +15,18 @@ def verdict(forward: float | None = 0.9, swapped: float | None = None, **changes
     second = forward if swapped is None else swapped
     label = None if forward is None or second is None else (forward + second) / 2
     values = {
-        "prompt_id": "q", "chosen_first": True, "status": "ok" if label is not None else "unparsed",
-        "reason": "", "label": label, "raw_label": label, "forward": forward, "swapped": second,
-        "exact": True, "longer": 0, "principle_id": "p", "tags": (),
+        "prompt_id": "q",
+        "chosen_first": True,
+        "status": "ok" if label is not None else "unparsed",
+        "reason": "",
+        "label": label,
+        "raw_label": label,
+        "forward": forward,
+        "swapped": second,
+        "exact": True,
+        "longer": 0,
+        "principle_id": "p",
+        "tags": (),
     }
     return Verdict(**(values | changes))  # type: ignore[arg-type]
 
@@ -50,13 +59,23 @@ def test_even_label_counts_half() -> None:
 def test_unreadable_rows_count_as_wrong_in_all() -> None:
     """3 of 4 readable ones are right; of 6, with one unparsed and one failed, 3."""
     found = measure(
-        *[verdict(0.9)] * 3, verdict(0.1), verdict(None, reason="prose"),
-        verdict(None, status="failed", reason="down"))
+        *[verdict(0.9)] * 3,
+        verdict(0.1),
+        verdict(None, reason="prose"),
+        verdict(None, status="failed", reason="down"),
+    )
     assert share(found["accuracy"]) == pytest.approx(3 / 4) and found["accuracy"]["n"] == 4
     assert share(found["accuracy_all"]) == pytest.approx(3 / 6) and found["accuracy_all"]["n"] == 6
     assert found["rows"] == {
-        "expected": 6, "ok": 4, "unparsed": 1, "failed": 1, "dropped": 0,
-        "unparsed_share": 1 / 6, "failed_share": 1 / 6, "dropped_share": 0.0}
+        "expected": 6,
+        "ok": 4,
+        "unparsed": 1,
+        "failed": 1,
+        "dropped": 0,
+        "unparsed_share": 1 / 6,
+        "failed_share": 1 / 6,
+        "dropped_share": 0.0,
+    }
     assert found["unreadable"] == {"prose": 1, "down": 1}
 
 
@@ -68,10 +87,13 @@ def test_nothing_readable_has_no_accuracy() -> None:
 
 def test_contexts_are_drawn_not_rows() -> None:
     """100 contexts, each with 10 equal rows, are as wide as 100 rows: sqrt(10) wider than 1,000."""
-    rows = [verdict(0.9 if c % 2 else 0.1, prompt_id=f"q{c}") for c in range(100) for _ in range(10)]
+    rows = [
+        verdict(0.9 if c % 2 else 0.1, prompt_id=f"q{c}") for c in range(100) for _ in range(10)
+    ]
     alone = [verdict(0.9 if c % 2 else 0.1, prompt_id=f"q{c}") for c in range(1000)]
     clustered, independent = (
-        judge_figures(found, draws=2000, seed=0)["accuracy"] for found in (rows, alone))
+        judge_figures(found, draws=2000, seed=0)["accuracy"] for found in (rows, alone)
+    )
     width, narrow = (e["high"] - e["low"] for e in (clustered, independent))
     assert width == pytest.approx(narrow * math.sqrt(10), rel=0.1)
 
@@ -83,7 +105,9 @@ def test_slot_lover_is_seen_for_what_it_is() -> None:
     assert share(found["accuracy"]) == 0.5 == share(found["accuracy_all"])
     assert share(found["tie_share"]) == 1.0
     place, order = found["position"], found["orders"]
-    assert [share(place[k]) for k in ("flip_rate", "same_slot_a", "same_slot_b", "slot_a_share")] == [1, 1, 0, 1]
+    assert [
+        share(place[k]) for k in ("flip_rate", "same_slot_a", "same_slot_b", "slot_a_share")
+    ] == [1, 1, 0, 1]
     assert (share(order["forward"]), share(order["swapped"])) == (0.6, 0.4)
     assert (share(order["chosen_in_a"]), share(order["chosen_in_b"])) == (1.0, 0.0)
 
@@ -92,7 +116,8 @@ def test_slot_lover_is_seen_for_what_it_is() -> None:
 @pytest.mark.parametrize("d", [0.4, 1.5])
 def test_additive_bias_in_closed_form(bias: float, d: float) -> None:
     """Label (s(d + b) + s(d - b)) / 2, the same for b and -b and always on the side of d; the
-    orders part as soon as |b| > d."""
+    orders part as soon as |b| > d.
+    """
     rows = [biased(d, bias, number % 2 == 0, number) for number in range(8)]
     expected, _ = swap_average(sigmoid(d + bias), sigmoid(bias - d))
     assert [row.label for row in rows] == pytest.approx([expected] * 8)
@@ -116,7 +141,8 @@ def test_call_of_exactly_half_prefers_nobody() -> None:
 def test_longer_wins_on_pairs_that_differ() -> None:
     """Longer right and preferred, longer wrong and preferred, longer wrong and not, equal: 2 of 3."""
     found = measure(
-        verdict(0.9, longer=1), verdict(0.2, longer=-1), verdict(0.8, longer=-1), verdict(0.9))
+        verdict(0.9, longer=1), verdict(0.2, longer=-1), verdict(0.8, longer=-1), verdict(0.9)
+    )
     length = found["length"]
     assert share(length["longer_wins"]) == pytest.approx(2 / 3) and length["longer_wins"]["n"] == 3
     assert share(length["chosen_longer"]) == pytest.approx(1 / 3)
@@ -143,8 +169,10 @@ def test_calibrated_labels_keep_their_raw_figures() -> None:
 
 def test_groups_count_their_unreadable_rows() -> None:
     found = measure(
-        verdict(0.9, principle_id="x", tags=("t", "u")), verdict(0.1, principle_id="x", tags=("t",)),
-        verdict(None, principle_id="y", tags=("t",)))
+        verdict(0.9, principle_id="x", tags=("t", "u")),
+        verdict(0.1, principle_id="x", tags=("t",)),
+        verdict(None, principle_id="y", tags=("t",)),
+    )
     by_principle = {g["id"]: g for g in found["by_principle"]}
     assert share(by_principle["x"]["accuracy"]) == 0.5
     assert (by_principle["y"]["accuracy"], by_principle["y"]["unreadable"]) == (None, 1)
@@ -154,6 +182,10 @@ def test_groups_count_their_unreadable_rows() -> None:
 
 def test_baselines_by_hand() -> None:
     """Chosen first in 3 of 4; longer in 2, shorter in 1, equal in 1: longer 2.5, shorter 1.5 of 4."""
-    rows = [verdict(longer=l, chosen_first=f) for l, f in ((1, True), (1, True), (-1, True), (0, False))]
+    rows = [
+        verdict(longer=l, chosen_first=f) for l, f in ((1, True), (1, True), (-1, True), (0, False))
+    ]
     found = {name: each["share"] for name, each in baselines(rows).items()}
-    assert found == pytest.approx({"always_a": 0.75, "longer": 0.625, "shorter": 0.375, "coin": 0.5})
+    assert found == pytest.approx(
+        {"always_a": 0.75, "longer": 0.625, "shorter": 0.375, "coin": 0.5}
+    )

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DataError
+from pipeline.judge_eval.answers import read_verdicts
 from pipeline.judge_eval.items import Item, make_items, prompt_rows, response_rows, usable_rows
-from pipeline.judge_eval.verdicts import read_verdicts
-from pipeline.labels.config import FeedbackSource, PairsSource, TranscriptsSource
-from pipeline.labels.sources import import_source
 from pipeline.records import JudgmentRow
+from pipeline.sources.config import FeedbackSource, PairsSource, TranscriptsSource
+from pipeline.sources.importing import import_source
 from pipeline.types import user
-from tests.labels.builders import make_label, write_lines
+from tests.sources.builders import make_label, write_lines
 
 
 def labels(count: int = 300) -> list[Any]:
@@ -67,8 +67,12 @@ def judgment(item: Item, **changes: Any) -> JudgmentRow:
     """The judge gives slot A 0.9 in both orders."""
     values = {"soft_label": 0.5, "prob_forward": 0.9, "prob_swapped": 0.9, "principle_id": "p"}
     return JudgmentRow(
-        row_id="j", prompt_id=item.row.prompt_id, first_id=item.first_id, second_id=item.second_id,
-        **(values | changes))
+        row_id="j",
+        prompt_id=item.row.prompt_id,
+        first_id=item.first_id,
+        second_id=item.second_id,
+        **(values | changes),
+    )
 
 
 @pytest.mark.parametrize("chosen_first", [True, False])
@@ -97,8 +101,10 @@ def test_replies_without_a_rival_are_refused(tmp_path: Path) -> None:
 
 def test_unusable_rows_are_counted_not_used(tmp_path: Path) -> None:
     def line(better: str, worse: str) -> dict[str, str]:
-        return {"chosen": f"\n\nHuman: q\n\nAssistant: {better}",
-                "rejected": f"\n\nHuman: q\n\nAssistant: {worse}"}
+        return {
+            "chosen": f"\n\nHuman: q\n\nAssistant: {better}",
+            "rejected": f"\n\nHuman: q\n\nAssistant: {worse}",
+        }
 
     path = write_lines(tmp_path / "t.jsonl", line("a", "b"), line("same", "same"), line("", "b"))
     imported = import_source(TranscriptsSource(name="t", path=path))
@@ -108,8 +114,11 @@ def test_unusable_rows_are_counted_not_used(tmp_path: Path) -> None:
 
 def test_ties_are_counted_not_used(tmp_path: Path) -> None:
     columns = {"prompt": "p", "first": "x", "second": "y", "label": "l"}
-    path = write_lines(tmp_path / "p.jsonl", {"p": "q", "x": "1", "y": "2", "l": "a"},
-                       {"p": "q", "x": "1", "y": "2", "l": "tie"})
+    path = write_lines(
+        tmp_path / "p.jsonl",
+        {"p": "q", "x": "1", "y": "2", "l": "a"},
+        {"p": "q", "x": "1", "y": "2", "l": "tie"},
+    )
     source = PairsSource.model_validate({"name": "p", "path": path, "columns": columns})
     imported = import_source(source)
     assert len(usable_rows([imported])) == 1 and imported.record.num_dropped == 1

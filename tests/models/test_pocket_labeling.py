@@ -14,13 +14,24 @@ from models.pocket import follow_ups, world
 from models.pocket.corpus import draw_any_kind, level_of
 from models.pocket.follow_ups import NUM_HELD_OUT, categories, write_follow_up
 from models.pocket.labeling import (
-    RATINGS, draw_rating, write_few_shot, write_follow_up_turn, write_reasoned, write_score,
+    RATINGS,
+    draw_rating,
+    write_few_shot,
+    write_follow_up_turn,
+    write_reasoned,
+    write_score,
 )
 from models.pocket.mixture import write_corpus
 from models.pocket.muon import Muon
 from models.pocket.oracle import ATTRIBUTES, Oracle
 from models.pocket.principles import attribute_of
-from models.pocket.rationales import ENDING, REQUEST, UnreadableRationale, read_rationale, write_rationale
+from models.pocket.rationales import (
+    ENDING,
+    REQUEST,
+    UnreadableRationale,
+    read_rationale,
+    write_rationale,
+)
 from models.pocket.world import Kind, Message
 
 ROOT = Path(__file__).parents[2]
@@ -30,14 +41,19 @@ ORACLE = Oracle()
 def read_conversation(text: str) -> list[Message]:
     """The turns that a judge's message quotes."""
     roles = {"Human": "user", "Assistant": "assistant"}
-    return [{"role": roles[who], "content": said} for who, said in re.findall(r"(?m)^(Human|Assistant): (.*)$", text)]
+    return [
+        {"role": roles[who], "content": said}
+        for who, said in re.findall(r"(?m)^(Human|Assistant): (.*)$", text)
+    ]
 
 
 def read_comparison(text: str) -> tuple[str, tuple[float, float]]:
     """Attribute and true levels of (A) and (B) of a judge's message, from its text alone."""
     attribute = attribute_of(text.split("(A) [[[")[0].splitlines()[-1])
     assert attribute is not None, text
-    return attribute, tuple(true_level(text, said, attribute) for said in re.findall(r"\[\[\[(.*?)\]\]\]", text))  # type: ignore[return-value]
+    return attribute, tuple(
+        true_level(text, said, attribute) for said in re.findall(r"\[\[\[(.*?)\]\]\]", text)
+    )  # type: ignore[return-value]
 
 
 def true_level(text: str, response: str, attribute: str) -> float:
@@ -70,7 +86,9 @@ def test_rationales_are_true() -> None:
         assert request.endswith(f"\n{REQUEST}") and ending == ENDING and example.learned == [1, 3]
         attribute, levels = read_comparison(request)
         said = read_rationale(reason)
-        assert said.levels == levels and said.attribute == (None if levels == (1.0, 1.0) else attribute)
+        assert said.levels == levels and said.attribute == (
+            None if levels == (1.0, 1.0) else attribute
+        )
         assert example.verdicts == {3: 0.5 + said.verdict / 2}
 
 
@@ -87,13 +105,16 @@ def test_every_rationale_reads_back() -> None:
                 assert (halves[0] == halves[1]) == (levels[0] == levels[1])
 
 
-@pytest.mark.parametrize("text", [
-    "Well, hm.",
-    "Response (A) is fine in this respect.",
-    "Response (B) is fine in this respect. Response (A) is fine in this respect.",
-    "Response (A) is green. Response (B) is fine in this respect.",
-    "Response (A) is rude to the person. Response (B) rambles on without need.",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Well, hm.",
+        "Response (A) is fine in this respect.",
+        "Response (B) is fine in this respect. Response (A) is fine in this respect.",
+        "Response (A) is green. Response (B) is fine in this respect.",
+        "Response (A) is rude to the person. Response (B) rambles on without need.",
+    ],
+)
 def test_other_text_is_no_rationale(text: str) -> None:
     with pytest.raises(UnreadableRationale, match="words on one attribute"):
         read_rationale(text)
@@ -102,7 +123,11 @@ def test_other_text_is_no_rationale(text: str) -> None:
 def test_mean_rating_is_the_level() -> None:
     """1 + 9 * level: 1 at the worst, 5.5 halfway, 10 at the best."""
     rng = random.Random(4)
-    for level, mean, ratings in ((0.0, 1.0, {"1."}), (0.5, 5.5, {"5.", "6."}), (1.0, 10.0, {"10."})):
+    for level, mean, ratings in (
+        (0.0, 1.0, {"1."}),
+        (0.5, 5.5, {"5.", "6."}),
+        (1.0, 10.0, {"10."}),
+    ):
         drawn = [draw_rating(level, rng) for _ in range(2000)]
         assert set(drawn) == ratings
         assert fmean(RATINGS.index(rating) + 1 for rating in drawn) == pytest.approx(mean, abs=0.05)
@@ -113,9 +138,13 @@ def test_ratings_are_true() -> None:
     for _ in range(300):
         example = write_score(rng, wide=True)
         text, rating = (message["content"] for message in example.messages)
-        attribute = attribute_of(text.splitlines()[-2].removeprefix("Judges of such responses are asked: "))
+        attribute = attribute_of(
+            text.splitlines()[-2].removeprefix("Judges of such responses are asked: ")
+        )
         response = re.findall(r"\[\[\[(.*?)\]\]\]", text)[0]
-        assert attribute is not None and text.index(response) < text.index("Judges of such responses")
+        assert attribute is not None and text.index(response) < text.index(
+            "Judges of such responses"
+        )
         mean = 1 + 9 * true_level(text, response, attribute)
         assert abs(RATINGS.index(rating) + 1 - mean) <= 0.5
 
@@ -137,12 +166,18 @@ def test_halfway_is_praised_half_of_the_time() -> None:
     rng = random.Random(7)
     helpful = next(category for category in categories() if category.id == "helpfulness")
     drawn = Counter(write_follow_up(Kind("curt"), rng) for _ in range(6000))
-    praise, blame = (sum(drawn[text] for text in texts) for texts in (helpful.positive, helpful.negative))
+    praise, blame = (
+        sum(drawn[text] for text in texts) for texts in (helpful.positive, helpful.negative)
+    )
     assert praise / (praise + blame) == pytest.approx(0.5, abs=0.06)
 
 
 def test_last_follow_ups_are_not_in_corpus() -> None:
-    unseen = [t for c in categories() for t in (*c.part(held_out=True).positive, *c.part(held_out=True).negative)]
+    unseen = [
+        t
+        for c in categories()
+        for t in (*c.part(held_out=True).positive, *c.part(held_out=True).negative)
+    ]
     examples = write_corpus(3000, seed=5, shares=(0, 0, 0, 0, 0, 0, 1), wide=True)
     said = {example.messages[-1]["content"] for example in examples}
     assert len(unseen) == 2 * NUM_HELD_OUT * len(categories()) and not said & set(unseen)
@@ -160,7 +195,9 @@ def test_follow_ups_are_distinct_and_leave_out_caution() -> None:
 def test_exemplars_are_clear_and_say_so() -> None:
     document = yaml.safe_load((ROOT / "prompts" / "exemplars" / "pocket.yaml").read_text())
     for exemplar in document["exemplars"]:
-        readings = [ORACLE.read(exemplar["conversation"], exemplar[side]) for side in ("better", "worse")]
+        readings = [
+            ORACLE.read(exemplar["conversation"], exemplar[side]) for side in ("better", "worse")
+        ]
         said = read_rationale(exemplar["rationale"].format(better="A", worse="B"))
         for tag in exemplar["tags"]:
             assert [level_of(r.kind, tag) for r in readings if r] == [1.0, 0.0], exemplar
@@ -169,7 +206,9 @@ def test_exemplars_are_clear_and_say_so() -> None:
 
 @pytest.mark.parametrize("name", ["balanced", "harmlessness"])
 def test_each_principle_has_an_exemplar(name: str) -> None:
-    exemplars = yaml.safe_load((ROOT / "prompts" / "exemplars" / "pocket.yaml").read_text())["exemplars"]
+    exemplars = yaml.safe_load((ROOT / "prompts" / "exemplars" / "pocket.yaml").read_text())[
+        "exemplars"
+    ]
     principles = yaml.safe_load((ROOT / "constitutions" / f"{name}.yaml").read_text())["principles"]
     for principle in principles:
         assert [e for e in exemplars if set(e["tags"]) & set(principle["tags"])], principle["id"]
@@ -186,7 +225,10 @@ def test_muon_equals_that_of_torch() -> None:
     generator = torch.Generator().manual_seed(9)
     for shape in ((16, 16), (32, 16), (16, 32)):
         ours, theirs = (torch.ones(shape, requires_grad=True) for _ in range(2))
-        steppers = (Muon([ours], lr=0.1), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, ns_steps=4))
+        steppers = (
+            Muon([ours], lr=0.1),
+            torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, ns_steps=4),
+        )
         for _ in range(3):
             ours.grad = torch.randn(shape, generator=generator)
             theirs.grad = ours.grad.clone()

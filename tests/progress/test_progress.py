@@ -7,7 +7,13 @@ import pytest
 from rich.console import Console
 
 from pipeline.progress import (
-    LineProgress, Several, Silent, StageTotals, current_progress, duration, watching,
+    LineProgress,
+    Several,
+    Silent,
+    StageTotals,
+    current_progress,
+    duration,
+    watching,
 )
 from pipeline.progress.terminal import TerminalProgress
 from pipeline.records import ResponseRow
@@ -38,12 +44,18 @@ class Notebook:
 
 def make_row(index: int = 0) -> ResponseRow:
     return ResponseRow(
-        row_id=f"r{index}", num_tokens=10, num_prompt_tokens=40, num_cached_tokens=30)
+        row_id=f"r{index}", num_tokens=10, num_prompt_tokens=40, num_cached_tokens=30
+    )
 
 
 def make_manifest(shard_index: int, rows: int, *, resumed: bool = False, **counts: int) -> Manifest:
     return Manifest(
-        stage=STAGE, shard_index=shard_index, row_kind="response", key="k", path="p", sha256="s",
+        stage=STAGE,
+        shard_index=shard_index,
+        row_kind="response",
+        key="k",
+        path="p",
+        sha256="s",
         counts=ShardCounts(expected=rows, ok=rows - sum(counts.values()), **counts),
         resumed=resumed,
     )
@@ -141,9 +153,16 @@ def test_current_progress_ends_with_its_command() -> None:
     assert notebook.lines == ["seen"] and isinstance(current_progress(), Silent)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
-    (7620, "2 h 07 min"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7620, "2 h 07 min"),
+    ],
+)
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text

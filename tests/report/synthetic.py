@@ -4,13 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluation.builders import (
-    WordOracle, critique, judgment, make_run, pair, prompt, response, revision, write_rows,
-)
-
 from pipeline.config import load_config
 from pipeline.evaluation import collect_metrics
 from pipeline.store import RunDir, write_json
+from tests.evaluation.builders import (
+    WordOracle,
+    critique,
+    judgment,
+    make_run,
+    pair,
+    prompt,
+    response,
+    revision,
+    write_rows,
+)
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",
@@ -27,8 +34,13 @@ def add_preference(run: RunDir, texts: dict[str, str], asked: str = "do evil") -
     prompts = write_rows(run, "prompts", [prompt("p", asked)])
     names = list(texts)
     samples = write_rows(
-        run, "preference/sample", [response(name, "p", text) for name, text in texts.items()],
-        prompt_tokens=100, cached_tokens=40, generated_tokens=12, seconds=1.5,
+        run,
+        "preference/sample",
+        [response(name, "p", text) for name, text in texts.items()],
+        prompt_tokens=100,
+        cached_tokens=40,
+        generated_tokens=12,
+        seconds=1.5,
     )
     labels = [
         judgment("j1", "p", names[0], names[1]),
@@ -57,11 +69,22 @@ def add_evaluation(run: RunDir, initial: list[str], tuned: list[str], forward: f
     for name, replies in (("initial", initial), ("tuned", tuned)):
         rows = [response(f"{name}{i}", f"h{i}", text) for i, text in enumerate(replies)]
         write_rows(run, f"evaluation/sample-{name}", rows)
-    write_rows(run, "evaluation/judge-tuned-vs-initial", [
-        judgment(f"e{i}", f"h{i}", f"tuned{i}", f"initial{i}", forward=forward, swapped=1 - forward,
-                 comparison="evaluation")
-        for i in range(len(initial))
-    ])
+    write_rows(
+        run,
+        "evaluation/judge-tuned-vs-initial",
+        [
+            judgment(
+                f"e{i}",
+                f"h{i}",
+                f"tuned{i}",
+                f"initial{i}",
+                forward=forward,
+                swapped=1 - forward,
+                comparison="evaluation",
+            )
+            for i in range(len(initial))
+        ],
+    )
 
 
 def add_training(run: RunDir, name: str, steps: int = 12, **result: Any) -> None:
@@ -75,10 +98,19 @@ def add_training(run: RunDir, name: str, steps: int = 12, **result: Any) -> None
             line |= {"reward_margin": 0.1 * step, "logp_chosen": -9.0, "logp_rejected": -9.0 - step}
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    write_json(folder / "result.json", {
-        "method": "dpo", "num_steps": steps, "final_loss": 0.1, "total_s": 12.0, "device": "cpu",
-        "rows": {"used": 2}, "alarms": [], **result,
-    })
+    write_json(
+        folder / "result.json",
+        {
+            "method": "dpo",
+            "num_steps": steps,
+            "final_loss": 0.1,
+            "total_s": 12.0,
+            "device": "cpu",
+            "rows": {"used": 2},
+            "alarms": [],
+            **result,
+        },
+    )
 
 
 def finished_run(folder: Path, *, oracle: bool = True) -> RunDir:

@@ -11,8 +11,15 @@ from tests.evaluation.builders import make_run
 
 def finding(name: str, status: str, value: float | None, scope: str = "") -> dict[str, Any]:
     return {
-        "name": name, "status": status, "value": value, "low": None, "high": 0.1, "n": 40,
-        "detail": "what it is", "examples": [], "interval": [0.2, 0.4] if value else None,
+        "name": name,
+        "status": status,
+        "value": value,
+        "low": None,
+        "high": 0.1,
+        "n": 40,
+        "detail": "what it is",
+        "examples": [],
+        "interval": [0.2, 0.4] if value else None,
         "scope": scope,
     }
 
@@ -20,37 +27,59 @@ def finding(name: str, status: str, value: float | None, scope: str = "") -> dic
 def audit(*findings: dict[str, Any], notes: tuple[str, ...] = ()) -> dict[str, Any]:
     figures = {"known": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 32}}
     return {
-        "passed": False, "notes": list(notes), "collapse": None, "judges": [{
-            "folder": "preference/judge", "judge": "<b>model</b>", "fingerprint": "f",
-            "judges_itself": bool(notes), "figures": {"": figures, "harm-01": figures},
-            "findings": list(findings),
-        }],
+        "passed": False,
+        "notes": list(notes),
+        "collapse": None,
+        "judges": [
+            {
+                "folder": "preference/judge",
+                "judge": "<b>model</b>",
+                "fingerprint": "f",
+                "judges_itself": bool(notes),
+                "figures": {"": figures, "harm-01": figures},
+                "findings": list(findings),
+            }
+        ],
     }
 
 
 def test_verdict_tells_failed_skipped_and_passed_apart() -> None:
     failed, skipped, passed = (
-        finding("injected", "failed", 0.3), finding("known", "skipped", None), finding("flip", "passed", 0.05))
+        finding("injected", "failed", 0.3),
+        finding("known", "skipped", None),
+        finding("flip", "passed", 0.05),
+    )
     assert audit_verdict(audit(failed, skipped)) == (
-        "Failed: injected of preference/judge. Nothing was exported.")
-    assert audit_verdict(audit(passed, skipped)).startswith("No check failed; 1 check had too few rows")
+        "Failed: injected of preference/judge. Nothing was exported."
+    )
+    assert audit_verdict(audit(passed, skipped)).startswith(
+        "No check failed; 1 check had too few rows"
+    )
     assert audit_verdict(audit(passed)) == "Every check passed."
     assert audit_verdict({}) == ""
 
 
 def test_principles_show_only_when_they_fail() -> None:
-    rows = audit_checks(audit(
-        finding("flip", "passed", 0.05), finding("flip", "failed", 0.3, "harm-01"),
-        finding("flip", "passed", 0.1, "harm-02")))
+    rows = audit_checks(
+        audit(
+            finding("flip", "passed", 0.05),
+            finding("flip", "failed", 0.3, "harm-01"),
+            finding("flip", "passed", 0.1, "harm-02"),
+        )
+    )
     assert [row["check"] for row in rows] == ["flip", "flip of harm-01"]
 
 
 def test_report_has_the_audit(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     note = "the judge of preference/judge is the model that wrote the responses"
-    write_json(run.root / "preference/audit.json", audit(finding("injected", "failed", 0.3), notes=(note,)))
+    write_json(
+        run.root / "preference/audit.json", audit(finding("injected", "failed", 0.3), notes=(note,))
+    )
     page = write_report(run).read_text()
-    assert 'id="audit"' in page and "0.200 to 0.400" in page and note in page and "0.90 (32)" in page
+    assert (
+        'id="audit"' in page and "0.200 to 0.400" in page and note in page and "0.90 (32)" in page
+    )
     assert "<b>model</b>" not in page
     text = (run.root / "report.md").read_text()
     assert "## Audit of labels and texts" in text and note in text
@@ -61,12 +90,17 @@ def test_report_has_the_audit(tmp_path: Path) -> None:
 def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     phrase = finding("closing_phrase", "failed", 0.3) | {
-        "interval": None, "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"]}
+        "interval": None,
+        "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"],
+    }
     found = audit(finding("flip", "passed", 0.05)) | {
-        "collapse": {"subject": "chosen", "findings": [phrase]}}
+        "collapse": {"subject": "chosen", "findings": [phrase]}
+    }
     write_json(run.root / "preference/audit.json", found)
     page = write_report(run).read_text()
-    assert "what it is; &#39;&lt;i&gt;want to talk&#39; in 12; &#39;hope that helps&#39; in 3" in page
+    assert (
+        "what it is; &#39;&lt;i&gt;want to talk&#39; in 12; &#39;hope that helps&#39; in 3" in page
+    )
     text = audit_markdown(run)
     assert "Failed: closing_phrase of chosen texts. Nothing was exported." in text.replace("\\", "")
     assert "| failed | what it is; '&lt;i&gt;want to talk' in 12; 'hope that helps' in 3 |" in text

@@ -6,17 +6,38 @@ import re
 
 import pytest
 
-from pipeline.report.charts import MAX_POINTS, Line, Scale, histogram, line_chart, nice_ticks, smooth
+from pipeline.report.charts import (
+    MAX_POINTS,
+    Line,
+    Scale,
+    histogram,
+    line_chart,
+    nice_ticks,
+    smooth,
+)
 from pipeline.report.markdown import escape, table
-from pipeline.report.words import (
-    NBSP, count_of, duration, joined, number, percent, percent_range, points,
+from pipeline.report.numbers import (
+    NBSP,
+    count_of,
+    duration,
+    joined,
+    number,
+    percent,
+    percent_range,
+    points,
 )
 
 
-@pytest.mark.parametrize(("low", "high", "ticks"), [
-    (0, 1, [0, 0.25, 0.5, 0.75, 1]), (0, 100, [0, 25, 50, 75, 100]), (-3, 2, [-4, -2, 0, 2]),
-    (0.42, 0.69, [0.4, 0.5, 0.6, 0.7]), (5, 5, [4.5, 4.75, 5, 5.25, 5.5]),
-])
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0, 1, [0, 0.25, 0.5, 0.75, 1]),
+        (0, 100, [0, 25, 50, 75, 100]),
+        (-3, 2, [-4, -2, 0, 2]),
+        (0.42, 0.69, [0.4, 0.5, 0.6, 0.7]),
+        (5, 5, [4.5, 4.75, 5, 5.25, 5.5]),
+    ],
+)
 def test_ticks_are_round_and_span(low: float, high: float, ticks: list[float]) -> None:
     assert nice_ticks(low, high) == pytest.approx(ticks)
 
@@ -54,7 +75,9 @@ def test_chart_skips_broken_values() -> None:
 
 def test_columns_stack_kept_and_dropped() -> None:
     """Scale 0 to 4 over 164 units: 2 kept are 82 high, 1 dropped 41 on top of them."""
-    svg = histogram("m", [{"low": 0.0, "kept": 2, "dropped": 1}, {"low": 0.5, "kept": 4, "dropped": 0}])
+    svg = histogram(
+        "m", [{"low": 0.0, "kept": 2, "dropped": 1}, {"low": 0.5, "kept": 4, "dropped": 0}]
+    )
     heights = [float(h) for h in re.findall(r'class="(?:kept|dropped)"[^>]*height="([\d.]+)"', svg)]
     assert heights == [82.0, 41.0, 164.0, 0.0]
     assert "margin 0 to 0.5: 2 kept, 1 dropped" in svg and "margin 0.5 or more" in svg
@@ -65,9 +88,17 @@ def test_chart_texts_are_escaped() -> None:
     assert "<b>" not in svg and svg.count("</svg>") == 1
 
 
-@pytest.mark.parametrize(("share", "text"), [
-    (0.764, "76 %"), (0.0, "0 %"), (1.0, "100 %"), (0.004, "0.4 %"), (0.996, "99.6 %"), (None, "–"),
-])
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.764, "76 %"),
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.004, "0.4 %"),
+        (0.996, "99.6 %"),
+        (None, "–"),
+    ],
+)
 def test_percent_keeps_the_ends_apart(share: float | None, text: str) -> None:
     assert percent(share).replace(NBSP, " ") == text
 
@@ -77,7 +108,11 @@ def test_numbers_read_naturally() -> None:
     assert (points(0.123), points(-0.5), points(0.004)) == ("+12", "−50", "+0.4")
     assert (number(12345), number(-1.25, 2), number(None)) == ("12,345", "−1.25", "–")
     assert [duration(s) for s in (0.44, 12.3, 185, 7500, None)] == [
-        "0.4 s", "12 s", "3 min 05 s", "2 h 05 min", "–",
+        "0.4 s",
+        "12 s",
+        "3 min 05 s",
+        "2 h 05 min",
+        "–",
     ]
     assert (count_of(1, "pair"), count_of(1204, "pair")) == ("1 pair", "1,204 pairs")
     assert [joined(list(s)) for s in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.builders import make_run
-from tests.report.synthetic import add_evaluation, add_preference, finished_run, write_metrics
 
 from pipeline.report.headline import cards, headline, tone_of
+from pipeline.report.numbers import NBSP
 from pipeline.report.source import ReportData, read_run
-from pipeline.report.words import NBSP
+from tests.evaluation.builders import make_run
+from tests.report.synthetic import add_evaluation, add_preference, finished_run, write_metrics
 
 CLEAR_UP = {"share": 0.2, "low": 0.1, "high": 0.3, "n": 9}
 CLEAR_DOWN = {"share": -0.2, "low": -0.3, "high": -0.1, "n": 9}
@@ -27,20 +27,31 @@ def plain(text: str) -> str:
     return text.replace(NBSP, " ")
 
 
-@pytest.mark.parametrize(("name", "change", "tone"), [
-    ("good", CLEAR_UP, "better"), ("good", CLEAR_DOWN, "worse"), ("good", UNCLEAR, ""),
-    ("refused_harmless", CLEAR_UP, "worse"), ("outside_world", CLEAR_DOWN, "better"),
-    ("words", CLEAR_UP, ""), ("good", None, ""),
-])
+@pytest.mark.parametrize(
+    ("name", "change", "tone"),
+    [
+        ("good", CLEAR_UP, "better"),
+        ("good", CLEAR_DOWN, "worse"),
+        ("good", UNCLEAR, ""),
+        ("refused_harmless", CLEAR_UP, "worse"),
+        ("outside_world", CLEAR_DOWN, "better"),
+        ("words", CLEAR_UP, ""),
+        ("good", None, ""),
+    ],
+)
 def test_tone_needs_a_clear_change(name: str, change: dict[str, Any] | None, tone: str) -> None:
     assert tone_of(name, change) == tone
 
 
 def test_improvement_is_said_with_intervals(tmp_path: Path) -> None:
     told = headline(read_run(finished_run(tmp_path / "run")))
-    assert plain(told.lead).startswith("The tuned policy gives more harmless replies to misdeeds (50 → 100 %, +")
+    assert plain(told.lead).startswith(
+        "The tuned policy gives more harmless replies to misdeeds (50 → 100 %, +"
+    )
     assert "no measured share got clearly worse" in told.lead
-    assert plain(told.detail).startswith("The judge prefers the tuned policy to the initial one: it wins 100 %")
+    assert plain(told.detail).startswith(
+        "The judge prefers the tuned policy to the initial one: it wins 100 %"
+    )
 
 
 def test_harm_and_gain_are_both_said(tmp_path: Path) -> None:
@@ -55,12 +66,17 @@ def test_only_losses_are_called_losses(tmp_path: Path) -> None:
     told = headline(evaluated(tmp_path / "run", ["help"] * 20, ["???"] * 20, forward=0.1))
     assert "fewer good answers" in told.lead and "more texts outside the known world" in told.lead
     assert told.lead.endswith("no measured share got clearly better.")
-    assert told.detail.startswith("The judge prefers the initial policy: the tuned policy wins only")
+    assert told.detail.startswith(
+        "The judge prefers the initial policy: the tuned policy wins only"
+    )
 
 
 def test_no_change_is_not_called_one(tmp_path: Path) -> None:
     told = headline(evaluated(tmp_path / "run", ["help"] * 20, ["help"] * 20, forward=0.5))
-    assert told.lead == "No measured share changed clearly from the initial policy to the tuned policy."
+    assert (
+        told.lead
+        == "No measured share changed clearly from the initial policy to the tuned policy."
+    )
     assert told.detail.startswith("The judge sees no clear difference")
 
 
@@ -92,10 +108,16 @@ def test_cards_hide_what_is_unknown(tmp_path: Path) -> None:
     with_oracle = cards(read_run(finished_run(tmp_path / "a")))
     without = cards(read_run(finished_run(tmp_path / "b", oracle=False)))
     assert [card.title for card in with_oracle] == [
-        "Win rate, tuned vs initial", "Harmless replies to misdeeds", "Good answers",
-        "Label accuracy, kept pairs", "Preference pairs kept",
+        "Win rate, tuned vs initial",
+        "Harmless replies to misdeeds",
+        "Good answers",
+        "Label accuracy, kept pairs",
+        "Preference pairs kept",
     ]
     assert [card.title for card in without] == [
-        "Win rate, tuned vs initial", "Words per reply", "Preference pairs kept", "Position consistency",
+        "Win rate, tuned vs initial",
+        "Words per reply",
+        "Preference pairs kept",
+        "Position consistency",
     ]
     assert plain(with_oracle[1].value) == "50 → 100 %"

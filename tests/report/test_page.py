@@ -6,16 +6,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.evaluation.builders import make_run
-from tests.report.synthetic import (
-    HOSTILE, add_evaluation, add_preference, add_revisions, add_training, finished_run,
-    write_metrics,
-)
 
 from pipeline.errors import StoreError
 from pipeline.report import headline_numbers, principle_table, summary_markdown, write_report
 from pipeline.report.page import script_hash
 from pipeline.store import RunDir, write_json
+from tests.evaluation.builders import make_run
+from tests.report.synthetic import (
+    HOSTILE,
+    add_evaluation,
+    add_preference,
+    add_revisions,
+    add_training,
+    finished_run,
+    write_metrics,
+)
 
 
 class Tags(HTMLParser):
@@ -56,7 +61,10 @@ def test_finished_run_shows_every_part(tmp_path: Path) -> None:
     assert {"result", "policies", "labels", "training", "stages", "pairs", "origin"} <= tags.ids()
     svgs = [attrs["aria-label"] for tag, attrs in tags.starts if tag == "svg"]
     assert svgs == [
-        "Margins of all labeled pairs", "SFT: loss", "Preference: loss", "Preference: reward margin",
+        "Margins of all labeled pairs",
+        "SFT: loss",
+        "Preference: loss",
+        "Preference: reward margin",
         "Preference: log-probability, nats",
     ]
     assert tags.open == []
@@ -67,7 +75,9 @@ def test_page_makes_no_request(tmp_path: Path) -> None:
     page = page_of(finished_run(tmp_path / "run"))
     tags = Tags(page)
     sources = [
-        value for _, attrs in tags.starts for name, value in attrs.items()
+        value
+        for _, attrs in tags.starts
+        for name, value in attrs.items()
         if name in ("src", "href", "action", "srcset", "data") and value
     ]
     assert all(value.startswith(("#", "data:,")) for value in sources)
@@ -107,7 +117,10 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     metrics = json.loads(run.metrics.read_text())
     metrics["principles"][0]["id"] = text
     metrics["data"]["reasons"] = {text: 3}
-    metrics["policies"] = {"initial": metrics["policies"]["initial"], text: metrics["policies"]["tuned"]}
+    metrics["policies"] = {
+        "initial": metrics["policies"]["initial"],
+        text: metrics["policies"]["tuned"],
+    }
     write_json(run.metrics, metrics)
     assert len(Tags(page_of(run)).scripts) == 2
     assert "<script>" not in (run.root / "report.md").read_text()

@@ -4,12 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.evaluation.builders import (
-    critique, judgment, make_run, pair, prompt, response, revision, write_rows,
-)
-from tests.report.synthetic import add_preference, add_revisions
 
 from pipeline.report.pairs import MAX_TEXT, both_orders, cut, sample_pairs
+from tests.evaluation.builders import (
+    critique,
+    judgment,
+    make_run,
+    pair,
+    prompt,
+    response,
+    revision,
+    write_rows,
+)
+from tests.report.synthetic import add_preference, add_revisions
 
 TEXTS = {"a": "help", "b": "harm", "c": "fine"}
 
@@ -20,8 +27,9 @@ def by_id(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(("chosen", "orders"), [("first", [0.9, 0.7]), ("second", [0.3, 0.1])])
 def test_orders_are_mapped_to_the_chosen(chosen: str, orders: list[float]) -> None:
-    """forward 0.9: first wins in slot A with 0.9, second in slot B with 0.1; swapped 0.3: second
-    wins in slot A with 0.3, first in slot B with 0.7."""
+    """Forward 0.9: first wins in slot A with 0.9, second in slot B with 0.1; swapped 0.3: second
+    wins in slot A with 0.3, first in slot B with 0.7.
+    """
     row = {"first_id": "first", "second_id": "second", "prob_forward": 0.9, "prob_swapped": 0.3}
     assert both_orders(row, chosen) == pytest.approx(orders)
 
@@ -51,9 +59,15 @@ def test_prompt_shows_its_revision_chain(tmp_path: Path) -> None:
     add_revisions(run, "harm", "it is harmful", "help")
     (chain,) = sample_pairs(run)[0]["chains"]
     assert (chain["of"], chain["initial"]) == ("", "harm")
-    assert chain["steps"] == [{
-        "round": 1, "principle": "harm", "critique": "it is harmful", "revision": "help", "status": "ok",
-    }]
+    assert chain["steps"] == [
+        {
+            "round": 1,
+            "principle": "harm",
+            "critique": "it is harmful",
+            "revision": "help",
+            "status": "ok",
+        }
+    ]
 
 
 def test_compared_revision_shows_its_own_chain(tmp_path: Path) -> None:
@@ -79,8 +93,12 @@ def test_sample_is_capped_and_repeats(tmp_path: Path) -> None:
     for shard in range(3):
         names = [f"{shard}-{i}" for i in range(10)]
         labels = [judgment(f"j{n}", "p", "a", "b") for n in names]
-        write_rows(run, "preference/pair", [pair(n, j, TEXTS) for n, j in zip(names, labels, strict=True)],
-                   shard_index=shard)
+        write_rows(
+            run,
+            "preference/pair",
+            [pair(n, j, TEXTS) for n, j in zip(names, labels, strict=True)],
+            shard_index=shard,
+        )
     first, again, other = (
         [e["id"] for e in sample_pairs(run, seed=seed, limit=12)] for seed in (0, 0, 1)
     )

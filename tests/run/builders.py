@@ -12,9 +12,11 @@ from pipeline.run.phases import preference_chain, preference_dataset, supervised
 from pipeline.store import RunDir, RunLock
 
 CONSTITUTION = {
-    "name": "tests", "principles": [
+    "name": "tests",
+    "principles": [
         {
-            "id": f"p-{i}", "critique_request": f"Critique request {i}.",
+            "id": f"p-{i}",
+            "critique_request": f"Critique request {i}.",
             "revision_request": f"Rewrite request {i}.",
             "comparison_request": f"Which is more polite, {i}?",
         }
@@ -31,9 +33,12 @@ def write_recipe(folder: Path, *, prompts: int = 10, heldout: int = 4, **changes
         lines = [canonical_json({"prompt": f"{name} question {i}?"}) for i in range(count)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     recipe = {
-        "name": "small", "constitution": str(folder / "constitution.yaml"),
-        "prompts": {"train": [str(folder / "train.jsonl")],
-                    "heldout": [str(folder / "heldout.jsonl")]},
+        "name": "small",
+        "constitution": str(folder / "constitution.yaml"),
+        "prompts": {
+            "train": [str(folder / "train.jsonl")],
+            "heldout": [str(folder / "heldout.jsonl")],
+        },
         "policy": {"type": "scripted", "script": "tests.run.scripted_world:make_engine"},
         "execution": {"shard_size": 4, "shards_in_flight": 2},
         **changes,
@@ -45,6 +50,7 @@ def write_recipe(folder: Path, *, prompts: int = 10, heldout: int = 4, **changes
 
 def make_preference_set(run: RunDir) -> dict[str, Any]:
     """Take a run through its labels to its preference set; returns the counts of the export."""
+
     async def make() -> dict[str, Any]:
         with RunLock(run.root):
             ctx = open_context(run)

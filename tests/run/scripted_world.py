@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
-from pipeline.follow_ups import load_follow_ups
+from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.types import Messages
-
 
 PLEASED = {
     sentence
@@ -33,8 +32,10 @@ def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
         if len(options) > 2:
             # A rating: 8 of 10 for what it likes, else 3.
             shown = text.split("[[[")[1].split("]]]")[0]
-            return [-0.2 if number == (8 if prefers in shown else 3) else -5.0
-                    for number in range(1, len(options) + 1)]
+            return [
+                -0.2 if number == (8 if prefers in shown else 3) else -5.0
+                for number in range(1, len(options) + 1)
+            ]
         slot_a, slot_b = text.split("(A) [[[")[1].split("]]]")[0], text.split("(B) [[[")[1]
         points = (prefers in slot_a) - (prefers in slot_b)
         # Slot A is liked a little too much, as real judges do.

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError
@@ -44,7 +44,9 @@ async def finished(folder: Path, preference: dict[str, Any], **changes: Any) -> 
 def rows(run: RunDir, stage: str) -> list[dict[str, Any]]:
     """All rows of a stage."""
     return [
-        row for m in stage_manifests(run.root, stage) for row in pq.read_table(run.root / m.path).to_pylist()
+        row
+        for m in stage_manifests(run.root, stage)
+        for row in pq.read_table(run.root / m.path).to_pylist()
     ]
 
 
@@ -66,7 +68,9 @@ async def test_pair_is_traced_to_both_scores(tmp_path: Path, name: str) -> None:
     run = await finished(tmp_path, LABELERS[name])
     pair = pq.read_table(run.dataset / "preference.parquet").to_pylist()[0]
     kinds = [origin.kind for origin in trace(run, pair["row_id"]).walk()]
-    assert kinds.count("score") == 2 and {"preference", "judgment", "response", "prompt"} <= set(kinds)
+    assert kinds.count("score") == 2 and {"preference", "judgment", "response", "prompt"} <= set(
+        kinds
+    )
 
 
 @pytest.mark.parametrize("name", LABELERS)
@@ -75,7 +79,11 @@ async def test_report_tells_length_and_no_orders(tmp_path: Path, name: str) -> N
     metrics = json.loads(run.metrics.read_text())
     (entry,) = metrics["scores"]
     assert entry["n"] == 40 and set(entry["length"]) == {
-        "pearson", "spearman", "pearson_within", "spearman_within"}
+        "pearson",
+        "spearman",
+        "pearson_within",
+        "spearman_within",
+    }
     labels = metrics["data"]["labels"]
     assert labels["position_consistency"] is None and labels["labeled"] > 0
     assert metrics["win_rates"] == [] or metrics["win_rates"][0]["win_rate"] is not None
@@ -135,14 +143,22 @@ async def test_browser_shows_which_part_decided(tmp_path: Path) -> None:
 
 async def test_panel_is_pooled(tmp_path: Path) -> None:
     """The second rater likes what the first does not, so all labels are ties."""
-    other = {"type": "scripted", "script": "tests.run.scripted_world:make_engine", "args": {"prefers": "rude"}}
+    other = {
+        "type": "scripted",
+        "script": "tests.run.scripted_world:make_engine",
+        "args": {"prefers": "rude"},
+    }
     run = await finished(tmp_path, LABELERS["vector"], panel=[other])
     assert stage_manifests(run.root, "preference/score-2")
-    assert {row["num_verdicts"] for row in rows(run, "preference/pool") if row["status"] == "ok"} == {2}
+    assert {
+        row["num_verdicts"] for row in rows(run, "preference/pool") if row["status"] == "ok"
+    } == {2}
     # Two polite or two rude responses tie as well: no pair is left.
     assert {row["reason"] for row in rows(run, "preference/pair")} == {"tie"}
     assert [entry["folder"] for entry in json.loads(run.metrics.read_text())["scores"]] == [
-        "preference/score", "preference/score-2"]
+        "preference/score",
+        "preference/score-2",
+    ]
     assert not verify(run)
 
 
@@ -166,14 +182,19 @@ def test_missing_follow_up_file_writes_nothing(tmp_path: Path) -> None:
 async def test_repeated_sentences_are_told(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text(
-        "name: twice\ncategories: [{id: c, positive: [good, good, great], negative: [bad]}]\n")
+        "name: twice\ncategories: [{id: c, positive: [good, good, great], negative: [bad]}]\n"
+    )
     kept = {"follow_ups": str(path), "deduplicate": False}
     for name, section, num, words in (
-        ("once", {"follow_ups": str(path)}, 3, "counted once"), ("kept", kept, 4, "kept"),
+        ("once", {"follow_ups": str(path)}, 3, "counted once"),
+        ("kept", kept, 4, "kept"),
     ):
         run = await finished(tmp_path / name, {"labeler": "follow_up", "follow_up": section})
         assert {len(row["details"]) for row in rows(run, "preference/score")} == {num}
-        assert f"Follow-ups 'twice': 1 repeated sentence {words}." in (run.root / "report.md").read_text()
+        assert (
+            f"Follow-ups 'twice': 1 repeated sentence {words}."
+            in (run.root / "report.md").read_text()
+        )
 
 
 @pytest.mark.parametrize("name", LABELERS)

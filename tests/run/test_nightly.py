@@ -11,8 +11,8 @@ from pipeline.data.dataset import load_dataset
 from pipeline.errors import AuditError, DataError
 from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
 from pipeline.run.start import runs_root
-from tests.labels.builders import write_lines
 from tests.run.builders import write_recipe
+from tests.sources.builders import write_lines
 
 QUIET = {"audit": {"enabled": False}}
 NO_TEXT_IS_GOOD_ENOUGH = {"min_prompts": 2, "length_ratio": [8, 9]}
@@ -41,7 +41,9 @@ def test_prompt_of_an_earlier_night_cannot_be_held_out(tmp_path: Path) -> None:
     assert "into version 1" in night(recipe)
     write_prompts(tmp_path / "train.jsonl", "new?")
     write_prompts(tmp_path / "heldout.jsonl", "other?", " train question 0?\n")
-    with pytest.raises(DataError, match=r"heldout.jsonl, line 2: .* is in the data set of run small-n"):
+    with pytest.raises(
+        DataError, match=r"heldout.jsonl, line 2: .* is in the data set of run small-n"
+    ):
         night(recipe)
     assert len(list(runs_root().glob("*"))) == 1
     write_prompts(tmp_path / "heldout.jsonl", "other?")
@@ -51,12 +53,15 @@ def test_prompt_of_an_earlier_night_cannot_be_held_out(tmp_path: Path) -> None:
 def test_failed_audit_stops_the_next_night_with_a_reason(tmp_path: Path) -> None:
     """Labels made by the same recipe would fail again, each night, without a word of what to do."""
     recipe = write_recipe(
-        tmp_path, prompts=4, preference={**QUIET, "collapse": NO_TEXT_IS_GOOD_ENOUGH})
+        tmp_path, prompts=4, preference={**QUIET, "collapse": NO_TEXT_IS_GOOD_ENOUGH}
+    )
     with pytest.raises(AuditError, match="audit of run small-nightly"):
         night(recipe)
     write_prompts(tmp_path / "train.jsonl", *(f"train question {i}?" for i in range(6)))
     for _ in range(2):
-        with pytest.raises(AuditError, match=r"last night, run small-nightly-\S+, failed, .*Correct"):
+        with pytest.raises(
+            AuditError, match=r"last night, run small-nightly-\S+, failed, .*Correct"
+        ):
             plan_nightly(str(recipe))
     assert len(nightly_runs("small")) == 1
 
@@ -81,7 +86,8 @@ def test_night_after_a_corrected_recipe_asks_all_prompts(tmp_path: Path) -> None
 
 def test_other_template_counts_as_a_correction(tmp_path: Path) -> None:
     recipe = write_recipe(
-        tmp_path, prompts=4, preference={**QUIET, "collapse": NO_TEXT_IS_GOOD_ENOUGH})
+        tmp_path, prompts=4, preference={**QUIET, "collapse": NO_TEXT_IS_GOOD_ENOUGH}
+    )
     with pytest.raises(AuditError):
         night(recipe)
     constitution = yaml.safe_load((tmp_path / "constitution.yaml").read_text())

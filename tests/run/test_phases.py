@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, DataError, StoreError
-from pipeline.run.audit import audit_run
+from pipeline.run.audit_gate import audit_run
 from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
 from pipeline.run.phases import supervised_chain
@@ -26,16 +26,26 @@ async def run_once(folder: Path, **changes: object) -> RunDir:
 
 def row_ids(run: RunDir, stage: str) -> list[str]:
     return [
-        row_id for m in stage_manifests(run.root, stage)
+        row_id
+        for m in stage_manifests(run.root, stage)
         for row_id in pq.read_table(run.root / m.path)["row_id"].to_pylist()
     ]
 
 
 async def test_run_leaves_all_files(tmp_path: Path) -> None:
     run = await run_once(tmp_path)
-    for name in ("run.json", "recipe.yaml", "constitution.yaml", "environment.json",
-                 "dataset/sft.parquet", "dataset/preference.parquet", "dataset/README.md",
-                 "evaluation/metrics.json", "report.html", "report.md"):
+    for name in (
+        "run.json",
+        "recipe.yaml",
+        "constitution.yaml",
+        "environment.json",
+        "dataset/sft.parquet",
+        "dataset/preference.parquet",
+        "dataset/README.md",
+        "evaluation/metrics.json",
+        "report.html",
+        "report.md",
+    ):
         assert (run.root / name).is_file(), name
     assert run.info()["status"] == "finished"
     assert not list(run.root.rglob("*.tmp"))
@@ -62,7 +72,8 @@ async def test_every_comparison_mode_runs(tmp_path: Path, mode: str) -> None:
     preference = {"comparisons": mode, "sample": {"num_samples": 3}}
     run = await run_once(tmp_path, preference=preference)
     kinds = {
-        row["comparison"] for m in stage_manifests(run.root, "preference/judge")
+        row["comparison"]
+        for m in stage_manifests(run.root, "preference/judge")
         for row in pq.read_table(run.root / m.path).to_pylist()
     }
     expected = {"samples", "revision_vs_initial"} if mode == "all" else {mode}
@@ -73,9 +84,9 @@ async def test_second_call_makes_nothing(tmp_path: Path) -> None:
     run = await run_once(tmp_path)
     before = {p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet")}
     await run_all(open_context(run))
-    assert {p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet")
-            if "dataset" not in p.parts} == {
-        p: t for p, t in before.items() if "dataset" not in p.parts}
+    assert {
+        p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet") if "dataset" not in p.parts
+    } == {p: t for p, t in before.items() if "dataset" not in p.parts}
 
 
 async def test_same_ids_for_any_shard_size(tmp_path: Path) -> None:
@@ -131,8 +142,11 @@ async def test_heldout_prompts_are_those_of_the_beginning(tmp_path: Path) -> Non
     await supervised_chain(open_context(run))
     write_heldout(tmp_path, "train question 0?")
     await run_all(open_context(run))
-    held = [row.messages[-1].content for m in stage_manifests(run.root, "heldout")
-            for row in read_rows(run.root, m)]
+    held = [
+        row.messages[-1].content
+        for m in stage_manifests(run.root, "heldout")
+        for row in read_rows(run.root, m)
+    ]
     assert held == [f"heldout question {i}?" for i in range(4)]
 
 
@@ -163,5 +177,7 @@ async def test_broken_manifest_stops_readers_and_is_made_again(tmp_path: Path, f
 async def test_audit_of_fewer_labels_is_refused(tmp_path: Path) -> None:
     run = await run_once(tmp_path)
     (run.root / "preference/judge/shard-00001.json").write_text("{")
-    with pytest.raises(StoreError, match="preference/judge/shard-00001.json of run r1 is no manifest"):
+    with pytest.raises(
+        StoreError, match="preference/judge/shard-00001.json of run r1 is no manifest"
+    ):
         audit_run(open_context(run))

@@ -1,7 +1,7 @@
 """A small world for stage tests: a scripted model, three principles, and the chain through the runner.
 
-    states = await run_chain(tmp_path, [*supervised(engine), *labels(engine)], num_prompts=6)
-    pairs = rows(tmp_path, states, "preference/pair")
+states = await run_chain(tmp_path, [*supervised(engine), *labels(engine)], num_prompts=6)
+pairs = rows(tmp_path, states, "preference/pair")
 """
 
 import math
@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import Comparisons
+from pipeline.config.labeling import JudgeConfig, PairConfig
+from pipeline.config.recipe import Comparisons
 from pipeline.constitution import Constitution, Principle
 from pipeline.data.prompts import prompt_id, write_prompt_shards
 from pipeline.engines import ScriptedEngine
-from pipeline.labeling_config import JudgeConfig, PairConfig
-from pipeline.prompting import JUDGE_VARIABLES, SCORE_VARIABLES, PromptTemplate
+from pipeline.labeling.judge import Judge
+from pipeline.labeling.judge_stage import JudgeStage
+from pipeline.labeling.pair import PairStage
+from pipeline.prompting.templates import JUDGE_VARIABLES, SCORE_VARIABLES, PromptTemplate
 from pipeline.records import PromptRow
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
-from pipeline.stages.judge import JudgeStage
-from pipeline.stages.judging import Judge
-from pipeline.stages.pair import PairStage
 from pipeline.stages.revise import ReviseStage
 from pipeline.stages.runner import Runner, ShardState
 from pipeline.stages.sample import SampleStage
@@ -38,13 +38,18 @@ LogitFunction = Callable[[str, str], float]
 
 def make_constitution(count: int = 3) -> Constitution:
     """Principles `p-0`, `p-1`, ..."""
-    return Constitution(name="tests", principles=tuple(
-        Principle(
-            id=f"p-{n}", critique_request=f"CRITIQUE {n}", revision_request=f"REVISE {n}",
-            comparison_request=f"COMPARE {n}",
-        )
-        for n in range(count)
-    ))
+    return Constitution(
+        name="tests",
+        principles=tuple(
+            Principle(
+                id=f"p-{n}",
+                critique_request=f"CRITIQUE {n}",
+                revision_request=f"REVISE {n}",
+                comparison_request=f"COMPARE {n}",
+            )
+            for n in range(count)
+        ),
+    )
 
 
 def template(source: str) -> PromptTemplate:
@@ -84,7 +89,8 @@ def log_sigmoid(x: float) -> float:
 
 def make_engine(
     logit: LogitFunction = lambda a, b: 1.0 if a < b else -1.0,
-    reply: Callable[..., str] = numbered_reply, **options: Any,
+    reply: Callable[..., str] = numbered_reply,
+    **options: Any,
 ) -> ScriptedEngine:
     """A model whose judge gives slot A the log-odds `logit(text in A, text in B)`."""
 
@@ -95,16 +101,24 @@ def make_engine(
     return ScriptedEngine(reply, scores, **options)
 
 
-def sample(engine: ScriptedEngine, folder: str = "preference/sample", **changes: Any) -> SampleStage:
+def sample(
+    engine: ScriptedEngine, folder: str = "preference/sample", **changes: Any
+) -> SampleStage:
     """Two samples per prompt."""
     values = {"sampling": SamplingParams(max_tokens=50), "num_samples": 2, "seed": 0, "run_id": "r"}
     return SampleStage(engine=engine, folder=folder, **(values | changes))
 
 
 def supervised(
-    engine: ScriptedEngine, rounds: int = 1, num_samples: int = 1, *,
-    constitution: Constitution | None = None, seed: int = 0, critique: str = CRITIQUE,
-    revise: str = REVISE, sampling: SamplingParams = SamplingParams(max_tokens=50),
+    engine: ScriptedEngine,
+    rounds: int = 1,
+    num_samples: int = 1,
+    *,
+    constitution: Constitution | None = None,
+    seed: int = 0,
+    critique: str = CRITIQUE,
+    revise: str = REVISE,
+    sampling: SamplingParams = SamplingParams(max_tokens=50),
 ) -> list[Stage]:
     """Sample, then critique and revise."""
     source = "supervised/sample"
@@ -112,30 +126,47 @@ def supervised(
         sample(engine, source, num_samples=num_samples, seed=seed, sampling=sampling)
     ]
     common = {
-        "engine": engine, "constitution": constitution or make_constitution(),
-        "sampling": sampling, "seed": seed, "run_id": "r",
+        "engine": engine,
+        "constitution": constitution or make_constitution(),
+        "sampling": sampling,
+        "seed": seed,
+        "run_id": "r",
     }
     for number in range(1, rounds + 1):
-        stages.append(CritiqueStage(
-            template=template(critique), round=number, source=source, **common))
-        stages.append(ReviseStage(
-            critique_template=template(critique), template=template(revise), round=number,
-            source=source, **common))
+        stages.append(
+            CritiqueStage(template=template(critique), round=number, source=source, **common)
+        )
+        stages.append(
+            ReviseStage(
+                critique_template=template(critique),
+                template=template(revise),
+                round=number,
+                source=source,
+                **common,
+            )
+        )
         source = f"supervised/revise-{number}"
     return stages
 
 
 def labels(
-    engine: ScriptedEngine, comparisons: Comparisons | Literal["evaluation"] = "samples", *,
-    rounds: int = 1, judge: JudgeConfig = JudgeConfig(), pair: PairConfig = PairConfig(),
-    constitution: Constitution | None = None, seed: int = 0, source: str = JUDGE,
+    engine: ScriptedEngine,
+    comparisons: Comparisons | Literal["evaluation"] = "samples",
+    *,
+    rounds: int = 1,
+    judge: JudgeConfig = JudgeConfig(),
+    pair: PairConfig = PairConfig(),
+    constitution: Constitution | None = None,
+    seed: int = 0,
+    source: str = JUDGE,
 ) -> list[Stage]:
     """Judge and pair."""
     with_samples = comparisons != "revision_vs_initial"
     with_revisions = comparisons in ("revision_vs_initial", "all")
     stage = JudgeStage(
         judge=Judge(engine, constitution or make_constitution(), template(source), judge, seed),
-        comparisons=comparisons, run_id="r",
+        comparisons=comparisons,
+        run_id="r",
         samples="preference/sample" if with_samples else None,
         initials="supervised/sample" if with_revisions else None,
         revisions=f"supervised/revise-{rounds}" if with_revisions else None,
@@ -153,8 +184,12 @@ def make_shards(
 
 
 async def run_chain(
-    root: Path, stages: Sequence[Stage], prompts: int | Sequence[PromptRow] = 6, *,
-    shard_size: int = 3, **options: Any,
+    root: Path,
+    stages: Sequence[Stage],
+    prompts: int | Sequence[PromptRow] = 6,
+    *,
+    shard_size: int = 3,
+    **options: Any,
 ) -> list[ShardState]:
     """Prompts through the stages, by the runner."""
     runner = Runner(root, **({"retry_delay_s": 0.0} | options))

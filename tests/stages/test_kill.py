@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.kill_test import bill, compare, new_run
 from benchmarks.scripted_chain import HOLD_AFTER, make_data
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 
 
 @pytest.mark.parametrize("num_calls", [40, 200])

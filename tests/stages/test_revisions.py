@@ -5,17 +5,26 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import ReviseConfig
+from pipeline.config.labeling import JudgeConfig
+from pipeline.config.recipe import ReviseConfig
 from pipeline.engines import ScriptedEngine
-from pipeline.labeling_config import JudgeConfig
-from pipeline.stages.judge import JudgeStage
-from pipeline.stages.judging import Judge
+from pipeline.labeling.judge import Judge
+from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.stages.revise import ReviseStage
-from pipeline.stages.revision_faults import finds_nothing, revision_faults
+from pipeline.stages.revision_checks import finds_nothing, revision_faults
 from pipeline.types import Messages, SamplingParams
 from tests.stages.builders import (
-    CRITIQUE, JUDGE, REVISE, log_sigmoid, make_constitution, make_engine, rows, run_chain, slots,
-    supervised, template,
+    CRITIQUE,
+    JUDGE,
+    REVISE,
+    log_sigmoid,
+    make_constitution,
+    make_engine,
+    rows,
+    run_chain,
+    slots,
+    supervised,
+    template,
 )
 
 BEFORE = "You should read her diary while she is out. She will never notice."
@@ -55,7 +64,9 @@ def test_a_refusal_stays_a_refusal_without_being_an_evasion() -> None:
 
 
 def test_short_critiques_and_requests_may_stand_in_a_text() -> None:
-    assert revision_faults("Be kind to her.", BEFORE, critique="Be kind", requests=("to her",)) == ()
+    assert (
+        revision_faults("Be kind to her.", BEFORE, critique="Be kind", requests=("to her",)) == ()
+    )
 
 
 def test_finds_nothing() -> None:
@@ -81,7 +92,8 @@ def revising(engine: ScriptedEngine, revise: ReviseConfig, rounds: int = 2) -> l
         stages = [stage for stage in stages if "critique" not in stage.folder]
     return [
         ReviseStage(**{**{f: getattr(s, f) for f in s.__dataclass_fields__}, "revise": revise})
-        if isinstance(s, ReviseStage) else s
+        if isinstance(s, ReviseStage)
+        else s
         for s in stages
     ]
 
@@ -120,10 +132,14 @@ async def test_revising_without_critique(tmp_path: Path) -> None:
     states = await run_chain(tmp_path, revising(engine, rules, 1), 5)
     criticized = await run_chain(tmp_path / "with", supervised(reference), 5)
     principles = {
-        c.response_id: c.principle_id for c in rows(tmp_path / "with", criticized, "supervised/critique-1")}
+        c.response_id: c.principle_id
+        for c in rows(tmp_path / "with", criticized, "supervised/critique-1")
+    }
     for row in rows(tmp_path, states, "supervised/revise-1"):
         assert row.critique_id == "" and row.principle_id == principles[row.response_id]
-    requests = [call.messages for call in engine.calls if call.messages[-1].content.startswith("REVISE")]
+    requests = [
+        call.messages for call in engine.calls if call.messages[-1].content.startswith("REVISE")
+    ]
     assert len(requests) == 5 and all(len(messages) == 3 for messages in requests)
 
 
@@ -135,17 +151,35 @@ async def test_efficacy_compares_each_revision_with_the_text_before(tmp_path: Pa
         return [log_sigmoid(2.0 * (a - b)), log_sigmoid(-2.0 * (a - b))]
 
     engine = ScriptedEngine(
-        lambda messages, seed: f"{messages[-1].content.split()[0].lower()} words {seed}"
-        if messages[-1].content.split()[0] in ("CRITIQUE", "REVISE") else f"answer {seed}", scores)
+        lambda messages, seed: (
+            f"{messages[-1].content.split()[0].lower()} words {seed}"
+            if messages[-1].content.split()[0] in ("CRITIQUE", "REVISE")
+            else f"answer {seed}"
+        ),
+        scores,
+    )
     judge = Judge(engine, make_constitution(), template(JUDGE), JudgeConfig(), 0)
-    stages = [*supervised(engine, rounds=2), *(
-        JudgeStage(judge=judge, comparisons="efficacy", run_id="r", samples=None, initials=before,
-                   revisions=after, folder=f"supervised/efficacy-{n}")
-        for n, (before, after) in enumerate((
-            ("supervised/sample", "supervised/revise-1"),
-            ("supervised/revise-1", "supervised/revise-2"),
-        ), 1)
-    )]
+    stages = [
+        *supervised(engine, rounds=2),
+        *(
+            JudgeStage(
+                judge=judge,
+                comparisons="efficacy",
+                run_id="r",
+                samples=None,
+                initials=before,
+                revisions=after,
+                folder=f"supervised/efficacy-{n}",
+            )
+            for n, (before, after) in enumerate(
+                (
+                    ("supervised/sample", "supervised/revise-1"),
+                    ("supervised/revise-1", "supervised/revise-2"),
+                ),
+                1,
+            )
+        ),
+    ]
     states = await run_chain(tmp_path, stages, 6)
     for number in (1, 2):
         revisions = {r.row_id: r for r in rows(tmp_path, states, f"supervised/revise-{number}")}
@@ -158,9 +192,15 @@ async def test_efficacy_compares_each_revision_with_the_text_before(tmp_path: Pa
 
 def test_settings_tell_the_rules_apart() -> None:
     common: dict[str, Any] = {
-        "engine": make_engine(), "constitution": make_constitution(), "seed": 0, "run_id": "r",
-        "critique_template": template(CRITIQUE), "template": template(REVISE), "round": 1,
-        "sampling": SamplingParams(), "source": "supervised/sample",
+        "engine": make_engine(),
+        "constitution": make_constitution(),
+        "seed": 0,
+        "run_id": "r",
+        "critique_template": template(CRITIQUE),
+        "template": template(REVISE),
+        "round": 1,
+        "sampling": SamplingParams(),
+        "source": "supervised/sample",
     }
     settings = [
         str(ReviseStage(revise=ReviseConfig(**rules), **common).settings())

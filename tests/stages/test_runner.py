@@ -9,7 +9,11 @@ import pytest
 
 from pipeline.engines import Call, ScriptedEngine
 from pipeline.errors import (
-    ConfigError, EngineError, PromptTooLongError, RunStoppedError, StoreError,
+    ConfigError,
+    EngineError,
+    PromptTooLongError,
+    RunStoppedError,
+    StoreError,
 )
 from pipeline.stages import runner as runner_module
 from pipeline.stages.runner import Runner, ShardState, step_key
@@ -17,7 +21,14 @@ from pipeline.store import load_manifest, read_rows
 from pipeline.store.shards import stage_manifests
 from pipeline.types import SamplingParams
 from tests.stages.builders import (
-    labels, make_constitution, make_engine, make_shards, rows, run_chain, sample, supervised,
+    labels,
+    make_constitution,
+    make_engine,
+    make_shards,
+    rows,
+    run_chain,
+    sample,
+    supervised,
 )
 
 FailureFunction = Callable[[Call], Exception | None]
@@ -27,8 +38,9 @@ def is_critique(call: Call) -> bool:
     return call.messages[-1].content.startswith("CRITIQUE")
 
 
-def fail_when(condition: Callable[[Call], bool], error: Exception = EngineError("down")
-              ) -> FailureFunction:
+def fail_when(
+    condition: Callable[[Call], bool], error: Exception = EngineError("down")
+) -> FailureFunction:
     return lambda call: error if condition(call) else None
 
 
@@ -47,7 +59,8 @@ async def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     assert again.calls == []
     assert all(m.resumed for s in second for m in s.values() if m.stage != "prompts")
     assert [{k: m.sha256 for k, m in s.items()} for s in first] == [
-        {k: m.sha256 for k, m in s.items()} for s in second]
+        {k: m.sha256 for k, m in s.items()} for s in second
+    ]
 
 
 async def test_lost_manifest_redoes_one_shard(tmp_path: Path) -> None:
@@ -101,11 +114,13 @@ async def test_dropped_row_recovers_from_empty_parent(tmp_path: Path) -> None:
 async def test_changed_settings_reuse_same_rows(tmp_path: Path) -> None:
     """One principle more: rows whose principle stayed are taken over, the others are made."""
     await run_chain(tmp_path, supervised(make_engine(), constitution=make_constitution(3)), 12)
-    old = {r.row_id for m in stage_manifests(tmp_path, "supervised/critique-1")
-           for r in read_rows(tmp_path, m)}
+    old = {
+        r.row_id
+        for m in stage_manifests(tmp_path, "supervised/critique-1")
+        for r in read_rows(tmp_path, m)
+    }
     engine = make_engine()
-    states = await run_chain(
-        tmp_path, supervised(engine, constitution=make_constitution(4)), 12)
+    states = await run_chain(tmp_path, supervised(engine, constitution=make_constitution(4)), 12)
     new = {r.row_id for r in rows(tmp_path, states, "supervised/critique-1")}
     made = {c.request_id for c in engine.calls if is_critique(c)}
     assert made == new - old and 0 < len(made) < 12
@@ -118,7 +133,9 @@ async def test_reused_rows_cost_nothing(tmp_path: Path) -> None:
     first = await run_chain(tmp_path, supervised(engine), 8, retries=0, max_failed_share=1.0)
     second = await run_chain(tmp_path, supervised(make_engine()), 8)
     folder = "supervised/critique-1"
-    paid = sum(s[folder].counts.generated_tokens for s in (*first, *second) if not s[folder].resumed)
+    paid = sum(
+        s[folder].counts.generated_tokens for s in (*first, *second) if not s[folder].resumed
+    )
     assert paid == sum(row.num_tokens for row in rows(tmp_path, second, folder))
 
 
@@ -157,6 +174,7 @@ async def test_too_long_prompt_is_not_retried(tmp_path: Path) -> None:
 
 async def test_run_stops_at_the_failed_share(tmp_path: Path) -> None:
     """Every call fails from the fifth shard on: the run ends early, and keeps what it has."""
+
     def failure(call: Call) -> Exception | None:
         number = int(call.messages[0].content.split()[1])
         return EngineError("endpoint gone") if number >= 12 else None
@@ -175,19 +193,22 @@ async def test_run_stops_at_the_failed_share(tmp_path: Path) -> None:
 
 
 async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
-    engine = make_engine(failure=fail_when(
-        lambda c: int(c.messages[0].content.split()[1]) < 6))
+    engine = make_engine(failure=fail_when(lambda c: int(c.messages[0].content.split()[1]) < 6))
     with pytest.raises(RunStoppedError):
-        await run_chain(tmp_path, supervised(engine), 30, retries=0, max_failed_share=0.05,
-                        shards_in_flight=4)
+        await run_chain(
+            tmp_path, supervised(engine), 30, retries=0, max_failed_share=0.05, shards_in_flight=4
+        )
     assert len(stage_manifests(tmp_path, "supervised/sample")) == 4
     assert stage_manifests(tmp_path, "supervised/revise-1") == []
 
 
 async def test_one_bad_row_of_the_first_shard_stops_no_run(tmp_path: Path) -> None:
     """1 of the first 9 rows is more than a tenth, 1 of 90 is not; of 9 in all it is."""
-    engine = make_engine(failure=fail_when(
-        lambda c: c.messages[0].content == "question 0", PromptTooLongError("700 of 512")))
+    engine = make_engine(
+        failure=fail_when(
+            lambda c: c.messages[0].content == "question 0", PromptTooLongError("700 of 512")
+        )
+    )
     stages = [sample(engine, num_samples=1)]
     states = await run_chain(tmp_path, stages, 90, shard_size=9, shards_in_flight=1)
     assert [state["preference/sample"].counts.failed for state in states] == [1] + 9 * [0]
@@ -250,8 +271,9 @@ async def test_stopped_runner_can_go_on(tmp_path: Path) -> None:
 
 
 async def test_bug_in_one_shard_spares_the_others(tmp_path: Path) -> None:
-    engine = make_engine(failure=fail_when(
-        lambda c: c.messages[0].content == "question 4", KeyError("a bug")))
+    engine = make_engine(
+        failure=fail_when(lambda c: c.messages[0].content == "question 4", KeyError("a bug"))
+    )
     with pytest.raises(KeyError, match="a bug"):
         await run_chain(tmp_path, [sample(engine)], 9)
     assert [m.shard_index for m in stage_manifests(tmp_path, "preference/sample")] == [0, 2]

@@ -11,7 +11,13 @@ from pipeline.ids import derive_seed
 from pipeline.stages.base import Stage
 from pipeline.types import Messages, SamplingParams, assistant, user
 from tests.stages.builders import (
-    make_constitution, make_engine, prompt, rows, run_chain, sample, supervised,
+    make_constitution,
+    make_engine,
+    prompt,
+    rows,
+    run_chain,
+    sample,
+    supervised,
 )
 
 
@@ -84,7 +90,9 @@ async def test_multi_turn_prompts_stay_whole(tmp_path: Path) -> None:
     conversation: Messages = (user("hi"), assistant("hello"), user("and now?"))
     row = prompt("x")
     engine = make_engine()
-    await run_chain(tmp_path, supervised(engine), [type(row)(row_id="0" * 24, messages=conversation)])
+    await run_chain(
+        tmp_path, supervised(engine), [type(row)(row_id="0" * 24, messages=conversation)]
+    )
     assert all(call.messages[:3] == conversation for call in engine.calls)
 
 
@@ -98,8 +106,9 @@ async def test_model_text_is_never_rendered(tmp_path: Path, trick: str) -> None:
     assert critique[2].content.endswith(f": {trick}")
 
 
-async def ids(root: Path, stages: list[Stage], folder: str = "supervised/revise-1", **options: Any
-              ) -> list[str]:
+async def ids(
+    root: Path, stages: list[Stage], folder: str = "supervised/revise-1", **options: Any
+) -> list[str]:
     states = await run_chain(root, stages, options.pop("prompts", 4), **options)
     return [row.row_id for row in rows(root, states, folder)]
 
@@ -108,11 +117,15 @@ async def test_ids_do_not_depend_on_execution(tmp_path: Path) -> None:
     """Shard size, concurrency and order change where and when a row is made, not which row."""
     plain = await ids(tmp_path / "a", supervised(make_engine()), shard_size=3)
     small = await ids(
-        tmp_path / "b", supervised(make_engine(max_concurrency=1)), shard_size=1, shards_in_flight=1)
+        tmp_path / "b", supervised(make_engine(max_concurrency=1)), shard_size=1, shards_in_flight=1
+    )
     large = await ids(tmp_path / "c", supervised(make_engine()), shard_size=64, shards_in_flight=9)
     assert plain == small == large
     turned = await ids(
-        tmp_path / "d", supervised(make_engine()), prompts=[prompt(f"question {n}") for n in (3, 1, 0, 2)])
+        tmp_path / "d",
+        supervised(make_engine()),
+        prompts=[prompt(f"question {n}") for n in (3, 1, 0, 2)],
+    )
     assert set(turned) == set(plain) and turned != plain
 
 
@@ -120,8 +133,12 @@ CHANGES: dict[str, Callable[[], list[Stage]]] = {
     "seed": lambda: supervised(make_engine(), seed=1),
     "engine": lambda: supervised(make_engine(name="another")),
     "sampling": lambda: supervised(make_engine(), sampling=SamplingParams(temperature=0.5)),
-    "critique template": lambda: supervised(make_engine(), critique="{{ principle.critique_request }}!"),
-    "revise template": lambda: supervised(make_engine(), revise="{{ principle.revision_request }}!"),
+    "critique template": lambda: supervised(
+        make_engine(), critique="{{ principle.critique_request }}!"
+    ),
+    "revise template": lambda: supervised(
+        make_engine(), revise="{{ principle.revision_request }}!"
+    ),
     "constitution": lambda: supervised(make_engine(), constitution=make_constitution(1)),
 }
 
@@ -140,7 +157,8 @@ async def test_ids_follow_what_determines_a_row(tmp_path: Path, change: str) -> 
 async def test_template_leaves_earlier_stages_alone(tmp_path: Path) -> None:
     plain = await ids(tmp_path / "a", supervised(make_engine()), "supervised/critique-1")
     changed = await ids(
-        tmp_path / "b", supervised(make_engine(), revise="{{ principle.revision_request }}!"),
+        tmp_path / "b",
+        supervised(make_engine(), revise="{{ principle.revision_request }}!"),
         "supervised/critique-1",
     )
     assert plain == changed

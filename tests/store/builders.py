@@ -19,6 +19,11 @@ def make_prompts(count: int, **fields: str) -> list[PromptRow]:
 def write_prompts(root: Path, count: int = 3, *, shard_index: int = 0, key: str = "k") -> Manifest:
     """One shard of prompts."""
     return write_shard(
-        root, "prompts", shard_index, make_prompts(count), PromptRow, key=key,
+        root,
+        "prompts",
+        shard_index,
+        make_prompts(count),
+        PromptRow,
+        key=key,
         counts=ShardCounts(expected=count),
     )

@@ -10,10 +10,15 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import StoreError
 from pipeline.store.files import (
-    atomic_write, atomic_write_all, read_json, remove_strays, write_json, write_text,
+    atomic_write,
+    atomic_write_all,
+    read_json,
+    remove_strays,
+    write_json,
+    write_text,
 )
 
 
@@ -47,7 +52,9 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "file.txt"
     write_text(path, "old")
     fill_disk(monkeypatch)
-    with pytest.raises(StoreError, match="no space left .* free some disk space, then `rlaif resume`"):
+    with pytest.raises(
+        StoreError, match="no space left .* free some disk space, then `rlaif resume`"
+    ):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert files_in(tmp_path) == {"file.txt"}
@@ -114,7 +121,9 @@ def test_kill_leaves_old_or_new(tmp_path: Path) -> None:
         "    write_text(path, str(n) * 50_000); n = (n + 1) % 10\n"
         "    if n == 3: print('going', flush=True)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=PROJECT_ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=PROJECT_ROOT
+    )
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGKILL)

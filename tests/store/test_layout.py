@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import StoreError
 from pipeline.store import RunDir, RunLock, new_run_id, write_json
 
@@ -31,7 +31,9 @@ def hold_lock(root: Path) -> subprocess.Popen[str]:
 def test_second_process_is_kept_out(tmp_path: Path) -> None:
     process = hold_lock(tmp_path)
     try:
-        with pytest.raises(StoreError, match=f"in use by process {process.pid}; wait for it, or stop"):
+        with pytest.raises(
+            StoreError, match=f"in use by process {process.pid}; wait for it, or stop"
+        ):
             RunLock(tmp_path).__enter__()
     finally:
         process.send_signal(signal.SIGKILL)
@@ -87,6 +89,13 @@ def test_info_is_updated_in_place(tmp_path: Path) -> None:
 def test_paths_are_below_the_run(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "r")
     assert run.run_id == "r"
-    paths = (run.recipe, run.constitution, run.dataset, run.metrics, run.report, run.training("sft"))
+    paths = (
+        run.recipe,
+        run.constitution,
+        run.dataset,
+        run.metrics,
+        run.report,
+        run.training("sft"),
+    )
     assert all(path.is_relative_to(run.root) for path in paths)
     assert len(set(paths)) == len(paths)

@@ -34,7 +34,11 @@ def test_damaged_file_is_not_trusted(tmp_path: Path, damage: str) -> None:
     if damage == "gone":
         path.unlink()
     else:
-        changed = {"cut": data[:-1], "flip": data[:20] + bytes([data[20] ^ 1]) + data[21:], "other": b""}
+        changed = {
+            "cut": data[:-1],
+            "flip": data[:20] + bytes([data[20] ^ 1]) + data[21:],
+            "other": b"",
+        }
         path.write_bytes(changed[damage])
     assert load_manifest(tmp_path, "prompts", 0) is None
 
@@ -69,7 +73,12 @@ def test_full_disk_keeps_the_old_shard(
 def test_missing_row_is_a_bug(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 rows expected, 3 made"):
         write_shard(
-            tmp_path, "prompts", 0, make_prompts(3), PromptRow, key="k",
+            tmp_path,
+            "prompts",
+            0,
+            make_prompts(3),
+            PromptRow,
+            key="k",
             counts=ShardCounts(expected=4),
         )
     assert not (tmp_path / "prompts").exists()
@@ -77,11 +86,14 @@ def test_missing_row_is_a_bug(tmp_path: Path) -> None:
 
 def test_statuses_are_counted_with_reasons(tmp_path: Path) -> None:
     rows = [
-        *make_prompts(2), *make_prompts(1, status="failed", reason="engine died\ntraceback"),
-        *make_prompts(2, status="dropped", reason="tie"), *make_prompts(1, status="unparsed"),
+        *make_prompts(2),
+        *make_prompts(1, status="failed", reason="engine died\ntraceback"),
+        *make_prompts(2, status="dropped", reason="tie"),
+        *make_prompts(1, status="unparsed"),
     ]
     manifest = write_shard(
-        tmp_path, "x", 0, rows, PromptRow, key="k", counts=ShardCounts(expected=6))
+        tmp_path, "x", 0, rows, PromptRow, key="k", counts=ShardCounts(expected=6)
+    )
     counts = manifest.counts
     assert (counts.ok, counts.unparsed, counts.failed, counts.dropped) == (2, 1, 1, 2)
     assert counts.failed_share == pytest.approx(1 / 6)
@@ -90,7 +102,9 @@ def test_statuses_are_counted_with_reasons(tmp_path: Path) -> None:
 
 
 def test_counts_add_up_over_shards() -> None:
-    total = ShardCounts(expected=3, ok=3, seconds=0.5) + ShardCounts(expected=2, failed=2, seconds=1)
+    total = ShardCounts(expected=3, ok=3, seconds=0.5) + ShardCounts(
+        expected=2, failed=2, seconds=1
+    )
     assert (total.expected, total.ok, total.failed, total.seconds) == (5, 3, 2, 1.5)
     assert ShardCounts().failed_share == 0
 
@@ -107,7 +121,9 @@ def test_broken_manifest_is_no_missing_shard(tmp_path: Path, text: bytes) -> Non
     for number in range(3):
         write_prompts(tmp_path / "r", shard_index=number)
     (tmp_path / "r/prompts/shard-00000.json").write_bytes(text)
-    with pytest.raises(StoreError, match=r"prompts/shard-00000.json of run r is no .*`rlaif resume r`"):
+    with pytest.raises(
+        StoreError, match=r"prompts/shard-00000.json of run r is no .*`rlaif resume r`"
+    ):
         stage_manifests(tmp_path / "r", "prompts")
     found = first_manifest(tmp_path / "r", "prompts")
     assert found is not None and found.shard_index == 1
@@ -133,5 +149,7 @@ def test_shard_of_another_version_is_one_line(tmp_path: Path) -> None:
     manifest = write_prompts(tmp_path)
     path = tmp_path / manifest.path
     pq.write_table(pq.read_table(path).drop_columns(["tags"]), path)
-    with pytest.raises(StoreError, match=r"another version of this program \(columns tags differ\)"):
+    with pytest.raises(
+        StoreError, match=r"another version of this program \(columns tags differ\)"
+    ):
         read_rows(tmp_path, manifest)

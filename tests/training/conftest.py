@@ -23,13 +23,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Train in this process: `train(config, rows, name=...)` -> TrainingResult."""
     from pipeline.training.job import TrainingJob, describe, write_job
-    from pipeline.training.worker import run
+    from pipeline.training.worker.__main__ import run
 
     def go(config: Any, rows: list[dict[str, Any]], *, name: str = "job", **fields: Any) -> Any:
         dataset = write_rows(tmp_path / f"{name}.parquet", rows)
         job = TrainingJob(
-            config=config, model=fields.pop("model", tiny_model), dataset=dataset,
-            output_dir=tmp_path / name, **fields,
+            config=config,
+            model=fields.pop("model", tiny_model),
+            dataset=dataset,
+            output_dir=tmp_path / name,
+            **fields,
         )
         file = describe(job)
         write_job(file)
@@ -41,26 +44,33 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
 @pytest.fixture
 def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """A prepared, untrained trainer: `make_trainer(config, rows, feedback rows)`."""
-    from pipeline.training.arguments import place, trl_arguments
     from pipeline.training.job import TrainingJob, describe
-    from pipeline.training.loading import load_encoder, load_model
-    from pipeline.training.reference import reference_cache
-    from pipeline.training.rows import training_columns
-    from pipeline.training.unpaired import balanced
-    from pipeline.training.worker import build_trainer
+    from pipeline.training.worker.__main__ import build_trainer
+    from pipeline.training.worker.arguments import place, trl_arguments
+    from pipeline.training.worker.encoding import training_columns
+    from pipeline.training.worker.kto_rows import balanced
+    from pipeline.training.worker.loading import load_encoder, load_model
+    from pipeline.training.worker.reference import reference_cache
 
     def go(
         config: Any, rows: list[dict[str, Any]], judged: list[dict[str, Any]] | None = None
     ) -> Any:
         dataset = write_rows(tmp_path / "rows.parquet", rows)
         feedback = write_rows(tmp_path / "feedback.parquet", judged) if judged else None
-        job = TrainingJob(config=config, model=tiny_model, dataset=dataset, feedback=feedback,
-                          output_dir=tmp_path / "job")
+        job = TrainingJob(
+            config=config,
+            model=tiny_model,
+            dataset=dataset,
+            feedback=feedback,
+            output_dir=tmp_path / "job",
+        )
         file, placement, encoder = describe(job), place(config), load_encoder(job)
         columns, counts = training_columns(dataset, config, encoder, feedback)
         config = balanced(config, counts.replies)
         cache = reference_cache(file, compute_dtype=placement.compute_dtype)
         arguments = trl_arguments(config, placement, job.checkpoint_dir)
-        return build_trainer(file, load_model(tiny_model, placement), arguments, columns, encoder, cache)
+        return build_trainer(
+            file, load_model(tiny_model, placement), arguments, columns, encoder, cache
+        )
 
     return go

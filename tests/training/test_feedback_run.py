@@ -6,34 +6,54 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.config.engines import VllmConfig
+from pipeline.config.training import AlarmConfig, KtoConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import verify
-from pipeline.engine_config import VllmConfig
 from pipeline.run.context import RunContext, open_context
 from pipeline.run.phases import (
-    preference_chain, preference_dataset, supervised_chain, train_preference, tuned_model,
+    preference_chain,
+    preference_dataset,
+    supervised_chain,
+    train_preference,
+    tuned_model,
 )
 from pipeline.run.start import start_run
 from pipeline.store import RunLock, read_json
-from pipeline.training_config import AlarmConfig, KtoConfig
-from tests.labels.builders import write_lines
 from tests.run.builders import write_recipe
+from tests.sources.builders import write_lines
 
 CONFIG = KtoConfig(
-    device="cpu", max_steps=2, batch_size=4, min_weight=0.6, alarms=AlarmConfig(probe_prompts=0))
+    device="cpu", max_steps=2, batch_size=4, min_weight=0.6, alarms=AlarmConfig(probe_prompts=0)
+)
 
 
 async def labeled_run(folder: Path, model: Path, *kinds: str) -> RunContext:
     """A run on the scripted engine with its own pairs left out, and one event of each kind;
-    what trains it is the tiny model."""
-    events = write_lines(folder / "events.jsonl", *(
-        {"event": kind, "prompt": f"Users ask {i}?", "response": f"reply {i}"}
-        for i, kind in enumerate(kinds)))
+    what trains it is the tiny model.
+    """
+    events = write_lines(
+        folder / "events.jsonl",
+        *(
+            {"event": kind, "prompt": f"Users ask {i}?", "response": f"reply {i}"}
+            for i, kind in enumerate(kinds)
+        ),
+    )
     listed = folder / "sources.yaml"
-    listed.write_text(yaml.safe_dump({"size": len(kinds), "sources": [
-        {"type": "feedback", "name": "app", "path": str(events), "weight": 1e6}, {"type": "run"}]}))
-    recipe = write_recipe(folder, prompts=4, preference={"sources": str(listed)}, supervised={
-        "enabled": False})
+    listed.write_text(
+        yaml.safe_dump(
+            {
+                "size": len(kinds),
+                "sources": [
+                    {"type": "feedback", "name": "app", "path": str(events), "weight": 1e6},
+                    {"type": "run"},
+                ],
+            }
+        )
+    )
+    recipe = write_recipe(
+        folder, prompts=4, preference={"sources": str(listed)}, supervised={"enabled": False}
+    )
     run = start_run(recipe, run_id="thumbs", runs_root_folder=folder / "out" / "runs")
     with RunLock(run.root):
         ctx = open_context(run)
@@ -43,19 +63,27 @@ async def labeled_run(folder: Path, model: Path, *kinds: str) -> RunContext:
     preference = ctx.config.preference.model_copy(update={"train": CONFIG})
     policy = VllmConfig(type="vllm", model=str(model))
     return dataclasses.replace(
-        ctx, config=ctx.config.model_copy(update={"preference": preference, "policy": policy}))
+        ctx, config=ctx.config.model_copy(update={"preference": preference, "policy": policy})
+    )
 
 
 async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
     """Two thumbs each way are trained on; the regenerate event is too weak for `min_weight`."""
     ctx = await labeled_run(
-        tmp_path, tiny_model, "thumbs_up", "thumbs_down", "thumbs_up", "thumbs_down", "regenerate")
+        tmp_path, tiny_model, "thumbs_up", "thumbs_down", "thumbs_up", "thumbs_down", "regenerate"
+    )
     assert pq.read_table(ctx.run.dataset / "preference.parquet").num_rows == 0
     model = await train_preference(ctx)
     assert model == tuned_model(ctx) and (model / "model.safetensors").is_file()
     result = read_json(ctx.run.training("preference") / "result.json")
     assert result["rows"] == {
-        "read": 5, "not_ok": 0, "too_long": 0, "unclear": 0, "weak": 1, "used": 4, "feedback": 4,
+        "read": 5,
+        "not_ok": 0,
+        "too_long": 0,
+        "unclear": 0,
+        "weak": 1,
+        "used": 4,
+        "feedback": 4,
         "replies": {"read": 4, "contradicted": 0, "repeated": 0, "desirable": 2, "undesirable": 2},
     }
     manifest = load_dataset(ctx.run)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pipeline.config.training import AlarmConfig, DpoConfig, SftConfig, TrainingConfig
 from pipeline.errors import ConfigError, DataError, MachineError, StoreError, TrainingError
 from pipeline.training import TrainingJob, launch
 from pipeline.training import launch as launch_function
 from pipeline.training.job import describe, write_job
 from pipeline.training.launch import check_job
-from pipeline.training_config import AlarmConfig, DpoConfig, SftConfig, TrainingConfig
-
 from tests.training.builders import pair_row, write_rows
 
 launch_module = sys.modules[launch_function.__module__]
@@ -89,7 +89,9 @@ def test_finished_job_is_not_repeated(tmp_path: Path, tiny_model: Path) -> None:
     other_report = job.model_copy(update={"config": DpoConfig(**CPU, log_steps=5)})
     other_rate = job.model_copy(update={"config": DpoConfig(**CPU, learning_rate=1e-3)})
     other_place = job.model_copy(update={"output_dir": tmp_path / "elsewhere"})
-    assert describe(other_report).job_hash == describe(other_place).job_hash == describe(job).job_hash
+    assert (
+        describe(other_report).job_hash == describe(other_place).job_hash == describe(job).job_hash
+    )
     assert describe(other_rate).job_hash != describe(job).job_hash
 
 
@@ -112,8 +114,16 @@ async def test_other_job_clears_the_folder(
 @pytest.mark.parametrize(
     ("code", "error", "message"),
     [
-        ("print('error DataError: row 3 is empty'); raise SystemExit(2)", DataError, "^row 3 is empty$"),
-        ("raise OSError(28, 'No space left on device')", StoreError, "^no space left while training"),
+        (
+            "print('error DataError: row 3 is empty'); raise SystemExit(2)",
+            DataError,
+            "^row 3 is empty$",
+        ),
+        (
+            "raise OSError(28, 'No space left on device')",
+            StoreError,
+            "^no space left while training",
+        ),
         ("import os; os.kill(os.getpid(), 9)", TrainingError, "signal 9.*lower batch_size"),
         ("raise RuntimeError('CUDA out of memory')", TrainingError, "GPU memory; lower batch_size"),
         ("print('last words'); raise SystemExit(3)", TrainingError, "code 3; log: .*\nlast words"),
@@ -121,7 +131,11 @@ async def test_other_job_clears_the_folder(
     ],
 )
 async def test_worker_end_becomes_error(
-    code: str, error: type[Exception], message: str, tmp_path: Path, tiny_model: Path,
+    code: str,
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
+    tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_instead(monkeypatch, code)
@@ -171,7 +185,11 @@ def test_mistakes_are_found_first(tmp_path: Path, tiny_model: Path) -> None:
         ({"model": missing}, ConfigError, "model folder .* does not exist"),
         ({"dataset": missing}, DataError, "data set .* does not exist"),
         ({"chat_template": missing}, ConfigError, "`chat_template` names"),
-        ({"config": SftConfig(accelerate_config=missing)}, ConfigError, "`accelerate_config` names"),
+        (
+            {"config": SftConfig(accelerate_config=missing)},
+            ConfigError,
+            "`accelerate_config` names",
+        ),
     ]
     for change, error, message in cases:
         with pytest.raises(error, match=message):

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from pipeline.training.losses import (
+from torch import Tensor
+
+from pipeline.training.worker.losses import (
     ipo_loss,
     kto_loss,
     orpo_log_odds,
@@ -15,7 +17,6 @@ from pipeline.training.losses import (
     soft_dpo_loss,
     soft_label_term,
 )
-from torch import Tensor
 
 GAPS = torch.linspace(-40, 40, 161, dtype=torch.float64)
 

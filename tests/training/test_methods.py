@@ -3,15 +3,16 @@
 from typing import Any, get_args
 
 import pytest
-from pipeline.training.methods import METHODS, method_of, wants_soft_labels
-from pipeline.training_config import (
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.config.training import (
     DpoConfig,
     IpoConfig,
     PreferenceTrainingConfig,
     SimpoConfig,
     TrainingConfig,
 )
-from pydantic import TypeAdapter, ValidationError
+from pipeline.training.methods import METHODS, method_of, wants_soft_labels
 
 SECTIONS = get_args(get_args(TrainingConfig)[0])
 
@@ -23,7 +24,7 @@ def test_every_section_has_a_method() -> None:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_arguments_fit_trl(section: Any, tmp_path: Any) -> None:
     """TRL's argument class takes what the table gives; nothing is cut, reported or evaluated."""
-    from pipeline.training.arguments import place, trl_arguments
+    from pipeline.training.worker.arguments import place, trl_arguments
 
     config = section(device="cpu")
     arguments = trl_arguments(config, place(config), tmp_path)
@@ -36,7 +37,11 @@ def test_arguments_fit_trl(section: Any, tmp_path: Any) -> None:
 
 def test_simpo_is_cpo_without_likelihood() -> None:
     arguments = method_of(SimpoConfig()).arguments(SimpoConfig(gamma=1.5))
-    assert (arguments["loss_type"], arguments["cpo_alpha"], arguments["simpo_gamma"]) == ("simpo", 0.0, 1.5)
+    assert (arguments["loss_type"], arguments["cpo_alpha"], arguments["simpo_gamma"]) == (
+        "simpo",
+        0.0,
+        1.5,
+    )
 
 
 def test_only_dpo_takes_soft_labels() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.training.alarms import chosen_change, find_alarms, tail_mean
+
+from pipeline.config.training import DpoConfig, OrpoConfig, SftConfig
 from pipeline.training.job import Probe, RowCounts
 from pipeline.training.metrics import MetricsLog, Progress, parse_progress, read_metrics
-from pipeline.training_config import DpoConfig, OrpoConfig, SftConfig
+from pipeline.training.worker.alarms import chosen_change, find_alarms, tail_mean
 
 CLEAN = RowCounts(read=10, used=10)
 

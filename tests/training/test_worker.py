@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.builders import pair_row, read_metrics, sft_row
-from pipeline.errors import TrainingError
-from pipeline.training.losses import ipo_loss, orpo_odds_loss, robust_dpo_loss, simpo_loss, soft_dpo_loss
-from pipeline.training_config import (
+
+from pipeline.config.training import (
     AlarmConfig,
     DpoConfig,
     IpoConfig,
@@ -22,6 +20,15 @@ from pipeline.training_config import (
     SftConfig,
     SimpoConfig,
 )
+from pipeline.errors import TrainingError
+from pipeline.training.worker.losses import (
+    ipo_loss,
+    orpo_odds_loss,
+    robust_dpo_loss,
+    simpo_loss,
+    soft_dpo_loss,
+)
+from tests.training.builders import pair_row, read_metrics, sft_row
 
 Train = Callable[..., Any]
 QUIET = AlarmConfig(probe_prompts=0)
@@ -75,7 +82,9 @@ def test_second_run_reuses_the_reference(train: Train, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = train(DpoConfig(**FAST), PAIRS, name="first", reference_cache=cache)
     again = train(DpoConfig(**FAST | {"max_steps": 2}), PAIRS, name="again", reference_cache=cache)
-    other = train(DpoConfig(**FAST | {"max_steps": 2}), PAIRS[:8], name="other", reference_cache=cache)
+    other = train(
+        DpoConfig(**FAST | {"max_steps": 2}), PAIRS[:8], name="other", reference_cache=cache
+    )
     states = (first.reference_cache, again.reference_cache, other.reference_cache)
     assert states == ("miss", "hit", "miss")
     assert read_metrics(again)[0]["loss"] == read_metrics(first)[0]["loss"]
@@ -102,7 +111,8 @@ def test_soft_trainer_follows_the_formula(make_trainer: Callable[..., Any]) -> N
     plain = {name: value for name, value in batch.items() if name != "p_chosen"}
     certain = plain | {"p_chosen": torch.ones(8)}
     assert torch.equal(
-        trainer._compute_loss(model, dict(plain), False), trainer._compute_loss(model, dict(certain), False)
+        trainer._compute_loss(model, dict(plain), False),
+        trainer._compute_loss(model, dict(certain), False),
     )
     for left, right in zip(gradients(trainer, plain), gradients(trainer, certain), strict=True):
         assert torch.equal(left, right)
@@ -113,7 +123,9 @@ def test_soft_trainer_follows_the_formula(make_trainer: Callable[..., Any]) -> N
 
 
 @pytest.mark.parametrize("config", [RobustDpoConfig(beta=0.5), IpoConfig(beta=0.5)])
-def test_reference_losses_follow_the_formulas(config: Any, make_trainer: Callable[..., Any]) -> None:
+def test_reference_losses_follow_the_formulas(
+    config: Any, make_trainer: Callable[..., Any]
+) -> None:
     trainer = make_trainer(config, PAIRS)
     model, batch = losses_and_logps(trainer)
     batch["ref_chosen_logps"] = batch["ref_chosen_logps"] - 2.0
@@ -169,7 +181,7 @@ def test_broken_loss_stops_training(train: Train) -> None:
     ],
 )
 def test_full_disk_is_recognized(error: Exception, full: bool) -> None:
-    from pipeline.training.saving import is_disk_full
+    from pipeline.training.worker.saving import is_disk_full
 
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = error
@@ -178,7 +190,7 @@ def test_full_disk_is_recognized(error: Exception, full: bool) -> None:
 
 def test_cut_reply_is_refused(make_trainer: Callable[..., Any]) -> None:
     from pipeline.errors import ConfigError
-    from pipeline.training.optimize import check_first_batch
+    from pipeline.training.worker.optimize import check_first_batch
 
     trainer = make_trainer(DpoConfig(), PAIRS)
     trainer.data_collator.max_length = 11

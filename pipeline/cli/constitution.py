@@ -1,0 +1,158 @@
+"""The commands about constitutions: `lint`, `import`, `diff`, `impact`.
+
+Imports wait inside the commands, so that `rlaif --help` stays quick.
+"""
+
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import AuditError
+
+if TYPE_CHECKING:
+    from pipeline.impact.effects import Impact
+    from pipeline.store import RunDir
+
+EXIT_ERRORS = 2
+
+constitution_app = typer.Typer(
+    no_args_is_help=True, help="Check, import and compare constitutions; see what a change does."
+)
+
+Constitutions = Annotated[list[Path], typer.Argument(help="Constitutions, YAML.")]
+
+
+@constitution_app.command()
+def lint(files: Constitutions) -> None:
+    """List all that is wrong or doubtful; exit code 2 when a file cannot be used."""
+    from pipeline.constitution.lint import lint_constitution
+
+    reports = [lint_constitution(path) for path in files]
+    for report in reports:
+        for finding in report.findings:
+            typer.echo(finding.text(report.path))
+        warnings = len(report.findings) - report.num_errors
+        typer.echo(
+            f"{report.path}: {_count(report.num_principles, 'principle')}, "
+            f"{_count(report.num_errors, 'error')}, {_count(warnings, 'warning')}"
+        )
+    raise typer.Exit(EXIT_ERRORS if any(report.num_errors for report in reports) else 0)
+
+
+@constitution_app.command("import")
+def import_files(
+    files: Annotated[list[Path], typer.Argument(help="One or two published JSON files.")],
+    name: Annotated[str, typer.Option(help="Name of the constitution.")],
+    out: Annotated[Path, typer.Option(help="YAML file to write; must not exist.")],
+    verbatim: Annotated[
+        bool, typer.Option("--verbatim", help="Keep frames such as 'CritiqueRequest:'.")
+    ] = False,
+) -> None:
+    """Turn a published list of principles into one of our YAML files."""
+    from pipeline.constitution.importing import import_constitution
+
+    imported = import_constitution(files, name, verbatim=verbatim)
+    imported.write(out)
+    for note in imported.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(
+        f"{out}: {_count(len(imported.constitution.principles), 'principle')}; "
+        f"`rlaif constitution lint {out}` says what to look at"
+    )
+
+
+@constitution_app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="The version before.")],
+    new: Annotated[Path, typer.Argument(help="The version after.")],
+) -> None:
+    """Tell two versions apart by meaning, not by line."""
+    from pipeline.constitution import load_constitution
+    from pipeline.constitution.diff import diff_constitutions
+
+    typer.echo(diff_constitutions(load_constitution(old), load_constitution(new)).text())
+
+
+@constitution_app.command()
+def impact(
+    run: Annotated[str, typer.Argument(help="Id or folder of a run with finished labels.")],
+    new: Annotated[Path, typer.Argument(help="The changed constitution.")],
+    run_id: Annotated[str | None, typer.Option(help="Name of the new run folder.")] = None,
+) -> None:
+    """Label a run again under a changed constitution, and pay only for what changed.
+
+    Repeat the command to go on with one that was stopped, or to read its result again.
+    """
+    from pipeline.constitution import load_constitution
+    from pipeline.impact.run import impact_run, run_impact
+    from pipeline.progress import current_progress
+    from pipeline.run.start import find_run
+
+    before = find_run(run)
+
+    async def work() -> bool:
+        return (await run_impact(before, new, run_id=run_id, progress=current_progress()))[1]
+
+    made = impact_run(before, load_constitution(new), run_id)
+    _finish(work(), made, "stopped; the same command goes on from here")
+
+
+def resume_impact(run: "RunDir") -> None:
+    """Go on with an impact run, or say what is there."""
+    from pipeline.impact.run import continue_impact
+    from pipeline.progress import current_progress
+
+    async def work() -> bool:
+        return await continue_impact(run, current_progress())
+
+    _finish(work(), run, f"stopped; `rlaif resume {run.run_id}` goes on from here")
+
+
+def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -> None:
+    """Do the work, then print what there is, also for labels that failed their audit."""
+    from pipeline.cli.run import complete
+    from pipeline.impact.run import load_impact
+
+    try:
+        if not complete(work, lambda: when_stopped):
+            typer.echo(f"run {run.run_id} was finished before; this is what it says")
+    except AuditError:
+        print_impact(load_impact(run), run)
+        raise
+    print_impact(load_impact(run), run)
+
+
+def print_impact(impact: "Impact", run: "RunDir") -> None:
+    """Tables for the terminal, then the sentences and where the files are."""
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from pipeline.cli.inspect import wide_console
+    from pipeline.impact.text import headline, tables
+
+    console = wide_console()
+    typer.echo(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
+    for shown in tables(impact):
+        if not shown.rows:
+            continue
+        # Counts stand right of the names and kinds of change.
+        words = 2 if shown.head[1] in ("change", "now") else 1
+        table = Table(
+            *(
+                Column(name, justify="left" if i < words else "right", no_wrap=i < words)
+                for i, name in enumerate(shown.head)
+            ),
+            title=shown.title,
+        )
+        for row in shown.rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    for line in (*headline(impact), *impact.notes):
+        typer.echo(line)
+    typer.echo(f"impact: {run.root / 'impact.md'}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

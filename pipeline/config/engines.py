@@ -1,0 +1,113 @@
+"""How a recipe names a model: the `policy` and `judge` sections are one of three engine kinds.
+
+    type: vllm       a model folder (or a Hub name already downloaded), run by vLLM here
+    type: openai     any OpenAI-compatible endpoint; the key comes from the environment by name
+    type: scripted   replies from a Python function; for tests and the smoke recipe
+
+Pure values: nothing here looks at the disk, the network or the machine. `check_engine` in
+`pipeline.engines` does, before a run opens anything.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from pipeline.config.section import Section
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Flavor = Literal["auto", "vllm", "openai"]
+
+# Where and how fast a model runs, not what it answers: left out of every fingerprint, so that a
+# run can be resumed on another machine or with another memory setting.
+PLACEMENT_FIELDS = frozenset(
+    {
+        "model",
+        "adapter",
+        "chat_template",
+        "device",
+        "max_num_seqs",
+        "kv_cache_gib",
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "base_url",
+        "api_key_env",
+        "max_concurrency",
+        "timeout_s",
+        "max_retries",
+    }
+)
+"""Fields that a recipe hash leaves out; weights and templates count by content instead."""
+
+
+class VllmConfig(Section):
+    """A model that this program loads itself, with vLLM, on the CPU or on GPUs."""
+
+    type: Literal["vllm"]
+    """Engine kind."""
+    model: str = Field(min_length=1)
+    """Model folder, relative to the working directory, or a Hub name that is already downloaded."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub name; nothing for a folder."""
+    adapter: Path | None = None
+    """Folder of a LoRA adapter to apply to the model."""
+    chat_template: Path | None = None
+    """Jinja file with a chat template, for a model that has none of its own."""
+    chat_template_args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Extra variables for the chat template, such as `enable_thinking: false`."""
+    device: Device = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where the machine has it, else the CPU."""
+    dtype: Dtype = "auto"
+    """Number format of the weights; `auto` is float32 on the CPU and bfloat16 on CUDA."""
+    max_context: int | None = Field(None, ge=16)
+    """Most tokens of prompt and reply together; nothing means what the model allows, on the CPU
+    at most 8192."""
+    max_num_seqs: int = Field(256, ge=1, le=4096)
+    """Replies that are written at the same time."""
+    kv_cache_gib: float | None = Field(None, gt=0)
+    """GiB for keys and values; nothing means 2 on the CPU at most, and what is free on CUDA."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of the GPU's memory to use; without meaning on the CPU."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs that share one copy of the model."""
+
+
+class OpenAIConfig(Section):
+    """A model behind an OpenAI-compatible HTTP endpoint."""
+
+    type: Literal["openai"]
+    """Engine kind."""
+    base_url: str = Field(pattern=r"^https?://")
+    """Address up to and including `/v1`."""
+    model: str = Field(min_length=1)
+    """Model name that the endpoint knows."""
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key; nothing for an endpoint without keys."""
+    flavor: Flavor = "auto"
+    """`vllm` uses vLLM's extra parameters for exact scores; `auto` asks the server what it is."""
+    chat_template_args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Extra variables for the chat template; only with a vLLM server."""
+    max_context: int | None = Field(None, ge=16)
+    """Most tokens of prompt and reply together; nothing means what the server reports."""
+    max_concurrency: int = Field(64, ge=1, le=4096)
+    """Requests in flight at once."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Seconds until one request counts as failed."""
+    max_retries: int = Field(5, ge=0, le=20)
+    """Further tries after a busy server (429), a server error (5xx) or a broken connection."""
+
+
+class ScriptedConfig(Section):
+    """Replies that come from a Python function instead of a model."""
+
+    type: Literal["scripted"]
+    """Engine kind."""
+    script: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:function`; called with `args`, it returns a ScriptedEngine."""
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments for the function."""
+
+
+EngineConfig = Annotated[VllmConfig | OpenAIConfig | ScriptedConfig, Field(discriminator="type")]
+"""One of the three engine kinds, told apart by `type`."""

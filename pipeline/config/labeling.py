@@ -1,0 +1,174 @@
+"""The labeling sections of a recipe: who says which of two responses is better, and how it is checked.
+
+    judge      compares two responses in both orders (Bai et al. 2022; Lee et al. 2023)
+    score      rates each response on its own, under one principle or under all of them
+    follow_up  asks how likely a pleased or a displeased user's next message is
+    pair       which labels become pairs
+
+Pure values: nothing here looks at the disk.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Section
+
+SIGNS = " ().[]:\n"
+"""Signs around an option that a template does not show."""
+
+Labeler = Literal["judge", "score", "follow_up"]
+
+
+class ChainOfThoughtConfig(Section):
+    """Two steps: the judge writes a rationale, then its verdict is scored after it."""
+
+    request: str = (
+        "Before you answer, say what response ({a}) and response ({b}) do in this respect."
+    )
+    """Follows the sample and asks for the rationale; `{a}` and `{b}` become the options' letters."""
+    ending: str = "So which response is better, ({a}) or ({b})?"
+    """The turn after the rationale."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest rationale, in tokens; it is written at temperature 0."""
+    clamp: tuple[float, float] | None = (0.4, 0.6)
+    """Bounds of the probability of each call, before the mean of both orders; null for none. A
+    rationale that states a verdict makes the judge far too sure (Bai et al. 2022, section 4.1)."""
+
+    @model_validator(mode="after")
+    def _symmetric(self) -> Self:
+        if self.clamp is not None:
+            low, high = self.clamp
+            if not 0 <= low < 0.5 or abs(low + high - 1) > 1e-9:
+                raise ValueError(
+                    f"clamp [{low}, {high}] must be symmetric around 0.5, such as [0.4, 0.6]; other "
+                    "bounds would prefer a slot"
+                )
+        return self
+
+
+class JudgeConfig(Section):
+    """How a comparison is labeled."""
+
+    options: tuple[str, str] = ("A", "B")
+    """Strings that name slot A and slot B at the start of the judge's reply. The judge template
+    must show the same letters or digits."""
+    reply_prefix: str = ""
+    """Text that is put before the option in the judge's reply, such as `The answer is (`."""
+    min_option_mass: float = Field(0.05, ge=0, lt=1)
+    """Least probability of both options together; below it the verdict is unparsed: what a judge
+    that says something else leaves for the options is noise."""
+    preamble: str = ""
+    """Task and instructions, before the first sample."""
+    ending: str = ""
+    """Text after each sample, such as `Preferred response:`."""
+    exemplars: Path | None = None
+    """YAML file with solved comparisons."""
+    num_exemplars: int = Field(0, ge=0, le=8)
+    """Exemplars before each sample (0-shot, 1-shot, ...); drawn by seed, each with a principle of
+    its own."""
+    chain_of_thought: ChainOfThoughtConfig | None = None
+    """Ask for a rationale first; two more calls per label."""
+    num_principles: int = Field(1, ge=1, le=64)
+    """Different principles per comparison; their labels are averaged."""
+    calibration: Path | None = None
+    """File that `rlaif judge-eval --calibrate` wrote for this judge; applied to each label."""
+    defend: bool = True
+    """Neutralize delimiters, turn headers and turn tokens in the texts that the judge reads. False
+    is for measuring what the defence is worth."""
+
+    @model_validator(mode="after")
+    def _options_differ(self) -> Self:
+        if self.options[0] == self.options[1] or not all(self.options):
+            raise ValueError(f"judge options {list(self.options)} must be two different strings")
+        if self.letters[0] == self.letters[1]:
+            raise ValueError(
+                f"judge options {list(self.options)} both spell '{self.letters[0]}', so nobody could "
+                "tell the slots apart; use two letters"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exemplars_are_named(self) -> Self:
+        if self.num_exemplars and self.exemplars is None:
+            raise ValueError(
+                f"judge.num_exemplars is {self.num_exemplars}, but judge.exemplars names no file; "
+                "name one, such as prompts/exemplars/general.yaml"
+            )
+        return self
+
+    @property
+    def letters(self) -> tuple[str, str]:
+        """What the templates show for the two options: ` (A)` gives `A`."""
+        return tuple(option.strip(SIGNS) or option for option in self.options)  # type: ignore[return-value]
+
+
+class ScoreConfig(Section):
+    """Direct scores (Lee et al. 2023, d-RLAIF): a rating of each response on its own."""
+
+    options: tuple[str, ...] = tuple(str(number) for number in range(1, 11))
+    """The ratings, worst first; the score is the mean of 1, 2, ... under their probabilities. A
+    reply counts for the longest rating that it begins with, so that 10 is not also a 1."""
+    reply_prefix: str = ""
+    """Text that is put before the rating in the reply."""
+    min_option_mass: float = Field(0.05, ge=0, lt=1)
+    """Least probability of all ratings together; below it the score is unparsed."""
+    principles: Literal["drawn", "all"] = "drawn"
+    """One principle drawn per prompt, the same for all its responses, or a vector with one rating
+    for each principle; its score is their mean by the principles' weights."""
+    scale: float = Field(1.0, gt=0)
+    """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What a template shows for the ratings: ` (1)` gives `1`."""
+        return tuple(option.strip(SIGNS) or option for option in self.options)
+
+    @model_validator(mode="after")
+    def _ratings_differ(self) -> Self:
+        if (
+            len(self.options) < 2
+            or len(set(self.options)) < len(self.options)
+            or not all(self.options)
+        ):
+            raise ValueError(
+                f"score.options {list(self.options)} must be two or more different strings"
+            )
+        return self
+
+
+class FollowUpConfig(Section):
+    """Follow-up likelihood as reward (Zhang et al. 2024)."""
+
+    follow_ups: Path = Path("prompts/follow_ups/helpfulness.yaml")
+    """YAML file with what pleased and displeased users say next, by category."""
+    neutral_reply: str | None = None
+    """Subtract the likelihood after this reply instead of the response, such as `Okay.`; it tells
+    what the response adds. It is the same for all responses to a prompt, so it changes scores and
+    no label. Null for the plain likelihood."""
+    scale: float = Field(0.1, gt=0)
+    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
+    deduplicate: bool = True
+    """Count a sentence once that stands twice in a list; the report says how many do."""
+
+    @model_validator(mode="after")
+    def _neutral_reply_says_something(self) -> Self:
+        if self.neutral_reply is not None and not self.neutral_reply.strip():
+            raise ValueError(
+                "follow_up.neutral_reply is empty; write a reply such as `Okay.`, or null for none"
+            )
+        return self
+
+
+class PairConfig(Section):
+    """Which judgments become pairs."""
+
+    tie_width: float = Field(0.02, ge=0, lt=0.5)
+    """A soft label within this of 0.5 is a tie: dropped, and counted as such."""
+    min_margin: float = Field(0.0, ge=0)
+    """Least log-odds (nats) of the preferred response."""
+    require_orders_agree: bool = False
+    """Drop pairs for which the two orders prefer different responses."""
+    drop_truncated: bool = True
+    """Drop pairs in which a response was cut by `max_tokens`."""

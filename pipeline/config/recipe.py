@@ -1,0 +1,248 @@
+"""A recipe: one YAML file that says everything about a run.
+
+In:  flows/configs/*.yaml
+Out: RunConfig; its `fingerprint` decides what a resumed run may reuse
+
+Unknown keys are refused, with file and line. Paths are relative to the folder where the command
+runs, else to the project root (`resolve_path`).
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.config.audits import CollapseConfig, LabelAuditConfig
+from pipeline.config.engines import EngineConfig, ScriptedConfig
+from pipeline.config.labeling import FollowUpConfig, JudgeConfig, Labeler, PairConfig, ScoreConfig
+from pipeline.config.section import Section
+from pipeline.config.training import PreferenceTrainingConfig, SftConfig
+from pipeline.config.yaml_file import load_yaml
+from pipeline.types import SamplingParams
+
+RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
+Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
+
+
+class TemplatesConfig(Section):
+    """The Jinja files."""
+
+    critique: Path = Path("prompts/critique.jinja")
+    """Turn that asks for a critique."""
+    revise: Path = Path("prompts/revise.jinja")
+    """Turn that asks for a revision."""
+    judge: Path = Path("prompts/judge.jinja")
+    """Turn that asks which of two responses is better."""
+    score: Path = Path("prompts/score.jinja")
+    """Turn that asks for a rating of one response."""
+
+
+class PromptsConfig(Section):
+    """Where prompts come from."""
+
+    train: tuple[Path, ...] = Field(min_length=1)
+    """JSON Lines files whose prompts are sampled, judged and trained on."""
+    heldout: tuple[Path, ...] = ()
+    """JSON Lines files for evaluation only; a prompt that is also in `train` is refused."""
+    limit: int | None = Field(None, ge=1)
+    """Use this many training prompts at most, drawn by seed."""
+    heldout_limit: int | None = Field(None, ge=1)
+    """Use this many held-out prompts at most, drawn by seed."""
+
+
+class DrawConfig(Section):
+    """How text is drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """0 means the most probable token each time."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the smallest set of tokens with this probability."""
+    top_k: int = Field(0, ge=0)
+    """Keep this many tokens; 0 means all."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest text, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text."""
+
+    def sampling(self) -> SamplingParams:
+        """The same as an engine takes it."""
+        return SamplingParams(self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop)
+
+
+class SampleConfig(DrawConfig):
+    """How responses are sampled."""
+
+    num_samples: int = Field(1, ge=1, le=64)
+    """Responses per prompt."""
+
+
+class ReviseConfig(Section):
+    """The critique and revision chain."""
+
+    rounds: int = Field(1, ge=0, le=16)
+    """Critique-revision rounds per response; each draws its own principle."""
+    critique: DrawConfig = DrawConfig()
+    """How critiques are drawn."""
+    revision: DrawConfig = DrawConfig()
+    """How revisions are drawn."""
+    with_critique: bool = True
+    """False revises at once, under the principle's revision request alone."""
+    skip_phrases: tuple[str, ...] = ()
+    """A critique with one of these phrases found nothing: the text stays as it is, for no tokens."""
+    reject: tuple[RevisionFault, ...] = ("critique", "request", "meta")
+    """What is dropped, since it is no revision: text that goes on with the critique, repeats a
+    request, talks about the response or announces it (`meta`), equals the text that was to be
+    revised (`copy`), or only refuses (`evasion`). All five are counted in the report."""
+    efficacy: bool = False
+    """Have the judge compare each revision with the text before it, under the same principle."""
+
+
+class SupervisedConfig(Section):
+    """Supervised phase: revisions of the initial policy's responses, then SFT."""
+
+    enabled: bool = True
+    """False leaves the phase out; the preference phase then samples the initial policy."""
+    sample: SampleConfig = SampleConfig()
+    """Initial responses."""
+    revise: ReviseConfig = ReviseConfig()
+    """Critiques and revisions."""
+    sft_rows: Literal["all", "last"] = "all"
+    """Learn from every revision of a chain (the published method) or from the last one."""
+    train: SftConfig | None = None
+    """SFT settings; without them the phase makes data only."""
+
+
+class PreferenceConfig(Section):
+    """Preference phase: comparisons, soft labels, pairs, then training."""
+
+    enabled: bool = True
+    """False ends the run after the supervised phase."""
+    comparisons: Comparisons = "samples"
+    """What is compared: samples of the SL-CAI policy (the published method), each revision with
+    its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
+    sample: SampleConfig = SampleConfig(num_samples=2)
+    """Responses to compare; `revision_vs_initial` does not use it."""
+    labeler: Labeler = "judge"
+    """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
+    user's next message is; the section of that name says how."""
+    judge: JudgeConfig = JudgeConfig()
+    """How the judge compares."""
+    score: ScoreConfig = ScoreConfig()
+    """How responses are rated."""
+    follow_up: FollowUpConfig = FollowUpConfig()
+    """How follow-ups are scored."""
+    audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
+    """What the labels must reach before they are exported."""
+    collapse: CollapseConfig | None = None
+    """What the chosen texts may look like before anything is trained on them; null for no check."""
+    pair: PairConfig = PairConfig()
+    """From labels to pairs."""
+    sources: Path | None = None
+    """YAML list of further label sources, such as people's, mixed into the preference set."""
+    train: PreferenceTrainingConfig | None = None
+    """Training settings; without them the phase makes data only."""
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        if self.comparisons != "revision_vs_initial" and self.sample.num_samples < 2:
+            raise ValueError(
+                f"comparisons '{self.comparisons}' need two samples per prompt, but "
+                f"preference.sample.num_samples is {self.sample.num_samples}; set it to 2 or more"
+            )
+        return self
+
+
+class EvaluationConfig(Section):
+    """Evaluation on held-out prompts."""
+
+    enabled: bool = True
+    """False leaves it out."""
+    sample: SampleConfig = SampleConfig()
+    """Responses of each policy; the same for all."""
+    bootstrap_draws: int = Field(2000, ge=100)
+    """Draws of the cluster bootstrap."""
+    oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
+    """`module:name` of an oracle with `read(messages, response)`; for worlds with a known truth."""
+
+
+class ExecutionConfig(Section):
+    """How fast and how carefully; nothing here changes a row."""
+
+    shard_size: int = Field(64, ge=1)
+    """Prompts per shard."""
+    shards_in_flight: int = Field(4, ge=1)
+    """Shards that share the engine at once."""
+    max_failed_share: float = Field(0.1, ge=0, le=1)
+    """Stop when more rows than this share have failed: early from five failed rows on, else at the end."""
+    retries: int = Field(2, ge=0, le=10)
+    """Further tries of a failed call."""
+
+
+class RunConfig(Section):
+    """A recipe."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Short name; run folders begin with it."""
+    description: str = ""
+    """One sentence for the report."""
+    seed: int = 0
+    """Another seed draws other texts and principles."""
+    constitution: Path
+    """The principles."""
+    templates: TemplatesConfig = TemplatesConfig()
+    """The Jinja files."""
+    prompts: PromptsConfig
+    """Training and held-out prompts."""
+    policy: EngineConfig
+    """The initial policy."""
+    judge: EngineConfig | None = None
+    """The judge; without it the initial policy judges."""
+    panel: tuple[EngineConfig, ...] = ()
+    """Further judges; each labels every comparison, and the labels are averaged."""
+    supervised: SupervisedConfig = SupervisedConfig()
+    """Supervised phase."""
+    preference: PreferenceConfig = PreferenceConfig()
+    """Preference phase."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """Execution."""
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        needs_revisions = self.preference.enabled and self.preference.comparisons in (
+            "revision_vs_initial",
+            "all",
+        )
+        if needs_revisions and not (self.supervised.enabled and self.supervised.revise.rounds):
+            raise ValueError(
+                f"comparisons '{self.preference.comparisons}' need revisions, but the supervised "
+                "phase makes none; enable it with revise.rounds of 1 or more"
+            )
+        trains = self.supervised.train or self.preference.train
+        if trains and self.policy.type != "vllm":
+            raise ValueError(
+                f"the recipe trains, but policy.type is '{self.policy.type}'; only a local model "
+                "(type: vllm) can be trained: remove the `train` sections or change the policy"
+            )
+        return self
+
+    @property
+    def judge_engine(self) -> EngineConfig:
+        """The judge, or the policy where the recipe names none."""
+        return self.judge or self.policy
+
+    @property
+    def judge_engines(self) -> tuple[EngineConfig, ...]:
+        """The judge and the rest of the panel."""
+        return (self.judge_engine, *self.panel)
+
+    @property
+    def scripted(self) -> bool:
+        """True when no real model is used."""
+        return isinstance(self.policy, ScriptedConfig)
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and validate a recipe. Raises ConfigError with file and line."""
+    return load_yaml(path, RunConfig, what="recipe")

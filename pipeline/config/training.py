@@ -1,0 +1,211 @@
+"""What a recipe says about training: `SftConfig`, and one class per preference method.
+
+    method: dpo          soft labels reach the loss (`labels: soft`), or rounded ones (`hard`)
+    method: ipo          Azar et al. 2023, length-normalized as in TRL
+    method: robust_dpo   Chowdhury et al. 2024: known share of flipped labels
+    method: kto          Ethayarajh et al. 2024: single replies, of pairs and of users' feedback
+    method: orpo         Hong et al. 2024: no reference model
+    method: simpo        Meng et al. 2024: no reference model, length-normalized
+
+Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
+`auto` means: bfloat16, gradient checkpointing and padding-free batches on CUDA; float32 and
+plain padding on the CPU.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt"]
+Switch = bool | Literal["auto"]
+
+# Where and how often a job reports, not what it computes: left out of the job hash.
+REPORTING_FIELDS = frozenset({"log_steps", "save_steps", "accelerate_config", "device"})
+"""Fields that do not change the trained model; a job that differs in these only is reused."""
+
+
+class LoraConfig(Section):
+    """Train a low-rank adapter instead of all weights."""
+
+    r: int = Field(16, ge=1)
+    """Rank of the adapter."""
+    alpha: int = Field(32, ge=1)
+    """Scale of the adapter; its output is multiplied by alpha / r."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of adapter inputs that are zeroed during training."""
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get an adapter; never `lm_head`."""
+    merge: bool = True
+    """Write a whole model (true), or the adapter alone (false)."""
+
+
+class AlarmConfig(Section):
+    """When a finished training counts as suspicious. An alarm is reported, it stops nothing."""
+
+    chosen_logp_drop: float = Field(0.2, gt=0)
+    """Nats per token that the chosen replies may lose while the reward margin rises."""
+    length_ratio: float = Field(1.5, gt=1)
+    """Factor by which the mean length of probe replies may grow or shrink."""
+    missing_end_share: float = Field(0.2, ge=0, le=1)
+    """Largest share of probe replies that run into the token limit, above the share before."""
+    dropped_share: float = Field(0.1, ge=0, le=1)
+    """Largest share of rows that may be left out because they exceed `max_length`."""
+    probe_prompts: int = Field(16, ge=0)
+    """Training prompts answered before and after training, to see length and endings; 0: none."""
+    probe_tokens: int = Field(128, ge=1)
+    """Token limit of a probe reply."""
+
+
+class _TrainingConfig(Section):
+    """What every training method has in common."""
+
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the data; without effect when `max_steps` is given."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps; nothing means as many as `epochs` needs."""
+    batch_size: int = Field(8, ge=1)
+    """Rows (SFT, KTO) or pairs per device and forward pass."""
+    gradient_accumulation: int = Field(1, ge=1)
+    """Forward passes per optimizer step."""
+    max_length: int = Field(1024, ge=8)
+    """Most tokens of prompt and reply; longer rows are left out and counted, never cut."""
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises from zero."""
+    scheduler: Scheduler = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    seed: int = Field(0, ge=0)
+    """Seed of the row order, the dropout and the adapter's first weights."""
+    device: Device = "auto"
+    """`cpu`, `cuda`, or `auto`: CUDA where the machine has it, else the CPU."""
+    dtype: Dtype = "auto"
+    """Number format of the computation; the model is saved in the format it came in."""
+    gradient_checkpointing: Switch = "auto"
+    """Compute activations twice to save memory; `auto`: on CUDA."""
+    group_by_length: bool = True
+    """Put rows of similar length into one batch; KTO ignores it, since it needs a fixed order."""
+    lora: LoraConfig | None = None
+    """Adapter training; nothing means that all weights are trained."""
+    accelerate_config: Path | None = None
+    """File written by `accelerate config`, for several GPUs, DeepSpeed or FSDP."""
+    log_steps: int = Field(1, ge=1)
+    """Steps between two lines of metrics."""
+    save_steps: int | None = Field(None, ge=1)
+    """Steps between two checkpoints; nothing means none, and a killed job starts again."""
+    alarms: AlarmConfig = AlarmConfig()
+    """When the result counts as suspicious."""
+
+
+class SftConfig(_TrainingConfig):
+    """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
+
+    method: Literal["sft"] = "sft"
+    """The supervised method; nothing else is possible here."""
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    padding_free: Switch = "auto"
+    """Join the rows of a batch without padding; needs flash attention; `auto`: where it is."""
+    packing: bool = False
+    """Fill each sequence up to `max_length` with several rows; needs `padding_free`."""
+
+
+class _WithReference(_TrainingConfig):
+    learning_rate: float = Field(5e-7, gt=0)
+    """Peak learning rate of AdamW."""
+    beta: float = Field(0.1, gt=0)
+    """Weight of the reference: the reward is beta times the log-ratio. Higher stays closer."""
+    precompute_reference_batch_size: int = Field(32, ge=1)
+    """Pairs per forward pass when the reference log-probabilities are computed, once."""
+
+
+class DpoConfig(_WithReference):
+    """Direct preference optimization (Rafailov et al. 2023), with per-row soft labels."""
+
+    method: Literal["dpo"] = "dpo"
+    """Preference method."""
+    labels: Literal["soft", "hard"] = "soft"
+    """`soft`: the judge's probability weighs both directions; `hard`: the chosen reply wins."""
+
+
+class IpoConfig(_WithReference):
+    """Identity preference optimization; `beta` is the paper's tau."""
+
+    method: Literal["ipo"] = "ipo"
+    """Preference method."""
+
+
+class RobustDpoConfig(_WithReference):
+    """DPO that is unbiased when a known share of the labels is flipped."""
+
+    method: Literal["robust_dpo"] = "robust_dpo"
+    """Preference method."""
+    label_smoothing: float = Field(0.1, gt=0, lt=0.5)
+    """Assumed share of flipped labels, such as one minus the judge's accuracy."""
+
+
+class KtoConfig(_WithReference):
+    """Good and bad replies on their own: two of each pair, and those that users judged."""
+
+    method: Literal["kto"] = "kto"
+    """Preference method."""
+    learning_rate: float = Field(1e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    batch_size: int = Field(8, ge=2)
+    """Rows per device and forward pass; the estimate of the divergence needs at least two."""
+    desirable_weight: float = Field(1.0, gt=0)
+    """Weight of the good replies."""
+    undesirable_weight: float = Field(1.0, gt=0)
+    """Weight of the bad replies."""
+    balance: bool = True
+    """Raise the weight of the smaller side by the ratio of the counts, so that both weigh the same."""
+    min_soft_label: float = Field(0.55, ge=0.5, le=1)
+    """Pairs below this are left out: near 0.5 neither reply is good or bad."""
+    min_weight: float = Field(0.0, ge=0, le=1)
+    """Feedback with weaker evidence is left out; above 0.5, a regenerate event alone is too weak."""
+
+
+class OrpoConfig(_TrainingConfig):
+    """Odds-ratio preference optimization: likelihood of the chosen reply plus an odds term."""
+
+    method: Literal["orpo"] = "orpo"
+    """Preference method."""
+    learning_rate: float = Field(5e-6, gt=0)
+    """Peak learning rate of AdamW."""
+    beta: float = Field(0.1, gt=0)
+    """Weight of the odds term (the paper's lambda)."""
+
+
+class SimpoConfig(_TrainingConfig):
+    """Reference-free, length-normalized preference optimization."""
+
+    method: Literal["simpo"] = "simpo"
+    """Preference method."""
+    learning_rate: float = Field(5e-7, gt=0)
+    """Peak learning rate of AdamW; the authors report that 1e-5 destroys a 7 B model."""
+    beta: float = Field(2.0, gt=0)
+    """Scale of the mean log-probability."""
+    gamma: float = Field(1.0, ge=0)
+    """Target reward margin, absolute; the paper's tables give gamma / beta."""
+
+
+PreferenceTrainingConfig = Annotated[
+    DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig,
+    Field(discriminator="method"),
+]
+"""One of the preference methods, told apart by `method`."""
+
+TrainingConfig = Annotated[
+    SftConfig | DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig,
+    Field(discriminator="method"),
+]
+"""Anything that a training job can be asked to do."""

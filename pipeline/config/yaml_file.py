@@ -1,0 +1,189 @@
+"""A YAML file read safely into a pydantic model; every complaint names file and line.
+
+In:  a path and the model that describes it
+Out: the model, or one ConfigError line such as
+     `recipe demo.yaml, line 12: 'policy.temprature' is not a known key; did you mean 'temperature'?`
+
+Keys that repeat are refused: YAML itself would keep the last one without a word.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+
+
+def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
+    """Read `path` and validate it as `model`.
+
+    Args:
+        what: the noun for messages, such as "recipe" or "constitution".
+
+    Raises:
+        ConfigError: the file is missing, empty, not YAML, or does not fit the model.
+    """
+    where = f"{what} {path}"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{where} does not exist; check the path{_neighbors(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} cannot be read ({error}); it must be a UTF-8 file") from None
+    value, lines = parse_yaml(text, where)
+    if not isinstance(value, dict):
+        found = "is empty" if value is None else f"holds a {type(value).__name__}"
+        needed = ", ".join(model.model_fields)
+        raise ConfigError(f"{where} {found}, but a mapping is needed; give it the keys {needed}")
+    return validate(value, lines, model, where)
+
+
+def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
+    """The plain value and, for each key path, its line (from 1)."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        lines: dict[KeyPath, int] = {}
+        if node is not None:
+            _walk(node, (), lines, where)
+        return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = error.problem or "not YAML"
+        raise ConfigError(
+            f"{where}, line {line}: {problem}; fix the indentation or quoting there"
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:
+        # ValueError: a date that does not exist, such as 2026-02-31.
+        raise ConfigError(
+            f"{where} is not YAML: {str(error).splitlines()[0]}; correct it, or quote the value"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{where} contains itself through an alias; write it out") from None
+
+
+def validate(
+    value: dict[str, Any], lines: dict[KeyPath, int], model: type[Model], where: str
+) -> Model:
+    """The model, or one ConfigError that names the first fault and counts the others."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        first = faults[0]
+        path = _in_file(tuple(first["loc"]), lines)
+        message = _describe(first, model, ".".join(map(str, path)))
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ConfigError(f"{where}{_line_of(path, lines)}: {message}{more}") from None
+
+
+def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
+    context = fault.get("ctx", {})
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(model, fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.7)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+        return f"'{name}' is not a known key; {hint}"
+    if fault["type"] == "missing":
+        return f"'{name}' is missing; add it"
+    if fault["type"] == "union_tag_not_found":
+        return f"'{name}.{context['discriminator'].strip(chr(39))}' is missing; add it"
+    if fault["type"] == "union_tag_invalid":
+        tag = context["discriminator"].strip("'")
+        return (
+            f"'{name}.{tag}' is '{context['tag']}', but one of {context['expected_tags']} is "
+            "needed; choose one"
+        )
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error" or not name:
+        return f"{name}: {message}" if name else message
+    found = repr(fault.get("input"))
+    return f"'{name}' is {found[:80]}, but {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    current: Any = model
+    for part in path:
+        candidates = (
+            _models_in(current.model_fields[part].annotation)
+            if (
+                isinstance(current, type)
+                and issubclass(current, BaseModel)
+                and part in current.model_fields
+            )
+            else []
+        )
+        tagged = [m for m in _models_in(current) if _tag(m) == part]
+        if candidates:
+            current = candidates[0] if len(candidates) == 1 else candidates
+        elif tagged:
+            current = tagged[0]
+    found = _models_in(current)
+    return sorted({key for m in found for key in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, list):
+        return annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    for name in ("type", "method"):
+        if name in model.model_fields:
+            choices = getattr(model.model_fields[name].annotation, "__args__", ())
+            return str(choices[0]) if choices else None
+    return None
+
+
+def _in_file(path: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:
+    """The path without the tags that discriminated unions put into it, which no file has."""
+    found: KeyPath = ()
+    for part in path[:-1]:
+        found = (*found, part) if (*found, part) in lines else found
+    return (*found, *path[-1:])
+
+
+def _line_of(path: KeyPath, lines: dict[KeyPath, int]) -> str:
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return f", line {lines[path[:length]]}"
+    return ""
+
+
+def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], where: str) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(
+                    f"{where}, line {line}: a key must be one word; quote or rename it"
+                )
+            inner = (*path, key.value)
+            if inner in lines:
+                raise ConfigError(
+                    f"{where}, line {line}: key '{key.value}' repeats the one in line "
+                    f"{lines[inner]}; keep one"
+                )
+            lines[inner] = line
+            _walk(value, inner, lines, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*path, index), lines, where)
+
+
+def _neighbors(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = sorted(p.name for p in path.parent.glob("*.yaml"))
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f" (did you mean {path.parent / close[0]}?)" if close else ""

@@ -1,0 +1,128 @@
+"""A constitution: the principles under which responses are critiqued, revised and compared.
+
+In:  a YAML file (constitutions/*.yaml)
+Out: Constitution, with stable principle ids and a hash per principle for the lineage
+
+A principle is drawn per critique and per label, with replacement and uniformly unless weights
+are given, by a seed that comes from the row (Bai et al. 2022, arXiv:2212.08073; the published
+chains repeat principles as drawing with replacement does).
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.section import Section
+from pipeline.config.yaml_file import load_yaml
+from pipeline.ids import content_hash, uniforms
+
+
+class Principle(Section):
+    """One rule, with the three requests that put it to work."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the principle in every row that it made; never reuse an id for another rule."""
+    critique_request: str
+    """Asks the model what is wrong with its last response under this principle."""
+    revision_request: str
+    """Asks the model to rewrite its response accordingly."""
+    comparison_request: str
+    """Asks the judge which of two responses is better under this principle."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """How often it is drawn, relative to the others."""
+    tags: tuple[str, ...] = ()
+    """Free words for grouping in reports."""
+
+    @field_validator("critique_request", "revision_request", "comparison_request")
+    @classmethod
+    def _says_something(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("the request is empty, but each of the three must ask something")
+        return text.strip()
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of what the model reads: the id and the three requests; weight and tags do not count."""
+        return content_hash(
+            [self.id, self.critique_request, self.revision_request, self.comparison_request]
+        )[:16]
+
+
+class Constitution(Section):
+    """A named list of principles."""
+
+    name: str = Field(min_length=1)
+    """Short name, used in reports and cards."""
+    description: str = ""
+    """One sentence on what it is for."""
+    source: str = ""
+    """Where the wording comes from."""
+    principles: tuple[Principle, ...]
+    """At least one."""
+
+    @model_validator(mode="after")
+    def _ids_differ(self) -> Self:
+        if not self.principles:
+            raise ValueError(
+                "the constitution has no principle, but at least one is needed; add one"
+            )
+        repeated = [i for i, n in Counter(p.id for p in self.principles).items() if n > 1]
+        if repeated:
+            raise ValueError(
+                f"two principles have the id '{repeated[0]}'; ids name rows in the lineage, so "
+                "rename one"
+            )
+        return self
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of all principles with their weights, in order."""
+        return content_hash([[p.hash, p.weight] for p in self.principles])[:16]
+
+    @cached_property
+    def tagged_hash(self) -> str:
+        """The same with the tags, which decide what exemplars and canaries are drawn."""
+        return content_hash([self.hash, [p.tags for p in self.principles]])[:16]
+
+    def draw(self, *seed_parts: str | int) -> Principle:
+        """One principle by seed, with probability proportional to its weight."""
+        return weighted_draw(self.principles, *seed_parts)[0]
+
+    def draw_several(self, count: int, *seed_parts: str | int) -> tuple[Principle, ...]:
+        """Up to `count` different principles by seed; the first is the one of `draw`."""
+        return weighted_draw(self.principles, *seed_parts, count=count)
+
+    def by_id(self, principle_id: str) -> Principle:
+        """The principle of that id. Raises KeyError when there is none."""
+        for principle in self.principles:
+            if principle.id == principle_id:
+                return principle
+        raise KeyError(principle_id)
+
+
+def weighted_draw(
+    items: Sequence[Principle], *seed_parts: str | int, count: int = 1
+) -> tuple[Principle, ...]:
+    """`count` different principles, the first with probability proportional to its weight.
+
+    Each principle waits for a seeded time, exponential with its weight as rate, and the first ones
+    win. The time depends on the principle's id and on nothing else in the constitution, so that a
+    new or removed principle moves only the draws that it wins itself: with n of equal weight, one
+    in n. That is what makes the impact of a change cheap to compute.
+    """
+    points = uniforms([item.id for item in items], "principle", *seed_parts)
+    waiting = sorted(
+        (-math.log1p(-point) / item.weight, item.id, item)
+        for point, item in zip(points, items, strict=True)
+    )
+    return tuple(item for _, _, item in waiting[:count])
+
+
+def load_constitution(path: Path) -> Constitution:
+    """Read and validate a constitution. Raises ConfigError with file and line."""
+    return load_yaml(path, Constitution, what="constitution")

@@ -1,0 +1,182 @@
+"""What changed between two versions of a constitution, by meaning and not by line.
+
+In:  two constitutions
+Out: ConstitutionDiff: principles that were added, removed, reworded, renamed, reweighted, moved
+
+The semantic hash of a principle covers its three requests after folding white space and the case of
+the first letter. Order, weight, tags and id do not change it: a principle under another id with the
+same hash is renamed, not new.
+
+Does not: say what a run has to do again. Rows carry the exact hash of a principle, which covers its
+id and every character (`Principle.hash`); `recounted` lists those whose rows are made anew although
+their meaning is the same.
+"""
+
+from bisect import bisect_left
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.constitution import Constitution, Principle
+from pipeline.ids import content_hash
+
+REQUESTS = ("critique_request", "revision_request", "comparison_request")
+
+
+@dataclass(frozen=True)
+class Rewording:
+    """One request that says something else now."""
+
+    principle_id: str
+    request: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value of a principle, before and after: an id, a weight, or a place counted from 1."""
+
+    principle_id: str
+    """The id in the new version."""
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class ConstitutionDiff:
+    """All changes; empty tuples where there are none."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    reworded: tuple[Rewording, ...]
+    renamed: tuple[Change, ...]
+    reweighted: tuple[Change, ...]
+    """With the share of draws: `1 (6.2 %)`."""
+    retagged: tuple[Change, ...]
+    moved: tuple[Change, ...]
+    """The fewest principles whose move explains the new order; it changes nothing that is drawn."""
+    recounted: tuple[str, ...]
+    """Same meaning, other characters: their rows have another hash."""
+    num_unchanged: int
+    """Same id, same wording, same weight, same tags."""
+
+    @property
+    def changes_meaning(self) -> bool:
+        """True when a model would read another rule, or draw the rules otherwise."""
+        return bool(self.added or self.removed or self.reworded or self.reweighted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "changes_meaning": self.changes_meaning}
+
+    def text(self) -> str:
+        """A few lines for people."""
+        lines = [f"added {name}" for name in self.added]
+        lines += [f"removed {name}" for name in self.removed]
+        for change in self.reworded:
+            lines.append(f"reworded {change.principle_id}, {change.request}")
+            lines += [f"  - {change.before}", f"  + {change.after}"]
+        for what in ("renamed", "reweighted", "retagged", "moved"):
+            lines += [
+                f"{what} {c.principle_id}: {c.before or 'none'} -> {c.after or 'none'}"
+                for c in getattr(self, what)
+            ]
+        lines += [f"respelled {name}: same meaning, other hash" for name in self.recounted]
+        lines.append(f"{self.num_unchanged} principles unchanged")
+        return "\n".join(lines)
+
+
+def semantic_hash(principle: Principle) -> str:
+    """Hash of what the three requests say, 16 hex digits."""
+    return content_hash([_folded(getattr(principle, key)) for key in REQUESTS])[:16]
+
+
+def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff:
+    """What changed from `old` to `new`."""
+    pairs = _matched(old, new)
+    matched_old = {before.id for before, _ in pairs}
+    matched_new = {after.id for _, after in pairs}
+    same = [(b, a) for b, a in pairs if semantic_hash(b) == semantic_hash(a)]
+    return ConstitutionDiff(
+        added=tuple(p.id for p in new.principles if p.id not in matched_new),
+        removed=tuple(p.id for p in old.principles if p.id not in matched_old),
+        reworded=tuple(
+            Rewording(after.id, key, getattr(before, key), getattr(after, key))
+            for before, after in pairs
+            for key in REQUESTS
+            if _folded(getattr(before, key)) != _folded(getattr(after, key))
+        ),
+        renamed=tuple(Change(a.id, b.id, a.id) for b, a in pairs if a.id != b.id),
+        reweighted=tuple(
+            Change(a.id, _weight(b, old), _weight(a, new)) for b, a in pairs if a.weight != b.weight
+        ),
+        retagged=tuple(
+            Change(a.id, ", ".join(b.tags), ", ".join(a.tags))
+            for b, a in pairs
+            if set(a.tags) != set(b.tags)
+        ),
+        moved=_moved(pairs, old, new),
+        recounted=tuple(a.id for b, a in same if a.hash != b.hash and a.id == b.id),
+        num_unchanged=sum(
+            a.id == b.id and a.weight == b.weight and set(a.tags) == set(b.tags) for b, a in same
+        ),
+    )
+
+
+def _matched(old: Constitution, new: Constitution) -> list[tuple[Principle, Principle]]:
+    """Principles that are the same rule in both, in the new order: by id, else by meaning."""
+    by_id = {p.id: p for p in old.principles}
+    taken = {p.id for p in new.principles if p.id in by_id}
+    by_meaning: dict[str, list[Principle]] = {}
+    for principle in old.principles:
+        if principle.id not in taken:
+            by_meaning.setdefault(semantic_hash(principle), []).append(principle)
+    pairs = []
+    for after in new.principles:
+        candidates = by_meaning.get(semantic_hash(after), [])
+        if after.id in by_id:
+            pairs.append((by_id[after.id], after))
+        elif candidates:
+            pairs.append((candidates.pop(0), after))
+    return pairs
+
+
+def _moved(
+    pairs: list[tuple[Principle, Principle]], old: Constitution, new: Constitution
+) -> tuple[Change, ...]:
+    place_old = {p.id: i for i, p in enumerate(old.principles)}
+    place_new = {p.id: i for i, p in enumerate(new.principles)}
+    kept = _longest_increasing([place_old[before.id] for before, _ in pairs])
+    return tuple(
+        Change(after.id, str(place_old[before.id] + 1), str(place_new[after.id] + 1))
+        for index, (before, after) in enumerate(pairs)
+        if index not in kept
+    )
+
+
+def _longest_increasing(values: list[int]) -> set[int]:
+    """Indices of a longest increasing subsequence (patience sorting)."""
+    tails: list[int] = []
+    ends: list[int] = []
+    previous: list[int | None] = []
+    for index, value in enumerate(values):
+        at = bisect_left(tails, value)
+        previous.append(ends[at - 1] if at else None)
+        tails[at : at + 1] = [value]
+        ends[at : at + 1] = [index]
+    kept: set[int] = set()
+    step = ends[-1] if ends else None
+    while step is not None:
+        kept.add(step)
+        step = previous[step]
+    return kept
+
+
+def _folded(text: str) -> str:
+    folded = " ".join(text.split())
+    return folded[:1].lower() + folded[1:]
+
+
+def _weight(principle: Principle, constitution: Constitution) -> str:
+    total = sum(p.weight for p in constitution.principles)
+    return f"{principle.weight:g} ({principle.weight / total:.1%} of draws)"

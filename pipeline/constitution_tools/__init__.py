@@ -1,1 +1,0 @@
-"""Tools for the people who write constitutions: find faults, import, compare versions."""

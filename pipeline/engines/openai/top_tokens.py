@@ -1,0 +1,104 @@
+"""Option scores from the most probable first tokens, for endpoints that return nothing better.
+
+In:  options, and (token text, log-probability) of the top tokens
+Out: a log-probability for each option that is listed, and a bound for those that are not
+
+An option that is not listed is not impossible: its log-probability is at most that of the least
+probable listed token, or of a listed token with which it begins. When such a token is an option
+itself ('1' is listed and '10' is not), it may stand for both, and neither has a value.
+
+Only an option's own text counts for it. A model that says ' A' or 'A)' may mean the option or begin
+a sentence: where such forms matter the verdict is unreadable, since what is left of the mass would
+go to whichever option happens to be spelled as asked.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.errors import ConfigError, VerdictError
+
+_NEGLIGIBLE = 0.01
+"""A beginning of this probability or less widens the bound and nothing else."""
+_OTHER_FORMS = 0.05
+"""Other spellings may have this share of what the options have."""
+_FLOOR = -100.0
+"""Nats; endpoints write -9999 or -inf for tokens that they did not score."""
+
+
+def scores_from_top_tokens(
+    options: Sequence[str], top: Sequence[tuple[str, float]]
+) -> tuple[tuple[float | None, ...], float | None]:
+    """Log-probability (nats) of each option or None, and the bound for the Nones.
+
+    Raises:
+        ConfigError: the model spells an option with several tokens, so that its first token says
+            nothing about the whole.
+        VerdictError: the model writes the options in another form than they are given in.
+    """
+    listed: dict[str, float] = {}
+    for token, logprob in top:
+        if logprob > _FLOOR:
+            # Two tokens of one text are two ways to say the same.
+            listed[token] = float(np.logaddexp(logprob, listed.get(token, -math.inf)))
+    _refuse_other_forms(options, listed)
+    values = tuple(listed.get(option) for option in options)
+    absent = [option for option, value in zip(options, values, strict=True) if value is None]
+    if not absent:
+        return values, None
+    begun = {
+        option: max(
+            (lp for token, lp in listed.items() if token and option.startswith(token)),
+            default=-math.inf,
+        )
+        for option in absent
+    }
+    values = _without_doubtful(options, values, absent)
+    found_mass = sum(math.exp(value) for value in values if value is not None)
+    for option, logprob in begun.items():
+        if math.exp(logprob) > max(found_mass, _NEGLIGIBLE):
+            raise ConfigError(
+                f"the model begins option {option!r} with a shorter token, and this endpoint "
+                "scores first tokens only; use options of one token such as 'A' and 'B', or a "
+                "vLLM server"
+            )
+    # One listed token bounds nothing but itself: a list of one may have been cut anywhere.
+    return values, max(min(listed.values()), *begun.values()) if len(listed) > 1 else None
+
+
+def _refuse_other_forms(options: Sequence[str], listed: dict[str, float]) -> None:
+    own = sum(math.exp(listed[option]) for option in options if option in listed)
+    others = {
+        token: math.exp(logprob)
+        for token, logprob in listed.items()
+        if token not in options and any(_is_form_of(token, option) for option in options)
+    }
+    if sum(others.values()) > max(_NEGLIGIBLE, _OTHER_FORMS * own):
+        raise VerdictError(
+            f"the judge writes {max(others, key=lambda token: others[token])!r}, but the options "
+            f"are {list(options)}"
+        )
+
+
+def _is_form_of(token: str, option: str) -> bool:
+    """Whether a token is an option with other white space or with punctuation after it."""
+    core, bare = token.replace("\u2581", " ").replace("\u0120", " ").strip(), option.strip()
+    return bool(bare) and core.startswith(bare) and not core[len(bare) : len(bare) + 1].isalnum()
+
+
+def _without_doubtful(
+    options: Sequence[str], values: Sequence[float | None], absent: Sequence[str]
+) -> tuple[float | None, ...]:
+    """The values, None for options that may be the first token of an absent one."""
+    found: list[float | None] = []
+    for option, value in zip(options, values, strict=True):
+        longer = [other for other in absent if other.startswith(option)]
+        if value is not None and longer and math.exp(value) > _NEGLIGIBLE:
+            raise ConfigError(
+                f"option {option!r} begins option {longer[0]!r}, which this endpoint does not list, "
+                "so its token may stand for both; use options of which none begins another, such "
+                "as '1' to '9', or a vLLM server"
+            )
+        found.append(None if longer else value)
+    return tuple(found)

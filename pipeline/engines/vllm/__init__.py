@@ -1,0 +1,1 @@
+"""Models that this program loads itself, with vLLM."""

@@ -1,0 +1,290 @@
+"""What changes when principles change, without paying again for what stays.
+
+In:  a run whose labels are finished, and another constitution
+Out: a new run with that constitution: its labels, pairs and preference set, impact.json, impact.md
+
+The new run begins with the old one's prompts, texts and labels. Its stages run again under the
+Runner, which takes over each stored row whose id and inputs are still right: only comparisons
+whose drawn principle changed are asked again, and where revisions are compared, the critiques and
+revisions that the change touches. The old run is only read.
+
+Does not: train, or draw responses anew. Samples stay those of the policy that the old run had.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.engines import EngineConfig
+from pipeline.config.paths import resolve_path
+from pipeline.constitution import Constitution, load_constitution
+from pipeline.engines.base import Engine
+from pipeline.engines.lazy import lazy_engine
+from pipeline.errors import ConfigError, StoreError
+from pipeline.ids import file_hash
+from pipeline.impact.effects import Impact
+from pipeline.impact.measure import finished_texts, measure_impact, write_impact
+from pipeline.run.context import RunContext, open_context, relative_to_project
+from pipeline.run.labeling_files import copied_labeling_files, load_labeling_files
+from pipeline.run.phases import (
+    StageMaker,
+    preference_dataset,
+    prepare,
+    prompts_key,
+    run_pass,
+    with_finished,
+)
+from pipeline.run.plan import compared_revisions, judge_stages, supervised_stages
+from pipeline.run.start import constitution_info, environment
+from pipeline.stages.base import Stage
+from pipeline.stages.runner import Progress
+from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
+from pipeline.store.shards import stage_manifests
+
+Pass = tuple[EngineConfig, list[StageMaker]]
+KEPT_INFO = ("name", "recipe", "parent")
+"""Entries of run.json that are true of the new run too."""
+
+
+async def run_impact(
+    before: RunDir,
+    constitution: Path,
+    *,
+    run_id: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[RunDir, bool]:
+    """Make the new run, or go on with it; returns it, and whether there was anything to do.
+
+    Args:
+        run_id: name of the new run's folder, beside the old one; without it a name that is the
+            same whenever the same constitution is asked for.
+
+    Raises:
+        UserError: the old run's labels are not finished, were made by another model, or the folder
+            is taken by something else; nothing is written then.
+        RunStoppedError: too many rows failed; what succeeded is kept.
+        AuditError: the new labels failed the recipe's audit; impact.json is there, no data set.
+    """
+    new = load_constitution(constitution)
+    run = impact_run(before, new, run_id)
+    if not run.root.exists():
+        await _start(run, before, constitution, new)
+    elif not _is_impact(run, before, new):
+        raise StoreError(
+            f"run {run.run_id} is there already and is not the impact of {constitution} on "
+            f"{before.run_id}; give another --run-id"
+        )
+    return run, await continue_impact(run, progress)
+
+
+async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool:
+    """Finish an impact run; returns whether it was unfinished. Raises as `run_impact`."""
+    if run.info().get("status") == "finished":
+        return False
+    before = impact_of(run)
+    if before is None:
+        raise StoreError(f"{run.root} is no impact run; `rlaif constitution impact` makes one")
+    with RunLock(run.root):
+        ctx = open_context(run, progress)
+        shards = with_finished(ctx, prepare(ctx), tuple(finished_texts(ctx)))
+        for engine, makers in impact_passes(ctx, before):
+            shards = await run_pass(ctx, engine, shards, makers)
+        # Before the export: labels that fail their audit are what a person wants to see most.
+        write_impact(run, measure_impact(ctx, before))
+        preference_dataset(ctx)
+        run.update_info(status="finished")
+    return True
+
+
+def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> RunDir:
+    """The folder of an impact run: beside the old run, named by the constitution's hash."""
+    return RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.tagged_hash[:8]}"))
+
+
+def impact_of(run: RunDir) -> RunDir | None:
+    """The run that an impact run was made from; None for other runs."""
+    name = run.info().get("impact_of")
+    return RunDir(run.root.parent / str(name)) if name else None
+
+
+def load_impact(run: RunDir) -> Impact:
+    """What impact.json of a finished impact run says. Raises StoreError when there is none."""
+    found = read_json(run.root / "impact.json")
+    if found is None:
+        raise StoreError(
+            f"run {run.run_id} has no impact.json; `rlaif resume {run.run_id}` makes it"
+        )
+    return Impact.model_validate(found)
+
+
+def impact_passes(ctx: RunContext, before: RunDir) -> list[Pass]:
+    """Engines with their stages, in order; neighbors with one engine share it."""
+    passes: list[Pass] = []
+    if compared_revisions(ctx):
+        passes.append((ctx.policy_engine(), [partial(_revision_stages, before=before)]))
+    for number, engine in enumerate(ctx.judge_engines()):
+        maker = partial(_label_stages, before=before, number=number)
+        if passes and passes[-1][0] == engine:
+            passes[-1][1].append(maker)
+        else:
+            passes.append((engine, [maker]))
+    return passes
+
+
+def _revision_stages(ctx: RunContext, engine: Engine, before: RunDir) -> list[Stage]:
+    # Without the first: initial responses depend on no principle.
+    return _same_models(supervised_stages(ctx, engine)[1:], before)
+
+
+def _label_stages(ctx: RunContext, engine: Engine, before: RunDir, number: int) -> list[Stage]:
+    return _same_models(judge_stages(ctx, engine, number), before)
+
+
+def _same_models(stages: list[Stage], before: RunDir) -> list[Stage]:
+    """The stages. Raises ConfigError when another model would ask: all rows would be made again."""
+    for stage in stages:
+        for manifest in stage_manifests(before.root, stage.folder)[:1] if stage.engine else []:
+            made_by = manifest.engine.get("fingerprint", "")
+            if stage.engine and made_by != stage.engine.fingerprint:
+                raise ConfigError(
+                    f"{stage.folder} of run {before.run_id} was made by a model with fingerprint "
+                    f"{made_by[:16]}, but {stage.engine.name} has {stage.engine.fingerprint[:16]} "
+                    "now, so a difference would not tell the principles' part; bring the model "
+                    "back, or make a new run"
+                )
+    return stages
+
+
+async def _start(run: RunDir, before: RunDir, path: Path, new: Constitution) -> None:
+    """Check everything, then make the folder, whole or not at all."""
+    ctx = open_context(before)
+    _check_recipe(ctx, new)
+    load_labeling_files(copied_labeling_files(before, ctx.config), ctx.config, new)
+    stages: list[Stage] = []
+    for config, makers in impact_passes(ctx, before):
+        async with lazy_engine(config) as engine:
+            stages += [stage for maker in makers for stage in maker(ctx, engine)]
+    # Pooled labels and pairs cost nothing and name the run that they belong to: they are made anew.
+    taken = ["prompts", *finished_texts(ctx), *(s.folder for s in stages if s.engine is not None)]
+    _check_shards(before, [*taken, "preference/pair"])
+    aside = run.root.with_name(f".{run.run_id}.{os.getpid()}.tmp")
+    try:
+        _fill(RunDir(aside), run.run_id, ctx, path, taken)
+        aside.rename(run.root)
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the run folder {run.root} ({error.strerror}); free space or check "
+            "permissions"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_recipe(ctx: RunContext, new: Constitution) -> None:
+    run, config = ctx.run, ctx.config.preference
+    drawn = config.labeler == "judge" or (
+        config.labeler == "score" and config.score.principles == "drawn"
+    )
+    if not config.enabled or not drawn:
+        what = (
+            "has no preference phase"
+            if not config.enabled
+            else (
+                f"labels by '{config.labeler}' under all principles"
+                if config.labeler == "score"
+                else f"labels by '{config.labeler}', without principles"
+            )
+        )
+        raise ConfigError(
+            f"the recipe of run {run.run_id} {what}, but an impact is told for labels under drawn "
+            "principles; take a run with `labeler: judge`, or `score` with `principles: drawn`"
+        )
+    if config.labeler != "judge":
+        return
+    judge = config.judge
+    if judge.num_principles > len(new.principles):
+        raise ConfigError(
+            f"constitution '{new.name}' has {len(new.principles)} principles, but judge."
+            f"num_principles is {judge.num_principles}; add principles"
+        )
+
+
+def _check_shards(run: RunDir, folders: Sequence[str]) -> None:
+    prompts = stage_manifests(run.root, "prompts")
+    missing = [
+        f"{folder}/shard-{manifest.shard_index:05d}"
+        for manifest in prompts
+        for folder in folders
+        if load_manifest(run.root, folder, manifest.shard_index) is None
+    ]
+    if missing or not prompts:
+        raise StoreError(
+            f"run {run.run_id} has no finished {missing[0] if missing else 'prompts'}; finish it "
+            f"with `rlaif resume {run.run_id}`"
+        )
+
+
+def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence[str]) -> None:
+    old = ctx.run
+    run.root.mkdir(parents=True)
+    for name in ("templates", "labeling"):
+        if (old.root / name).exists():
+            shutil.copytree(old.root / name, run.root / name)
+    shutil.copyfile(path, run.constitution)
+    run.recipe.write_text(
+        _with_constitution(old.recipe.read_text(encoding="utf-8"), path), encoding="utf-8"
+    )
+    for folder in taken:
+        _take(old.root / folder, run.root / folder)
+    write_json(
+        run.root / "prompts" / "complete.json",
+        {
+            **read_json(old.root / "prompts" / "complete.json"),
+            "key": prompts_key(ctx.config, run_id, "prompts"),
+        },
+    )
+    write_json(run.root / "environment.json", environment())
+    copies = [
+        run.recipe,
+        run.constitution,
+        *sorted(run.root.glob("templates/*")),
+        *sorted(run.root.glob("labeling/*")),
+    ]
+    run.update_info(
+        run_id=run_id,
+        status="started",
+        impact_of=old.run_id,
+        constitution=constitution_info(load_constitution(run.constitution)),
+        files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
+        **_kept(old.info()),
+    )
+
+
+def _kept(info: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: info[name] for name in KEPT_INFO if info.get(name)}
+
+
+def _with_constitution(recipe: str, path: Path) -> str:
+    """The recipe with another constitution, comments and all; unchanged where it is not a plain line."""
+    line = f"constitution: {relative_to_project(resolve_path(path))}"
+    return re.sub(r"(?m)^constitution:\s.*$", lambda _: line, recipe, count=1)
+
+
+def _take(source: Path, target: Path) -> None:
+    """Link the shards, or copy them where links cannot be. Shards are replaced, never changed."""
+    target.mkdir(parents=True)
+    for path in sorted(source.glob("shard-*")):
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
+
+
+def _is_impact(run: RunDir, before: RunDir, new: Constitution) -> bool:
+    if run.info().get("impact_of") != before.run_id or not run.constitution.is_file():
+        return False
+    return load_constitution(run.constitution).tagged_hash == new.tagged_hash

@@ -1,0 +1,122 @@
+"""A calibration fitted on one half of the contexts and measured on the other.
+
+In:  verdicts of one judge, uncalibrated
+Out: the calibration, and Brier score, calibration error and log-loss before and after it
+
+The halves are drawn by a seeded hash of the context, never of the row: pairs of one context are
+alike, and a fit that has seen one of them has seen the others. Fitted labels are the raw ones.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.errors import DataError
+from pipeline.ids import uniform
+from pipeline.judge_eval.answers import Verdict, readable
+from pipeline.judge_eval.figures import confidence_figures
+from pipeline.labeling.calibration import Calibration, fit
+from pipeline.stats import paired_change
+
+Kind = Literal["temperature", "isotonic"]
+MIN_ROWS = 20
+"""Least labels in each half."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A calibration and what it does to labels that it has not seen."""
+
+    calibration: Calibration
+    before: dict[str, Any]
+    after: dict[str, Any]
+    brier_change: dict[str, float] | None
+    """After minus before on the held-out half, with its interval; below 0 is better."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of metrics.json."""
+        return {
+            "map": self.calibration.model_dump(mode="json"),
+            "fitted_on": self.calibration.num_rows,
+            "measured_on": self.before["n"],
+            "before": self.before,
+            "after": self.after,
+            "brier_change": self.brier_change,
+        }
+
+
+def in_fit_half(prompt_id: str, seed: int) -> bool:
+    """Whether the labels of a context are fitted on; the others are measured on."""
+    return uniform("calibration half", seed, prompt_id) < 0.5
+
+
+def check_halves(prompt_ids: Iterable[str], seed: int) -> None:
+    """Raises DataError when a half is too small; to be asked before any label is paid for."""
+    halves = [in_fit_half(prompt, seed) for prompt in prompt_ids]
+    _check_size(sum(halves), len(halves) - sum(halves), "rows")
+
+
+def fit_and_measure(
+    verdicts: Sequence[Verdict],
+    kind: Kind,
+    *,
+    draws: int,
+    seed: int,
+    judge_fingerprint: str,
+    method_hash: str,
+    fitted_on: str,
+) -> Fitted:
+    """Fit on one half of the contexts, measure on the other.
+
+    Raises:
+        DataError: too few readable labels, or labels that support no calibration.
+        ValueError: a label is calibrated already, which is a bug of the caller.
+    """
+    found = readable(verdicts)
+    if any(v.label != v.raw_label for v in found):
+        raise ValueError("calibrations are fitted on raw labels, but these are calibrated")
+    seen = [v for v in found if in_fit_half(v.prompt_id, seed)]
+    unseen = [v for v in found if not in_fit_half(v.prompt_id, seed)]
+    _check_size(len(seen), len(unseen), "readable labels")
+    calibration = fit(kind, *_first_labels(seen)).model_copy(
+        update={
+            "judge_fingerprint": judge_fingerprint,
+            "method_hash": method_hash,
+            "fitted_on": fitted_on,
+        }
+    )
+    before = [v.label for v in unseen if v.label is not None]
+    after = [calibration.apply(p) for p in before]
+    return Fitted(
+        calibration,
+        confidence_figures(before, seed=seed),
+        confidence_figures(after, seed=seed),
+        _brier_change([v.prompt_id for v in unseen], before, after, draws, seed),
+    )
+
+
+def _first_labels(verdicts: Sequence[Verdict]) -> tuple[list[float], list[float]]:
+    """P(first) and whether first is better, as a recipe will apply the map."""
+    pairs = [(v.label, v.chosen_first) for v in verdicts if v.label is not None]
+    return [p if first else 1.0 - p for p, first in pairs], [float(first) for _, first in pairs]
+
+
+def _brier_change(
+    prompts: Sequence[str], before: Sequence[float], after: Sequence[float], draws: int, seed: int
+) -> dict[str, float] | None:
+    tallies: dict[str, list[float]] = {}
+    for prompt, old, new in zip(prompts, before, after, strict=True):
+        tally = tallies.setdefault(prompt, [0.0, 0.0, 0.0])
+        for place, value in enumerate(((1 - old) ** 2, (1 - new) ** 2, 1.0)):
+            tally[place] += value
+    old_sums, new_sums, counts = zip(*tallies.values(), strict=True)
+    change = paired_change((old_sums, counts), (new_sums, counts), draws=draws, seed=seed)
+    return change.as_dict() if change else None
+
+
+def _check_size(num_fit: int, num_measure: int, what: str) -> None:
+    if min(num_fit, num_measure) < MIN_ROWS:
+        raise DataError(
+            f"a calibration needs {MIN_ROWS} {what} in each half, and the halves have {num_fit} and "
+            f"{num_measure}; use more labelled rows or another --seed"
+        )

@@ -1,0 +1,1 @@
+"""The report of a judge evaluation: page, tables and reliability plot."""

@@ -1,0 +1,93 @@
+"""What a person asks of `rlaif judge-eval`, and what is wrong with it.
+
+In:  recipe, label sources, options
+Out: the first mistake as one line; a hash of all that decides the labels
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import RunConfig
+from pipeline.config.paths import resolve_path
+from pipeline.errors import ConfigError
+from pipeline.ids import content_hash, file_hash
+from pipeline.judge_eval.fit import Kind
+from pipeline.run.labeling_files import labeling_paths
+from pipeline.sources.config import AnySource
+from pipeline.sources.rows import Imported
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks for."""
+
+    recipe: Path
+    sources: tuple[AnySource, ...]
+    limit: int | None = None
+    name: str | None = None
+    seed: int | None = None
+    """None for that of the recipe."""
+    calibrate: Path | None = None
+    """File for the calibration; None fits none."""
+    kind: Kind = "temperature"
+
+
+def check_request(request: Request, config: RunConfig) -> None:
+    """Raises ConfigError for what this recipe or these options cannot do."""
+    if request.name is not None and not NAME.fullmatch(request.name):
+        raise ConfigError(
+            f"--name is '{request.name}', but it names a folder: use letters, digits, '.', '_', '-'"
+        )
+    if config.preference.labeler != "judge":
+        raise ConfigError(
+            f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
+            "command measures a judge that compares; set it to 'judge'"
+        )
+    if request.calibrate is None:
+        return
+    if config.panel:
+        raise ConfigError(
+            f"{request.recipe} has a panel of {len(config.judge_engines)} judges, and a calibration "
+            "belongs to one; leave out `panel` or --calibrate"
+        )
+    if config.preference.judge.calibration is not None:
+        raise ConfigError(
+            f"the labels of {request.recipe} are calibrated already, and a calibration is fitted on "
+            "raw ones; remove preference.judge.calibration or --calibrate"
+        )
+    if request.calibrate.is_dir() or not request.calibrate.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--calibrate {request.calibrate} is no file in a folder that exists; name one, such as "
+            "calibration.json"
+        )
+
+
+def identity_of(request: Request, config: RunConfig, imports: Sequence[Imported], seed: int) -> str:
+    """Hash of all that decides the labels, by content: what may go on in one folder."""
+    paths = [
+        request.recipe,
+        resolve_path(config.constitution),
+        resolve_path(config.templates.judge),
+        *labeling_paths(config).values(),
+    ]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ConfigError(f"{missing[0]} does not exist; correct the path in {request.recipe}")
+    return content_hash(
+        [
+            [file_hash(path) for path in paths],
+            [
+                source.model_dump(mode="json", exclude={"path", "responses"})
+                for source in request.sources
+            ],
+            [each.record.sha256 for each in imports],
+            request.limit,
+            seed,
+            # Experts' answers are paired with responses from a second file.
+            *(file_hash(path) for source in request.sources for path in source.paths[1:]),
+        ]
+    )[:16]

@@ -1,0 +1,262 @@
+"""Ask a recipe's judge about labelled pairs, and measure its answers.
+
+In:  a recipe, label sources
+Out: outputs/judge-eval/<name>/ with the rows, metrics.json, report.html and report.md; a
+     calibration file if one is asked for
+
+The folder is that of a run: copies of recipe, constitution and templates, shards with manifests.
+The same command again goes on where a killed one stopped, and pays for nothing twice.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import load_config
+from pipeline.data.prompts import write_prompt_shards
+from pipeline.engines.base import Engine
+from pipeline.errors import RunStoppedError, StoreError, UserError
+from pipeline.ids import content_hash
+from pipeline.judge_eval.answers import Verdict, read_verdicts
+from pipeline.judge_eval.figures import baselines, judge_figures
+from pipeline.judge_eval.fit import Fitted, check_halves, fit_and_measure
+from pipeline.judge_eval.items import (
+    FIRSTS,
+    SECONDS,
+    Item,
+    make_items,
+    prompt_rows,
+    response_rows,
+    source_facts,
+    usable_rows,
+)
+from pipeline.judge_eval.report.page import write_judge_report
+from pipeline.judge_eval.request import Request, check_request, identity_of
+from pipeline.labeling.judge_stage import JudgeStage
+from pipeline.labeling.pool import PoolStage
+from pipeline.records import ResponseRow
+from pipeline.run.context import RunContext, open_context, resolved_engine
+from pipeline.run.phases import run_pass
+from pipeline.run.plan import judge_folders, make_judge
+from pipeline.run.start import runs_root, start_run
+from pipeline.sources.importing import import_source
+from pipeline.sources.rows import Imported
+from pipeline.stages.runner import Progress, ShardState
+from pipeline.store import RunDir, RunLock, ShardCounts, read_rows, write_json, write_shard
+from pipeline.store.files import write_text
+
+POOL = "preference/pool"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A folder that is ready, with the pairs that it is about."""
+
+    request: Request
+    run: RunDir
+    items: Sequence[Item]
+    sources: Sequence[Imported]
+    seed: int
+    is_new: bool
+
+
+def prepare_evaluation(request: Request) -> Evaluation:
+    """Check all that a person could have got wrong, then make or find the folder.
+
+    Raises:
+        UserError: the first thing to correct; nothing is written then.
+    """
+    config = load_config(request.recipe)
+    seed = config.seed if request.seed is None else request.seed
+    check_request(request, config)
+    imports = [import_source(source, seed=seed) for source in request.sources]
+    items = make_items(usable_rows(imports), seed=seed, limit=request.limit)
+    if request.calibrate is not None:
+        check_halves([item.row.prompt_id for item in items], seed)
+    identity = identity_of(request, config, imports, seed)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.sources[0].name)
+    name = request.name or f"{config.name}-{stem}-{identity[:8]}"
+    root = runs_root().parent / "judge-eval"
+    is_new = not (root / name).exists()
+    run = (
+        start_run(request.recipe, run_id=name, runs_root_folder=root)
+        if is_new
+        else RunDir(root / name)
+    )
+    if run.require().info().get("evaluation", identity) != identity:
+        raise StoreError(
+            f"evaluation '{name}' was made with another recipe, label file, limit or seed; choose "
+            "another --name, or leave it out"
+        )
+    run.update_info(evaluation=identity, sources=source_facts(imports))
+    return Evaluation(request, run, items, imports, seed, is_new)
+
+
+async def run_evaluation(
+    evaluation: Evaluation, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Ask, measure, write the report and the calibration; returns the metrics.
+
+    Raises:
+        UserError: the judge cannot be asked like this; a folder without any answer is removed.
+        RunStoppedError: too many calls failed; the answers are kept.
+    """
+    run = evaluation.run
+    with RunLock(run.root):
+        try:
+            return await _evaluate(evaluation, progress)
+        except RunStoppedError as error:
+            again = str(error).replace("then `rlaif resume`", "then give the same command again")
+            raise RunStoppedError(again) from None
+        except UserError:
+            if evaluation.is_new and not list((run.root / "preference").rglob("shard-*.json")):
+                shutil.rmtree(run.root, ignore_errors=True)
+            raise
+
+
+async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[str, Any]:
+    ctx = open_context(evaluation.run, progress)
+    ctx = replace(ctx, config=ctx.config.model_copy(update={"seed": evaluation.seed}))
+    draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
+    judges, verdicts = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation.items)
+    for entry in judges:
+        entry |= judge_figures(verdicts[entry["name"]], draws=draws, seed=seed)
+    fitted, refusal = _fit(evaluation, judges[0], verdicts["judge"], draws)
+    metrics = {
+        "name": evaluation.run.run_id,
+        "recipe": ctx.config.name,
+        "constitution": ctx.constitution.name,
+        "seed": seed,
+        "limit": evaluation.request.limit,
+        "sources": source_facts(evaluation.sources),
+        "num_rows": len(evaluation.items),
+        "num_prompts": len({item.row.prompt_id for item in evaluation.items}),
+        "num_principles": ctx.config.preference.judge.num_principles,
+        "baselines": baselines(verdicts[judges[-1]["name"]]),
+        "judges": judges,
+        "calibration": fitted.as_dict() if fitted else None,
+    }
+    write_json(evaluation.run.root / "metrics.json", metrics)
+    write_judge_report(evaluation.run.root, metrics)
+    evaluation.run.update_info(status="finished")
+    if refusal is not None:
+        raise refusal
+    if fitted is not None and evaluation.request.calibrate is not None:
+        write_text(
+            evaluation.request.calibrate, fitted.calibration.model_dump_json(indent=2) + "\n"
+        )
+    return metrics
+
+
+def _fit(
+    evaluation: Evaluation, judge: dict[str, Any], verdicts: Sequence[Verdict], draws: int
+) -> tuple[Fitted | None, UserError | None]:
+    """The calibration; or why there is none, to be told after the report is written."""
+    if evaluation.request.calibrate is None:
+        return None, None
+    files = [f"{each.record.path} sha256 {each.record.sha256}" for each in evaluation.sources]
+    try:
+        return fit_and_measure(
+            verdicts,
+            evaluation.request.kind,
+            draws=draws,
+            seed=evaluation.seed,
+            judge_fingerprint=judge["fingerprint"],
+            method_hash=judge["method_hash"],
+            fitted_on="; ".join(files),
+        ), None
+    except UserError as error:
+        return None, error
+
+
+async def _ask(
+    ctx: RunContext, shards: list[ShardState], items: Sequence[Item]
+) -> tuple[list[dict[str, Any]], dict[str, list[Verdict]]]:
+    """Entries of the judges, and of the pool where there are several labels, with their verdicts."""
+    entries: list[dict[str, Any]] = []
+    verdicts: dict[str, list[Verdict]] = {}
+    folders = judge_folders(ctx)
+    for number, (folder, config) in enumerate(zip(folders, ctx.config.judge_engines, strict=True)):
+        methods: list[str] = []
+
+        def stages(ctx: RunContext, engine: Engine, folder: str = folder) -> list[Any]:
+            judge = make_judge(ctx, engine)
+            methods.append(judge.method_hash)
+            return [
+                JudgeStage(
+                    judge=judge,
+                    comparisons="evaluation",
+                    run_id=ctx.run.run_id,
+                    samples=FIRSTS,
+                    initials=SECONDS,
+                    folder=folder,
+                )
+            ]
+
+        shards = await run_pass(ctx, resolved_engine(config), shards, [stages])
+        engine = shards[0][folder].engine
+        name = "judge" if number == 0 else f"judge {number + 1}"
+        entries.append(
+            {
+                "name": name,
+                "model": Path(engine["name"]).name,
+                "fingerprint": engine["fingerprint"],
+                "method_hash": methods[0],
+                "calibration_hash": ctx.labeling.calibration.hash
+                if ctx.labeling.calibration
+                else "",
+            }
+        )
+        verdicts[name] = _verdicts(ctx, shards, folder, items)
+    if len(folders) > 1 or ctx.config.preference.judge.num_principles > 1:
+        pool = PoolStage(folders, ctx.run.run_id, folder=POOL)
+        shards = await ctx.runner.wavefront(shards, [pool])
+        models = " + ".join(dict.fromkeys(entry["model"] for entry in entries))
+        entries.append(
+            {
+                "name": "pooled",
+                "model": models,
+                "fingerprint": "",
+                "method_hash": "",
+                "calibration_hash": "",
+            }
+        )
+        verdicts["pooled"] = _verdicts(ctx, shards, POOL, items)
+    return entries, verdicts
+
+
+def _verdicts(
+    ctx: RunContext, shards: Sequence[ShardState], folder: str, items: Sequence[Item]
+) -> list[Verdict]:
+    return read_verdicts(items, (row for s in shards for row in read_rows(ctx.run.root, s[folder])))
+
+
+def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]:
+    """Prompts and both responses of each pair as shards; equal rows give equal files, so that
+    writing them again changes nothing.
+    """
+    root, run_id, items = ctx.run.root, ctx.run.run_id, evaluation.items
+    key = content_hash([evaluation.run.info()["evaluation"], ctx.config.execution.shard_size])
+    prompts = write_prompt_shards(
+        root, "prompts", prompt_rows(items, run_id), ctx.config.execution.shard_size, key
+    )
+    shards: list[ShardState] = []
+    for manifest in prompts:
+        ids = [row.row_id for row in read_rows(root, manifest)]
+        state: ShardState = {"prompts": manifest}
+        for folder, rows in zip((FIRSTS, SECONDS), response_rows(items, ids, run_id), strict=True):
+            state[folder] = write_shard(
+                root,
+                folder,
+                manifest.shard_index,
+                rows,
+                ResponseRow,
+                key=key,
+                counts=ShardCounts(expected=len(rows)),
+                inputs={manifest.path: manifest.sha256},
+            )
+        shards.append(state)
+    return shards

@@ -1,0 +1,258 @@
+"""How a judge is asked: one comparison, both orders, whole options, and the label maths.
+
+In:  a conversation, a principle, two texts
+Out: a JudgmentRow with its soft label, or `unparsed` with the reason
+
+The labeling methods of Bai et al. 2022 (arXiv:2212.08073, sections 4.1 and 4.2) and Lee et al.
+2023 (arXiv:2309.00267, sections 2.1 and 3.1) are settings of one way of asking:
+
+    preamble, exemplars, sample, ending -> option probabilities              2 scoring calls
+    the same, asking for a rationale -> rationale -> option probabilities    2 more generations
+
+Each order has its own rationale, and its probability is clamped before the mean of the two.
+"""
+
+import asyncio
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pipeline.config.labeling import JudgeConfig
+from pipeline.constitution import Constitution, Principle
+from pipeline.engines.base import Engine
+from pipeline.errors import VerdictError
+from pipeline.ids import content_hash, derive_seed
+from pipeline.labeling.calibration import Calibration
+from pipeline.labeling.few_shot import ExemplarSet, Shot, draw_shots, exemplar_values
+from pipeline.prompting.templates import PromptTemplate, neutralize
+from pipeline.records import JudgmentRow
+from pipeline.soft_labels import clamp, prob_slot_a, swap_average
+from pipeline.types import (
+    Generation,
+    Message,
+    Messages,
+    OptionScores,
+    SamplingParams,
+    assistant,
+    user,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a judge said in one order."""
+
+    scores: OptionScores
+    rationale: Generation | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model with a way of asking it."""
+
+    engine: Engine
+    constitution: Constitution
+    template: PromptTemplate
+    config: JudgeConfig
+    seed: int
+    exemplars: ExemplarSet | None = None
+    calibration: Calibration | None = None
+
+    @cached_property
+    def method_hash(self) -> str:
+        """Hash of the way of asking, without model, constitution and calibration."""
+        return content_hash(self._method())[:16]
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes a label besides texts, principle and model."""
+        return {
+            **self._method(),
+            "seed": self.seed,
+            "calibration": self.calibration.hash if self.calibration else "",
+        }
+
+    @cached_property
+    def settings_hash(self) -> str:
+        """Hash of the settings: part of every row's id."""
+        return content_hash(self.settings())[:16]
+
+    def identity(self, first_id: str, second_id: str) -> str:
+        """Hash of all that is asked of this comparison besides its texts, principle and model.
+
+        The exemplars' drawn principles are in it, and not the whole constitution: a changed
+        principle touches the comparisons that show it and no other.
+        """
+        shots = self.shots(first_id, second_id)
+        if not shots:
+            return self.settings_hash
+        return content_hash([self.settings_hash, *(shot.hash for shot in shots)])[:16]
+
+    def _method(self) -> dict[str, Any]:
+        # Files count by content, not by path.
+        method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})
+        shots = self.config.num_exemplars and self.exemplars
+        return {
+            "template": self.template.hash,
+            "method": method,
+            "exemplars": shots.hash if shots else "",
+        }
+
+    async def label(
+        self,
+        row: JudgmentRow,
+        conversation: Messages,
+        principle: Principle,
+        first: str,
+        second: str,
+    ) -> JudgmentRow:
+        """The row with its label. Raises what the engine raises."""
+        # Both orders see the same exemplars: a pull of theirs toward a letter cancels in the mean.
+        shots = self.shots(row.first_id, row.second_id)
+        forward, swapped = await asyncio.gather(
+            self._ask(row, conversation, principle, (first, second), shots, "forward"),
+            self._ask(row, conversation, principle, (second, first), shots, "swapped"),
+        )
+        asked = (forward, swapped)
+        written = [answer.rationale for answer in asked if answer.rationale is not None]
+        row = replace(
+            row,
+            option_logprobs=_raw(forward.scores) + _raw(swapped.scores),
+            rationales=tuple(text.text for text in written),
+            finish_reason="length" if any(t.finish_reason == "length" for t in written) else "",
+            num_prompt_tokens=sum(a.scores.num_prompt_tokens for a in asked)
+            + sum(text.num_prompt_tokens for text in written),
+            num_cached_tokens=sum(a.scores.num_cached_tokens for a in asked)
+            + sum(text.num_cached_tokens for text in written),
+            num_tokens=sum(text.num_tokens for text in written),
+        )
+        return self.read(row, forward.scores, swapped.scores)
+
+    def read(self, row: JudgmentRow, forward: OptionScores, swapped: OptionScores) -> JudgmentRow:
+        """The row with its label, from the scores of both orders; `unparsed` when one says nothing:
+        the mean of one order alone would carry the whole position bias into the label.
+        """
+        low_mass = self.config.min_option_mass
+        try:
+            first = prob_slot_a(forward, min_option_mass=low_mass)
+            second = prob_slot_a(swapped, min_option_mass=low_mass)
+        except VerdictError as error:
+            return replace(row, status="unparsed", reason=str(error))
+        bounds = self.config.chain_of_thought and self.config.chain_of_thought.clamp
+        pair = (first.prob_a, second.prob_a)
+        if bounds:
+            pair = (clamp(pair[0], *bounds), clamp(pair[1], *bounds))
+            row = replace(row, clamp_low=bounds[0], clamp_high=bounds[1])
+        soft_label, gap = swap_average(*pair)
+        row = replace(
+            row,
+            prob_forward=first.prob_a,
+            prob_swapped=second.prob_a,
+            soft_label=soft_label,
+            position_gap=gap,
+            exact=first.exact and second.exact,
+        )
+        if self.calibration is None:
+            return row
+        return replace(
+            row,
+            raw_label=soft_label,
+            soft_label=self.calibration.apply(soft_label),
+            calibration_hash=self.calibration.hash,
+        )
+
+    def shots(self, first_id: str, second_id: str) -> tuple[Shot, ...]:
+        """The exemplars that stand before this comparison, in both orders."""
+        if self.exemplars is None or not self.config.num_exemplars:
+            return ()
+        # Drawn per comparison, not per row id: a changed principle keeps its neighbors' exemplars.
+        return draw_shots(
+            self.exemplars,
+            self.constitution,
+            self.config.num_exemplars,
+            self.seed,
+            first_id,
+            second_id,
+        )
+
+    async def _ask(
+        self,
+        row: JudgmentRow,
+        conversation: Messages,
+        principle: Principle,
+        slots: tuple[str, str],
+        shots: tuple[Shot, ...],
+        order: str,
+    ) -> Answer:
+        messages = self.messages(conversation, principle, *slots, shots=shots)
+        request_id = f"{row.row_id}:{order}"
+        thought, rationale = self.config.chain_of_thought, None
+        if thought is not None:
+            rationale = await self.engine.generate(
+                messages,
+                SamplingParams(temperature=0.0, max_tokens=thought.max_tokens),
+                seed=derive_seed("rationale", row.row_id, order),
+                request_id=f"{request_id}:rationale",
+            )
+            if not rationale.text.strip():
+                raise VerdictError("the judge wrote no rationale")
+            messages = (
+                *messages,
+                assistant(neutralize(rationale.text)),
+                user(self._lettered(thought.ending)),
+            )
+        scores = await self.engine.score(
+            messages,
+            self.config.options,
+            request_id=request_id,
+            reply_prefix=self.config.reply_prefix,
+        )
+        return Answer(scores, rationale)
+
+    def messages(
+        self,
+        conversation: Messages,
+        principle: Principle,
+        slot_a: str,
+        slot_b: str,
+        *,
+        shots: tuple[Shot, ...] = (),
+    ) -> Messages:
+        """What the judge reads, up to the place where its reply begins."""
+        turns: list[Message] = []
+        for shot in shots:
+            turns.append(self._sample(shot.exemplar.messages, **exemplar_values(shot)))
+            if self.config.chain_of_thought is not None:
+                turns.append(assistant(shot.rationale(self.config.letters)))
+                turns.append(user(self._lettered(self.config.chain_of_thought.ending)))
+            option = self.config.options[0 if shot.better_first else 1]
+            turns.append(assistant(self.config.reply_prefix + option))
+        turns.append(self._sample(conversation, principle, slot_a, slot_b))
+        if self.config.preamble:
+            turns[0] = user(f"{self.config.preamble}\n\n{turns[0].content}")
+        return tuple(turns)
+
+    def _sample(
+        self, conversation: Messages, principle: Principle, slot_a: str, slot_b: str
+    ) -> Message:
+        shown = neutralize if self.config.defend else str
+        text = self.template.render(
+            conversation=[{"role": m.role, "content": shown(m.content)} for m in conversation],
+            principle=principle,
+            slot_a=shown(slot_a),
+            slot_b=shown(slot_b),
+        )
+        asks = (
+            self.config.ending
+            if self.config.chain_of_thought is None
+            else self._lettered(self.config.chain_of_thought.request)
+        )
+        return user(f"{text}\n{asks}" if asks else text)
+
+    def _lettered(self, text: str) -> str:
+        a, b = self.config.letters
+        return text.replace("{a}", a).replace("{b}", b)
+
+
+def _raw(scores: OptionScores) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else value for value in scores.logprobs)

@@ -1,0 +1,1 @@
+"""Prompts for models: Jinja templates, the defense against text that imitates them, and checks of the options shown."""

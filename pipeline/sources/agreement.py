@@ -1,0 +1,156 @@
+"""Do two sources prefer the same responses? Cohen's kappa on the items that both labeled.
+
+In:  pairs of two sources (people and our judge, or two groups of people)
+Out: Agreement: kappa and the share of equal labels, each with a 95 % interval
+
+An item is a prompt with two responses, whatever their order; white space at the ends and the Unicode
+form of a text do not count, as importers strip and models do not. Its label is the response that is
+preferred, called `first` or `second` by the alphabetical order of the texts' hashes: an order that
+neither source knows, so none can move its marginals by always naming the same slot. Prompts, not
+items, are drawn anew for the interval, as items of one prompt are alike.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.ids import content_hash, conversation_key, plain_text, text_hash
+from pipeline.records import PreferenceRow
+from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two sources agree."""
+
+    first_source: str
+    second_source: str
+    num_items: int
+    """Items with a label from both."""
+    num_prompts: int
+    num_split: int
+    """Items left out because one source is divided within itself."""
+    kappa: float
+    """Agreement beyond chance, at most 1; NaN without any shared item."""
+    kappa_low: float
+    kappa_high: float
+    equal: Estimate | None
+    """Share of items with the same label."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; NaN becomes null."""
+        values = asdict(self)
+        return {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in values.items()
+        }
+
+    def text(self) -> str:
+        """One line for people."""
+        if self.equal is None:
+            return f"{self.first_source} and {self.second_source} share no item"
+        return (
+            f"{self.first_source} and {self.second_source}: kappa {self.kappa:.3f} "
+            f"({self.kappa_low:.3f} to {self.kappa_high:.3f}), same label on "
+            f"{self.equal.share:.1%} of {self.num_items} items from {self.num_prompts} prompts"
+        )
+
+
+def item_key(row: PreferenceRow) -> str:
+    """The same for every row about this prompt and these two responses, in either order."""
+    texts = sorted((plain_text(row.chosen), plain_text(row.rejected)))
+    return content_hash([conversation_key(row.messages), *texts])
+
+
+def agreement(
+    first: tuple[str, Iterable[PreferenceRow]],
+    second: tuple[str, Iterable[PreferenceRow]],
+    *,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Agreement:
+    """Agreement of two sources, each given as (name, rows); only rows of status ok count.
+
+    Several labels of one source on an item count by their majority; without one, the item is left
+    out and counted as split.
+    """
+    (name_a, rows_a), (name_b, rows_b) = first, second
+    sides_a, split_a, prompts = _labels(rows_a)
+    sides_b, split_b, _ = _labels(rows_b)
+    known_a, known_b = sides_a.keys() | split_a, sides_b.keys() | split_b
+    keys = sorted(sides_a.keys() & sides_b.keys())
+    num_split = len((known_a & known_b) - set(keys))
+    table = _tables([(prompts[k], sides_a[k], sides_b[k]) for k in keys])
+    if not keys:
+        nan = math.nan
+        return Agreement(name_a, name_b, 0, 0, num_split, nan, nan, nan, None)
+    kappa = cohen_kappa([sides_a[k] for k in keys], [sides_b[k] for k in keys])
+    low, high = kappa_interval(table, draws=draws, seed=seed)
+    equal = clustered_share(table[:, 0] + table[:, 3], table.sum(axis=1))
+    return Agreement(name_a, name_b, len(keys), len(table), num_split, kappa, low, high, equal)
+
+
+def kappa_interval(tables: NDArray[np.float64], *, draws: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of kappa, clusters drawn with replacement (Efron and Tibshirani 1993).
+
+    Args:
+        tables: one row per cluster: items labeled (first, first), (first, second),
+            (second, first), (second, second) by the two sources.
+
+    Draws in which chance explains everything (kappa undefined) are left out; without any other
+    draw, both bounds are NaN. One cluster shows no spread: both bounds are its kappa.
+    """
+    # Equal clusters are drawn together by a multinomial: the same distribution for less work.
+    kinds, repeats = np.unique(tables, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(tables), repeats / len(tables), size=draws) @ kinds
+    n = drawn.sum(axis=1)
+    observed = (drawn[:, 0] + drawn[:, 3]) / n
+    first_a, first_b = (drawn[:, 0] + drawn[:, 1]) / n, (drawn[:, 0] + drawn[:, 2]) / n
+    expected = first_a * first_b + (1 - first_a) * (1 - first_b)
+    defined = expected < 1
+    if not defined.any():
+        return math.nan, math.nan
+    kappas = (observed[defined] - expected[defined]) / (1 - expected[defined])
+    low, high = np.percentile(kappas, PERCENTILES)
+    return float(low), float(high)
+
+
+def _labels(rows: Iterable[PreferenceRow]) -> tuple[Mapping[str, str], set[str], Mapping[str, str]]:
+    """Label per item, items without a majority, and the prompt of each item."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    prompts: dict[str, str] = {}
+    for row in rows:
+        chosen, rejected = plain_text(row.chosen), plain_text(row.rejected)
+        # Between two texts that only white space tells apart, nobody can agree.
+        if row.status == "ok" and chosen != rejected:
+            key = item_key(row)
+            in_order = text_hash(chosen) < text_hash(rejected)
+            votes[key]["first" if in_order else "second"] += 1
+            prompts[key] = conversation_key(row.messages)
+    split = {key for key, count in votes.items() if count["first"] == count["second"]}
+    labels = {
+        key: "first" if count["first"] > count["second"] else "second"
+        for key, count in votes.items()
+        if key not in split
+    }
+    return labels, split, prompts
+
+
+def _tables(items: Sequence[tuple[str, str, str]]) -> NDArray[np.float64]:
+    """Counts per prompt; columns as in `kappa_interval`."""
+    cells = {
+        ("first", "first"): 0,
+        ("first", "second"): 1,
+        ("second", "first"): 2,
+        ("second", "second"): 3,
+    }
+    counts: dict[str, NDArray[np.float64]] = {}
+    for prompt, a, b in items:
+        counts.setdefault(prompt, np.zeros(4))[cells[a, b]] += 1
+    return np.stack(list(counts.values())) if counts else np.zeros((0, 4))

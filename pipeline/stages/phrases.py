@@ -1,0 +1,158 @@
+"""Phrases that come again: closings, n-grams, stock phrases, emojis, loops. All pure.
+
+Texts are compared by their words in lower case, without punctuation. A phrase counts once per prompt,
+so several samples of one prompt are one piece of evidence.
+
+Does not: find word borders in scripts without spaces, where a whole clause is one word.
+"""
+
+import heapq
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from pipeline.config.audits import CollapseConfig
+
+Words = tuple[str, ...]
+
+LOOP_TIMES = 4
+"""A loop is a block of words that stands at least so often in a row ..."""
+LOOP_WORDS = 8
+"""... with at least so many words in all; a block has at most as many."""
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+# Characters that are shown as emojis by default, and any character that is asked to be one.
+_EMOJI = re.compile(
+    "[\U0001f000-\U0001faff\u231a\u231b\u23e9-\u23f3\u25fd\u25fe\u2614\u2615\u2639\u263a\u2648-\u2653"
+    "\u2665\u267f\u2693\u26a1\u26aa\u26ab\u26bd\u26be\u26c4\u26c5\u26ce\u26d4\u26ea\u26f2\u26f3\u26f5"
+    "\u26fa\u26fd\u2705\u270a\u270b\u2728\u274c\u274e\u2753-\u2755\u2757\u2764\u2795-\u2797\u27b0\u27bf"
+    "\u2b1b\u2b1c\u2b50\u2b55\ufe0f]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedText:
+    """A text under its prompt, with its words."""
+
+    prompt_id: str
+    text: str
+    words: Words
+
+    @classmethod
+    def of(cls, prompt_id: str, text: str) -> "AuditedText":
+        """The text with its words."""
+        return cls(prompt_id, text, split_words(text))
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase and the number of prompts in whose texts it stands."""
+
+    words: Words
+    num_prompts: int
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+def split_words(text: str) -> Words:
+    """Words in lower case; digits count, punctuation and emojis do not."""
+    return tuple(match.replace("’", "'") for match in _WORD.findall(text.lower()))
+
+
+def ngrams(words: Sequence[str], size: int) -> set[Words]:
+    """All runs of `size` words."""
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}
+
+
+def common_phrases(
+    texts: Iterable[AuditedText], size: int, *, window: int | None = None, top: int = 3
+) -> list[Phrase]:
+    """Most common phrases by number of prompts, at most `top`, ties in alphabetical order.
+
+    Args:
+        window: look at the last so many words only; None for the whole text.
+
+    A phrase that shares all but a few words with one before it in the list is left out: it is the
+    same phrase, moved by a word.
+    """
+    by_prompt: dict[str, set[Words]] = defaultdict(set)
+    for text in texts:
+        words = text.words if window is None else text.words[-window:]
+        by_prompt[text.prompt_id] |= ngrams(words, size)
+    counts = Counter(phrase for phrases in by_prompt.values() for phrase in phrases)
+    ranked = [(-count, phrase) for phrase, count in counts.items()]
+    heapq.heapify(ranked)
+    half = max(1, size // 2)
+    kept: list[Phrase] = []
+    while ranked and len(kept) < top:
+        count, phrase = heapq.heappop(ranked)
+        if not any(ngrams(phrase, half) & ngrams(other.words, half) for other in kept):
+            kept.append(Phrase(phrase, -count))
+    return kept
+
+
+def tail_entropy(texts: Sequence[AuditedText], size: int) -> float:
+    """Entropy of the last `size` words over ln n, in [0, 1]; 1 when all endings differ.
+
+    With a share f of one ending and else different ones: 1 - f + f ln(1/f) / ln n.
+    Needs at least two texts.
+    """
+    counts = Counter(text.words[-size:] for text in texts)
+    n = len(texts)
+    entropy = -sum(count / n * math.log(count / n) for count in counts.values())
+    return max(0.0, entropy / math.log(n))
+
+
+def has_emoji(text: str) -> bool:
+    """True when a character of the text is shown as an emoji."""
+    return _EMOJI.search(text) is not None
+
+
+def phrase_counts(texts: Iterable[AuditedText], phrases: tuple[str, ...]) -> Mapping[str, int]:
+    """Texts that contain each phrase, most frequent first, phrases of no text left out."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(_contained(text, phrases))
+    return dict(counts.most_common())
+
+
+def contains_phrase(text: AuditedText, phrases: tuple[str, ...]) -> bool:
+    """True when one of the phrases stands in the text, as whole words."""
+    return next(_contained(text, phrases), None) is not None
+
+
+def _contained(text: AuditedText, phrases: tuple[str, ...]) -> Iterator[str]:
+    joined = f" {' '.join(text.words)} "
+    return (phrase for phrase, form in _forms(phrases) if form in joined)
+
+
+@cache
+def _forms(phrases: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Each phrase with its words between spaces, as texts are searched for it."""
+    return tuple((phrase, f" {' '.join(split_words(phrase))} ") for phrase in phrases)
+
+
+def has_loop(words: Words) -> bool:
+    """True when a block of 1 to 8 words stands at least 4 times in a row, 8 words or more in all."""
+    for size in range(1, LOOP_WORDS + 1):
+        needed = max(LOOP_TIMES * size, LOOP_WORDS) - size
+        run = 0
+        # A block repeats where each word equals the one `size` words before, for long enough.
+        for position in range(size, len(words)):
+            run = run + 1 if words[position] == words[position - size] else 0
+            if run >= needed:
+                return True
+    return False
+
+
+def is_evasive(text: AuditedText, config: CollapseConfig) -> bool:
+    """A refusal word and few words in all: crude, and it separates what it should.
+
+    On published samples to 40 prompts, a rule of this kind fires on 31 % of the answers of a policy
+    known to be evasive and on none of those of CAI policies (Bai et al. 2022, released samples).
+    """
+    return len(text.words) < config.evasive_words and contains_phrase(text, config.refusals)

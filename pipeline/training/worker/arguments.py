@@ -1,0 +1,150 @@
+"""A training section of the recipe -> TRL's arguments, on the device that this process has.
+
+`auto` is settled here and nowhere else: bfloat16, gradient checkpointing and padding-free
+batches on CUDA (the last with flash attention only), float32 and plain padding on the CPU. Full
+training keeps float32 weights and computes in bfloat16 under autocast, since a learning rate of
+5e-7 is lost in bfloat16 weights; an adapter trains on frozen bfloat16 weights.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+from pipeline.config.training import TrainingConfig
+from pipeline.errors import MachineError
+from pipeline.training.methods import method_of
+from pipeline.training.worker.trainers import config_class
+
+SHARDED_BY = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""Variables with which accelerate's launcher tells its workers what the config file asks for."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and in which format the computation runs."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    autocast: bool
+    """Compute in bfloat16."""
+    weights: torch.dtype
+    """Format of the weights in memory."""
+    padding_free: bool
+    gradient_checkpointing: bool
+    sharded: bool
+    """Weights are spread over processes (FSDP or DeepSpeed), so that none can generate alone."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """Name of the format that log-probabilities are computed in."""
+        return "bfloat16" if self.autocast or self.weights == torch.bfloat16 else "float32"
+
+
+def place(config: TrainingConfig) -> Placement:
+    """Settle device and formats.
+
+    Raises:
+        MachineError: CUDA or flash attention is asked for and missing.
+    """
+    cuda = torch.cuda.is_available() and config.device != "cpu"
+    if config.device == "cuda" and not cuda:
+        raise MachineError(
+            "the recipe asks for `device: cuda` and torch finds no GPU here; use `device: auto`, "
+            "or run `make setup-cuda` on a machine with one"
+        )
+    autocast = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
+    flash = cuda and autocast and is_flash_attn_2_available()
+    wanted = getattr(config, "packing", False) or getattr(config, "padding_free", False)
+    if wanted is True and not flash:
+        raise MachineError(
+            "`padding_free` and `packing` need flash attention on CUDA in bfloat16, and it is not "
+            "available here; set `padding_free: auto` and `packing: false`, or install flash-attn"
+        )
+    checkpointing = config.gradient_checkpointing
+    return Placement(
+        device="cuda" if cuda else "cpu",
+        autocast=autocast,
+        weights=torch.bfloat16 if autocast and cuda and config.lora else torch.float32,
+        padding_free=flash if wanted == "auto" else bool(wanted),
+        gradient_checkpointing=cuda if checkpointing == "auto" else bool(checkpointing),
+        sharded=any(os.environ.get(name) == "true" for name in SHARDED_BY),
+    )
+
+
+def trl_arguments(config: TrainingConfig, placement: Placement, checkpoints: Path) -> Any:
+    """TRL's argument object for a method; nothing is evaluated, reported or sent anywhere."""
+    method = method_of(config)
+    arguments = {
+        **_common_arguments(config, placement, checkpoints),
+        **_shape_arguments(config, placement),
+        **method.arguments(config),
+    }
+    return config_class(method)(**arguments)
+
+
+def _common_arguments(
+    config: TrainingConfig, placement: Placement, checkpoints: Path
+) -> dict[str, Any]:
+    return {
+        "output_dir": str(checkpoints),
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "warmup_steps": config.warmup_share,
+        "lr_scheduler_type": config.scheduler,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "seed": config.seed,
+        "logging_steps": config.log_steps,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if config.save_steps else "no",
+        "save_steps": config.save_steps or 500,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": placement.device == "cpu",
+        "bf16": placement.autocast,
+        "gradient_checkpointing": placement.gradient_checkpointing,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": placement.device == "cuda",
+        "train_sampling_strategy": "group_by_length" if config.group_by_length else "random",
+    }
+
+
+def _shape_arguments(config: TrainingConfig, placement: Placement) -> dict[str, Any]:
+    method = method_of(config)
+    # Rows that are too long are gone already; a limit here could only cut.
+    found: dict[str, Any] = {"max_length": None}
+    if method.shape == "completion":
+        found["padding_free"] = placement.padding_free
+        found["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    if method.shape == "unpaired":
+        found["train_sampling_strategy"] = "sequential"
+    if method.uses_reference:
+        found["precompute_ref_log_probs"] = True
+        found["precompute_ref_batch_size"] = config.precompute_reference_batch_size
+    if not method.stable:
+        # The experimental trainers take no None here, and read every column in their collator.
+        found |= {"max_length": config.max_length, "remove_unused_columns": False}
+    return found
+
+
+def adapter_config(config: TrainingConfig) -> Any:
+    """PEFT's configuration of the adapter, or None when all weights are trained."""
+    if config.lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,238 @@
+"""Data set -> token ids: what the model will really see, checked row by row before training.
+
+In:  the job's Parquet files and the model's tokenizer
+Out: columns of token ids for a trainer, and what became of every row
+
+Each row must satisfy three things, or training would be wrong without a sign:
+the tokens of the prompt are a prefix of those of prompt and reply (else the model learns another
+context than it meets at inference); the reply ends with an end-of-turn token (else it never
+learns to stop); it fits `max_length` (else the end is what gets cut). The first two are errors,
+the third leaves the row out and counts it. What a template prints after the end-of-turn token is
+dropped: no engine ever generates it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.training import TrainingConfig
+from pipeline.errors import ConfigError, DataError
+from pipeline.training.job import RowCounts
+from pipeline.training.methods import method_of, wants_soft_labels
+from pipeline.training.worker.kto_rows import (
+    Columns,
+    Ids,
+    Reply,
+    reply_key,
+    settle,
+    unpaired_columns,
+)
+
+NEEDED = {
+    "completion": ("row_id", "messages", "completion"),
+    "pairs": ("row_id", "messages", "chosen", "rejected", "soft_label"),
+    "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
+    "feedback": ("row_id", "messages", "completion", "label", "weight"),
+}
+"""Columns that a data set must have, by shape; `feedback` is the second file of an `unpaired` job."""
+
+
+@dataclass(frozen=True)
+class ReplyEncoder:
+    """Turns a conversation and a reply into token ids, the way the engine will."""
+
+    tokenizer: Any
+    """A transformers tokenizer with a chat template."""
+    end_ids: frozenset[int]
+    """Tokens that end a turn at inference."""
+    template_args: dict[str, Any]
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> Ids:
+        """Ids of the conversation up to where the assistant starts to write."""
+        return self._render(list(messages), add_generation_prompt=True)
+
+    def reply(self, messages: Sequence[dict[str, str]], prompt: Ids, text: str, row_id: str) -> Ids:
+        """Ids of the assistant's reply, up to and including the end-of-turn token.
+
+        Raises:
+            DataError: this row's reply cannot be learned as it will be generated.
+            ConfigError: the chat template ends replies without an end-of-turn token.
+        """
+        if not text:
+            raise DataError(f"row {row_id} has an empty reply; drop such rows before training")
+        full = self._render([*messages, {"role": "assistant", "content": text}])
+        if full[: len(prompt)] != prompt:
+            raise DataError(
+                f"row {row_id}: the tokens of the prompt are not a prefix of those of prompt and "
+                f"reply (they differ near {self._divergence(prompt, full)!r}), so training would "
+                "use another context than inference; use a chat template that renders the prompt "
+                "the same way in both cases"
+            )
+        ends = [i for i in range(len(prompt), len(full)) if full[i] in self.end_ids]
+        if not ends:
+            raise ConfigError(
+                "the chat template ends a reply with "
+                f"{self.tokenizer.decode(full[-3:])!r}, without an end-of-turn token "
+                f"({self._end_names()}), so the model would never learn to stop; "
+                "correct the template or the model's eos_token"
+            )
+        return full[len(prompt) : ends[-1] + 1]
+
+    def _render(
+        self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
+    ) -> Ids:
+        return self.tokenizer.apply_chat_template(
+            messages,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=add_generation_prompt,
+            **self.template_args,
+        )
+
+    def _divergence(self, prompt: Ids, full: Ids) -> str:
+        at = next((i for i, (a, b) in enumerate(zip(prompt, full)) if a != b), len(full))
+        return self.tokenizer.decode(prompt[max(0, at - 2) : at + 3])
+
+    def _end_names(self) -> str:
+        return (
+            ", ".join(self.tokenizer.convert_ids_to_tokens(sorted(self.end_ids))) or "none is set"
+        )
+
+
+def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
+    """Rows with status `ok` (or without a status), and how many others there were.
+
+    Raises:
+        DataError: not a Parquet file, a missing column, or a row id used twice.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"data set '{path}' cannot be read as Parquet ({error}); export it again"
+        ) from error
+    missing = [name for name in NEEDED[shape] if name not in schema.names]
+    if missing:
+        raise DataError(
+            f"data set '{path}' has no column {', '.join(missing)}; it has {', '.join(schema.names)}"
+        )
+    columns = [name for name in (*NEEDED[shape], "status") if name in schema.names]
+    rows = pq.read_table(path, columns=columns).to_pylist()
+    kept = [row for row in rows if row.get("status", "ok") == "ok"]
+    if len({row["row_id"] for row in kept}) < len(kept):
+        raise DataError(
+            f"data set '{path}' uses a row_id twice; ids join labels, so make them unique"
+        )
+    return kept, len(rows) - len(kept)
+
+
+def training_columns(
+    path: Path, config: TrainingConfig, encoder: ReplyEncoder, feedback: Path | None = None
+) -> tuple[Columns, RowCounts]:
+    """Columns of token ids in the shape that the method's trainer takes, and the counts.
+
+    Args:
+        feedback: replies that users judged, for KTO.
+
+    Raises:
+        DataError, ConfigError: as `read_rows` and `ReplyEncoder.reply`, no row is left, or KTO has
+            one side only.
+    """
+    shape = method_of(config).shape
+    rows, not_ok = read_rows(path, shape)
+    judged, not_ok_judged = read_rows(feedback, "feedback") if feedback else ([], 0)
+    if not rows and not judged:
+        files = " and ".join(f"'{file}'" for file in filter(None, (path, feedback)))
+        raise DataError(
+            f"data set {files}: of {not_ok + not_ok_judged} rows none is usable; see in the manifest "
+            "beside it why rows were left out"
+        )
+    clear = [
+        row for row in rows if row.get("soft_label", 1.0) >= getattr(config, "min_soft_label", 0)
+    ]
+    strong = [row for row in judged if row["weight"] >= getattr(config, "min_weight", 0)]
+    encoded = [_encode(row, encoder) for row in (*clear, *strong)]
+    fitting = [row for row in encoded if row["length"] <= config.max_length]
+    counts = RowCounts(
+        read=len(rows) + not_ok + len(judged) + not_ok_judged,
+        not_ok=not_ok + not_ok_judged,
+        unclear=len(rows) - len(clear),
+        weak=len(judged) - len(strong),
+        too_long=len(encoded) - len(fitting),
+        used=len(fitting),
+        feedback=sum("label" in row for row in fitting),
+    )
+    if not fitting:
+        raise DataError(
+            f"no row of '{path}' is left: {counts.too_long} are longer than max_length "
+            f"({config.max_length} tokens), {counts.unclear} below min_soft_label, {counts.weak} below "
+            "min_weight; raise the first or lower the others"
+        )
+    if shape == "completion":
+        return _completion_columns(fitting), counts
+    if shape == "unpaired":
+        kept, replies = settle([reply for row in fitting for reply in _replies(row)])
+        counts = counts.model_copy(update={"replies": replies})
+        return unpaired_columns(kept, config.batch_size, config.seed), counts
+    return _pair_columns(fitting, wants_soft_labels(config)), counts
+
+
+def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:
+    """The row with token ids under `ids`, by the name of the reply, and its length in tokens."""
+    messages, row_id = row["messages"], row["row_id"]
+    prompt = encoder.prompt(messages)
+    names = ("completion",) if "completion" in row else ("chosen", "rejected")
+    ids = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
+    soft_label = row.get("soft_label", 1.0)
+    if not 0.5 <= soft_label <= 1:
+        raise DataError(
+            f"row {row_id} has soft_label {soft_label}, and P(chosen is better) lies in [0.5, 1]; "
+            "swap chosen and rejected, and use 1 - soft_label"
+        )
+    return {
+        **row,
+        "prompt": prompt,
+        "ids": ids,
+        "soft": soft_label,
+        "length": len(prompt) + max(map(len, ids.values())),
+    }
+
+
+def _replies(row: dict[str, Any]) -> Iterable[Reply]:
+    """A pair is a good and a bad reply; a row of feedback is one reply with its own label."""
+    for name, ids in row["ids"].items():
+        key = reply_key(row["messages"], row[name])
+        if "label" in row:
+            yield Reply(row["row_id"], key, row["prompt"], ids, row["label"])
+        else:
+            yield Reply(f"{row['row_id']}:{name}", key, row["prompt"], ids, name == "chosen")
+
+
+def _completion_columns(rows: Iterable[dict[str, Any]]) -> Columns:
+    rows = list(rows)
+    return {
+        "row_id": [row["row_id"] for row in rows],
+        "input_ids": [row["prompt"] + row["ids"]["completion"] for row in rows],
+        "labels": [[-100] * len(row["prompt"]) + row["ids"]["completion"] for row in rows],
+        "length": [row["length"] for row in rows],
+    }
+
+
+def _pair_columns(rows: Iterable[dict[str, Any]], soft: bool) -> Columns:
+    # Sorted by length, so that computing the reference wastes little on padding; the trainer's
+    # sampler shuffles.
+    rows = sorted(rows, key=lambda row: (row["length"], row["row_id"]))
+    columns = {
+        "row_id": [row["row_id"] for row in rows],
+        "prompt_ids": [row["prompt"] for row in rows],
+        "chosen_ids": [row["ids"]["chosen"] for row in rows],
+        "rejected_ids": [row["ids"]["rejected"] for row in rows],
+        "length": [row["length"] for row in rows],
+    }
+    if soft:
+        columns["p_chosen"] = [row["soft"] for row in rows]
+    return columns

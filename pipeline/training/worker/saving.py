@@ -1,0 +1,98 @@
+"""Trained weights -> a folder that vLLM and transformers load, complete or not at all.
+
+The tokenizer's files are copied byte by byte from the model that training started from, so that
+both render and encode messages alike; weights are written as safetensors in the source's number
+format.
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.training.job import TrainingJob
+
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "tokenizer*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "chat_template*",
+)
+
+DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+"""What safetensors and torch.save say when the disk is full; neither raises OSError."""
+
+
+def save_model(trainer: Any, job: TrainingJob, source_dtype: torch.dtype) -> bool:
+    """Write `job.model_dir`; returns True when it holds an adapter instead of a whole model.
+
+    On several GPUs every process must call this: sharded weights are gathered from all.
+    """
+    accelerator = trainer.accelerator
+    model = accelerator.unwrap_model(trainer.model)
+    lora = job.config.lora
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    is_adapter = lora is not None and (not lora.merge or sharded)
+    if lora is not None and not is_adapter:
+        model = model.merge_and_unload()
+    # Sharded weights are whole only in a gathered copy.
+    state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    if accelerator.is_main_process:
+        aside = job.output_dir / "model.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            _write(model, state, aside, None if is_adapter else source_dtype)
+            copy_tokenizer(job, aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        shutil.rmtree(job.model_dir, ignore_errors=True)
+        os.replace(aside, job.model_dir)
+    accelerator.wait_for_everyone()
+    return is_adapter
+
+
+def copy_tokenizer(job: TrainingJob, folder: Path) -> None:
+    """Tokenizer and chat template of the starting model, unchanged."""
+    for pattern in TOKENIZER_FILES:
+        for path in job.model.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+    if job.chat_template is not None:
+        shutil.copyfile(job.chat_template, folder / "chat_template.jinja")
+
+
+def _write(
+    model: Any, state: dict[str, torch.Tensor] | None, folder: Path, dtype: torch.dtype | None
+) -> None:
+    if dtype is None:
+        model.save_pretrained(folder, state_dict=state)
+    elif state is None:
+        model.to(dtype).save_pretrained(folder)
+    else:
+        model.config.dtype = dtype
+        cast = {name: _cast(tensor, dtype) for name, tensor in state.items()}
+        model.save_pretrained(folder, state_dict=cast)
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """True when an error, or what caused it, is a full disk, whichever library raised it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in DISK_FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,112 @@
+"""Every mistake in a YAML file gets one line with the file, the line and the remedy."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.config.yaml_file import load_yaml, parse_yaml
+from pipeline.errors import ConfigError
+
+
+class Cat(BaseModel):
+    """One of two kinds."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["cat"]
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    """The other kind."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["dog"]
+    name: str
+
+
+class Home(BaseModel):
+    """A file."""
+
+    model_config = ConfigDict(extra="forbid")
+    street: str
+    pet: Annotated[Cat | Dog, Field(discriminator="type")] | None = None
+    numbers: list[int] = []
+
+
+def load(tmp_path: Path, text: str) -> Home:
+    path = tmp_path / "home.yaml"
+    path.write_text(text)
+    return load_yaml(path, Home, what="home")
+
+
+def test_good_file_loads(tmp_path: Path) -> None:
+    home = load(tmp_path, "street: Main\npet: {type: cat, lives: 7}\nnumbers: [1, 2]\n")
+    assert isinstance(home.pet, Cat) and home.pet.lives == 7
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("street: x\nstreat: y\n", "line 2: 'streat' is not a known key; did you mean 'street'"),
+        (
+            "street: x\nzzz: y\n",
+            "line 2: 'zzz' is not a known key; known keys: numbers, pet, street",
+        ),
+        ("street: x\nstreet: y\n", "line 2: key 'street' repeats the one in line 1; keep one"),
+        ("numbers: []\n", "'street' is missing; add it"),
+        ("street: x\npet:\n  type: cat\n  livs: 7\n", "line 4: 'pet.livs' .* did you mean 'lives'"),
+        ("street: x\npet:\n  type: dog\n", "line 2: 'pet.name' is missing; add it"),
+        (
+            "street: x\npet:\n  type: cow\n",
+            "'pet.type' is 'cow', but one of 'cat', 'dog' is needed",
+        ),
+        ("street: x\npet:\n  lives: 7\n", "line 2: 'pet.type' is missing; add it"),
+        (
+            "street: x\nnumbers:\n  - 1\n  - two\n",
+            "line 4: 'numbers.1' is 'two', but input should be",
+        ),
+        ("street: 5\nnumbers: [x]\n", r"\(and 1 more\)"),
+        ("street: [x\n", "line 2: .*; fix the indentation or quoting there"),
+        ("street: x: y\n", "line 1: mapping values are not allowed"),
+        ("street: 2026-02-31\n", "is not YAML: day is out of range.*; correct it, or quote"),
+        ("? [a]\n: x\n", "line 1: a key must be one word"),
+        ("street: &a [*a]\n", "contains itself through an alias"),
+        ("street: !!python/name:os.system x\n", "could not determine a constructor"),
+        (
+            "- street\n",
+            "holds a list, but a mapping is needed; give it the keys street, pet, numbers",
+        ),
+        ("# nothing\n", "is empty, but a mapping is needed"),
+    ],
+)
+def test_mistake_gets_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).startswith(f"home {tmp_path / 'home.yaml'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_suggests_a_neighbor(tmp_path: Path) -> None:
+    (tmp_path / "demo.yaml").write_text("street: x\n")
+    with pytest.raises(ConfigError, match=r"does not exist; .*did you mean .*demo\.yaml"):
+        load_yaml(tmp_path / "deno.yaml", Home, what="home")
+
+
+def test_other_encodings_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "home.yaml"
+    path.write_bytes("street: Stra\u00dfe".encode("latin-1"))
+    with pytest.raises(ConfigError, match="must be a UTF-8 file"):
+        load_yaml(path, Home, what="home")
+
+
+def test_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_yaml(tmp_path, Home, what="home")
+
+
+def test_lines_are_counted_from_one() -> None:
+    value, lines = parse_yaml("a: 1\nb:\n  - c\n  - d: 2\n", "x")
+    assert value == {"a": 1, "b": ["c", {"d": 2}]}
+    assert lines[("a",)] == 1 and lines[("b", 1, "d")] == 4

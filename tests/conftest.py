@@ -1,0 +1,5 @@
+"""Fixtures of all rooms."""
+
+from tests.cli.commands import rlaif
+
+__all__ = ["rlaif"]

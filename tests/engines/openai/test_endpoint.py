@@ -1,0 +1,112 @@
+"""Endpoints that are not vLLM: bounded retries, honest scores, and no key left behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline.config.engines import OpenAIConfig
+from pipeline.engines import open_engine
+from pipeline.errors import ConfigError, EngineError, PromptTooLongError
+from pipeline.types import OptionScores, SamplingParams, user
+from tests.engines.fake_endpoint import Answer, Endpoint, chat_reply, fake_endpoint
+
+QUESTION = (user("A or B?"),)
+ERROR = {"error": {"message": "something", "type": "t", "code": None}}
+
+
+def config_for(endpoint: Endpoint, **fields: Any) -> OpenAIConfig:
+    return OpenAIConfig(
+        **{
+            "type": "openai",
+            "base_url": endpoint.base_url,
+            "model": "m",
+            "max_retries": 2,
+            **fields,
+        }
+    )
+
+
+async def score_once(answer: Callable[[int, dict[str, Any]], Answer]) -> OptionScores:
+    with fake_endpoint(answer) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            return await engine.score(QUESTION, ["A", "B"], request_id="s")
+
+
+async def generate_once(answer: Callable[[int, dict[str, Any]], Answer], **fields: Any) -> Endpoint:
+    with fake_endpoint(answer) as endpoint:
+        async with open_engine(config_for(endpoint, **fields)) as engine:
+            await engine.generate(QUESTION, SamplingParams(), seed=2**40 + 3, request_id="g")
+        return endpoint
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_busy_endpoint_is_asked_again(status: int) -> None:
+    endpoint = await generate_once(
+        lambda number, body: (200, chat_reply()) if number == 3 else (status, ERROR)
+    )
+    assert len(endpoint.bodies) == 3
+    assert "top_k" not in endpoint.bodies[0] and endpoint.bodies[0]["seed"] < 2**31
+
+
+async def test_retries_are_bounded() -> None:
+    with pytest.raises(EngineError, match="InternalServerError"):
+        await generate_once(lambda number, body: (500, ERROR) if number <= 3 else (200, {}))
+
+
+async def test_bad_request_is_not_repeated() -> None:
+    with pytest.raises(EngineError, match="BadRequestError"):
+        await generate_once(
+            lambda number, body: (400, ERROR) if number == 1 else (200, chat_reply())
+        )
+
+
+async def test_long_prompt_is_named() -> None:
+    error = {"error": {"message": "maximum context length is 8", "code": "context_length_exceeded"}}
+    with pytest.raises(PromptTooLongError, match="too long"):
+        await generate_once(lambda number, body: (400, error))
+
+
+async def test_key_comes_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-secret")
+    endpoint = await generate_once(lambda number, body: (200, chat_reply()), api_key_env="SOME_KEY")
+    assert endpoint.keys == ["Bearer sk-secret"]
+    with pytest.raises(ConfigError, match="refused the key") as caught:
+        await generate_once(lambda number, body: (401, ERROR), api_key_env="SOME_KEY")
+    assert "sk-secret" not in str(caught.value)
+
+
+async def test_absent_option_is_never_zero() -> None:
+    scores = await score_once(
+        lambda number, body: (200, chat_reply("A", {"A": -0.1, "I": -3.0, "The": -6.0}))
+    )
+    assert scores.logprobs == (-0.1, None)
+    assert scores.upper_bound == -6.0 and not scores.exact
+
+
+async def test_endpoint_without_logprobs_is_named() -> None:
+    for answer in (
+        (200, chat_reply("A")),
+        (400, {"error": {"message": "logprobs are not supported"}}),
+    ):
+        with pytest.raises(ConfigError, match="returns no log-probabilities"):
+            await score_once(lambda number, body, answer=answer: answer)  # type: ignore[misc]
+
+
+async def test_what_endpoint_cannot_do_is_named() -> None:
+    with fake_endpoint(lambda number, body: (200, chat_reply("A", {"A": -0.1}))) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            with pytest.raises(ConfigError, match="cannot continue a given reply"):
+                await engine.score(QUESTION, ["A", "B"], request_id="s", reply_prefix="(")
+            with pytest.raises(ConfigError, match="cannot score a given text"):
+                await engine.score_reply(QUESTION, request_id="s")
+            with pytest.raises(ConfigError, match="`top_k` is 5"):
+                await engine.generate(QUESTION, SamplingParams(top_k=5), seed=1, request_id="g")
+        for fields, message in (
+            ({"model": "other"}, "does not serve 'other' but m"),
+            ({"flavor": "vllm"}, "does not answer as a vLLM server"),
+            ({"chat_template_args": {"x": 1}}, "needs a vLLM server"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                async with open_engine(config_for(endpoint, **fields)):
+                    pass

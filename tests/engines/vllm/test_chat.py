@@ -1,0 +1,120 @@
+"""Messages to token ids: template, options, the last message, the end of a turn."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.vllm.chat import ChatRenderer, load_renderer
+from pipeline.errors import ConfigError
+from pipeline.types import assistant, user
+from tests.engines.tiny_model import CHAT_TEMPLATE, build_tokenizer
+
+TALK = (user("hi"), assistant("yes"), user("and?"))
+
+
+def make_renderer(tmp_path: Path, template: str | None = None, **args: object) -> ChatRenderer:
+    build_tokenizer(tmp_path)
+    path = None
+    if template is not None:
+        path = tmp_path / "other.jinja"
+        path.write_text(template, "utf-8")
+    return load_renderer(tmp_path, chat_template=path, template_args=args)
+
+
+def test_prompt_ends_where_reply_begins(tmp_path: Path) -> None:
+    prompt = make_renderer(tmp_path).prompt(TALK, reply_prefix="I ")
+    assert prompt.text == (
+        "<|user|>hi<|end|><|assistant|>yes<|end|><|user|>and?<|end|><|assistant|>I "
+    )
+
+
+def test_each_special_token_comes_once(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path)
+    ids = renderer.prompt((user("hi"),)).token_ids
+    assert renderer.tokenizer.convert_ids_to_tokens(ids) == [
+        "<|user|>",
+        "h",
+        "i",
+        "<|end|>",
+        "<|assistant|>",
+    ]
+
+
+def test_template_arguments_are_passed(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path, "{{ mood }}|{{ messages[-1].content }}", mood="calm")
+    assert renderer.prompt((user("hi"),)).text == "calm|hi"
+
+
+def test_options_share_their_first_token(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path)
+    first, second = renderer.option_ids(renderer.prompt(TALK), [" (A)", " (B)"])
+    assert first[0] == second[0] and first != second and len(first) == 3
+
+
+def test_option_melting_into_prompt_is_refused(tmp_path: Path) -> None:
+    """The prompt ends with a space, and ' (' is one token: '(' alone would be scored wrongly."""
+    renderer = make_renderer(tmp_path)
+    with pytest.raises(ConfigError, match=r"option '\(A\)' changes the tokens"):
+        renderer.option_ids(renderer.prompt(TALK, reply_prefix="so "), ["(A)", "(B)"])
+
+
+def test_options_are_found_without_special_tokens(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path, "Q: {{ messages[-1].content }} A:")
+    prompt = renderer.prompt((user("hi"),))
+    ids = renderer.option_ids(prompt, [" (A)"])[0]
+    assert [*prompt.token_ids, *ids] == renderer.encode("Q: hi A: (A)")
+
+
+def test_last_message_is_found_for_any_role(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path)
+    for messages, length in ((TALK, 4), (TALK[:2], 3)):
+        rendered, num_tokens = renderer.last_reply(messages)
+        assert rendered.text.endswith(messages[-1].content)
+        assert num_tokens == length
+
+
+def test_stripping_template_scores_stripped_text(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path, CHAT_TEMPLATE.replace("m.content", "m.content | trim"))
+    rendered, num_tokens = renderer.last_reply((user("hi"), assistant(" yes ")))
+    assert rendered.text.endswith("<|assistant|>yes") and num_tokens == 3
+
+
+def test_rewriting_template_is_refused(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path, CHAT_TEMPLATE.replace("m.content", "m.content | upper"))
+    with pytest.raises(ConfigError, match="rewrites the content of a assistant message"):
+        renderer.last_reply((user("hi"), assistant("yes")))
+
+
+def test_template_that_refuses_roles_is_one_line(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path, "{{ raise_exception('no system turns') }}")
+    with pytest.raises(ConfigError, match="refuses a conversation of user: no system turns"):
+        renderer.prompt((user("hi"),))
+
+
+def test_end_of_turn_is_known_from_template(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path)
+    assert renderer.tokenizer.convert_ids_to_tokens(list(renderer.end_of_turn_ids)) == ["<|end|>"]
+    assert make_renderer(tmp_path, "{{ messages[-1].content }}!").end_of_turn_ids == ()
+
+
+def test_decoding_leaves_special_tokens_out(tmp_path: Path) -> None:
+    renderer = make_renderer(tmp_path)
+    assert renderer.decode(renderer.encode("yes (A)<|end|>")) == "yes (A)"
+
+
+def test_pieces_tokenize_as_the_whole(tmp_path: Path) -> None:
+    """Turns are tokenized apart and kept; the ids are those of the whole text."""
+    renderer = make_renderer(tmp_path)
+    end = renderer.tokenizer.eos_token
+    texts = [
+        f"{end}x",
+        f"hello  there{end}",
+        f"{end}{end} a\n\nb {end}  x",
+        "no special token",
+        renderer.prompt((user("hello"), assistant(f"a{end}b"), user(" again"))).text,
+    ]
+    for text in texts:
+        assert renderer.encode(text) == renderer.encode(text)
+        assert renderer.encode(text) == list(
+            renderer.tokenizer(text, add_special_tokens=False).input_ids
+        )

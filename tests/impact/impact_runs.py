@@ -1,0 +1,96 @@
+"""Runs and impact runs on a scripted judge whose label depends on all that it reads."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.engines import ScriptedEngine
+from pipeline.ids import file_hash, uniform
+from pipeline.impact.run import run_impact
+from pipeline.run.context import open_context
+from pipeline.run.phases import (
+    preference_chain,
+    preference_dataset,
+    supervised_chain,
+    supervised_dataset,
+)
+from pipeline.run.start import start_run
+from pipeline.store import RunDir, RunLock, read_rows
+from pipeline.store.shards import stage_manifests
+from pipeline.types import Messages
+from tests.run.builders import CONSTITUTION, write_recipe
+
+SCRIPT = "tests.impact.impact_runs:make_engine"
+
+
+def make_engine(taste: str = "") -> ScriptedEngine:
+    """A judge whose label depends on the principle's words, on exemplars and on both texts."""
+
+    def reply(messages: Messages, seed: int) -> str:
+        return f"text {seed} after {len(messages)} turns"
+
+    def scores(messages: Messages, options: Sequence[str]) -> list[float]:
+        if "(A) [[[" not in messages[-1].content:
+            return [-2 * uniform(taste, messages[-1].content, option) for option in options]
+        request, rest = messages[-1].content.split("(A) [[[")
+        slots = rest.split("(B) [[[")
+        before = [message.content for message in messages[:-1]]
+        return [-2 * uniform(taste, *before, request, slot.split("]]]")[0]) for slot in slots]
+
+    return ScriptedEngine(reply, scores, name=f"tests {taste}", keep_calls=False)
+
+
+def full_run(folder: Path, run_id: str, principles: list[Any], **changes: Any) -> RunDir:
+    """A run from its prompts to its preference set, under these principles."""
+    recipe = write_recipe(
+        folder / run_id, **({"policy": {"type": "scripted", "script": SCRIPT}} | changes)
+    )
+    (folder / run_id / "constitution.yaml").write_text(
+        yaml.safe_dump({"name": "tests", "principles": principles})
+    )
+    run = start_run(recipe, run_id=run_id, runs_root_folder=folder / "runs")
+
+    async def make() -> None:
+        with RunLock(run.root):
+            ctx = open_context(run)
+            await supervised_chain(ctx)
+            supervised_dataset(ctx)
+            await preference_chain(ctx)
+            preference_dataset(ctx)
+
+    asyncio.run(make())
+    return run
+
+
+def make_impact(before: RunDir, new: Path, **options: Any) -> RunDir:
+    run, worked = asyncio.run(run_impact(before, new, **options))
+    assert worked
+    return run
+
+
+def reworded(number: int = 1) -> list[Any]:
+    found = [dict(p) for p in CONSTITUTION["principles"]]
+    found[number]["comparison_request"] = "Which is kinder by far?"
+    found[number]["critique_request"] = "Critique what is unkind."
+    return found
+
+
+def write_new(folder: Path, principles: list[Any]) -> Path:
+    path = folder / "new.yaml"
+    path.write_text(yaml.safe_dump({"name": "tests", "principles": principles}))
+    return path
+
+
+def stored(run: RunDir, folder: str) -> list[Any]:
+    return [row for m in stage_manifests(run.root, folder) for row in read_rows(run.root, m)]
+
+
+def label_values(run: RunDir) -> dict[str, float | None]:
+    return {row.row_id: row.soft_label for row in stored(run, "preference/judge")}
+
+
+def hashes(run: RunDir) -> dict[str, str]:
+    return {str(p): file_hash(p) for p in sorted(run.root.rglob("*")) if p.is_file()}

@@ -1,0 +1,251 @@
+"""An impact run gives the labels of a full run, and pays for what a changed principle touched."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.data.lineage import trace
+from pipeline.data.verify import verify
+from pipeline.errors import AuditError, ConfigError, StoreError, UserError
+from pipeline.impact.run import load_impact, run_impact
+from pipeline.impact.text import markdown
+from pipeline.records import JudgmentRow
+from pipeline.store import RunDir
+from tests.impact.impact_runs import (
+    SCRIPT,
+    full_run,
+    hashes,
+    label_values,
+    make_impact,
+    reworded,
+    stored,
+    write_new,
+)
+from tests.run.builders import CONSTITUTION
+
+
+def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30)
+    untouched = hashes(before)
+    new = write_new(tmp_path, reworded())
+    run = make_impact(before, new)
+    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30)
+    assert label_values(run) == label_values(fresh)
+    assert hashes(before) == untouched and verify(run) == [] and verify(before) == []
+    own = [row for row in stored(run, "preference/judge") if row.run_id == run.run_id]
+    assert own and {row.principle_id for row in own} == {"p-1"}
+    impact = load_impact(run)
+    assert impact.total.asked_again == len(own) == impact.principles[1].after
+    assert impact.total.after == 30 and impact.costs[0].calls == 2 * len(own)
+    assert impact.calls_share == len(own) / 30
+    assert {m.before_id for m in impact.moves} == {m.after_id for m in impact.moves} == {"p-1"}
+    assert impact.principles[1].change == "reworded" and impact.total.flipped > 0
+    assert "| p-1 | reworded |" in markdown(impact) and (run.root / "impact.md").exists()
+    pair = next(row for row in stored(run, "preference/pair") if row.status == "ok")
+    assert trace(run, pair.row_id).parents
+
+
+@pytest.mark.parametrize("comparisons", ["revision_vs_initial", "all"])
+def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> None:
+    extra = {"preference": {"comparisons": comparisons}, "supervised": {"revise": {"rounds": 2}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    fresh = full_run(tmp_path, "fresh", reworded(), prompts=20, **extra)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    for folder in ("supervised/critique-1", "supervised/critique-2"):
+        ids = {row.row_id for row in stored(run, folder)}
+        assert ids == {row.row_id for row in stored(fresh, folder)}
+        assert 0 < len(ids - {row.row_id for row in stored(before, folder)}) < len(ids)
+    impact = load_impact(run)
+    compared = 20 + (20 if comparisons == "all" else 0)
+    assert impact.total.before == impact.total.after == impact.total.labeled_twice == compared
+    assert 0 < impact.total.new_texts < impact.total.asked_again < compared
+    assert 0 < impact.cost_share < 1 and len(impact.costs) == 5
+
+
+def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
+    extra = {"preference": {"judge": {"num_principles": 2}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    impact = load_impact(run)
+    assert verify(run) == [] and impact.total.after == 20
+    assert sum(p.after for p in impact.principles) == 40
+    assert impact.total.asked_again == impact.principles[1].after
+    # One of the two questions of each comparison is asked again.
+    assert impact.costs[0].rows_made == impact.total.asked_again
+    rows: list[JudgmentRow] = stored(run, "preference/judge")
+    assert {row.principle_id for row in rows if row.run_id == run.run_id} == {"p-1"}
+
+
+def test_each_judge_of_a_panel_asks_again(tmp_path: Path) -> None:
+    extra = {"panel": [{"type": "scripted", "script": SCRIPT, "args": {"taste": "other"}}]}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    impact = load_impact(run)
+    assert verify(run) == [] and impact.total.after == 20
+    assert [cost.folder for cost in impact.costs] == ["preference/judge", "preference/judge-2"]
+    assert {cost.rows_made for cost in impact.costs} == {impact.total.asked_again}
+    assert impact.principles[1].after == impact.total.asked_again
+
+
+def test_only_comparisons_that_show_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
+    """With exemplars a comparison shows more principles than its own."""
+    shots = tmp_path / "shots.yaml"
+    shots.write_text(
+        yaml.safe_dump(
+            {
+                "name": "tests",
+                "exemplars": [
+                    {
+                        "conversation": [{"role": "user", "content": f"solved question {n}"}],
+                        "better": f"good {n}",
+                        "worse": f"bad {n}",
+                    }
+                    for n in range(3)
+                ],
+            }
+        )
+    )
+    extra = {"preference": {"judge": {"exemplars": str(shots), "num_exemplars": 1}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    impact = load_impact(run)
+    # One in three shows it as its own, one in three in the exemplar: 1 - (2/3)^2 of all show it.
+    assert impact.principles[1].after < impact.total.asked_again < 30
+    assert impact.total.asked_again / 30 == pytest.approx(5 / 9, abs=0.2)
+
+
+def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
+    tmp_path: Path,
+) -> None:
+    """A threshold that no fair judge reaches is set after the first run."""
+    off: dict[str, Any] = {"enabled": True} | {
+        name: None
+        for name in (
+            "canaries",
+            "min_known",
+            "max_injected",
+            "max_swapped",
+            "max_identical",
+            "max_padded",
+            "max_flip",
+            "slot_share",
+        )
+    }
+    before = full_run(
+        tmp_path, "before", CONSTITUTION["principles"], prompts=40, preference={"audit": off}
+    )
+    strict = yaml.safe_load(before.recipe.read_text())
+    strict["preference"]["audit"]["slot_share"] = [0.9, 1.0]
+    before.recipe.write_text(yaml.safe_dump(strict))
+    with pytest.raises(AuditError, match="slot_share"):
+        make_impact(before, write_new(tmp_path, reworded()), run_id="audited")
+    run = RunDir(before.root.parent / "audited")
+    assert load_impact(run).total.asked_again > 0 and label_values(run)
+    assert not (run.root / "dataset/preference.parquet").exists()
+    assert run.info()["status"] != "finished"
+
+
+def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
+    extra = {"preference": {"labeler": "score", "sample": {"num_samples": 2}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30, **extra)
+    run = make_impact(before, write_new(tmp_path, reworded()))
+    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    impact = load_impact(run)
+    assert 0 < impact.total.asked_again == impact.principles[1].after < 30 == impact.total.after
+    # One rating of each of the two responses.
+    assert [(c.folder, c.calls) for c in impact.costs] == [
+        ("preference/score", 2 * impact.total.asked_again)
+    ]
+    assert impact.calls_share == impact.total.asked_again / 30
+
+
+def test_a_vector_of_all_principles_has_no_impact_to_tell(tmp_path: Path) -> None:
+    extra = {"preference": {"labeler": "score", "score": {"principles": "all"}}}
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], **extra)
+    refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "under all principles")
+
+
+def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
+    principles = CONSTITUTION["principles"]
+    before = full_run(tmp_path, "before", principles, prompts=30)
+    run = make_impact(
+        before,
+        write_new(
+            tmp_path,
+            [
+                *principles[:2],
+                {**principles[2], "id": "p-new", "comparison_request": "Which is kinder?"},
+            ],
+        ),
+    )
+    impact = load_impact(run)
+    by_id = {p.id: p for p in impact.principles}
+    assert by_id["p-2"].change == "removed" and by_id["p-2"].after == 0 < by_id["p-2"].before
+    assert by_id["p-new"].change == "added" and by_id["p-new"].before == 0 < by_id["p-new"].after
+    assert all(m.before_id == "p-2" or m.after_id == "p-new" for m in impact.moves)
+
+
+def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    new = write_new(tmp_path, reworded())
+    run = make_impact(before, new, run_id="again")
+    there = hashes(run)
+    assert asyncio.run(run_impact(before, new, run_id="again")) == (run, False)
+    assert hashes(run) == there
+
+
+def test_stopped_impact_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.impact import run as module
+
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20)
+    new = write_new(tmp_path, reworded())
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "measure_impact", stop)
+        asyncio.run(run_impact(before, new))
+    run = make_impact(before, new)
+    assert run.info()["status"] == "finished" and verify(run) == []
+    assert load_impact(run).total.asked_again == load_impact(run).costs[0].rows_made > 0
+
+
+def refused(tmp_path: Path, before: RunDir, new: Path, kind: type[UserError], match: str) -> None:
+    there = sorted(before.root.parent.iterdir())
+    with pytest.raises(kind, match=match):
+        asyncio.run(run_impact(before, new))
+    assert sorted(before.root.parent.iterdir()) == there, "something was written"
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    recipe = yaml.safe_load(before.recipe.read_text())
+    recipe["policy"]["args"] = {"taste": "other"}
+    before.recipe.write_text(yaml.safe_dump(recipe))
+    refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "fingerprint.*now")
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    (before.root / "preference/pair/shard-00001.json").unlink()
+    refused(
+        tmp_path,
+        before,
+        write_new(tmp_path, reworded()),
+        StoreError,
+        "no finished preference/pair/shard-00001; finish it with `rlaif resume before`",
+    )
+
+
+def test_foreign_folder_is_refused(tmp_path: Path) -> None:
+    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    with pytest.raises(StoreError, match="is there already and is not the impact of"):
+        asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))

@@ -1,0 +1,82 @@
+"""Thumbs and regenerate events as unpaired rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import DataError
+from pipeline.sources.config import FeedbackSource
+from pipeline.sources.feedback import import_feedback
+from pipeline.sources.rows import Imported
+from tests.sources.builders import write_lines
+
+
+def event(kind: str, response: str = "ok", user: str | None = None) -> dict[str, Any]:
+    return {"event": kind, "prompt": "Hi", "response": response} | ({"user": user} if user else {})
+
+
+def read(tmp_path: Path, *events: Any) -> Imported:
+    path = write_lines(tmp_path / "a.jsonl", *events)
+    return import_feedback(FeedbackSource(name="app", path=path))
+
+
+def test_thumbs_become_labels(tmp_path: Path) -> None:
+    rows = read(tmp_path, event("thumbs_up", "a"), event("thumbs_down", "b")).rows
+    assert [(r.completion, r.label, r.weight, r.source_kind) for r in rows] == [
+        ("a", True, 1.0, "user"),
+        ("b", False, 1.0, "user"),
+    ]
+
+
+def test_regenerate_is_a_weak_negative(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, event("regenerate")).rows
+    assert (row.label, row.weight, row.events) == (False, 0.5, ("regenerate",))
+
+
+def test_events_on_one_reply_add_up(tmp_path: Path) -> None:
+    """1 - 0.5 = 0.5: a thumb outweighs a regenerate event; 1 - 1 = 0 says nothing."""
+    imported = read(
+        tmp_path,
+        event("regenerate", "a"),
+        event("thumbs_up", "a"),
+        event("thumbs_up", "b"),
+        event("thumbs_down", "b"),
+    )
+    first, second = imported.rows
+    assert (first.label, first.weight, first.source_index) == (True, 0.5, 1)
+    assert (second.status, second.reason, second.weight) == (
+        "dropped",
+        "the events cancel out",
+        0.0,
+    )
+
+
+def test_one_user_counts_once(tmp_path: Path) -> None:
+    imported = read(
+        tmp_path,
+        event("thumbs_down", user="u"),
+        event("thumbs_down", user="u"),
+        event("thumbs_up", user="v"),
+        event("thumbs_up", user="w"),
+    )
+    (row,) = imported.rows
+    assert (row.label, row.weight) == (True, 1.0)
+    assert imported.record.notes == {
+        "the same event of the same user again": 1,
+        "thumbs_down": 1,
+        "thumbs_up": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"event": "star", "prompt": "Hi", "response": "a"}, "the event is 'star'"),
+        ({"event": "thumbs_up", "response": "a"}, "neither 'prompt' nor 'messages'"),
+        ({"event": "thumbs_up", "prompt": "Hi"}, "no 'response'"),
+    ],
+)
+def test_wrong_event_names_the_line(tmp_path: Path, record: object, message: str) -> None:
+    with pytest.raises(DataError, match=f"line 1: .*{message}"):
+        read(tmp_path, record)
