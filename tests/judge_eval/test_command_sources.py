@@ -38,7 +38,7 @@ def test_transcripts_of_people(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe = write_judge_recipe(tmp_path / "r", {"behavior": "longer"})
     ended = rlaif(
         "judge-eval",
-        "tests/labels/data/hh_rlhf_excerpt.jsonl.gz",
+        "tests/sources/data/hh_rlhf_excerpt.jsonl.gz",
         "--type",
         "hh-rlhf",
         "--recipe",
