@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import typer
 
 from pipeline.errors import StoreError
-from pipeline.progress import current_progress, duration, progress_for_stdout, watching
+from pipeline.progress import current_progress, duration, progress_context, progress_for_stdout
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir, new_run_id
 
@@ -84,7 +84,7 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
         return await task
 
     try:
-        with watching(progress_for_stdout()):
+        with progress_context(progress_for_stdout()):
             return asyncio.run(supervised())
     except BaseException as error:
         if not _was_stopped(error):

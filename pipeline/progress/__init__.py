@@ -1,9 +1,9 @@
 """What a person sees of a run: bars in a terminal, plain lines elsewhere, a few lines in a log.
 
-In:  the runner's calls (`stages/runner.Progress`) and the lines of a training
+In:  the calls of the runner and of the phases (`stages/runner.Progress`)
 Out: per stage rows done of rows planned, tokens a second, share of cached prompt tokens, time left
 
-    with watching(progress_for_stdout()):
+    with progress_context(progress_for_stdout()):
         await run_all(open_context(run, current_progress()))
 """
 
@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from pipeline.progress.totals import StageTotals, duration
-from pipeline.progress.watchers import LineProgress, Progress, Several, Silent
+from pipeline.progress.watchers import LineProgress, MultiProgress
+from pipeline.stages.runner import Progress
 
 __all__ = [
     "LineProgress",
+    "MultiProgress",
     "Progress",
-    "Several",
-    "Silent",
     "StageTotals",
     "current_progress",
     "duration",
+    "progress_context",
     "progress_for_stdout",
-    "watching",
 ]
 
 _CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
@@ -40,12 +40,12 @@ def progress_for_stdout() -> Progress:
 
 
 def current_progress() -> Progress:
-    """The watcher of the command that is running; a silent one where there is none."""
-    return _CURRENT.get() or Silent()
+    """The watcher of the running command; a silent one outside `progress_context`."""
+    return _CURRENT.get() or Progress()
 
 
 @contextmanager
-def watching(progress: Progress) -> Iterator[Progress]:
+def progress_context(progress: Progress) -> Iterator[Progress]:
     """Make a watcher the current one, and close it at the end."""
     token = _CURRENT.set(progress)
     try:

@@ -1,10 +1,10 @@
-"""Running counts of the stages of one wavefront, from the runner's calls. Pure but for the clock.
+"""Running counts of one stage of one wavefront. Pure but for the clock.
 
 Stages overlap, so the tokens a second of one stage are its share of what the engine gives.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.records import ModelRow, Row
@@ -12,7 +12,7 @@ from pipeline.store import Manifest
 
 Clock = Callable[[], float]
 PACE_ROWS = 8
-"""Rows that must be there before a time left is told."""
+"""New rows that a pace needs; with fewer, no time left is shown."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class StageTotals:
     finished: int = 0
     """Shards that are on disk."""
     done: int = 0
-    """Rows that are there, new or reused."""
+    """Rows that exist, new or reused."""
     fresh: int = 0
     """Rows made now."""
     reused: int = 0
@@ -39,7 +39,7 @@ class StageTotals:
     not_ok: dict[str, int] = field(default_factory=dict)
     started: float | None = None
     first_row: float | None = None
-    """When the first row came: a model may have been loaded before."""
+    """Clock at the first new row; loading a model can take the time before it."""
 
     def plan(self, rows: int) -> None:
         """A shard begins."""
@@ -83,12 +83,12 @@ class StageTotals:
 
     @property
     def seconds(self) -> float:
-        """Since its first shard began."""
+        """Seconds since its first shard began."""
         return 0.0 if self.started is None else self.clock() - self.started
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace since the first row; None while too few rows say what that is."""
+        """Seconds left at the pace since the first row; None while too few rows give a pace."""
         if self.fresh < PACE_ROWS or self.first_row is None:
             return None
         pace_s = (self.clock() - self.first_row) / (self.fresh - 1)
@@ -96,12 +96,12 @@ class StageTotals:
 
     def facts(self) -> list[str]:
         """Tokens a second and cache share, where there are any."""
-        found = []
+        facts = []
         if self.tokens and self.seconds:
-            found.append(f"{self.tokens / self.seconds:,.0f} tok/s")
+            facts.append(f"{self.tokens / self.seconds:,.0f} tok/s")
         if self.cached_tokens:
-            found.append(f"cache {self.cached_tokens / self.prompt_tokens:.0%}")
-        return found
+            facts.append(f"cache {self.cached_tokens / self.prompt_tokens:.0%}")
+        return facts
 
     def summary(self) -> str:
         """The line for a stage that is finished."""
@@ -109,23 +109,6 @@ class StageTotals:
         parts += [f"{n:,} {status}" for status, n in self.not_ok.items() if n]
         parts += [f"{self.reused:,} reused"] if self.reused else []
         return f"{self.folder}: {', '.join(parts)}"
-
-
-class StageBook:
-    """The totals of all stages; what every kind of progress begins with."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self.clock = clock
-        self.stages: dict[str, StageTotals] = {}
-
-    def opened(self, folders: Sequence[str], num_shards: int) -> None:
-        """A wavefront begins; a stage that was there before counts anew."""
-        for folder in folders:
-            self.stages[folder] = StageTotals(folder, num_shards, self.clock)
-
-    def stage(self, folder: str) -> StageTotals:
-        """The totals of a stage."""
-        return self.stages.setdefault(folder, StageTotals(folder, 1, self.clock))
 
 
 def duration(seconds: float) -> str:

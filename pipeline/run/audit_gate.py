@@ -122,7 +122,7 @@ def require_audit(ctx: RunContext) -> None:
         audit = RunAudit((), audit.collapse)
     write_json(audit_path(ctx.run), audit.as_dict())
     for note in audit.notes:
-        _tell(ctx, note)
+        ctx.progress.note(note)
     if audit.failed:
         ctx.run.update_info(status="audit failed")
         write_report(ctx.run)
@@ -147,12 +147,6 @@ def _audit_pairs(ctx: RunContext) -> AuditReport | None:
         return None
     prompts = list(_rows(ctx, "prompts"))
     return audit_pairs(_rows(ctx, "preference/pair"), prompts=prompts, config=config)
-
-
-def _tell(ctx: RunContext, text: str) -> None:
-    # What only watches stages has no room for remarks.
-    if note := getattr(ctx.progress, "note", None):
-        note(text)
 
 
 def _rows(ctx: RunContext, folder: str) -> Iterator[Any]:

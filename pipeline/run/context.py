@@ -22,7 +22,7 @@ from pipeline.prompting.templates import (
     PromptTemplate,
 )
 from pipeline.run.labeling_files import LabelingFiles, copied_labeling_files, load_labeling_files
-from pipeline.stages.runner import NoProgress, Progress, Runner
+from pipeline.stages.runner import Progress, Runner
 from pipeline.store import RunDir
 
 
@@ -94,7 +94,7 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
     pa.set_memory_pool(pa.system_memory_pool())
     config = load_config(run.recipe)
     constitution = load_constitution(run.constitution)
-    watcher = progress or NoProgress()
+    watcher = progress or Progress()
     execution = config.execution
     return RunContext(
         run=run,

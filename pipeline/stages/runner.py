@@ -14,7 +14,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.errors import (
     EngineError,
@@ -38,11 +37,15 @@ ShardState = dict[str, Manifest]
 StepCall = Callable[[Stage, int, Sequence[Manifest]], Awaitable[Manifest]]
 
 
-class Progress(Protocol):
-    """Who wants to know; all calls come from the event loop's thread."""
+class Progress:
+    """Watches a run: its stages, its trainings, remarks in between.
+
+    All calls come from the event loop's thread. This base class ignores them; a watcher overrides
+    what it shows (`pipeline.progress`).
+    """
 
     def opened(self, folders: Sequence[str], num_shards: int) -> None:
-        """So many shards are about to go through these stages."""
+        """This number of shards is about to go through these stages."""
 
     def planned(self, folder: str, rows: int) -> None:
         """A shard-stage is about to make this many rows."""
@@ -53,21 +56,14 @@ class Progress(Protocol):
     def shard_done(self, manifest: Manifest) -> None:
         """A shard-stage is on disk."""
 
+    def training(self, name: str, line: str) -> None:
+        """A line of a training's log."""
 
-class NoProgress:
-    """Tells nobody."""
+    def note(self, text: str) -> None:
+        """A remark worth a line, such as an audit that passed."""
 
-    def opened(self, folders: Sequence[str], num_shards: int) -> None:
-        """Nothing."""
-
-    def planned(self, folder: str, rows: int) -> None:
-        """Nothing."""
-
-    def row_done(self, folder: str, row: Row) -> None:
-        """Nothing."""
-
-    def shard_done(self, manifest: Manifest) -> None:
-        """Nothing."""
+    def close(self) -> None:
+        """Release the screen; no call follows."""
 
 
 @dataclass
@@ -78,7 +74,7 @@ class Runner:
     retries: int = 2
     max_failed_share: float = 0.1
     shards_in_flight: int = 4
-    progress: Progress = field(default_factory=NoProgress)
+    progress: Progress = field(default_factory=Progress)
     retry_delay_s: float = 0.5
     _expected: int = 0
     _failed: int = 0

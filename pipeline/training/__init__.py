@@ -8,15 +8,15 @@ Importing this package loads neither torch nor trl.
 
 from pipeline.training.job import Alarm, Probe, RowCounts, TrainingJob, TrainingResult
 from pipeline.training.launch import launch
-from pipeline.training.metrics import Progress, read_metrics
+from pipeline.training.metrics import TrainingStep, read_metrics
 
 __all__ = [
     "Alarm",
     "Probe",
-    "Progress",
     "RowCounts",
     "TrainingJob",
     "TrainingResult",
+    "TrainingStep",
     "launch",
     "read_metrics",
 ]

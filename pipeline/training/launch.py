@@ -39,7 +39,7 @@ from pipeline.training.job import (
     finished_result,
     write_job,
 )
-from pipeline.training.metrics import Progress, parse_progress
+from pipeline.training.metrics import TrainingStep, parse_progress
 
 WORKER = "pipeline.training.worker"
 STOP_S = 10.0
@@ -50,7 +50,7 @@ LINE_LIMIT = 1 << 22
 """Bytes of the longest log line."""
 
 OnLine = Callable[[str], None]
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TrainingStep], None]
 
 
 async def launch(

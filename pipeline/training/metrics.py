@@ -35,7 +35,7 @@ NAMES = {
 SHOWN = ("reward_margin", "token_accuracy", "tokens_per_s")
 
 
-class Progress(NamedTuple):
+class TrainingStep(NamedTuple):
     """One progress line, read back."""
 
     step: int
@@ -90,13 +90,13 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     return rows
 
 
-def parse_progress(line: str) -> Progress | None:
+def parse_progress(line: str) -> TrainingStep | None:
     """The numbers of a progress line, or None for any other line."""
     words = line.split()
     if len(words) < 3 or words[0] != "step" or not words[2].startswith("loss="):
         return None
     step, _, num_steps = words[1].partition("/")
     try:
-        return Progress(int(step), int(num_steps), float(words[2].removeprefix("loss=")))
+        return TrainingStep(int(step), int(num_steps), float(words[2].removeprefix("loss=")))
     except ValueError:
         return None

@@ -8,12 +8,12 @@ from rich.console import Console
 
 from pipeline.progress import (
     LineProgress,
-    Several,
-    Silent,
+    MultiProgress,
+    Progress,
     StageTotals,
     current_progress,
     duration,
-    watching,
+    progress_context,
 )
 from pipeline.progress.terminal import TerminalProgress
 from pipeline.records import ResponseRow
@@ -138,7 +138,7 @@ def test_bars_reach_their_end() -> None:
 
 def test_several_pass_everything_on() -> None:
     first, second = Notebook(), Notebook()
-    progress = Several(LineProgress(first), LineProgress(second))
+    progress = MultiProgress(LineProgress(first), LineProgress(second))
     progress.opened([STAGE], 1)
     progress.shard_done(make_manifest(0, 8, resumed=True))
     progress.note("done")
@@ -147,10 +147,10 @@ def test_several_pass_everything_on() -> None:
 
 def test_current_progress_ends_with_its_command() -> None:
     notebook = Notebook()
-    with watching(LineProgress(notebook)):
+    with progress_context(LineProgress(notebook)):
         current_progress().note("seen")
     current_progress().note("not seen")
-    assert notebook.lines == ["seen"] and isinstance(current_progress(), Silent)
+    assert notebook.lines == ["seen"] and type(current_progress()) is Progress
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config.training import DpoConfig, OrpoConfig, SftConfig
 from pipeline.training.job import Probe, RowCounts
-from pipeline.training.metrics import MetricsLog, Progress, parse_progress, read_metrics
+from pipeline.training.metrics import MetricsLog, TrainingStep, parse_progress, read_metrics
 from pipeline.training.worker.alarms import chosen_change, find_alarms, tail_mean
 
 CLEAN = RowCounts(read=10, used=10)
@@ -35,7 +35,7 @@ def test_trl_names_become_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [row["reward_margin"] for row in rows] == [0.25, 0.5]
     assert [row["tokens_per_s"] for row in rows] == [200.0, 400.0]
     printed = capsys.readouterr().out.splitlines()
-    assert [parse_progress(line) for line in printed] == [Progress(1, 9, 0.5), Progress(2, 9, 0.4)]
+    assert [parse_progress(line) for line in printed] == [TrainingStep(1, 9, 0.5), TrainingStep(2, 9, 0.4)]
 
 
 def test_resume_forgets_later_steps(tmp_path: Path) -> None:
