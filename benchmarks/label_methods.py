@@ -46,7 +46,7 @@ from pipeline.run.context import RunContext, open_context
 from pipeline.run.phases import prepare
 from pipeline.run.plan import judge_folders, judge_stages, label_folder, sample_stage
 from pipeline.run.start import start_run
-from pipeline.soft_labels import orders_agree
+from pipeline.soft_labels import orders_agree, outcome
 from pipeline.stages.runner import ShardState
 from pipeline.store import load_manifest, read_rows
 
@@ -240,7 +240,7 @@ def _add(seen: dict[str, list[float]], row: Any, sign: int, *, equal: bool) -> N
 
 
 def _right(label: float, sign: int) -> float:
-    return 0.5 if abs(label - 0.5) < 1e-9 else float((label > 0.5) == (sign > 0))
+    return outcome(label) if sign > 0 else 1.0 - outcome(label)
 
 
 def _costs(job: Job, labels: int) -> dict[str, float | None]:

@@ -1,26 +1,27 @@
-"""Shares, win rates and their intervals. All pure; numbers in, numbers out.
+"""Shares, win rates, and their 95 % intervals. All pure: numbers in, numbers out.
 
-A prompt is the unit that is drawn anew: several responses to one prompt are no independent
-evidence, so every interval here is clustered by prompt (Miller 2024, arXiv:2411.00640).
-Everything random takes a seed.
+The prompt is the unit of resampling: several responses to one prompt are not independent evidence,
+so every interval here is clustered by prompt (Miller 2024, arXiv:2411.00640). Everything random
+takes a seed.
 
 Does not: correct for looking at many measures at once, or for prompts that resemble each other.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.soft_labels import margin
+
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
-_T95 = (12.706205, 4.302653, 3.182446, 2.776445)
-"""The 97.5 % point of Student's t with 1 to 4 degrees, where no short series is good enough."""
 PERCENTILES = (2.5, 97.5)
 _CELLS = 4_000_000
-"""Numbers held at once by a bootstrap (32 MB)."""
+"""Numbers that a bootstrap holds in memory at once (32 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,8 @@ class Estimate:
         return asdict(self)
 
 
-def outcome(soft_label: float, tie_width: float) -> float:
-    """Hardened label of the first side: 1 win, 0 loss, 0.5 within `tie_width` of 0.5."""
-    if abs(soft_label - 0.5) <= tie_width:
-        return 0.5
-    return 1.0 if soft_label > 0.5 else 0.0
-
-
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927), in [0, 1]; honest at 0 and 1 too.
+    """Wilson's score interval of a share (Wilson 1927), in [0, 1]; holds at 0 and 1 too.
 
     center = (p + z^2 / 2n) / (1 + z^2 / n)
     half   = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n)
@@ -64,14 +58,13 @@ def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:
 
 
 def clustered_share(sums: ArrayLike, counts: ArrayLike) -> Estimate | None:
-    """Share over all observations, with a Wilson interval for clustered ones; None without any.
+    """Share over all observations with Wilson's interval of `effective_size`; None without any.
 
     Args:
-        sums: successes per prompt. counts: observations per prompt.
-
-    Wilson's interval of n_eff observations; with one observation per prompt n_eff is n.
+        sums: successes per prompt.
+        counts: observations per prompt.
     """
-    s, c = _kept(sums, counts)
+    s, c = _with_counts(sums, counts)
     if len(s) == 0:
         return None
     n = float(c.sum())
@@ -82,7 +75,7 @@ def clustered_share(sums: ArrayLike, counts: ArrayLike) -> Estimate | None:
 
 
 def effective_size(sums: ArrayLike, counts: ArrayLike) -> float:
-    """Independent observations that tell as much as these clustered ones (at least one prompt).
+    """Number of independent observations worth as much as these clustered ones.
 
     n_eff = n / deff * (t[n-1] / t[m-1])^2, Korn and Graubard 1998 (from memory), for n observations
     of m prompts, where
@@ -90,11 +83,11 @@ def effective_size(sums: ArrayLike, counts: ArrayLike) -> float:
         deff = m / (m-1) * sum_i (s_i - p c_i)^2 / (n p (1-p)), and at least 1
 
     is the variance of the ratio by linearization over that of independent observations (Kish 1965),
-    and the t-quantiles say how badly m prompts tell it. Never less than n^2 / sum_i c_i^2, which is
-    what is left when all observations of a prompt are equal: nothing can be more alike. So n_eff is
-    1 for a single prompt, and the number of prompts for prompts of equal size at p of 0 or 1.
+    and the t-quantiles account for estimating it from m prompts. Never less than n^2 / sum_i c_i^2,
+    the size when all observations of a prompt are equal. So n_eff is 1 for a single prompt, n with
+    one observation per prompt, and m for prompts of equal size at p of 0 or 1.
     """
-    s, c = _kept(sums, counts)
+    s, c = _with_counts(sums, counts)
     n, m = float(c.sum()), len(s)
     least = n * n / float((c * c).sum())
     p = float(s.sum()) / n
@@ -106,19 +99,10 @@ def effective_size(sums: ArrayLike, counts: ArrayLike) -> float:
 
 
 def t95(degrees: int) -> float:
-    """The 97.5 % point of Student's t: Abramowitz and Stegun 1964, 26.7.5 (from memory); 3e-4 off at
-    5 degrees, less above.
-    """
-    if degrees <= len(_T95):
-        return _T95[degrees - 1]
-    z = Z95
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+    """The 97.5 % point of Student's t with this many degrees of freedom."""
+    from scipy.special import stdtrit  # loaded here: a light import of the pipeline has no SciPy
+
+    return float(stdtrit(degrees, 0.975))
 
 
 def cluster_bootstrap(
@@ -127,13 +111,15 @@ def cluster_bootstrap(
     """Mean over all observations with a percentile interval, prompts drawn with replacement.
 
     Args:
-        sums: sum of values in [0, most] per prompt. counts: observations per prompt.
+        sums: sum of values in [0, most] per prompt.
+        counts: observations per prompt.
 
-    Efron and Tibshirani 1993, chapter 13, with percentiles for few prompts (`expanded_percentiles`).
-    Fewer than five still see too little: no draw leaves their range. When every prompt has the same mean, drawing again shows
-    no spread at all; then Wilson's interval of as many prompts is given. None without any prompt.
+    Efron and Tibshirani 1993, chapter 13, with `expanded_percentiles` for few prompts; below five
+    prompts the interval is still too narrow, as no draw leaves their range. When every prompt has
+    the same mean, resampling shows no spread, and Wilson's interval of as many prompts is used.
+    None without any prompt.
     """
-    s, c = _kept(sums, counts)
+    s, c = _with_counts(sums, counts)
     if len(s) == 0:
         return None
     mean = float(s.sum() / c.sum())
@@ -146,14 +132,16 @@ def cluster_bootstrap(
 
 
 def expanded_percentiles(num_prompts: int) -> tuple[float, float]:
-    """Percentiles of a bootstrap of m prompts (at least two) that make it as wide as a t-interval.
+    """Percentiles that make a bootstrap of m >= 2 prompts as wide as a t-interval.
 
-    The lower one is 100 Phi(-sqrt(m / (m-1)) t[m-1]): drawing from m prompts shows (m-1) / m of their
-    variance, and the normal tails are too thin (Hesterberg 2015, arXiv:1411.5279, from memory). 2.5
-    and 97.5 for very many.
+    The lower one is 100 Phi(-sqrt(m / (m-1)) t[m-1]): resampling m prompts shows (m-1) / m of their
+    variance, and normal tails are too thin (Hesterberg 2015, arXiv:1411.5279, from memory). They
+    approach 2.5 and 97.5 as m grows.
     """
+    from scipy.special import ndtr
+
     reach = math.sqrt(num_prompts / (num_prompts - 1)) * t95(num_prompts - 1)
-    tail = 50.0 * math.erfc(reach / math.sqrt(2.0))
+    tail = 100.0 * float(ndtr(-reach))
     return tail, 100.0 - tail
 
 
@@ -166,10 +154,10 @@ def paired_change(
 ) -> Estimate | None:
     """Mean of `after` minus mean of `before` on the same prompts, with a percentile interval.
 
-    Each argument is (sums, counts) per prompt, in the same order. A draw takes a prompt on both
-    sides, which removes what makes prompts differ. Prompts that one side lacks are left out. When
-    every prompt changes alike, drawing again shows no spread; shares then get Newcombe's interval
-    from both Wilson intervals (Newcombe 1998, method 10), which is the wider one.
+    Each argument is (sums, counts) per prompt, in one order. A draw takes a prompt on both sides,
+    which cancels differences between prompts. Prompts that one side lacks are left out. When every
+    prompt changes by the same amount, resampling shows no spread; shares then get Newcombe's wider
+    interval from both Wilson intervals (Newcombe 1998, method 10).
     """
     table = np.stack([np.asarray(part, dtype=float) for part in (*before, *after)], axis=1)
     table = table[(table[:, 1] > 0) & (table[:, 3] > 0)]
@@ -189,6 +177,17 @@ def brier(probabilities: Sequence[float], outcomes: Sequence[float]) -> float:
     """Mean squared distance of probability and outcome, in [0, 1] (Brier 1950); 0.25 for 0.5."""
     p, y = np.asarray(probabilities, dtype=float), np.asarray(outcomes, dtype=float)
     return float(((p - y) ** 2).mean())
+
+
+def log_loss(probabilities: Sequence[float], outcomes: Sequence[float]) -> float:
+    """Mean cross-entropy in nats, outcomes in [0, 1]; log-odds within +-30. 0.6931 for 0.5."""
+    if len(probabilities) != len(outcomes) or not probabilities:
+        raise ValueError(
+            f"{len(probabilities)} probabilities and {len(outcomes)} outcomes; need equally many, "
+            "at least one"
+        )
+    odds = np.array([margin(p) for p in probabilities])
+    return float(np.mean(np.logaddexp(0.0, odds) - np.asarray(outcomes) * odds))
 
 
 def calibration_error(
@@ -211,16 +210,15 @@ def cohen_kappa(first: Sequence[object], second: Sequence[object]) -> float:
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} and {len(second)} labels; need equally many, at least one")
-    n = len(first)
+    n, counts_a, counts_b = len(first), Counter(first), Counter(second)
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / n
-    names = set(first) | set(second)
-    expected = (
-        sum(sum(a == name for a in first) * sum(b == name for b in second) for name in names) / n**2
-    )
+    expected = sum(counts_a[name] * counts_b[name] for name in counts_a) / n**2
     return math.nan if expected == 1.0 else (observed - expected) / (1 - expected)
 
 
-def _kept(sums: ArrayLike, counts: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _with_counts(
+    sums: ArrayLike, counts: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     s, c = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
     return s[c > 0], c[c > 0]
 
@@ -231,10 +229,8 @@ def _difference(totals: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _newcombe(table: NDArray[np.float64]) -> tuple[float, float]:
     """Interval of a difference of two shares: square-and-add of their Wilson intervals."""
-    before, after = (
-        clustered_share(table[:, 0], table[:, 1]),
-        clustered_share(table[:, 2], table[:, 3]),
-    )
+    before = clustered_share(table[:, 0], table[:, 1])
+    after = clustered_share(table[:, 2], table[:, 3])
     assert before is not None and after is not None
     change = after.share - before.share
     return (

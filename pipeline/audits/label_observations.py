@@ -21,8 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.soft_labels import is_tie, swap_average
-from pipeline.stats import outcome
+from pipeline.soft_labels import is_tie, outcome, swap_average
 
 RowDict = Mapping[str, Any]
 LABEL_FIGURES = ("unparsed", "off_option", "flip", "slot_share", "tie", "longer")

@@ -16,8 +16,8 @@ from typing import Any
 
 from pipeline.evaluation.policy_measures import Tally, as_dict
 from pipeline.evaluation.shard_columns import RowDict, iter_shards
-from pipeline.soft_labels import orders_agree
-from pipeline.stats import cluster_bootstrap, outcome
+from pipeline.soft_labels import orders_agree, outcome
+from pipeline.stats import cluster_bootstrap
 
 IDENTICAL = "identical responses"
 COLUMNS = (

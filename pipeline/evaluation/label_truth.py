@@ -27,6 +27,7 @@ from pipeline.evaluation.shard_columns import (
     read_columns,
     texts_by_id,
 )
+from pipeline.soft_labels import outcome
 from pipeline.stats import brier, calibration_error
 from pipeline.store.shards import Manifest, load_manifest, stage_manifests
 
@@ -40,8 +41,6 @@ JUDGE_COLUMNS = (
     "soft_label",
     "parts",
 )
-
-_EVEN = 1e-9
 
 
 @dataclass
@@ -169,8 +168,7 @@ def _score(
         return None
     truth.labels.append(label)
     truth.truths.append(float(sign > 0))
-    # A judge that looks only at the slot gives 0.5 up to rounding; that must not decide anything.
-    right = 0.5 if abs(label - 0.5) < _EVEN else float((label > 0.5) == (sign > 0))
+    right = outcome(label) if sign > 0 else 1.0 - outcome(label)
     for name in attributes:
         truth.by_attribute.setdefault(name, Tally()).add([right])
     return right

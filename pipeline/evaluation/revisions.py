@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline.evaluation.policy_measures import Tally, as_dict
 from pipeline.evaluation.shard_columns import RowDict, iter_shards
-from pipeline.stats import cluster_bootstrap, clustered_share, outcome
+from pipeline.soft_labels import outcome
+from pipeline.stats import cluster_bootstrap, clustered_share
 
 REJECTED = "not a revision"
 IDENTICAL = "identical responses"

@@ -15,8 +15,7 @@ from typing import Any
 
 from pipeline.judge_eval.answers import Verdict, decided, readable
 from pipeline.judge_eval.reliability import NUM_BINS, chance_error, equal_mass_bins, expected_error
-from pipeline.labeling.calibration import log_loss
-from pipeline.stats import Estimate, cluster_bootstrap, clustered_share
+from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, log_loss
 
 Value = Callable[[Verdict], float | None]
 """A value in [0, 1] of one verdict; None where the question does not arise."""

@@ -1,4 +1,4 @@
-"""A calibration fitted on one half of the contexts and measured on the other.
+"""Fit a calibration on one half of the contexts and measure it on the other.
 
 In:  verdicts of one judge, uncalibrated
 Out: the calibration, and Brier score, calibration error and log-loss before and after it
@@ -11,16 +11,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from pipeline.errors import DataError
 from pipeline.ids import uniform
 from pipeline.judge_eval.answers import Verdict, readable
 from pipeline.judge_eval.figures import confidence_figures
-from pipeline.labeling.calibration import Calibration, fit
+from pipeline.labeling.calibration import DIGITS, Calibration
+from pipeline.soft_labels import margin
 from pipeline.stats import paired_change
 
 Kind = Literal["temperature", "isotonic"]
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 50.0
 MIN_ROWS = 20
-"""Least labels in each half."""
+"""Least number of labels in each half."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,72 @@ def fit_and_measure(
     )
 
 
+def fit(kind: Kind, labels: Sequence[float], truths: Sequence[float]) -> Calibration:
+    """The calibration of labels P(first) against truths in [0, 1].
+
+    Raises:
+        DataError: there is no label, or the labels support no calibration of this kind.
+    """
+    if not labels:
+        raise DataError("there is no label to fit a calibration on; label more rows")
+    return (_fit_temperature if kind == "temperature" else _fit_isotonic)(labels, truths)
+
+
+def _fit_temperature(labels: Sequence[float], truths: Sequence[float]) -> Calibration:
+    """The temperature of least cross-entropy, which is convex in 1 / T: its slope has one root.
+
+    Below 0.05 the judge was right whatever it said, above 50 it was right no more often than wrong:
+    the data determine no temperature.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import expit
+
+    odds = np.array([margin(label) for label in labels])
+
+    def slope(sharpness: float) -> float:
+        return float(np.mean(odds * (expit(odds * sharpness) - np.asarray(truths))))
+
+    if slope(1 / MAX_TEMPERATURE) >= 0:
+        reason = "no better than chance"
+    elif slope(1 / MIN_TEMPERATURE) <= 0:
+        reason = "right at every confidence"
+    else:
+        temperature = 1 / brentq(slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE)
+        return Calibration(kind="temperature", temperature=temperature, num_rows=len(labels))
+    raise DataError(
+        f"the judge was {reason} on the {len(labels)} labels, so no temperature between "
+        f"{MIN_TEMPERATURE:g} and {MAX_TEMPERATURE:g} fits; use more labeled rows, or "
+        "`--calibration-kind isotonic`"
+    )
+
+
+def _fit_isotonic(labels: Sequence[float], truths: Sequence[float]) -> Calibration:
+    """Isotonic regression on the labels and their mirror images (Ayer et al. 1955).
+
+    Of n labels that are all right, the next one is right with (n + 1) / (n + 2) (Laplace's rule):
+    no level is surer than that, as a step of 0 or 1 would claim certainty.
+    """
+    from scipy.optimize import isotonic_regression
+
+    mirrored = [round(p, DIGITS) for p in (*labels, *(1 - p for p in labels))]
+    starts, step, counts = np.unique(mirrored, return_inverse=True, return_counts=True)
+    means = np.bincount(step, weights=[*truths, *(1 - t for t in truths)]) / counts
+    fitted = isotonic_regression(means, weights=counts).x.round(DIGITS)
+    levels, first = np.unique(fitted, return_index=True)
+    if len(levels) == 1:
+        raise DataError(
+            f"the judge was no better than chance on the {len(labels)} labels, so that every label "
+            "would become 0.5; use more labeled rows, or another judge"
+        )
+    least = 1 / (len(labels) + 2)
+    return Calibration(
+        kind="isotonic",
+        bounds=tuple(starts[first].tolist()),
+        levels=tuple(levels.clip(least, 1 - least).tolist()),
+        num_rows=len(labels),
+    )
+
+
 def _first_labels(verdicts: Sequence[Verdict]) -> tuple[list[float], list[float]]:
     """P(first) and whether first is better, as a recipe will apply the map."""
     pairs = [(v.label, v.chosen_first) for v in verdicts if v.label is not None]
@@ -118,5 +188,5 @@ def _check_size(num_fit: int, num_measure: int, what: str) -> None:
     if min(num_fit, num_measure) < MIN_ROWS:
         raise DataError(
             f"a calibration needs {MIN_ROWS} {what} in each half, and the halves have {num_fit} and "
-            f"{num_measure}; use more labelled rows or another --seed"
+            f"{num_measure}; use more labeled rows or another --seed"
         )

@@ -129,7 +129,7 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe, out = write_judge_recipe(tmp_path / "r"), tmp_path / "c.json"
     pairs = write_pairs(tmp_path / "p.jsonl", 100)
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e", "--calibrate", out)
-    assert ended.code == 2 and "was right, however sure" in ended.err
+    assert ended.code == 2 and "was right at every confidence" in ended.err
     assert len(ended.err.splitlines()) == 1 and not out.exists()
     assert metrics_of(tmp_path)["judges"][0]["accuracy"]["share"] == 1.0
 

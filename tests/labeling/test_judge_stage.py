@@ -139,7 +139,7 @@ def scoring_engine(values: Sequence[float | None]) -> ScriptedEngine:
 @pytest.mark.parametrize(
     "values, reason",
     [
-        ((None, None), "neither option"),
+        ((None, None), "none of the 2 options"),
         ((math.nan, -0.1), "not a number"),
         ((-math.inf, -math.inf), "answers something else"),
     ],

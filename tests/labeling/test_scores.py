@@ -138,7 +138,7 @@ async def test_one_unreadable_value_leaves_no_score(tmp_path: Path) -> None:
     stage = score_stage(ScriptedEngine(numbered_reply, scores), ScoreConfig(principles="all"))
     for row in await scored(tmp_path, stage, prompts=2):
         assert row.status == "unparsed" and row.score is None
-        assert row.reason.startswith("p-1: a rating's log-probability")
+        assert row.reason.startswith("p-1: a log-probability is not a number")
         assert [math.isnan(value) for value in row.values] == [False, True, False]
         assert len(row.details) == 30
 
