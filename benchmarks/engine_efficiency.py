@@ -135,7 +135,8 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
         recorders.append(Recorder(backend))
         return recorders[0]
 
-    async with await open_vllm(config, record) as engine:
+    engine = await open_vllm(config, record)
+    try:
         stages = [*supervised_stages(ctx, engine), *judge_stages(ctx, engine)]
         # The first step of an engine is slow; vLLM alone is warmed up too.
         await engine.generate(
@@ -152,6 +153,8 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
             "kv_cache_tokens": engine.kv_cache_tokens,
             "failures": engine.stats.failures,
         }
+    finally:
+        await engine.close()
     return seconds, recorders[0], totals
 
 

@@ -9,7 +9,7 @@ Pure values: nothing here looks at the disk, the network or the machine. `check_
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
@@ -19,30 +19,20 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Flavor = Literal["auto", "vllm", "openai"]
 
-# Where and how fast a model runs, not what it answers: left out of every fingerprint, so that a
-# run can be resumed on another machine or with another memory setting.
-PLACEMENT_FIELDS = frozenset(
-    {
-        "model",
-        "adapter",
-        "chat_template",
-        "device",
-        "max_num_seqs",
-        "kv_cache_gib",
-        "gpu_memory_utilization",
-        "tensor_parallel_size",
-        "base_url",
-        "api_key_env",
-        "max_concurrency",
-        "timeout_s",
-        "max_retries",
-    }
-)
-"""Fields that a recipe hash leaves out; weights and templates count by content instead."""
+
+class EngineSection(Section):
+    """What the settings of every engine kind have in common."""
+
+    type: str
+    """Engine kind: a key of `pipeline.engines.ENGINES`."""
+    trainable: ClassVar[bool] = False
+    """True for a kind whose weights are files here."""
 
 
-class VllmConfig(Section):
+class VllmConfig(EngineSection):
     """A model that this program loads itself, with vLLM, on the CPU or on GPUs."""
+
+    trainable: ClassVar[bool] = True
 
     type: Literal["vllm"]
     """Engine kind."""
@@ -73,7 +63,7 @@ class VllmConfig(Section):
     """GPUs that share one copy of the model."""
 
 
-class OpenAIConfig(Section):
+class OpenAIConfig(EngineSection):
     """A model behind an OpenAI-compatible HTTP endpoint."""
 
     type: Literal["openai"]
@@ -98,7 +88,7 @@ class OpenAIConfig(Section):
     """Further tries after a busy server (429), a server error (5xx) or a broken connection."""
 
 
-class ScriptedConfig(Section):
+class ScriptedConfig(EngineSection):
     """Replies that come from a Python function instead of a model."""
 
     type: Literal["scripted"]

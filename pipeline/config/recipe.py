@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.audits import CollapseConfig, LabelAuditConfig
-from pipeline.config.engines import EngineConfig, ScriptedConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.labeling import FollowUpConfig, JudgeConfig, Labeler, PairConfig, ScoreConfig
 from pipeline.config.section import Section
 from pipeline.config.training import PreferenceTrainingConfig, SftConfig
@@ -220,7 +220,7 @@ class RunConfig(Section):
                 "phase makes none; enable it with revise.rounds of 1 or more"
             )
         trains = self.supervised.train or self.preference.train
-        if trains and self.policy.type != "vllm":
+        if trains and not self.policy.trainable:
             raise ValueError(
                 f"the recipe trains, but policy.type is '{self.policy.type}'; only a local model "
                 "(type: vllm) can be trained: remove the `train` sections or change the policy"
@@ -236,11 +236,6 @@ class RunConfig(Section):
     def judge_engines(self) -> tuple[EngineConfig, ...]:
         """The judge and the rest of the panel."""
         return (self.judge_engine, *self.panel)
-
-    @property
-    def scripted(self) -> bool:
-        """True when no real model is used."""
-        return isinstance(self.policy, ScriptedConfig)
 
 
 def load_config(path: Path) -> RunConfig:

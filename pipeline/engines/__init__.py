@@ -3,66 +3,47 @@
     async with open_engine(config) as engine:
         reply = await engine.generate(messages, sampling, seed=1, request_id="r-1")
 
-Only the implementation that is asked for is imported; importing this package loads neither torch
-nor vLLM nor an HTTP client. `check_engine` finds a user's mistakes before anything is opened.
+`ENGINES` is the table of kinds. A new kind needs its settings (`pipeline/config/engines.py`), its
+behavior (a module with an `EngineKind`) and a line here. Importing this package loads neither
+torch nor vLLM nor an HTTP client: a kind imports its engine when it opens one.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from pipeline.config.engines import EngineConfig, OpenAIConfig, ScriptedConfig, VllmConfig
-from pipeline.engines.base import Engine
-from pipeline.engines.scripted import Call, ScriptedEngine
+from pipeline.config.engines import EngineSection
+from pipeline.engines.base import Engine, EngineKind
+from pipeline.engines.openai import OPENAI
+from pipeline.engines.scripted import SCRIPTED, Call, ScriptedEngine
+from pipeline.engines.vllm import VLLM
 
-__all__ = ["Call", "Engine", "ScriptedEngine", "check_engine", "open_engine"]
+__all__ = ["ENGINES", "Call", "Engine", "ScriptedEngine", "check_engine", "open_engine"]
+
+ENGINES: dict[str, EngineKind[Any]] = {"vllm": VLLM, "openai": OPENAI, "scripted": SCRIPTED}
+"""Engine kinds by the `type` of their settings."""
 
 
 @asynccontextmanager
-async def open_engine(config: EngineConfig) -> AsyncIterator[Engine]:
+async def open_engine(config: EngineSection) -> AsyncIterator[Engine]:
     """The model that `config` describes, loaded or connected, and closed at the end.
 
     Raises:
         ConfigError, MachineError: as `check_engine`, which this calls first.
     """
     check_engine(config)
-    engine = await _open(config)
+    engine = await ENGINES[config.type].open(config)
     try:
         yield engine
     finally:
         await engine.close()
 
 
-async def _open(config: EngineConfig) -> Engine:
-    if isinstance(config, ScriptedConfig):
-        from pipeline.engines.scripted import scripted_from_config
-
-        return scripted_from_config(config)
-    if isinstance(config, OpenAIConfig):
-        from pipeline.engines.openai.engine import open_openai
-
-        return await open_openai(config)
-    from pipeline.engines.vllm.engine import open_vllm
-
-    return await open_vllm(config)
-
-
-def check_engine(config: EngineConfig) -> None:
+def check_engine(config: EngineSection) -> None:
     """Find what a person must correct, without loading a model or a heavy package.
 
     Raises:
         ConfigError: model folder, weights, chat template, adapter, script or key missing.
         MachineError: the device asked for is not there, or the environment cannot use it.
     """
-    if isinstance(config, ScriptedConfig):
-        from pipeline.engines.scripted import scripted_from_config
-
-        scripted_from_config(config)
-    elif isinstance(config, OpenAIConfig):
-        from pipeline.engines.checks import check_openai
-
-        check_openai(config)
-    else:
-        assert isinstance(config, VllmConfig)
-        from pipeline.engines.checks import check_vllm
-
-        check_vllm(config)
+    ENGINES[config.type].check(config)

@@ -5,11 +5,13 @@ Three implementations: vLLM started by us (`vllm_local`), any OpenAI-compatible 
 protocol; who opens, counts, limits or retries is not their business.
 """
 
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
-from pipeline.errors import EngineError
+from pipeline.config.engines import EngineSection
+from pipeline.errors import ConfigError, EngineError
 from pipeline.types import (
     EngineStats,
     FinishReason,
@@ -91,11 +93,52 @@ class Engine(Protocol):
         """Release the model; calling twice is harmless."""
         ...
 
-    async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+Settings = TypeVar("Settings", bound=EngineSection)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of an engine before it is opened."""
+
+    name: str
+    """`Engine.name`."""
+    fingerprint: str
+    """`Engine.fingerprint`."""
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """What a training starts from."""
+
+    folder: Path
+    """Folder with the weights and the tokenizer."""
+    chat_template: Path | None
+    """Jinja file that replaces the tokenizer's template."""
+    chat_template_args: dict[str, Any]
+    """Extra variables of the chat template."""
+
+
+def _not_trainable(settings: EngineSection, *_: Path) -> NoReturn:
+    raise ConfigError(
+        f"an engine of type '{settings.type}' has no weights here that could be trained; "
+        "use a local model (type: vllm)"
+    )
+
+
+@dataclass(frozen=True)
+class EngineKind(Generic[Settings]):
+    """One kind of engine: what can be done with its settings, from checking them to training."""
+
+    check: Callable[[Settings], None]
+    """Raise ConfigError or MachineError for what a person must correct; imports nothing heavy."""
+    open: Callable[[Settings], Awaitable[Engine]]
+    """Load or connect."""
+    identify: Callable[[Settings], Identity] | None = None
+    """Name and fingerprint without opening; None where only the opened engine knows them."""
+    resolve: Callable[[Settings], Settings] = lambda settings: settings
+    """The settings with their files below the working directory or the project root."""
+    starting_model: Callable[[Settings], StartingModel] = _not_trainable
+    """The files to train; refused by a kind whose settings are not `trainable`."""
+    with_trained: Callable[[Settings, Path], Settings] = _not_trainable
+    """The settings for a model folder that training wrote; refused as by `starting_model`."""

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config.engines import OpenAIConfig, VllmConfig
+from pipeline.config.engines import VllmConfig
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
@@ -36,19 +36,6 @@ def check_vllm(config: VllmConfig) -> None:
         raise ConfigError(
             f"adapter '{config.adapter}' has no adapter_config.json; "
             "name the folder that a LoRA training wrote, or leave `adapter` out"
-        )
-
-
-def check_openai(config: OpenAIConfig) -> None:
-    """The key's environment variable.
-
-    Raises:
-        ConfigError: the variable is not set.
-    """
-    if config.api_key_env is not None and not os.environ.get(config.api_key_env):
-        raise ConfigError(
-            f"environment variable {config.api_key_env} is not set, and the endpoint "
-            f"{config.base_url} needs its key there; export {config.api_key_env}=..."
         )
 
 

@@ -5,16 +5,13 @@ never the model: nothing is loaded then.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from types import TracebackType
-from typing import Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
-from pipeline.config.engines import EngineConfig, VllmConfig
-from pipeline.engines import check_engine, open_engine
-from pipeline.engines.base import Engine
-from pipeline.engines.checks import dtype_for, model_folder
-from pipeline.engines.fingerprint import model_fingerprint
+from pipeline.config.engines import EngineSection
+from pipeline.engines import ENGINES, check_engine, open_engine
+from pipeline.engines.base import Engine, Identity
 from pipeline.errors import EngineDeadError
 from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
 
@@ -22,29 +19,18 @@ T = TypeVar("T")
 MAX_OPENINGS = 3
 
 
-def vllm_fingerprint(config: VllmConfig) -> str:
-    """The fingerprint that the opened engine will have, from its files alone."""
-    return model_fingerprint(
-        model_folder(config),
-        dtype=dtype_for(config),
-        adapter=config.adapter,
-        chat_template=config.chat_template,
-        chat_template_args=config.chat_template_args,
-    )
-
-
 class LazyEngine:
-    """An Engine over a local model that is loaded at the first call."""
+    """An Engine that is opened at the first call; name and fingerprint are known before.
 
-    def __init__(self, config: VllmConfig, on_open: Callable[[str], None] | None = None) -> None:
-        check_engine(config)
-        self.name = config.model
-        self.fingerprint = vllm_fingerprint(config)
-        self.version = "vllm (not opened)"
-        self.max_context = config.max_context or 0
+    `version` and `max_context` are those of the opened engine from then on.
+    """
+
+    def __init__(self, config: EngineSection, identity: Identity) -> None:
+        self.name, self.fingerprint = identity.name, identity.fingerprint
+        self.version = f"{config.type} (not opened)"
+        self.max_context = 0
         self.stats = EngineStats()
         self._config = config
-        self._on_open = on_open or (lambda name: None)
         self._engine: Engine | None = None
         self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
@@ -85,7 +71,6 @@ class LazyEngine:
                 if self._openings >= MAX_OPENINGS:
                     raise EngineDeadError(f"the engine for {self.name} died {MAX_OPENINGS} times")
                 self._openings += 1
-                self._on_open(self.name)
                 engine = await self._stack.enter_async_context(open_engine(self._config))
                 self.version, self.max_context = engine.version, engine.max_context
                 self.stats = engine.stats
@@ -109,20 +94,27 @@ class LazyEngine:
                     await self._stack.aclose()
             raise
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
+def unopened_engine(config: EngineSection) -> LazyEngine | None:
+    """The engine before its first call; None where only the opened one knows its fingerprint.
+
+    Raises:
+        ConfigError, MachineError: as `check_engine`.
+    """
+    check_engine(config)
+    identify = ENGINES[config.type].identify
+    return LazyEngine(config, identify(config)) if identify else None
 
 
-def lazy_engine(
-    config: EngineConfig, on_open: Callable[[str], None] | None = None
-) -> AbstractAsyncContextManager[Engine]:
-    """An async context manager that gives an engine; a local model is loaded at its first call."""
-    return LazyEngine(config, on_open) if isinstance(config, VllmConfig) else open_engine(config)
+@asynccontextmanager
+async def lazy_engine(config: EngineSection) -> AsyncIterator[Engine]:
+    """An engine that is opened at its first call where that can wait, and closed at the end."""
+    unopened = unopened_engine(config)
+    if unopened is None:
+        async with open_engine(config) as engine:
+            yield engine
+    else:
+        try:
+            yield unopened
+        finally:
+            await unopened.close()

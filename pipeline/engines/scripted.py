@@ -16,10 +16,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from pipeline.config.engines import ScriptedConfig
+from pipeline.engines.base import Engine, EngineKind, Identity
 from pipeline.engines.options import check_distinct
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
 from pipeline.types import (
@@ -156,17 +156,6 @@ class ScriptedEngine:
         """Refuse further calls."""
         self._closed = True
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     async def _admit(self, call: Call, num_reply_tokens: int) -> None:
         if self._closed:
             raise EngineError(f"engine '{self.name}' is closed; open it again")
@@ -222,6 +211,22 @@ def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:
             "it must return a ScriptedEngine"
         )
     return engine
+
+
+async def _open(config: ScriptedConfig) -> Engine:
+    return scripted_from_config(config)
+
+
+def _check(config: ScriptedConfig) -> None:
+    scripted_from_config(config)
+
+
+def _identity(config: ScriptedConfig) -> Identity:
+    engine = scripted_from_config(config)
+    return Identity(engine.name, engine.fingerprint)
+
+
+SCRIPTED = EngineKind(check=_check, open=_open, identify=_identity)
 
 
 def _positional_arguments(function: Callable[..., str]) -> int:

@@ -7,11 +7,8 @@ Does not: connect to an endpoint. What an endpoint says is compared when it is c
 """
 
 from pipeline.config import RunConfig
-from pipeline.config.engines import EngineConfig, ScriptedConfig, VllmConfig
 from pipeline.constitution import Constitution
-from pipeline.engines.base import Engine
-from pipeline.engines.lazy import LazyEngine
-from pipeline.engines.scripted import scripted_from_config
+from pipeline.engines.lazy import unopened_engine
 from pipeline.labeling.calibration import check_calibration
 from pipeline.labeling.judge import Judge
 from pipeline.prompting.templates import PromptTemplate
@@ -29,7 +26,8 @@ def check_recipe_calibration(
     """
     if labeling.calibration is None:
         return
-    for engine in map(_unopened, config.judge_engines):
+    for settings in config.judge_engines:
+        engine = unopened_engine(resolved_engine(settings))
         if engine is not None:
             judge = Judge(
                 engine,
@@ -40,11 +38,3 @@ def check_recipe_calibration(
                 exemplars=labeling.exemplars,
             )
             check_calibration(labeling.calibration, engine.fingerprint, judge.method_hash)
-
-
-def _unopened(config: EngineConfig) -> Engine | None:
-    """An engine that knows its fingerprint; None for an endpoint."""
-    engine = resolved_engine(config)
-    if isinstance(engine, ScriptedConfig):
-        return scripted_from_config(engine)
-    return LazyEngine(engine) if isinstance(engine, VllmConfig) else None

@@ -11,9 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import RunConfig, load_config
-from pipeline.config.engines import EngineConfig, VllmConfig
-from pipeline.config.paths import PROJECT_ROOT, resolve_path
+from pipeline.config.engines import EngineConfig
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
+from pipeline.engines import ENGINES
 from pipeline.prompting.option_checks import check_letters, check_ratings
 from pipeline.prompting.templates import (
     JUDGE_VARIABLES,
@@ -55,12 +56,11 @@ class RunContext:
 
     def policy_engine(self, model: Path | None = None) -> EngineConfig:
         """The engine of the initial policy, or of a policy trained from it."""
+        policy = resolved_engine(self.config.policy)
         if model is None:
-            return resolved_engine(self.config.policy)
-        assert isinstance(self.config.policy, VllmConfig)
-        return self.config.policy.model_copy(
-            update={"model": str(model), "revision": None, "adapter": None}
-        )
+            return policy
+        trained: EngineConfig = ENGINES[policy.type].with_trained(policy, model)
+        return trained
 
     def judge_engines(self) -> list[EngineConfig]:
         """The engines of the judge and of the rest of the panel."""
@@ -69,17 +69,8 @@ class RunContext:
 
 def resolved_engine(engine: EngineConfig) -> EngineConfig:
     """The engine with its files below the working directory or the project root."""
-    if not isinstance(engine, VllmConfig):
-        return engine
-    files: dict[str, str | Path] = {
-        name: resolve_path(path)
-        for name in ("adapter", "chat_template")
-        if (path := getattr(engine, name)) is not None
-    }
-    folder = resolve_path(Path(engine.model))
-    if folder.is_dir():
-        files["model"] = str(folder)
-    return engine.model_copy(update=files)
+    resolved: EngineConfig = ENGINES[engine.type].resolve(engine)
+    return resolved
 
 
 def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:

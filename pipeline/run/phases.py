@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.config.engines import EngineConfig, VllmConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import resolve_path
 from pipeline.config.training import TrainingConfig
 from pipeline.data.dataset import known_prompt_ids, load_dataset, parent_run
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.heldout import HELDOUT, not_trained_on
 from pipeline.data.prompts import read_prompts, write_prompt_shards
+from pipeline.engines import ENGINES
 from pipeline.engines.base import Engine
-from pipeline.engines.checks import model_folder
 from pipeline.engines.lazy import lazy_engine
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash
@@ -241,15 +241,15 @@ async def _train(
     on_line: LineCall | None,
 ) -> Path:
     policy = ctx.policy_engine(model)
-    assert isinstance(policy, VllmConfig)
+    start = ENGINES[policy.type].starting_model(policy)
     job = TrainingJob(
         config=config,
-        model=model_folder(policy),
+        model=start.folder,
         dataset=data,
         feedback=feedback_file(ctx.run, config),
         output_dir=ctx.run.training(name),
         reference_cache=ctx.reference_cache,
-        chat_template=policy.chat_template,
-        chat_template_args=policy.chat_template_args,
+        chat_template=start.chat_template,
+        chat_template_args=start.chat_template_args,
     )
     return (await launch(job, on_line=on_line)).model_dir

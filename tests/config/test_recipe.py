@@ -42,7 +42,6 @@ def test_default_is_the_published_method(tmp_path: Path) -> None:
     assert config.preference.comparisons == "samples"
     assert config.supervised.enabled and config.supervised.sft_rows == "all"
     assert config.judge_engine == config.policy
-    assert not config.scripted
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect.states import State
 
 from flows import batches
@@ -19,6 +20,7 @@ from flows.nightly import nightly
 from pipeline.run.start import runs_root
 from pipeline.store import RunLock
 from tests.audits.bad_judges import recipe as write_bad_recipe
+from tests.engines.toy_engine import install as install_toy_engine
 from tests.flows.labelers import LABELERS
 from tests.flows.nights import SMOKE, write_nights, write_prompts
 from tests.run.builders import write_recipe
@@ -50,6 +52,10 @@ async def run_all(folder: Path) -> dict[str, Any]:
     for number, (name, changes) in enumerate(LABELERS.items()):
         path = str(write_recipe(folder / f"labeler-{number}", prompts=4, heldout=2, **changes))
         await note(name, await end_to_end(path, f"labeler-{number}", return_state=True))
+    with pytest.MonkeyPatch.context() as patch:
+        install_toy_engine(patch)
+        path = str(write_recipe(folder / "toy-engine", heldout=2, policy={"type": "toy"}))
+        await note("toy engine", await end_to_end(path, "toy-engine", return_state=True))
     return ends
 
 

@@ -14,8 +14,7 @@ Transport faults, 429 and 5xx are tried again with exponential backoff by the cl
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import openai
 
@@ -142,17 +141,6 @@ class OpenAIEngine:
         """Close the connections; calling twice is harmless."""
         self._closed = True
         await self._client.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def _call(self, request: Callable[[], Awaitable[T]]) -> T:
         """One HTTP request within the concurrency limit, with its failures named."""

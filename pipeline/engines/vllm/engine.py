@@ -10,13 +10,11 @@ ids and give back finished requests; everything that a result depends on is in t
 
 import asyncio
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from pipeline.config.engines import VllmConfig
-from pipeline.engines.base import finish_reason
+from pipeline.engines.base import Identity, finish_reason
 from pipeline.engines.checks import device_for, dtype_for, model_folder
-from pipeline.engines.fingerprint import model_fingerprint
 from pipeline.engines.options import (
     TokenIds,
     longest_only,
@@ -24,6 +22,7 @@ from pipeline.engines.options import (
     sum_along,
     token_by_token_pays,
 )
+from pipeline.engines.vllm import identity
 from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.vllm.settings import vllm_environment
 from pipeline.engines.vllm.token_gate import TokenGate
@@ -59,13 +58,11 @@ class Backend(Protocol):
 class VllmEngine:
     """An Engine over a vLLM backend."""
 
-    def __init__(
-        self, backend: Backend, renderer: ChatRenderer, *, name: str, fingerprint: str
-    ) -> None:
+    def __init__(self, backend: Backend, renderer: ChatRenderer, identity: Identity) -> None:
         from vllm import SamplingParams as VllmSampling
         from vllm.sampling_params import RequestOutputKind
 
-        self.name, self.fingerprint = name, fingerprint
+        self.name, self.fingerprint = identity.name, identity.fingerprint
         self.version, self.max_context = backend.version, backend.max_context
         self.kv_cache_tokens = backend.num_blocks * backend.block_size
         self.stats = EngineStats(extra={"kv_cache_tokens": float(self.kv_cache_tokens)})
@@ -125,17 +122,6 @@ class VllmEngine:
         backend, self._backend = self._backend, None
         if backend is not None:
             await backend.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def _score_nodes(
         self, prompt: Rendered, ids: tuple[TokenIds, ...], request_id: str
@@ -270,13 +256,6 @@ async def open_vllm(
         renderer = load_renderer(
             folder, chat_template=config.chat_template, template_args=config.chat_template_args
         )
-    fingerprint = model_fingerprint(
-        folder,
-        dtype=dtype,
-        adapter=config.adapter,
-        chat_template=config.chat_template,
-        chat_template_args=config.chat_template_args,
-    )
     backend: Backend
     if device == "cpu":
         from pipeline.engines.vllm.in_process import open_inproc
@@ -287,4 +266,4 @@ async def open_vllm(
 
         backend = await open_async(config, folder, dtype)
     backend = wrap(backend) if wrap is not None else backend
-    return VllmEngine(backend, renderer, name=config.model, fingerprint=fingerprint)
+    return VllmEngine(backend, renderer, identity(config))
