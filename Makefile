@@ -1,9 +1,12 @@
-# make demo and make test are all a newcomer needs; both set up .venv first.
+# `make demo` and `make test` are all a newcomer needs; both set up .venv first.
 
 RECIPE ?= flows/configs/demo.yaml
 RLAIF := .venv/bin/rlaif
+PYTHON_BIN := .venv/bin/python
+# Two worker processes, each with whole files: the tests of one file share servers and models.
+WORKERS ?= 2
 
-.PHONY: setup setup-cuda demo test ui stop lock schema
+.PHONY: setup setup-cuda demo test check format ui stop lock schema
 
 setup:                ## .venv from requirements/cpu.lock (PYTHON=... names another Python 3.11)
 	@requirements/setup.sh cpu
@@ -14,18 +17,28 @@ setup-cuda:           ## .venv-cuda for NVIDIA GPUs
 demo: setup           ## the main job on the pocket model, through Prefect (RECIPE=... for another)
 	@$(RLAIF) run $(RECIPE)
 
-test: setup           ## all tests (ARGS=... goes to pytest)
-	@.venv/bin/python -m pytest $(ARGS)
+test: setup           ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
+	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-ui: setup             ## start or find the Prefect server and print where its pages are
+check: setup          ## lint, format, types and generated files; changes nothing
+	@$(PYTHON_BIN) -m ruff check .
+	@$(PYTHON_BIN) -m ruff format --check .
+	@$(PYTHON_BIN) -m mypy
+	@$(PYTHON_BIN) -m pipeline.cli.schema --check
+
+format: setup         ## fix what ruff can fix
+	@$(PYTHON_BIN) -m ruff check --fix .
+	@$(PYTHON_BIN) -m ruff format .
+
+ui: setup             ## start the Prefect server, or find it, and print where its pages are
 	@$(RLAIF) ui
 
-stop:                 ## end the Prefect server that was started here
+stop:                 ## stop the Prefect server that was started here
 	@$(RLAIF) stop
 
 lock: setup           ## resolve requirements/*.in again (network)
-	@.venv/bin/python requirements/refresh.py cpu
-	@.venv/bin/python requirements/refresh.py cuda
+	@$(PYTHON_BIN) requirements/refresh.py cpu
+	@$(PYTHON_BIN) requirements/refresh.py cuda
 
-schema: setup         ## write the JSON schemas that editors complete YAML from
-	@.venv/bin/python -m pipeline.cli.schema
+schema: setup         ## write the JSON schemas for editors, and docs/recipes.md
+	@$(PYTHON_BIN) -m pipeline.cli.schema

@@ -1,10 +1,13 @@
 """The command `rlaif`: thin doors to what the package does.
 
 Exit codes: 0 done; 1 a run stopped early, a training failed, or `verify` found problems;
-2 something that the person can correct, said in one line; 3 the labels failed their audit.
+2 a mistake that the user can correct, reported in one line; 3 the labels failed their audit.
 Anything else is a bug and keeps its traceback.
+
+Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.constitution import constitution_app
+from pipeline.cli.judge_eval import judge_eval
 from pipeline.cli.labels import labels_app
 from pipeline.errors import EXIT_AUDIT, PipelineError, TrainingError
 
@@ -23,13 +27,30 @@ app = typer.Typer(
     help="A constitution in, a judged preference set and a better policy out.",
 )
 
-app.add_typer(constitution_app, name="constitution")
-app.add_typer(labels_app, name="labels")
-
 Recipe = Annotated[Path, typer.Argument(help="A recipe, such as flows/configs/demo.yaml.")]
-Run = Annotated[str, typer.Argument(help="Id or folder of a run; see `rlaif runs`.")]
-NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Without server and records.")]
+Run = Annotated[str, typer.Argument(help="Id or folder of a run; `rlaif runs` lists them.")]
+NoPrefect = Annotated[
+    bool, typer.Option("--no-prefect", help="Run without the Prefect server and its records.")
+]
 RunId = Annotated[str | None, typer.Option(help="Name of the run folder.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rlaif {importlib.metadata.version('rlaif-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 @app.command()
@@ -42,14 +63,14 @@ def run(recipe: Recipe, run_id: RunId = None, no_prefect: NoPrefect = False) -> 
 
 @app.command()
 def resume(run: Run, no_prefect: NoPrefect = False) -> None:
-    """Go on with a run that was stopped; what is finished is not made again."""
+    """Continue a run that was stopped; finished work is not repeated."""
     from pipeline.cli.constitution import resume_impact
     from pipeline.cli.run import resume_run
     from pipeline.run.start import find_run
 
-    found = find_run(run)
-    if found.info().get("impact_of"):
-        resume_impact(found)
+    folder = find_run(run)
+    if folder.info().get("impact_of"):
+        resume_impact(folder)
     else:
         resume_run(run, with_prefect=not no_prefect)
 
@@ -75,8 +96,8 @@ def check(
 
 @app.command()
 def trace(
-    row_id: Annotated[str, typer.Argument(help="Id of any row, such as a pair's.")],
-    run: Annotated[str | None, typer.Option(help="Look in this run only.")] = None,
+    row_id: Annotated[str, typer.Argument(help="Id of a row, such as a pair.")],
+    run: Annotated[str | None, typer.Option(help="Search this run only.")] = None,
 ) -> None:
     """Print where a row comes from: prompt, responses, critique, principle, judge, seeds."""
     from pipeline.cli.inspect import print_trace
@@ -86,7 +107,7 @@ def trace(
 
 @app.command()
 def verify(run: Run) -> None:
-    """Check every file of a run against its hash; exit code 1 when something is wrong."""
+    """Check every file of a run against its hash; exit code 1 when one does not match."""
     from pipeline.cli.inspect import print_problems
 
     raise typer.Exit(1 if print_problems(run) else 0)
@@ -94,42 +115,13 @@ def verify(run: Run) -> None:
 
 @app.command()
 def audit(run: Run) -> None:
-    """Print what the labels of a run are worth; exit code 3 when they fail their thresholds."""
+    """Audit the labels of a run; exit code 3 when they fail the recipe's thresholds."""
     from pipeline.cli.audit import print_audit
 
     raise typer.Exit(EXIT_AUDIT if print_audit(run) else 0)
 
 
-@app.command()
-def judge_eval(
-    recipe: Annotated[Path, typer.Option(help="Recipe whose judge is measured.")],
-    file: Annotated[Path | None, typer.Argument(help="File with labelled pairs.")] = None,
-    sources: Annotated[Path | None, typer.Option(help="Source list instead of FILE.")] = None,
-    type: Annotated[
-        str | None, typer.Option(help="Of FILE: pairs (default), hh-rlhf or hhh.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many pairs, by seed.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Folder below outputs/judge-eval.")] = None,
-    calibrate: Annotated[Path | None, typer.Option(help="Write a calibration here.")] = None,
-    calibration_kind: Annotated[str, typer.Option(help="temperature or isotonic.")] = "temperature",
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-) -> None:
-    """Say how far a recipe's judge can be trusted, by pairs that people have labelled."""
-    from pipeline.cli import judge_eval as measure
-
-    measure.judge_eval(
-        file,
-        sources,
-        type,
-        recipe=recipe,
-        limit=limit,
-        name=name,
-        calibrate=calibrate,
-        calibration_kind=calibration_kind,
-        seed=seed,
-    )
+app.command()(judge_eval)
 
 
 @app.command()
@@ -150,19 +142,19 @@ def runs() -> None:
 
 @app.command()
 def ui() -> None:
-    """Start the Prefect server if it is not running, and print where its pages are."""
+    """Start the Prefect server if none is running, and print its address."""
     from pipeline.prefect_server import ensure_server
 
-    typer.echo(f"Prefect runs at {ensure_server(typer.echo).url}; `rlaif stop` ends it")
+    typer.echo(f"Prefect is running at {ensure_server(typer.echo).url}; `rlaif stop` stops it")
 
 
 @app.command()
 def stop() -> None:
-    """End the Prefect server that was started here."""
+    """Stop the Prefect server that was started here."""
     from pipeline.prefect_server import stop_server
 
-    ended = stop_server()
-    typer.echo(f"ended the server on port {ended.port}" if ended else "no server was running")
+    server = stop_server()
+    typer.echo(f"stopped the server on port {server.port}" if server else "no server was running")
 
 
 @app.command()
@@ -177,14 +169,16 @@ def env() -> None:
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
+app.add_typer(constitution_app, name="constitution")
+app.add_typer(labels_app, name="labels")
+
+
 def main() -> None:
-    """Run the command; a mistake of the user is one line and no traceback."""
+    """Run the command; a user's mistake is one line on stderr, without a traceback."""
     try:
         app()
-    except TrainingError as error:
-        # Carries the end of the training's log, which is worth its lines.
-        typer.echo(f"rlaif: {error}", err=True)
-        sys.exit(error.exit_code)
     except PipelineError as error:
-        typer.echo(f"rlaif: {' '.join(str(error).split())}", err=True)
+        # A training's error carries the end of its log, which is worth its lines.
+        text = str(error) if isinstance(error, TrainingError) else " ".join(str(error).split())
+        typer.echo(f"rlaif: {text}", err=True)
         sys.exit(error.exit_code)

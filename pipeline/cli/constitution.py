@@ -12,13 +12,12 @@ import typer
 from pipeline.errors import AuditError
 
 if TYPE_CHECKING:
-    from pipeline.impact.effects import Impact
     from pipeline.store import RunDir
 
 EXIT_ERRORS = 2
 
 constitution_app = typer.Typer(
-    no_args_is_help=True, help="Check, import and compare constitutions; see what a change does."
+    no_args_is_help=True, help="Check, import and compare constitutions; measure a change."
 )
 
 Constitutions = Annotated[list[Path], typer.Argument(help="Constitutions, YAML.")]
@@ -26,7 +25,7 @@ Constitutions = Annotated[list[Path], typer.Argument(help="Constitutions, YAML."
 
 @constitution_app.command()
 def lint(files: Constitutions) -> None:
-    """List all that is wrong or doubtful; exit code 2 when a file cannot be used."""
+    """List everything that is wrong or doubtful; exit code 2 when a file cannot be used."""
     from pipeline.constitution.lint import lint_constitution
 
     reports = [lint_constitution(path) for path in files]
@@ -59,7 +58,7 @@ def import_files(
         typer.echo(f"note: {note}")
     typer.echo(
         f"{out}: {_count(len(imported.constitution.principles), 'principle')}; "
-        f"`rlaif constitution lint {out}` says what to look at"
+        f"`rlaif constitution lint {out}` lists what to review"
     )
 
 
@@ -68,7 +67,7 @@ def diff(
     old: Annotated[Path, typer.Argument(help="The version before.")],
     new: Annotated[Path, typer.Argument(help="The version after.")],
 ) -> None:
-    """Tell two versions apart by meaning, not by line."""
+    """Compare two versions by meaning, not by line."""
     from pipeline.constitution import load_constitution
     from pipeline.constitution.diff import diff_constitutions
 
@@ -83,7 +82,7 @@ def impact(
 ) -> None:
     """Label a run again under a changed constitution, and pay only for what changed.
 
-    Repeat the command to go on with one that was stopped, or to read its result again.
+    Repeat the command to continue one that was stopped, or to read its result again.
     """
     from pipeline.constitution import load_constitution
     from pipeline.impact.run import impact_run, run_impact
@@ -95,64 +94,52 @@ def impact(
     async def work() -> bool:
         return (await run_impact(before, new, run_id=run_id, progress=current_progress()))[1]
 
-    made = impact_run(before, load_constitution(new), run_id)
-    _finish(work(), made, "stopped; the same command goes on from here")
+    after = impact_run(before, load_constitution(new), run_id)
+    _finish(work(), after, "stopped; the same command continues from here")
 
 
 def resume_impact(run: "RunDir") -> None:
-    """Go on with an impact run, or say what is there."""
+    """Continue an impact run, then print its result."""
     from pipeline.impact.run import continue_impact
     from pipeline.progress import current_progress
 
     async def work() -> bool:
         return await continue_impact(run, current_progress())
 
-    _finish(work(), run, f"stopped; `rlaif resume {run.run_id}` goes on from here")
+    _finish(work(), run, f"stopped; `rlaif resume {run.run_id}` continues from here")
 
 
 def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -> None:
-    """Do the work, then print what there is, also for labels that failed their audit."""
+    """Do the work, then print the result, even if the labels failed their audit."""
     from pipeline.cli.run import complete
-    from pipeline.impact.run import load_impact
 
     try:
         if not complete(work, lambda: when_stopped):
-            typer.echo(f"run {run.run_id} was finished before; this is what it says")
+            typer.echo(f"run {run.run_id} was finished before; this is its result")
     except AuditError:
-        print_impact(load_impact(run), run)
+        print_impact(run)
         raise
-    print_impact(load_impact(run), run)
+    print_impact(run)
 
 
-def print_impact(impact: "Impact", run: "RunDir") -> None:
+def print_impact(run: "RunDir") -> None:
     """Tables for the terminal, then the sentences and where the files are."""
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    from pipeline.cli.inspect import wide_console
+    from pipeline.cli.tables import console, number_table
+    from pipeline.impact.run import load_impact
     from pipeline.impact.text import headline, tables
 
-    console = wide_console()
+    impact = load_impact(run)
     typer.echo(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
-    for shown in tables(impact):
-        if not shown.rows:
-            continue
-        # Counts stand right of the names and kinds of change.
-        words = 2 if shown.head[1] in ("change", "now") else 1
-        table = Table(
-            *(
-                Column(name, justify="left" if i < words else "right", no_wrap=i < words)
-                for i, name in enumerate(shown.head)
-            ),
-            title=shown.title,
-        )
-        for row in shown.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+    for table in tables(impact):
+        if table.rows:
+            num_names = 2 if table.head[1] in ("change", "now") else 1
+            console().print(
+                number_table(table.head, table.rows, title=table.title, num_names=num_names)
+            )
     for line in (*headline(impact), *impact.notes):
         typer.echo(line)
     typer.echo(f"impact: {run.root / 'impact.md'}")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,14 +1,13 @@
 """The commands that look at files: `check`, `trace`, `verify`, `runs`."""
 
-import sys
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.tree import Tree
 
+from pipeline.cli.tables import console
 from pipeline.config.yaml_file import parse_yaml
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
@@ -19,34 +18,12 @@ from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
 
-WIDTH = 160
-SHOWN = (
-    "status",
-    "reason",
-    "response",
-    "critique",
-    "revision",
-    "completion",
-    "chosen",
-    "rejected",
-    "soft_label",
-    "margin",
-    "label",
-    "weight",
-    "events",
-    "prob_forward",
-    "prob_swapped",
-    "position_gap",
-    "score",
-    "parts",
-    "values",
-    "part_differences",
-    "sample_index",
-    "round",
-    "seed",
-    "source",
-    "source_index",
-)
+TRACED_COLUMNS = (
+    "status", "reason", "response", "critique", "revision", "completion", "chosen", "rejected",
+    "soft_label", "margin", "label", "weight", "events", "prob_forward", "prob_swapped",
+    "position_gap", "score", "parts", "values", "part_differences", "sample_index", "round", "seed",
+    "source", "source_index",
+)  # fmt: skip
 """Columns that `trace` prints, in this order."""
 
 
@@ -57,18 +34,18 @@ def check_file(path: Path) -> None:
         UserError: the first thing to correct.
     """
     kind = kind_of(path)
+    facts: list[tuple[str, str]] = []
     if kind == "template":
         PromptTemplate.from_file(path, variables_of(path.stem))
-        typer.echo(f"{path}: template, fine")
     elif kind == "constitution":
         constitution = load_constitution(path)
-        ids = ", ".join(p.id for p in constitution.principles)
-        typer.echo(f"{path}: constitution '{constitution.name}', principles {ids}; fine")
+        principles = ", ".join(p.id for p in constitution.principles)
+        facts = [("name", constitution.name), ("principles", principles)]
     else:
         facts = check_recipe(path)
-        typer.echo(f"{path}: recipe, fine")
-        for name, value in facts:
-            typer.echo(f"  {name:<14}{value}")
+    typer.echo(f"OK: {kind} {path}")
+    for name, value in facts:
+        typer.echo(f"  {name:<14}{value}")
 
 
 def kind_of(path: Path) -> str:
@@ -94,7 +71,7 @@ def print_trace(row_id: str, run: str | None) -> None:
         UserError: no run has the row, or one is damaged.
     """
     origin = trace(find_run(run), row_id) if run else _trace_anywhere(row_id)
-    wide_console().print(origin_tree(origin))
+    console().print(origin_tree(origin))
 
 
 def _trace_anywhere(row_id: str) -> Origin:
@@ -128,44 +105,35 @@ def facts_of(origin: Origin) -> list[tuple[str, str]]:
     """What is worth a line: where the row is, its texts and numbers, model and principle."""
     if origin.shown_before:
         return []
+    row = origin.row
     if origin.kind == "label":
-        return [
-            ("file", f"{origin.file}, line {origin.row['source_index']}"),
-            ("sha256", origin.row_id),
-            ("source", origin.row["source"]),
-        ]
-    found = [("file", f"{origin.run_id}/{origin.file}")]
+        file = f"{origin.file}, line {row['source_index']}"
+        return [("file", file), ("sha256", origin.row_id), ("source", row["source"])]
+    facts = [("file", f"{origin.run_id}/{origin.file}")]
     if origin.principle is not None:
-        found.append(("principle", origin.principle.id))
+        facts.append(("principle", origin.principle.id))
     if origin.engine:
-        found.append(
-            (
-                "model",
-                f"{origin.engine['name']}, {origin.engine['version']}, "
-                f"fingerprint {origin.engine['fingerprint'][:16]}",
-            )
-        )
-    for name in SHOWN:
-        value = origin.row.get(name)
-        if value not in (None, "", []):
-            found.append((name, f"{value:.4f}" if isinstance(value, float) else str(value)))
-    for message in origin.row.get("messages") or []:
-        if origin.kind == "prompt":
-            found.append((message["role"], message["content"]))
-    return found
+        engine = origin.engine
+        model = f"{engine['name']}, {engine['version']}, fingerprint {engine['fingerprint'][:16]}"
+        facts.append(("model", model))
+    facts += [
+        (name, f"{value:.4f}" if isinstance(value, float) else str(value))
+        for name in TRACED_COLUMNS
+        if (value := row.get(name)) not in (None, "", [])
+    ]
+    if origin.kind == "prompt":
+        facts += [(message["role"], message["content"]) for message in row.get("messages") or []]
+    return facts
 
 
-def print_problems(run: str) -> bool:
+def print_problems(name: str) -> bool:
     """Check a run's files against their hashes; True when something is wrong."""
-    found = find_run(run)
-    problems = verify(found)
+    run = find_run(name)
+    problems = verify(run)
     for problem in problems:
         typer.echo(problem)
-    typer.echo(
-        f"{found.run_id}: {len(problems)} problems"
-        if problems
-        else f"{found.run_id}: every file is what its manifest says"
-    )
+    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    typer.echo(f"{run.run_id}: {count if problems else 'every file matches its manifest'}")
     return bool(problems)
 
 
@@ -176,26 +144,21 @@ def print_runs() -> None:
     )
     for run in all_runs():
         info, dataset = run.info(), load_dataset(run)
-        pairs = (
-            dataset.sets["preference"].rows if dataset and "preference" in dataset.sets else None
-        )
+        pairs = dataset.sets.get("preference") if dataset else None
         table.add_row(
             run.run_id,
             str(info.get("status", "?")),
             info.get("constitution", {}).get("name", "?"),
-            "" if pairs is None else f"{pairs:,}",
+            f"{pairs.rows:,}" if pairs else "",
             str(dataset.version) if dataset else "",
             "yes" if run.report.exists() else "",
         )
-    wide_console().print(table if table.row_count else f"no runs below {runs_root()} yet")
-
-
-def wide_console() -> Console:
-    """As wide as the terminal; wide enough for whole ids where there is none."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    console().print(table if table.row_count else f"no runs below {runs_root()} yet")
 
 
 def all_runs() -> list[RunDir]:
     """Every run, the newest first."""
-    found = [path.parent for path in runs_root().glob("*/run.json")]
-    return [RunDir(p) for p in sorted(found, key=lambda p: p.stat().st_ctime, reverse=True)]
+    records = sorted(
+        runs_root().glob("*/run.json"), key=lambda path: path.parent.stat().st_ctime, reverse=True
+    )
+    return [RunDir(path.parent) for path in records]

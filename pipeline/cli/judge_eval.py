@@ -1,110 +1,108 @@
-"""The command that measures a judge on labelled pairs: `judge-eval`."""
+"""The command `judge-eval`: measure a judge on labeled pairs.
 
-import sys
+Imports wait inside the command, so that `rlaif --help` stays quick.
+"""
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
 
-from pipeline.cli.run import complete
 from pipeline.errors import ConfigError, DataError
-from pipeline.judge_eval.report.tables import Grid, accuracy_grid, grids, headline
-from pipeline.judge_eval.request import Request
-from pipeline.judge_eval.run import Evaluation, prepare_evaluation, run_evaluation
-from pipeline.progress import current_progress
-from pipeline.sources.config import (
-    AnySource,
-    OptionsSource,
-    PairsSource,
-    TranscriptsSource,
-    load_sources,
-)
 
-TYPES: dict[str, type[PairsSource] | type[TranscriptsSource] | type[OptionsSource]] = {
-    "pairs": PairsSource,
-    "hh-rlhf": TranscriptsSource,
-    "hhh": OptionsSource,
-}
-KINDS = ("temperature", "isotonic")
-SHOWN = ("Position", "Length", "Confidence", "Calibration")
-WIDTH = 150
+if TYPE_CHECKING:
+    from pipeline.judge_eval.fit import Kind
+    from pipeline.sources.config import AnySource
+
+FILE_TYPES = ("pairs", "hh-rlhf", "hhh")
+SECTIONS = ("Position", "Length", "Confidence", "Calibration")
+"""Tables of the report that the terminal shows, after the one of accuracy."""
 
 
 def judge_eval(
-    file: Path | None,
-    source_list: Path | None,
-    label_type: str | None,
-    *,
-    calibration_kind: str,
-    **options: Any,
+    recipe: Annotated[Path, typer.Option(help="Recipe whose judge is measured.")],
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Labeled pairs.")] = None,
+    sources: Annotated[Path | None, typer.Option(help="Source list instead of FILE.")] = None,
+    type: Annotated[
+        str | None, typer.Option(help="Type of FILE: pairs (default), hh-rlhf or hhh.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most pairs, drawn by seed.")] = None,
+    name: Annotated[str | None, typer.Option(help="Folder below outputs/judge-eval.")] = None,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="Fit a calibration and write it here.")
+    ] = None,
+    calibration_kind: Annotated[
+        str, typer.Option(help="Map that --calibrate fits: temperature or isotonic.")
+    ] = "temperature",
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
 ) -> None:
-    """Measure the judge, print a compact table and where the report is.
+    """Measure how far a recipe's judge can be trusted, on pairs that people have labeled."""
+    from pipeline.cli.run import complete
+    from pipeline.cli.tables import console, number_table
+    from pipeline.judge_eval.report.tables import accuracy_grid, grids, headline
+    from pipeline.judge_eval.request import Request
+    from pipeline.judge_eval.run import prepare_evaluation, run_evaluation
+    from pipeline.progress import current_progress
 
-    Raises:
-        UserError: the first thing to correct.
-    """
-    if calibration_kind not in KINDS:
+    if calibration_kind not in ("temperature", "isotonic"):
         raise ConfigError(
-            f"--calibration-kind is '{calibration_kind}', but it is one of {', '.join(KINDS)}"
+            f"--calibration-kind is '{calibration_kind}', but it is temperature or isotonic"
         )
     request = Request(
-        sources=sources_of(file, source_list, label_type), kind=calibration_kind, **options
+        recipe=recipe,
+        sources=sources_of(file, sources, type),
+        limit=limit,
+        name=name,
+        seed=seed,
+        calibrate=calibrate,
+        kind=cast("Kind", calibration_kind),
     )
     evaluation = prepare_evaluation(request)
-    typer.echo(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labelled pairs")
-    metrics = complete(_run(evaluation), lambda: "stopped; the same command goes on from here")
-    _print(metrics)
+    typer.echo(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
+    metrics = complete(
+        run_evaluation(evaluation, current_progress()),
+        lambda: "stopped; the same command continues from here",
+    )
+    out = console()
+    for grid in [accuracy_grid(metrics), *(g for g in grids(metrics) if g.title in SECTIONS)]:
+        out.print(number_table(grid.names, grid.rows, title=grid.title, lines=False))
+    for line in headline(metrics):
+        out.print(line, markup=False, highlight=False)
     typer.echo(f"report: {evaluation.run.root / 'report.html'}")
-    if request.calibrate is not None:
-        typer.echo(f"calibration: {request.calibrate}")
+    if calibrate is not None:
+        typer.echo(f"calibration: {calibrate}")
 
 
 def sources_of(
     file: Path | None, source_list: Path | None, label_type: str | None
-) -> tuple[AnySource, ...]:
+) -> tuple["AnySource", ...]:
     """The label sources: one file of a type, or those of a list.
 
     Raises:
-        ConfigError: none or both are given, or the type is not known.
+        ConfigError: neither or both are given, or the type is unknown.
+        DataError: the file does not exist.
     """
-    if (file is None) == (source_list is None):
-        raise ConfigError(
-            "the labels come from one place, but "
-            f"{'FILE and --sources are both given' if file else 'none is given'}; name FILE or --sources"
-        )
+    from pydantic import TypeAdapter
+
+    from pipeline.sources.config import AnySource, load_sources
+
     if source_list is not None:
-        if label_type is not None:
+        if file is not None:
             raise ConfigError(
-                "--type is for FILE; a source list says the type of each source itself"
+                "the labels come from one place, but FILE and --sources are both given; name one"
             )
+        if label_type is not None:
+            raise ConfigError("--type is for FILE; a source list gives the type of each source")
         return load_sources(source_list).sources
-    assert file is not None
+    if file is None:
+        raise ConfigError("no labels are given; name a FILE of labeled pairs, or --sources")
     kind = label_type or "pairs"
-    if kind not in TYPES:
-        raise ConfigError(f"--type is '{kind}', but it is one of {', '.join(TYPES)}")
+    if kind not in FILE_TYPES:
+        raise ConfigError(f"--type is '{kind}', but it is one of {', '.join(FILE_TYPES)}")
     if not file.is_file():
         raise DataError(f"label file {file} does not exist; check the path")
     name = file.name.removesuffix(".gz").rpartition(".")[0] or file.name
-    return (TYPES[kind](name=name, path=file),)
-
-
-async def _run(evaluation: Evaluation) -> dict[str, Any]:
-    return await run_evaluation(evaluation, current_progress())
-
-
-def _print(metrics: dict[str, Any]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    for grid in [accuracy_grid(metrics), *(g for g in grids(metrics) if g.title in SHOWN)]:
-        console.print(_table(grid))
-    for line in headline(metrics):
-        console.print(line, markup=False, highlight=False)
-
-
-def _table(grid: Grid) -> Table:
-    columns = [Column(name, justify="right" if i else "left") for i, name in enumerate(grid.names)]
-    table = Table(*columns, title=grid.title, title_justify="left", box=None, pad_edge=False)
-    for row in grid.rows:
-        table.add_row(*row)
-    return table
+    source: AnySource = TypeAdapter(AnySource).validate_python(
+        {"type": kind, "name": name, "path": file}
+    )
+    return (source,)

@@ -1,4 +1,4 @@
-"""The commands about labels of other sources: `rlaif labels import` and `rlaif labels agreement`.
+"""The commands about labels from other sources: `rlaif labels import`, `rlaif labels agreement`.
 
 Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 labels_app = typer.Typer(
-    no_args_is_help=True, help="Import, mix and compare labels of people and other sources."
+    no_args_is_help=True, help="Import, mix and compare labels from people and other sources."
 )
+
+INTERVAL = "95 % interval"
+AGREEMENT_HEAD = ("sources", "items", "prompts", "split", "kappa", INTERVAL, "same label", INTERVAL)
 
 SourceList = Annotated[Path, typer.Argument(help="A source list, YAML; see docs/labels.md.")]
 
@@ -29,7 +32,7 @@ def import_labels(
     from pipeline.sources.rows import write_labels
 
     if out.exists():
-        raise ConfigError(f"{out} exists already; remove it or give another name")
+        raise ConfigError(f"{out} exists already; remove it or choose another name")
     config = load_sources(sources)
     imports = import_sources(config)
     mixture = mix(
@@ -46,14 +49,11 @@ def import_labels(
 def agreement(
     sources: SourceList,
     between: Annotated[
-        tuple[str, str] | None, typer.Option(help="Names of two sources; else every pair.")
+        tuple[str, str] | None, typer.Option(help="Names of two sources; default: every two.")
     ] = None,
 ) -> None:
     """Cohen's kappa between sources, on the items that both labeled."""
-    from rich.markup import escape
-    from rich.table import Column, Table
-
-    from pipeline.cli.inspect import wide_console
+    from pipeline.cli.tables import console, number_table
     from pipeline.errors import ConfigError
     from pipeline.sources.agreement import agreement as agreement_of
     from pipeline.sources.config import FeedbackSource, load_sources
@@ -64,50 +64,24 @@ def agreement(
     for name in between or ():
         if name not in named:
             raise ConfigError(f"{sources} has no source '{name}'; it has {', '.join(named)}")
-    chosen = list(between or [n for n, s in named.items() if not isinstance(s, FeedbackSource)])
-    if len(set(chosen)) < 2:
+    compared = between or [n for n, s in named.items() if not isinstance(s, FeedbackSource)]
+    if len(set(compared)) < 2:
         raise ConfigError(
-            f"{sources} has {len(chosen)} source of pairs to compare, but agreement needs two "
-            "different ones; add one"
+            f"agreement needs two different sources of pairs, but {sources} has "
+            f"{len(set(compared))}; add one"
         )
-    rows = {name: import_source(named[name], seed=config.seed).usable for name in chosen}
-    table = Table(
-        "sources",
-        *(
-            Column(name, justify="right")
-            for name in (
-                "items",
-                "prompts",
-                "split",
-                "kappa",
-                "95 % interval",
-                "same label",
-                "95 % interval",
+    rows = {name: import_source(named[name], seed=config.seed).usable for name in compared}
+    lines = []
+    for first, second in combinations(compared, 2):
+        result = agreement_of((first, rows[first]), (second, rows[second]))
+        counts = (result.num_items, result.num_prompts, result.num_split)
+        estimates: tuple[str, ...] = ()
+        if equal := result.equal:
+            estimates = (
+                f"{result.kappa:z.3f}",
+                f"{result.kappa_low:z.3f} to {result.kappa_high:z.3f}",
+                f"{equal.share:.1%}",
+                f"{equal.low:.1%} to {equal.high:.1%}",
             )
-        ),
-    )
-    for first, second in combinations(chosen, 2):
-        found = agreement_of((first, rows[first]), (second, rows[second]))
-        cells = (
-            ("", "", "", "")
-            if found.equal is None
-            else (
-                _number(found.kappa),
-                f"{_number(found.kappa_low)} to {_number(found.kappa_high)}",
-                f"{found.equal.share:.1%}",
-                f"{found.equal.low:.1%} to {found.equal.high:.1%}",
-            )
-        )
-        table.add_row(
-            escape(f"{first}, {second}"),
-            f"{found.num_items:,}",
-            f"{found.num_prompts:,}",
-            f"{found.num_split:,}",
-            *cells,
-        )
-    wide_console().print(table)
-
-
-def _number(value: float) -> str:
-    # Without the sign of a zero that was a little less.
-    return f"{round(value, 3) + 0.0:.3f}"
+        lines.append((f"{first}, {second}", *(f"{count:,}" for count in counts), *estimates))
+    console().print(number_table(AGREEMENT_HEAD, lines))

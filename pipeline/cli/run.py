@@ -1,7 +1,7 @@
 """The commands that run something: `run`, `resume`, `nightly`, `report`.
 
-With Prefect the flow runs in this process, so that bars, Ctrl-C and exit codes are as without;
-the server is another process and stays.
+Under Prefect the flow runs in this process too, so progress bars, Ctrl-C and exit codes are as
+without it; the server is another process and keeps running.
 """
 
 import asyncio
@@ -34,30 +34,35 @@ def run_recipe(recipe: Path, run_id: str | None, *, with_prefect: bool) -> None:
 
 
 def resume_run(run: str, *, with_prefect: bool) -> None:
-    """The same for a run that is there."""
-    found = _no_evaluation(find_run(run))
-    recipe = str(found.info().get("recipe") or found.recipe)
-    _run(recipe, str(found.root), resume=True, with_prefect=with_prefect)
+    """Continue a run from its folder, then print what `run_recipe` prints."""
+    folder = _refuse_evaluation(find_run(run))
+    recipe = str(folder.info().get("recipe") or folder.recipe)
+    _run(recipe, str(folder.root), resume=True, with_prefect=with_prefect)
 
 
 def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
-    """Add a data set version if there are new prompts; says so if there are none."""
+    """Add a data set version if there are new prompts, and print what was done."""
     check_recipe(recipe)
+    job: Callable[[str], Coroutine[Any, Any, object]]
     if with_prefect:
         use_prefect()
-        from flows.nightly import nightly as job
+        from flows.nightly import nightly
+
+        job = nightly
     else:
-        from pipeline.run.nightly import run_nightly as job
-    typer.echo(complete(job(str(recipe)), lambda: "stopped; the next night goes on from here"))
+        from pipeline.run.nightly import run_nightly as nightly_without_prefect
+
+        job = nightly_without_prefect
+    typer.echo(complete(job(str(recipe)), lambda: "stopped; the next night continues from here"))
 
 
 def print_report(run: str) -> None:
-    """Write the report anew and print where it is."""
+    """Write the report again and print where it is."""
     from pipeline.report import write_report
 
-    found = _no_evaluation(find_run(run))
-    write_report(found)
-    _print_end(found)
+    folder = _refuse_evaluation(find_run(run))
+    write_report(folder)
+    _print_end(folder)
 
 
 def use_prefect() -> None:
@@ -65,7 +70,7 @@ def use_prefect() -> None:
     from pipeline.prefect_server import ensure_server, environment
 
     server = ensure_server(typer.echo)
-    # The person watches the progress; Prefect's own lines go to its pages.
+    # The terminal shows progress; Prefect's own lines go to its pages.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.update(environment(server.port))
     typer.echo(f"watch this run at {server.url}")
@@ -75,7 +80,7 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     """Run a coroutine with progress; Ctrl-C and SIGTERM cancel it, so that models are closed.
 
     Args:
-        when_stopped: what the person is told then; the process ends with code 130.
+        when_stopped: makes the line that is printed then; the process exits with code 130.
     """
 
     async def supervised() -> T:
@@ -95,31 +100,32 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
 
 def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
     started = time.monotonic()
+    job: Callable[[str, str, bool], Coroutine[Any, Any, object]] = _without_prefect
     if with_prefect:
         use_prefect()
-        from flows.end_to_end import end_to_end as job
-    else:
-        job = _without_prefect
+        from flows.end_to_end import end_to_end
+
+        job = end_to_end
     typer.echo(f"run {Path(run_id).name}")
-    complete(job(recipe, run_id, resume), lambda: _how_to_go_on(run_id))
+    complete(job(recipe, run_id, resume), lambda: _how_to_continue(run_id))
     _print_end(find_run(run_id))
     typer.echo(f"done in {duration(time.monotonic() - started)}")
 
 
-def _no_evaluation(run: RunDir) -> RunDir:
-    """The run, unless it is a judge's evaluation: its folder would get a whole run of the recipe."""
+def _refuse_evaluation(run: RunDir) -> RunDir:
+    """The run, unless it evaluates a judge: its folder must not get a run of the whole recipe."""
     if run.info().get("evaluation"):
         raise StoreError(
-            f"{run.root} is an evaluation of a judge and no run; its `rlaif judge-eval` command, given "
-            "again, goes on with it and writes its report"
+            f"{run.root} is the evaluation of a judge, not a run; repeat its `rlaif judge-eval` "
+            "command to continue it and write its report"
         )
     return run
 
 
-def _how_to_go_on(run_id: str) -> str:
+def _how_to_continue(run_id: str) -> str:
     if not (runs_root() / run_id / "run.json").exists():
         return "stopped before the run began; nothing was written"
-    return f"stopped; `rlaif resume {Path(run_id).name}` goes on from here"
+    return f"stopped; `rlaif resume {Path(run_id).name}` continues from here"
 
 
 def _was_stopped(error: BaseException) -> bool:

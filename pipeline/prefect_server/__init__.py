@@ -1,12 +1,249 @@
-"""The Prefect server of this project: started, found again, ended. No flow and no task is here."""
+"""A Prefect server on loopback: started when none is running, found again, stopped on request.
 
-from pipeline.prefect_server.server import (
-    Server,
-    ensure_server,
-    environment,
-    find_server,
-    state_folder,
-    stop_server,
-)
+In:  the state folder `.state/` of the project (`RLAIF_STATE` names another)
+Out: Server; its process is recorded in `.state/server.json` and outlives the command
 
-__all__ = ["Server", "ensure_server", "environment", "find_server", "state_folder", "stop_server"]
+Prefect's ephemeral mode is never used: it loses most task-run records at exit. All of the server's
+files stay below `.state/prefect`, which `PREFECT_HOME` alone does not achieve, and nothing is sent
+to third parties.
+
+Does not: guard the server against other users of this machine; loopback is its only protection.
+"""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.errors import MachineError
+from pipeline.store.files import read_json, write_json
+
+HOST = "127.0.0.1"
+PORTS = range(4200, 4300)
+START_LIMIT_S = 300.0
+"""The first start migrates a database: it took 21 s on an idle machine, 90 s on a busy one."""
+STOP_LIMIT_S = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Prefect server that this project started."""
+
+    pid: int
+    started: float
+    """Start of the process, in seconds since 1970; tells a reused process id apart."""
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Address of its web pages."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Address of its API."""
+        return f"{self.url}/api"
+
+    def process(self) -> psutil.Process | None:
+        """The running process; None when it has ended, even if its id is in use again."""
+        try:
+            process = psutil.Process(self.pid)
+            is_same = abs(process.create_time() - self.started) < 1.0
+            return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+
+def state_folder() -> Path:
+    """Folder of the server's files and of its record."""
+    return Path(os.environ.get("RLAIF_STATE", PROJECT_ROOT / ".state")).resolve()
+
+
+def environment(port: int) -> dict[str, str]:
+    """Variables for the server and for everything that talks to it: commands, flows, workers."""
+    home = state_folder() / "prefect"
+    api = f"http://{HOST}:{port}/api"
+    return {
+        "PREFECT_HOME": str(home),
+        # Nested settings do not see PREFECT_HOME and would write to the user's home.
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_LOCAL_STORAGE_PATH": str(home / "storage"),
+        "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
+        "PREFECT_LOGGING_SETTINGS_PATH": str(home / "logging.yml"),
+        "PREFECT_API_URL": api,
+        # What the browser calls; without it, any port but 4200 shows a blank page.
+        "PREFECT_UI_API_URL": api,
+        "PREFECT_API_KEY": "",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
+    }
+
+
+def find_server() -> Server | None:
+    """The recorded server, if its process is still running and answers."""
+    server = _recorded_server()
+    return server if server and server.process() and is_healthy(server.port) else None
+
+
+def ensure_server(notify: Callable[[str], None] = lambda text: None) -> Server:
+    """The running server, or a new one that is ready.
+
+    Args:
+        notify: called with one line before a start that takes a while.
+
+    Raises:
+        MachineError: the requested port is taken, or the server did not start.
+    """
+    with _state_lock():
+        if server := find_server():
+            requested = _requested_port()
+            if requested in (None, server.port):
+                return server
+            raise MachineError(
+                f"RLAIF_PREFECT_PORT is {requested}, but this project's Prefect server runs on "
+                f"port {server.port}; `rlaif stop` ends that one"
+            )
+        port = choose_port()
+        notify(f"starting the Prefect server on port {port} (the first start takes half a minute)")
+        return _start(port)
+
+
+def stop_server() -> Server | None:
+    """Stop the recorded server and return it; None when none was running."""
+    with _state_lock():
+        server = _recorded_server()
+        _record_path().unlink(missing_ok=True)
+        return server if server and _end(server) else None
+
+
+def choose_port() -> int:
+    """The port in RLAIF_PREFECT_PORT, else the first free one from 4200 on.
+
+    Raises:
+        MachineError: the requested port is in use, or none is free.
+    """
+    requested = _requested_port()
+    for port in PORTS if requested is None else [requested]:
+        if port_is_free(port):
+            return port
+    if requested is None:
+        raise MachineError(
+            f"ports {PORTS.start} to {PORTS[-1]} are all in use; set RLAIF_PREFECT_PORT to a free "
+            "one"
+        )
+    raise MachineError(
+        f"port {requested} (RLAIF_PREFECT_PORT) is in use by another program; end that program, or "
+        "set another port"
+    )
+
+
+def port_is_free(port: int) -> bool:
+    """True when a server could listen on this port of the loopback address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def is_healthy(port: int) -> bool:
+    """True when a Prefect API answers on this port."""
+    try:
+        # A proxy from the environment must not be asked for a loopback address.
+        reply = httpx.get(f"http://{HOST}:{port}/api/health", timeout=5, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    return reply.text.strip() == "true"
+
+
+def _start(port: int) -> Server:
+    home = state_folder() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
+    with log.open("ab") as stream:
+        # A session of its own: neither Ctrl-C nor the end of this command reaches the server.
+        process = subprocess.Popen(
+            [*command, "--port", str(port)],
+            env=os.environ | environment(port),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+            cwd=home,
+        )
+    server = Server(process.pid, psutil.Process(process.pid).create_time(), port)
+    write_json(_record_path(), asdict(server))
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if is_healthy(port):
+            process.returncode = 0  # it outlives this process on purpose; nothing waits for it
+            return server
+        time.sleep(0.25)
+    _end(server)
+    _record_path().unlink(missing_ok=True)
+    raise MachineError(
+        f"the Prefect server did not start on port {port}; the end of {log} says why, and "
+        "`rlaif run --no-prefect` works without it"
+    )
+
+
+def _end(server: Server) -> bool:
+    """End the server and its children, by force if they do not leave; False if it has ended."""
+    process = server.process()
+    if process is None:
+        return False
+    running = [process, *process.children(recursive=True)]
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for each in running:
+            with suppress(psutil.Error):
+                end(each)
+        _, running = psutil.wait_procs(running, timeout=STOP_LIMIT_S)
+    return True
+
+
+def _requested_port() -> int | None:
+    text = os.environ.get("RLAIF_PREFECT_PORT", "")
+    if text and not (text.isdigit() and 0 < int(text) < 65536):
+        raise MachineError(
+            f"RLAIF_PREFECT_PORT is '{text}', but a port number is needed; correct it"
+        )
+    return int(text) if text else None
+
+
+def _record_path() -> Path:
+    return state_folder() / "server.json"
+
+
+def _recorded_server() -> Server | None:
+    try:
+        return Server(**read_json(_record_path()))
+    except TypeError:  # no record, or one with other fields
+        return None
+
+
+@contextmanager
+def _state_lock() -> Iterator[None]:
+    """Two commands at once must not start two servers."""
+    state_folder().mkdir(parents=True, exist_ok=True)
+    with (state_folder() / "server.lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -4,12 +4,21 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import MachineError
-from pipeline.prefect_server import Server, ensure_server, environment, find_server, state_folder
-from pipeline.prefect_server.processes import end_process, is_same_process, start_time
-from pipeline.prefect_server.server import choose_port, is_healthy, port_is_free
+from pipeline.prefect_server import (
+    Server,
+    choose_port,
+    ensure_server,
+    environment,
+    find_server,
+    is_healthy,
+    port_is_free,
+    state_folder,
+    stop_server,
+)
 from pipeline.store.files import write_json
 
 
@@ -43,15 +52,16 @@ def test_another_port_is_not_obeyed_silently(
 
 
 def test_stale_record_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The id of this process with another start time: as after a reboot."""
+    """The id of this process with another start time, as after a reboot: never stopped."""
     monkeypatch.setenv("RLAIF_STATE", str(tmp_path))
     write_json(tmp_path / "server.json", {"pid": os.getpid(), "started": 1.0, "port": 4200})
-    assert find_server() is None
-    assert not end_process(os.getpid(), 1.0)
-    assert is_same_process(os.getpid(), start_time(os.getpid()) or 0.0)
+    assert find_server() is None and stop_server() is None
+    started = psutil.Process().create_time()
+    assert Server(os.getpid(), started, 4200).process() == psutil.Process()
+    assert Server(os.getpid(), started - 60, 4200).process() is None
 
 
-def test_port_asked_for_must_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_port_must_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -67,5 +77,5 @@ def test_port_asked_for_must_be_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_next_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLAIF_PREFECT_PORT", raising=False)
-    monkeypatch.setattr("pipeline.prefect_server.server.port_is_free", lambda port: port == 4203)
+    monkeypatch.setattr("pipeline.prefect_server.port_is_free", lambda port: port == 4203)
     assert choose_port() == 4203

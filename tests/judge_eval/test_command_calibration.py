@@ -22,7 +22,7 @@ def test_evaluation_is_no_run(rlaif: Rlaif, tmp_path: Path, command: str) -> Non
     measured(rlaif, tmp_path, {})
     page = (tmp_path / "outputs/judge-eval/e/report.html").read_text()
     ended = rlaif(command, tmp_path / "outputs/judge-eval/e")
-    assert ended.code == 2 and "is an evaluation of a judge and no run" in ended.err
+    assert ended.code == 2 and "is the evaluation of a judge, not a run" in ended.err
     assert (tmp_path / "outputs/judge-eval/e/report.html").read_text() == page
 
 
@@ -182,7 +182,7 @@ def test_mistake_is_one_line(
 
 def test_missing_files_are_named(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe = write_judge_recipe(tmp_path / "r")
-    assert_one_line(rlaif("judge-eval", "--recipe", recipe), "none is given; name FILE", tmp_path)
+    assert_one_line(rlaif("judge-eval", "--recipe", recipe), "no labels are given; name a FILE", tmp_path)
     assert_one_line(
         rlaif("judge-eval", tmp_path / "x.jsonl", "--recipe", recipe),
         "label file .*x.jsonl does not exist",

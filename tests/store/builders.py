@@ -1,6 +1,7 @@
 """Rows and shards for the tests of the store."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.ids import row_id
 from pipeline.records import PromptRow
@@ -8,7 +9,7 @@ from pipeline.store import Manifest, ShardCounts, write_shard
 from pipeline.types import user
 
 
-def make_prompts(count: int, **fields: str) -> list[PromptRow]:
+def make_prompts(count: int, **fields: Any) -> list[PromptRow]:
     """Prompts with ids of their own."""
     return [
         PromptRow(row_id=row_id("prompt", n), messages=(user(f"prompt {n}"),), **fields)

@@ -53,7 +53,7 @@ def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monkey
     write_text(path, "old")
     fill_disk(monkeypatch)
     with pytest.raises(
-        StoreError, match="no space left .* free some disk space, then `rlaif resume`"
+        StoreError, match=r"no space left .* free some disk space, then `rlaif resume`"
     ):
         write_text(path, "new")
     assert path.read_text() == "old"
@@ -77,7 +77,7 @@ def test_pair_of_files_appears_together(tmp_path: Path, monkeypatch: pytest.Monk
     one, two = tmp_path / "one", tmp_path / "two"
     atomic_write_all([(one, writer(b"1")), (two, writer(b"2"))])
     fill_disk(monkeypatch, after=1)
-    with pytest.raises(StoreError, match="no space left while writing .*two"):
+    with pytest.raises(StoreError, match=r"no space left while writing .*two"):
         atomic_write_all([(one, writer(b"new")), (two, writer(b"new"))])
     assert (one.read_bytes(), two.read_bytes()) == (b"1", b"2")
     assert files_in(tmp_path) == {"one", "two"}
@@ -95,7 +95,7 @@ def test_fault_of_the_writer_passes_through(tmp_path: Path) -> None:
 
 def test_unwritable_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StoreError, match="cannot write .*; check the folder's permissions"):
+    with pytest.raises(StoreError, match=r"cannot write .*; check the folder's permissions"):
         write_text(tmp_path / "file" / "inner", "x")
 
 

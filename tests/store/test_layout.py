@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import pytest
@@ -65,14 +66,33 @@ def test_lock_is_not_taken_twice(tmp_path: Path) -> None:
         RunLock(tmp_path).__enter__()
 
 
-def test_run_ids_sort_by_time() -> None:
-    ids = {new_run_id("demo") for _ in range(20)}
-    assert len(ids) == 20
-    assert all(name.startswith("demo-2") for name in ids)
+def test_run_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds, minutes, days and years apart, the names sort as the times do."""
+    times = [
+        datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC),
+        datetime(2026, 10, 1, tzinfo=UTC),
+        datetime(2026, 10, 1, 0, 0, 1, tzinfo=UTC),
+        datetime(2027, 1, 1, tzinfo=UTC),
+    ]
+    clock = iter(times)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            moment = next(clock)
+            return cls.fromtimestamp(moment.timestamp(), tz)
+
+    monkeypatch.setattr("pipeline.store.layout.datetime", Clock)
+    ids = [new_run_id("demo") for _ in times]
+    assert ids == sorted(ids) and ids[0].startswith("demo-20260930-235959-")
+
+
+def test_run_ids_of_one_second_differ() -> None:
+    assert len({new_run_id("demo") for _ in range(20)}) == 20
 
 
 def test_folder_without_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="is not a run .*`rlaif runs`"):
+    with pytest.raises(StoreError, match=r"is not a run .*`rlaif runs`"):
         RunDir(tmp_path).require()
     write_json(tmp_path / "run.json", {})
     assert RunDir(tmp_path).require().root == tmp_path
@@ -86,16 +106,15 @@ def test_info_is_updated_in_place(tmp_path: Path) -> None:
     assert run.info() == {"status": "finished", "seed": 1}
 
 
-def test_paths_are_below_the_run(tmp_path: Path) -> None:
+def test_paths_are_where_the_readme_says(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "r")
     assert run.run_id == "r"
-    paths = (
-        run.recipe,
-        run.constitution,
-        run.dataset,
-        run.metrics,
-        run.report,
-        run.training("sft"),
-    )
-    assert all(path.is_relative_to(run.root) for path in paths)
-    assert len(set(paths)) == len(paths)
+    paths = (run.recipe, run.constitution, run.dataset, run.metrics, run.report)
+    assert [str(path.relative_to(run.root)) for path in paths] == [
+        "recipe.yaml",
+        "constitution.yaml",
+        "dataset",
+        "evaluation/metrics.json",
+        "report.html",
+    ]
+    assert run.training("sft") == run.root / "training/sft"

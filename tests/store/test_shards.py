@@ -117,7 +117,7 @@ def test_manifests_come_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [b"", b'{"stage": "prompts"}', b"\xff"])
 def test_broken_manifest_is_no_missing_shard(tmp_path: Path, text: bytes) -> None:
-    """Who reads a whole stage must not take two shards of three for all; who makes shards may go on."""
+    """A reader of the stage must not take two shards of three for all; a writer may continue."""
     for number in range(3):
         write_prompts(tmp_path / "r", shard_index=number)
     (tmp_path / "r/prompts/shard-00000.json").write_bytes(text)

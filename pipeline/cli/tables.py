@@ -1,0 +1,46 @@
+"""Tables and the console that all commands print with."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+WIDTH = 160
+
+
+def console() -> Console:
+    """As wide as the terminal; where there is none, wide enough for whole ids."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def number_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    num_names: int = 1,
+    lines: bool = True,
+) -> Table:
+    """Columns of names on the left, then columns of numbers, right-aligned.
+
+    Args:
+        num_names: how many columns hold names.
+        lines: draw lines around the cells.
+    """
+    columns = [
+        Column(name, justify="right" if i >= num_names else "left", no_wrap=i < num_names)
+        for i, name in enumerate(head)
+    ]
+    table = Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        box=box.HEAVY_HEAD if lines else None,
+        pad_edge=lines,
+    )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
