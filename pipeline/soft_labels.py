@@ -60,8 +60,9 @@ def prob_slot_a(scores: OptionScores, *, min_option_mass: float = 0.0) -> SlotPr
     past it; the result is flagged.
 
     Raises:
-        VerdictError: both options are absent, a value is not a number, or the model gave the two
-            options together less than `min_option_mass`: it answered something else.
+        VerdictError: the engine calls the reply unreadable, both options are absent, a value is
+            not a number, or the model gave the two options together less than `min_option_mass`:
+            it answered something else.
     """
     if len(scores.logprobs) != 2:
         raise VerdictError(f"{len(scores.logprobs)} options were scored, but a verdict has two")
@@ -80,8 +81,9 @@ def expected_rating(scores: OptionScores, *, min_option_mass: float = 0.0) -> Ra
     and the result is flagged.
 
     Raises:
-        VerdictError: all options are absent, one is absent without a bound, a value is not a
-            number, or the model gave all options together less than `min_option_mass`.
+        VerdictError: the engine calls the reply unreadable, all options are absent, one is absent
+            without a bound, a value is not a number, or the model gave all options together less
+            than `min_option_mass`.
     """
     if len(scores.logprobs) < 2:
         raise VerdictError(
@@ -167,6 +169,8 @@ def outcome(soft_label: float, tie_width: float = 0.0) -> float:
 
 def _reported(scores: OptionScores) -> list[float]:
     """The log-probabilities that the engine reported: at least one, and all of them numbers."""
+    if scores.unreadable:
+        raise VerdictError(scores.unreadable)
     known = [value for value in scores.logprobs if value is not None]
     if not known:
         raise VerdictError(

@@ -79,6 +79,8 @@ class OptionScores:
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_calls: int = 1
+    unreadable: str = ""
+    """Why the log-probabilities say nothing about the options; empty where they do."""
 
     @property
     def exact(self) -> bool:

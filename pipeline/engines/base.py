@@ -73,7 +73,9 @@ class Engine(Protocol):
         The reply starts with `reply_prefix`, which is given, not scored. Exact for any
         tokenizer: an option of several tokens is scored over all of them, and prompt plus option
         must tokenize as prompt followed by option, else ConfigError. A reply counts for the
-        longest option that it begins with: '10' is not also a '1', whatever its tokens.
+        longest option that it begins with: '10' is not also a '1', whatever its tokens. A reply
+        that says nothing about the options is a value, never a VerdictError: its reason is in
+        `OptionScores.unreadable`, and the tokens it cost are counted.
 
         Raises:
             PromptTooLongError, EngineError: as `generate`.

@@ -14,6 +14,7 @@ Transport faults, 429 and 5xx are tried again with exponential backoff by the cl
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import openai
@@ -123,10 +124,13 @@ class OpenAIEngine:
         content = getattr(_first_choice(reply, self._config).logprobs, "content", None)
         if not content or not content[0].top_logprobs:
             raise _no_logprobs(self._config)
-        self._count(reply.usage)
+        cached = self._count(reply.usage)
         top = [(token.token, token.logprob) for token in content[0].top_logprobs]
-        values, bound = scores_from_top_tokens(options, top)
-        return OptionScores(values, bound, _tokens(reply.usage)[0])
+        return replace(
+            scores_from_top_tokens(options, top),
+            num_prompt_tokens=_tokens(reply.usage)[0],
+            num_cached_tokens=cached,
+        )
 
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
         """Log-probability and tokens of the last message; only vLLM servers can tell."""

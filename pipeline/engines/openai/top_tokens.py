@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.errors import ConfigError, VerdictError
+from pipeline.errors import ConfigError
+from pipeline.types import OptionScores
 
 _NEGLIGIBLE = 0.01
 """A beginning of this probability or less widens the bound and nothing else."""
@@ -29,24 +30,27 @@ _FLOOR = -100.0
 
 def scores_from_top_tokens(
     options: Sequence[str], top: Sequence[tuple[str, float]]
-) -> tuple[tuple[float | None, ...], float | None]:
-    """Log-probability (nats) of each option or None, and the bound for the Nones.
+) -> OptionScores:
+    """Log-probability (nats) of each option, and the bound for those that are not listed.
+
+    The scores are `unreadable` when the model writes the options in another form than they are
+    given in, or none of them.
 
     Raises:
         ConfigError: the model spells an option with several tokens, so that its first token says
             nothing about the whole.
-        VerdictError: the model writes the options in another form than they are given in.
     """
     listed: dict[str, float] = {}
     for token, logprob in top:
         if logprob > _FLOOR:
             # Two tokens of one text are two ways to say the same.
             listed[token] = float(np.logaddexp(logprob, listed.get(token, -math.inf)))
-    _refuse_other_forms(options, listed)
     values = tuple(listed.get(option) for option in options)
     absent = [option for option, value in zip(options, values, strict=True) if value is None]
+    if unreadable := _other_forms(options, listed):
+        return OptionScores(values, unreadable=unreadable)
     if not absent:
-        return values, None
+        return OptionScores(values)
     begun = {
         option: max(
             (lp for token, lp in listed.items() if token and option.startswith(token)),
@@ -55,30 +59,45 @@ def scores_from_top_tokens(
         for option in absent
     }
     values = _without_doubtful(options, values, absent)
-    found_mass = sum(math.exp(value) for value in values if value is not None)
+    option_mass = sum(math.exp(value) for value in values if value is not None)
     for option, logprob in begun.items():
-        if math.exp(logprob) > max(found_mass, _NEGLIGIBLE):
+        if math.exp(logprob) > max(option_mass, _NEGLIGIBLE):
             raise ConfigError(
                 f"the model begins option {option!r} with a shorter token, and this endpoint "
                 "scores first tokens only; use options of one token such as 'A' and 'B', or a "
                 "vLLM server"
             )
+    unreadable = ""
+    if all(value is None for value in values):
+        unreadable = (
+            f"the model begins with {_first_tokens(listed)}, not with one of {list(options)}"
+        )
     # One listed token bounds nothing but itself: a list of one may have been cut anywhere.
-    return values, max(min(listed.values()), *begun.values()) if len(listed) > 1 else None
+    bound = max(min(listed.values()), *begun.values()) if len(listed) > 1 else None
+    return OptionScores(values, bound, unreadable=unreadable)
 
 
-def _refuse_other_forms(options: Sequence[str], listed: dict[str, float]) -> None:
+def _other_forms(options: Sequence[str], listed: dict[str, float]) -> str:
+    """What is wrong when other spellings of the options matter, else an empty string."""
     own = sum(math.exp(listed[option]) for option in options if option in listed)
     others = {
         token: math.exp(logprob)
         for token, logprob in listed.items()
         if token not in options and any(_is_form_of(token, option) for option in options)
     }
-    if sum(others.values()) > max(_NEGLIGIBLE, _OTHER_FORMS * own):
-        raise VerdictError(
-            f"the judge writes {max(others, key=lambda token: others[token])!r}, but the options "
-            f"are {list(options)}"
-        )
+    if sum(others.values()) <= max(_NEGLIGIBLE, _OTHER_FORMS * own):
+        return ""
+    token = max(others, key=lambda token: others[token])
+    return (
+        f"the model writes {token!r} with probability {others[token]:.2g}, and the options "
+        f"{list(options)} as given with {own:.2g}"
+    )
+
+
+def _first_tokens(listed: dict[str, float]) -> str:
+    """The three most probable tokens with their probabilities."""
+    top = sorted(listed, key=lambda token: listed[token], reverse=True)[:3]
+    return ", ".join(f"{token!r} ({math.exp(listed[token]):.2g})" for token in top) or "no token"
 
 
 def _is_form_of(token: str, option: str) -> bool:
@@ -91,14 +110,14 @@ def _without_doubtful(
     options: Sequence[str], values: Sequence[float | None], absent: Sequence[str]
 ) -> tuple[float | None, ...]:
     """The values, None for options that may be the first token of an absent one."""
-    found: list[float | None] = []
+    certain: list[float | None] = []
     for option, value in zip(options, values, strict=True):
         longer = [other for other in absent if other.startswith(option)]
         if value is not None and longer and math.exp(value) > _NEGLIGIBLE:
             raise ConfigError(
-                f"option {option!r} begins option {longer[0]!r}, which this endpoint does not list, "
-                "so its token may stand for both; use options of which none begins another, such "
-                "as '1' to '9', or a vLLM server"
+                f"option {option!r} begins option {longer[0]!r}, which this endpoint does not "
+                "list, so its token may stand for both; use options of which none begins another, "
+                "such as '1' to '9', or a vLLM server"
             )
-        found.append(None if longer else value)
-    return tuple(found)
+        certain.append(None if longer else value)
+    return tuple(certain)

@@ -84,6 +84,12 @@ async def test_absent_option_is_never_zero() -> None:
     assert scores.upper_bound == -6.0 and not scores.exact
 
 
+async def test_unreadable_verdict_is_a_value_with_its_cost() -> None:
+    scores = await score_once(lambda number, body: (200, chat_reply("A)", {"A)": -0.1, "B": -3.0})))
+    assert scores.unreadable.startswith("the model writes 'A)' with probability 0.9")
+    assert scores.num_prompt_tokens == 5
+
+
 async def test_endpoint_without_logprobs_is_named() -> None:
     for answer in (
         (200, chat_reply("A")),
