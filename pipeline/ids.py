@@ -23,7 +23,7 @@ ID_LENGTH = 24
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces. Raises TypeError for what JSON cannot say."""
+    """JSON with sorted keys and no spaces. Raises TypeError for a value that JSON cannot hold."""
     return _ENCODER.encode(value)
 
 
@@ -33,7 +33,7 @@ def content_hash(value: Any) -> str:
 
 
 def text_hash(*texts: str) -> str:
-    """Short hash of texts that went into a row: detects a parent that was drawn anew."""
+    """Short hash of texts that went into a row: detects a parent that was sampled again."""
     return content_hash(list(texts))[:16]
 
 
@@ -43,20 +43,28 @@ def row_id(kind: str, *determinants: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """A text for comparing only: without white space at its ends, in Unicode's composed form (NFC)."""
+    """The text without surrounding white space, in Unicode's composed form (NFC).
+
+    For comparisons only.
+    """
     return unicodedata.normalize("NFC", text).strip()
 
 
 def conversation_key(messages: Messages) -> str:
-    """The same for conversations that a reader cannot tell apart; see `plain_text`.
+    """Hash of a conversation as a reader sees it: equal where `plain_text` of every turn is equal.
 
-    For finding held-out prompts and shared items, where a line break at the end must not hide one. It
-    is no row id: those tell such conversations apart, since a model sees them.
+    For finding held-out prompts and shared items, where a trailing line break must not hide one.
+    Not a row id: those differ for such conversations, because a model sees the difference.
     """
     return row_id(
         "prompt",
         [{"role": message.role, "content": plain_text(message.content)} for message in messages],
     )
+
+
+def prompt_id(messages: Messages) -> str:
+    """Row id of a prompt, determined by its messages alone: equal in every file and source."""
+    return row_id("prompt", [message.as_dict() for message in messages])
 
 
 def derive_seed(*parts: Any) -> int:

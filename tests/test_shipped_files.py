@@ -10,7 +10,7 @@ from pipeline.cli.schema import generated_files, out_of_date
 from pipeline.config import load_config
 from pipeline.config.paths import PROJECT_ROOT, resolve_path
 from pipeline.constitution import load_constitution
-from pipeline.data.prompts import check_prompts
+from pipeline.data.heldout import check_prompts
 from pipeline.labeling.few_shot import load_exemplars
 from pipeline.prompting.templates import PromptTemplate, variables_of
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pipeline.judge_eval.fit import Kind
     from pipeline.sources.config import AnySource
 
-FILE_TYPES = ("pairs", "hh-rlhf", "hhh")
 SECTIONS = ("Position", "Length", "Confidence", "Calibration")
 """Tables of the report that the terminal shows, after the one of accuracy."""
 
@@ -82,9 +81,8 @@ def sources_of(
         ConfigError: neither or both are given, or the type is unknown.
         DataError: the file does not exist.
     """
-    from pydantic import TypeAdapter
-
-    from pipeline.sources.config import AnySource, load_sources
+    from pipeline.sources.config import load_sources
+    from pipeline.sources.importing import SOURCE_TYPES
 
     if source_list is not None:
         if file is not None:
@@ -97,12 +95,10 @@ def sources_of(
     if file is None:
         raise ConfigError("no labels are given; name a FILE of labeled pairs, or --sources")
     kind = label_type or "pairs"
-    if kind not in FILE_TYPES:
-        raise ConfigError(f"--type is '{kind}', but it is one of {', '.join(FILE_TYPES)}")
+    types = {n: t.config for n, t in SOURCE_TYPES.items() if t.one_file_of_pairs}
+    if kind not in types:
+        raise ConfigError(f"--type is '{kind}', but it is one of {', '.join(types)}")
     if not file.is_file():
         raise DataError(f"label file {file} does not exist; check the path")
     name = file.name.removesuffix(".gz").rpartition(".")[0] or file.name
-    source: AnySource = TypeAdapter(AnySource).validate_python(
-        {"type": kind, "name": name, "path": file}
-    )
-    return (source,)
+    return (types[kind](name=name, path=file),)

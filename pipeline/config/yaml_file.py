@@ -16,6 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ConfigError
 
+RENAMED = {"trust": "label_accuracy"}
+"""Keys of earlier versions and their names now."""
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
 
@@ -87,7 +89,8 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     context = fault.get("ctx", {})
     if fault["type"] == "extra_forbidden":
         known = _known_keys(model, fault["loc"][:-1])
-        close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.7)
+        key = str(fault["loc"][-1])
+        close = difflib.get_close_matches(RENAMED.get(key, key), known, n=1, cutoff=0.7)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"'{name}' is not a known key; {hint}"
     if fault["type"] == "missing":

@@ -57,8 +57,9 @@ FIELDS = {
     ),
 }
 SOURCES_NOTE = {
-    "preference": "Trust is the probability that a label of the source is right; it is the soft label "
-    "of its pairs. Other sources have no principle. Prompts that are held out were left out of them.\n",
+    "preference": "Label accuracy is the probability that a label of the source is right; it is "
+    "the soft label of its pairs. Other sources have no principle. Prompts that are held out were "
+    "left out of them.\n",
     "feedback": "Each reply is judged on its own, good or bad. Prompts that are held out were left "
     "out.\n",
 }
@@ -156,9 +157,9 @@ def _sources(name: str, info: SetInfo) -> list[str]:
         "labeled by",
         "rows",
         "usable",
-        "taken",
+        "selected",
         "weight",
-        "trust",
+        "label accuracy",
         "SHA-256 of the file",
     )
     return [
@@ -171,10 +172,10 @@ def _sources(name: str, info: SetInfo) -> list[str]:
                     each.kind,
                     f"{each.rows:,}",
                     f"{each.usable:,}",
-                    f"{each.taken:,}"
-                    + (f" of {each.owed:,} owed" if each.taken < each.owed else ""),
+                    f"{each.num_selected:,}"
+                    + (f" of {each.quota:,}" if each.num_selected < each.quota else ""),
                     "all" if each.weight is None else f"{each.weight:g}",
-                    "each row's own" if each.trust is None else f"{each.trust:g}",
+                    "each row's own" if each.label_accuracy is None else f"{each.label_accuracy:g}",
                     f"`{each.file}` `{each.sha256}`" if each.file else "",
                 )
                 for each in info.sources

@@ -16,39 +16,57 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.config.section import Section
-from pipeline.data.id_set import IdSet
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash, file_hash
+from pipeline.records import Row, SftRow
+from pipeline.sources.rows import FeedbackRow, LabeledRow
 from pipeline.store.files import atomic_write, read_json, write_json
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import stage_manifests
 
 GROUP_ROWS = 4096
 """Rows of a Parquet row group; also the most rows that are in memory at once."""
+
+
+def _schema(row_type: type[Row], columns: str) -> pa.Schema:
+    return pa.schema([row_type.schema().field(name) for name in columns.split()])
+
+
+SFT_SCHEMA = _schema(SftRow, "row_id prompt_id messages completion completion_id round run_id")
+PREFERENCE_SCHEMA = _schema(
+    LabeledRow,
+    "row_id prompt_id messages chosen rejected chosen_id rejected_id soft_label margin "
+    "position_gap principle_id judgment_id comparison status run_id source source_index",
+)
+FEEDBACK_SCHEMA = _schema(
+    FeedbackRow,
+    "row_id prompt_id messages completion completion_id label weight events status run_id "
+    "source source_index",
+)
 PROMPT_SCHEMA = pa.schema([pa.field("prompt_id", pa.string(), nullable=False)])
 
 
 class SourceUse(Section):
-    """What one source of labels gave to a set of pairs or of feedback."""
+    """What one source of labels contributed to a set of pairs or of feedback."""
 
     name: str
     kind: str
     """`human`, `expert`, `user` or `ai`; the run's own pairs are `ai`."""
     weight: float | None
     """As in the source list; null where all pairs of the run are used."""
-    file: str
+    file: str = ""
     """Name of the label file; empty for the run itself."""
-    sha256: str
-    trust: float | None
+    sha256: str = ""
+    label_accuracy: float | None = None
     """Probability that a label is right; null where each row has its own soft label or weight."""
     rows: int
     usable: int
-    owed: int
+    quota: int
     """Rows by weight."""
-    taken: int
+    num_selected: int
 
 
 class SetInfo(Section):
@@ -62,9 +80,9 @@ class SetInfo(Section):
     """Of these, rows of the parent's version."""
     candidates: int = 0
     """Rows of this run that were looked at; always rows - from_parent + the sum of the reasons."""
-    reasons: dict[str, int] = {}
+    reasons: dict[str, int] = Field({})
     """Candidates that were left out, by reason."""
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = Field({})
     """Path below the run and SHA-256 of each shard that was read."""
     sources: tuple[SourceUse, ...] = ()
     """The run and its label sources, where it has any besides itself."""
@@ -87,7 +105,7 @@ class DatasetManifest(Section):
     parent: Parent | None = None
     num_prompts: int = 0
     """Prompts that this version and all before it have asked."""
-    sets: dict[str, SetInfo] = {}
+    sets: dict[str, SetInfo] = Field({})
 
     @property
     def dataset_id(self) -> str:
@@ -122,12 +140,12 @@ def parent_run(run: RunDir) -> RunDir | None:
     return parent
 
 
-def known_prompt_ids(run: RunDir) -> IdSet:
+def known_prompt_ids(run: RunDir) -> set[str]:
     """Ids of all prompts that a run's version and the versions before it have asked.
 
-    What a prompt gave does not matter: one whose pairs were all ties is not asked again.
+    Includes prompts that yielded no row: one whose pairs were all ties is not asked again.
     """
-    return IdSet(i for table in _known_prompt_tables(run) for i in table[0].to_pylist())
+    return {i for table in _known_prompt_tables(run) for i in table[0].to_pylist()}
 
 
 def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:
@@ -195,10 +213,10 @@ def fill_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) 
     return table.select(schema.names).cast(schema)
 
 
-def iter_tables(path: Path) -> Iterator[pa.Table]:
-    """A Parquet file in pieces of at most 4,096 rows."""
+def iter_tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A Parquet file, or some of its columns, in tables of at most 4,096 rows."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=GROUP_ROWS):
+        for batch in file.iter_batches(GROUP_ROWS, columns=columns):
             yield pa.Table.from_batches([batch])
 
 
@@ -241,13 +259,8 @@ def _own_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
 
 
 def _write_prompt_ids(run: RunDir, parent: RunDir | None) -> int:
-    ids = IdSet()
-
-    def tables() -> Iterator[pa.Table]:
-        sources = [_known_prompt_tables(parent)] if parent else []
-        for table in chain(*sources, _own_prompt_tables(run)):
-            new = [row_id for row_id in table[0].to_pylist() if ids.add(row_id)]
-            yield pa.Table.from_arrays([pa.array(new, pa.string())], schema=PROMPT_SCHEMA)
-
-    write_tables(run.dataset / "prompts.parquet", PROMPT_SCHEMA, tables())
+    tables = chain(_known_prompt_tables(parent) if parent else (), _own_prompt_tables(run))
+    ids = list(dict.fromkeys(i for table in tables for i in table[0].to_pylist()))
+    table = pa.Table.from_arrays([pa.array(ids, pa.string())], schema=PROMPT_SCHEMA)
+    write_tables(run.dataset / "prompts.parquet", PROMPT_SCHEMA, [table])
     return len(ids)

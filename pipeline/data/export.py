@@ -1,11 +1,11 @@
-"""From shards to finished data sets: `sft.parquet` to learn from, `preference.parquet` to prefer by,
-and `feedback.parquet` where users judged single replies.
+"""From shards to finished data sets: `sft.parquet`, `preference.parquet`, and `feedback.parquet`
+where users judged single replies.
 
 In:  finished shards of prompts, revisions and pairs, label files
 Out: dataset/{sft,preference,feedback}.parquet, manifest.json with counts and reasons, README.md
 
-Shards stream through one at a time. Texts are joined by id. What is left out has a reason, and
-candidates = kept + the sum of the reasons.
+Shards stream through one at a time. Texts are joined by id. Every row that is left out has a
+reason: candidates = rows of this run + the sum of the reasons.
 """
 
 import shutil
@@ -19,15 +19,10 @@ import pyarrow as pa
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.card import write_card
-from pipeline.data.columns import (
-    FEEDBACK_COLUMNS,
-    FEEDBACK_SCHEMA,
-    PREFERENCE_COLUMNS,
-    PREFERENCE_SCHEMA,
-    SFT_COLUMNS,
-    SFT_SCHEMA,
-)
 from pipeline.data.dataset import (
+    FEEDBACK_SCHEMA,
+    PREFERENCE_SCHEMA,
+    SFT_SCHEMA,
     SetInfo,
     SourceUse,
     fill_columns,
@@ -36,23 +31,22 @@ from pipeline.data.dataset import (
     record_set,
     write_tables,
 )
-from pipeline.data.id_set import IdSet
-from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
-from pipeline.sources.mix_into_run import BY_WEIGHT, Given, RunMixture, mix_into_run
-from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_says
+from pipeline.sources.mix_into_run import BY_WEIGHT, MixtureResult, SourceRows, mix_into_run
+from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest, load_manifest, read_rows, read_table, stage_manifests
+from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
 
+SCHEMAS = {"sft": SFT_SCHEMA, "preference": PREFERENCE_SCHEMA, "feedback": FEEDBACK_SCHEMA}
 NO_SET = {"rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0}
 
 
 @dataclass
 class Tally:
-    """What one export has seen so far."""
+    """Running counts of one export."""
 
-    known: IdSet = field(default_factory=IdSet)
+    known: set[str] = field(default_factory=set)
     """Keys of the parent's rows; a row of this run with the same key is left out."""
     reasons: Counter[str] = field(default_factory=Counter)
     inputs: dict[str, str] = field(default_factory=dict)
@@ -60,12 +54,12 @@ class Tally:
     from_parent: int = 0
     rows: int = 0
     sources: tuple[SourceUse, ...] = ()
-    feedback: Given = Given()
-    """What the label sources give besides pairs."""
+    feedback: SourceRows = field(default_factory=SourceRows)
+    """Unpaired rows of the label sources."""
 
 
 def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
-    """Write dataset/sft.parquet from the revisions (the responses where no round is asked for).
+    """Write dataset/sft.parquet from the revisions, or from the responses without a revision round.
 
     Returns:
         rows, from_parent, candidates, reasons, sha256, version; zeros, and no file, when the
@@ -78,38 +72,35 @@ def export_sft(run: RunDir, config: RunConfig, constitution: Constitution) -> di
         return dict(NO_SET)
     tally = Tally()
     tables = _sft_tables(run, config, tally)
-    return _export(run, config, constitution, "sft", SFT_SCHEMA, tables, tally)
+    return _export(run, config, constitution, "sft", tables, tally)
 
 
 def export_preference(run: RunDir, config: RunConfig, constitution: Constitution) -> dict[str, Any]:
-    """Write dataset/preference.parquet from the pairs that are `ok`, and the recipe's label sources;
-    dataset/feedback.parquet too where one of them, or the parent's version, has feedback.
+    """Write dataset/preference.parquet from the pairs that are `ok` and the recipe's label sources;
+    also dataset/feedback.parquet where a source, or the parent's version, has feedback.
 
-    Returns, raises: as `export_sft`, `feedback` with the counts of that set if there is one;
-        DataError when a label file is not what it was.
+    Returns:
+        The counts that `export_sft` returns, and under `feedback` those of the second set.
+
+    Raises:
+        StoreError: a shard is missing or damaged, or the disk is full.
+        DataError: a label file is missing or has changed since the run began.
     """
     if not config.preference.enabled:
         return dict(NO_SET)
     tally = Tally()
     tables = _preference_tables(run, config, tally)
-    counts = _export(run, config, constitution, "preference", PREFERENCE_SCHEMA, tables, tally)
-    given = tally.feedback
-    if given.uses or has_parent_set(run, "feedback"):
-        tally = Tally(
-            reasons=given.reasons,
-            candidates=given.candidates,
-            rows=len(given.rows),
-            sources=given.uses,
-        )
-        tables = _feedback_tables(run, given, tally)
-        counts["feedback"] = _export(
-            run, config, constitution, "feedback", FEEDBACK_SCHEMA, tables, tally
-        )
+    counts = _export(run, config, constitution, "preference", tables, tally)
+    rows = tally.feedback
+    if rows.uses or has_parent_set(run, "feedback"):
+        tally = Tally()
+        tables = _feedback_tables(run, rows, tally)
+        counts["feedback"] = _export(run, config, constitution, "feedback", tables, tally)
     return counts
 
 
 def sft_folders(config: RunConfig) -> tuple[str, ...]:
-    """Stages whose texts are learned from."""
+    """Stages whose texts go into the SFT set."""
     rounds = config.supervised.revise.rounds
     if not rounds:
         return ("supervised/sample",)
@@ -118,14 +109,15 @@ def sft_folders(config: RunConfig) -> tuple[str, ...]:
 
 
 def sft_problem(row: ResponseRow | RevisionRow, text: str) -> str | None:
-    """Why a text is not learned from, or None. A revision that changed nothing is kept: there was
-    nothing to correct.
+    """Why a text stays out of the SFT set, or None.
+
+    A revision that changed nothing is kept: there was nothing to correct.
     """
     if row.status != "ok":
         return f"{row.kind} is {row.status}"
     if not text.strip():
         return "empty"
-    # A cut text has no end; the policy would learn not to stop.
+    # The policy would learn from a cut text not to stop.
     return "truncated" if row.finish_reason == "length" else None
 
 
@@ -134,12 +126,11 @@ def _export(
     config: RunConfig,
     constitution: Constitution,
     name: str,
-    schema: pa.Schema,
     tables: Iterator[pa.Table],
     tally: Tally,
 ) -> dict[str, Any]:
     path = run.dataset / f"{name}.parquet"
-    write_tables(path, schema, tables)
+    write_tables(path, SCHEMAS[name], tables)
     info = SetInfo(
         path=f"dataset/{name}.parquet",
         sha256=file_hash(path),
@@ -162,27 +153,21 @@ def _export(
 
 
 def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
-    yield from _parents_rows(
-        run,
-        "sft",
-        SFT_SCHEMA,
-        tally,
-        lambda table: map(
-            _text_key, table["prompt_id"].to_pylist(), table["completion"].to_pylist()
-        ),
-    )
+    for table in _parents_tables(run, "sft", tally):
+        tally.known.update(_keys(table, _text_key, "prompt_id", "completion"))
+        yield table
     for shard in stage_manifests(run.root, "prompts"):
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
-        # All rows of a prompt are in this shard, so that repeated texts show here.
+        # All rows of a prompt are in this shard, so repeated texts show here.
         seen: set[str] = set()
-        kept = [
-            made
+        rows = [
+            sft_row
             for folder in sft_folders(config)
             for row in _rows(run, folder, shard.shard_index, tally)
-            if (made := _sft_row(prompts[row.prompt_id], row, tally, seen))
+            if (sft_row := _sft_row(prompts[row.prompt_id], row, tally, seen))
         ]
-        tally.rows += len(kept)
-        yield table_from_rows(kept, SftRow).select(SFT_COLUMNS)
+        tally.rows += len(rows)
+        yield table_from_rows(rows, SftRow).select(SFT_SCHEMA.names)
 
 
 def _sft_row(
@@ -211,21 +196,12 @@ def _sft_row(
 
 
 def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Table]:
-    before = {"source": RunMixture().own_name, "source_index": 0}
-    yield from _parents_rows(
-        run,
-        "preference",
-        PREFERENCE_SCHEMA,
-        tally,
-        lambda table: table["row_id"].to_pylist(),
-        before,
-    )
+    older = {"source": MixtureResult().own_name, "source_index": 0}
+    for table in _parents_tables(run, "preference", tally, older):
+        tally.known.update(table["row_id"].to_pylist())
+        yield table
     for table in parent_tables(run, "feedback", FEEDBACK_SCHEMA):
-        for says in map(
-            feedback_says,
-            *(table[name].to_pylist() for name in ("completion_id", "label", "weight")),
-        ):
-            tally.known.add(says)
+        tally.known.update(_keys(table, feedback_key, "completion_id", "label", "weight"))
     mixture = mix_into_run(run, config, tally.known, lambda: _own_ids(run, tally))
     own = {"source": mixture.own_name, "source_index": 0}
     for table in _pair_tables(run, tally):
@@ -237,34 +213,36 @@ def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator
             if status != "ok":
                 tally.reasons[reason or status] += 1
             keep.append(status == "ok")
-        kept = table.filter(pa.array(keep, pa.bool_()))
-        tally.rows += kept.num_rows
-        yield fill_columns(kept, PREFERENCE_SCHEMA, own)
-    given, tally.feedback = mixture.pairs, mixture.feedback
-    tally.candidates += given.candidates
-    tally.reasons.update(given.reasons)
-    tally.rows += len(given.rows)
-    tally.sources = given.uses
-    yield table_from_rows(given.rows, LabeledRow).select(PREFERENCE_COLUMNS)
+        pairs = table.filter(pa.array(keep, pa.bool_()))
+        tally.rows += pairs.num_rows
+        yield fill_columns(pairs, PREFERENCE_SCHEMA, own)
+    tally.feedback = mixture.feedback
+    _add(mixture.pairs, tally)
+    yield table_from_rows(mixture.pairs.rows, LabeledRow).select(PREFERENCE_SCHEMA.names)
 
 
-def _feedback_tables(run: RunDir, given: Given, tally: Tally) -> Iterator[pa.Table]:
-    yield from _parents_rows(run, "feedback", FEEDBACK_SCHEMA, tally, lambda table: ())
-    yield table_from_rows(given.rows, FeedbackRow).select(FEEDBACK_COLUMNS)
+def _feedback_tables(run: RunDir, feedback: SourceRows, tally: Tally) -> Iterator[pa.Table]:
+    yield from _parents_tables(run, "feedback", tally)
+    _add(feedback, tally)
+    yield table_from_rows(feedback.rows, FeedbackRow).select(FEEDBACK_SCHEMA.names)
 
 
-def _parents_rows(
-    run: RunDir,
-    name: str,
-    schema: pa.Schema,
-    tally: Tally,
-    keys: Callable[[pa.Table], Iterable[str]],
-    missing: Mapping[str, Any] | None = None,
+def _add(rows: SourceRows, tally: Tally) -> None:
+    tally.candidates += rows.candidates
+    tally.reasons.update(rows.reasons)
+    tally.rows += len(rows.rows)
+    tally.sources = rows.uses
+
+
+def _keys(table: pa.Table, key: Callable[..., str], *columns: str) -> Iterable[str]:
+    return map(key, *(table[name].to_pylist() for name in columns))
+
+
+def _parents_tables(
+    run: RunDir, name: str, tally: Tally, missing: Mapping[str, Any] | None = None
 ) -> Iterator[pa.Table]:
-    """The rows of the parent's version, which come first; their keys are known then."""
-    for table in parent_tables(run, name, schema, missing):
-        for key in keys(table):
-            tally.known.add(key)
+    """The rows of the parent's version, which come first."""
+    for table in parent_tables(run, name, SCHEMAS[name], missing):
         tally.from_parent += table.num_rows
         tally.rows += table.num_rows
         yield table
@@ -276,15 +254,12 @@ def _pair_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
 
 
 def _states(table: pa.Table, tally: Tally) -> Iterator[tuple[str, str, str]]:
-    """Id, status and reason of each pair; one that the parent has is dropped."""
-    for identity, status, reason in zip(
-        *(table[name].to_pylist() for name in ("row_id", "status", "reason")), strict=True
-    ):
-        known = status == "ok" and identity in tally.known
-        yield (
-            identity,
-            *(("dropped", "already in the parent's version") if known else (status, reason)),
-        )
+    """Id, status and reason of each pair; a pair that the parent has is dropped."""
+    columns = (table[name].to_pylist() for name in ("row_id", "status", "reason"))
+    for identity, status, reason in zip(*columns, strict=True):
+        if status == "ok" and identity in tally.known:
+            status, reason = "dropped", "already in the parent's version"
+        yield identity, status, reason
 
 
 def _own_ids(run: RunDir, tally: Tally) -> Iterator[str]:
@@ -297,13 +272,8 @@ def _rows(run: RunDir, folder: str, shard_index: int, tally: Tally) -> list[Any]
 
 
 def _whole(run: RunDir, folder: str, shard_index: int, tally: Tally) -> Manifest:
-    """A finished shard, entered as an input. Raises StoreError when it is not whole."""
-    manifest = load_manifest(run.root, folder, shard_index)
-    if manifest is None:
-        raise StoreError(
-            f"{folder}/shard-{shard_index:05d} of run {run.run_id} is missing or damaged; "
-            f"`rlaif resume {run.run_id}` makes it again"
-        )
+    """A finished shard, recorded as an input. Raises StoreError when it is not whole."""
+    manifest = require_manifest(run.root, folder, shard_index)
     tally.inputs[manifest.path] = manifest.sha256
     return manifest
 

@@ -1,121 +1,166 @@
-"""Held-out prompts stay out: of what a run asks, of what it inherits, of the labels that it imports.
+"""Where a held-out prompt is kept out of training: four guards, all of them here.
 
-In:  the held-out files of a recipe, a run, the version of a data set that it goes on from
-Out: the rows to hold out, or DataError in one line; the keys of all that is held out
+    guard             called from                         what it compares the held-out prompts with
+    check_prompts     run/start.py, before a run exists   the training prompts of the recipe
+    check_version     run/nightly.py, before a new night  the data set version that it would extend
+    not_trained_on    run/phases.py, before evaluation    the prompts that the run was given at its
+                                                          start, and the version that it extends
+    heldout_keys      sources/mix_into_run.py             each label that people gave: a row about a
+                                                          held-out prompt is dropped and counted
 
-Prompts are compared by `ids.conversation_key`: a line break at the end or another Unicode form does
-not make a held-out prompt a new one. Row ids are left as they are.
+The first three raise DataError with file and line of the held-out prompt, because the recipe is
+wrong; the last one drops rows, because a label file may cover more than a recipe trains on. One
+guard is not enough: prompt files can change after a run began, a new night inherits rows whose
+prompts were not held out when they were made, and label files bring prompts of their own.
+
+Prompts are compared by `ids.conversation_key`: a trailing line break or another Unicode form does
+not make a held-out prompt a new one.
 
 Does not: find a held-out prompt that was reworded, or that is one turn of a longer conversation.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import pyarrow.parquet as pq
 
 from pipeline.config import RunConfig
 from pipeline.config.paths import resolve_path
-from pipeline.data.dataset import GROUP_ROWS, load_dataset, parent_run, set_path
-from pipeline.data.id_set import IdSet
-from pipeline.data.prompts import read_prompts
+from pipeline.data.dataset import iter_tables, load_dataset, parent_run, set_path
+from pipeline.data.prompts import prompt_rows
 from pipeline.errors import DataError
 from pipeline.ids import conversation_key
 from pipeline.records import PromptRow
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import read_rows, stage_manifests
-from pipeline.types import Messages, messages_from
+from pipeline.types import messages_from
 
 HELDOUT = "heldout"
 """Folder of the held-out shards below a run."""
 
 
-def heldout_keys(run: RunDir, config: RunConfig) -> IdSet:
-    """Keys of all held-out prompts: those that the run began with and those in the files now.
+@dataclass(frozen=True)
+class PromptCounts:
+    """Numbers of different prompts in the files of a recipe, and of lines that repeat one."""
 
-    Whether they are drawn for its evaluation does not matter: another night may draw them.
+    train: int = 0
+    heldout: int = 0
+    train_duplicates: int = 0
+    heldout_duplicates: int = 0
+
+
+def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> PromptCounts:
+    """Read all prompt files of a recipe to the end and count their prompts; writes nothing.
 
     Raises:
-        DataError: a held-out file is missing or broken.
+        DataError: a line that cannot be used, a set without prompts, or a held-out prompt that is
+            also trained on; names file and line.
     """
-    keys = IdSet(conversation_key(row.messages) for row in _stored(run, HELDOUT))
-    for row in read_prompts(_files(config)):
-        keys.add(conversation_key(row.messages))
-    return keys
+    trained: dict[str, str] = {}
+    ids: dict[str, list[str]] = {"train": [], "heldout": []}
+    for row in prompt_rows(train):
+        ids["train"].append(row.row_id)
+        if heldout:
+            trained.setdefault(conversation_key(row.messages), _place(row))
+    for row in prompt_rows(heldout):
+        ids["heldout"].append(row.row_id)
+        if place := trained.get(conversation_key(row.messages)):
+            raise DataError(
+                f"{_place(row)}: this held-out prompt is also trained on ({place}), so its "
+                "evaluation would mean nothing; remove it from one of the files"
+            )
+    for files, rows in ((train, ids["train"]), (heldout, ids["heldout"])):
+        if files and not rows:
+            raise DataError(f"no prompts in {', '.join(map(str, files))}; add at least one line")
+    num_train, num_heldout = (len(set(rows)) for rows in ids.values())
+    return PromptCounts(
+        num_train, num_heldout, len(ids["train"]) - num_train, len(ids["heldout"]) - num_heldout
+    )
+
+
+def check_version(config: RunConfig, parent: RunDir) -> None:
+    """Refuse to extend the data set of `parent` when it contains a held-out prompt of the recipe.
+
+    Raises:
+        DataError: names file and line of the held-out prompt, and the run that has it.
+        StoreError: the parent's data set is damaged.
+    """
+    files = _heldout_files(config)
+    inherited = version_keys(parent) if files else set()
+    for row in prompt_rows(files):
+        if conversation_key(row.messages) in inherited:
+            raise _inherited(row, parent)
 
 
 def not_trained_on(rows: Iterable[PromptRow], run: RunDir) -> Iterator[PromptRow]:
-    """The same held-out rows; the run's own prompts must be on disk by then.
+    """Pass held-out rows through; the run's own prompts must be on disk by then.
 
     Raises:
-        DataError: the run asks one of them, or its parent's version has it: names file and line.
-        StoreError: the parent's version is damaged.
+        DataError: the run trains on one of them, or its parent's data set contains it.
+        StoreError: the parent's data set is damaged.
     """
-    asked = IdSet(conversation_key(row.messages) for row in _stored(run, "prompts"))
+    trained = _stored_keys(run, "prompts")
     parent = parent_run(run)
-    inherited = version_keys(parent) if parent else IdSet()
+    inherited = version_keys(parent) if parent else set()
     for row in rows:
         key = conversation_key(row.messages)
-        if key in asked:
+        if key in trained:
             raise DataError(
-                f"{row.source}, line {row.source_index}: this held-out prompt is one that run "
-                f"{run.run_id} trains on; the prompt files have changed since it began. Bring them "
-                "back, or start a new run"
+                f"{_place(row)}: this held-out prompt is one that run {run.run_id} trains on; the "
+                "prompt files have changed since it began. Restore them, or start a new run"
             )
         if parent is not None and key in inherited:
             raise _inherited(row, parent)
         yield row
 
 
-def check_version(config: RunConfig, parent: RunDir) -> None:
-    """Let a new version go on from this one only when none of its rows is held out.
+def heldout_keys(run: RunDir, config: RunConfig) -> set[str]:
+    """Keys of all held-out prompts: those that the run began with and those in the files now.
+
+    Includes prompts that this run's evaluation did not draw: another night may draw them.
 
     Raises:
-        DataError: names file and line of the held-out prompt, and the run that has it.
-        StoreError: the parent's version is damaged.
+        DataError: a held-out file is missing or broken.
     """
-    files = _files(config)
-    inherited = version_keys(parent) if files else IdSet()
-    for row in read_prompts(files):
-        if conversation_key(row.messages) in inherited:
-            raise _inherited(row, parent)
+    rows = prompt_rows(_heldout_files(config))
+    return _stored_keys(run, HELDOUT) | {conversation_key(row.messages) for row in rows}
 
 
-def version_keys(run: RunDir) -> IdSet:
-    """Keys of all prompts that the rows of a run's data set have, imported ones included.
+def version_keys(run: RunDir) -> set[str]:
+    """Keys of all prompts in the rows of a run's data set, imported rows included.
 
     Raises:
         StoreError: a file of the data set is missing or damaged.
     """
-    manifest, keys, seen = load_dataset(run), IdSet(), IdSet()
+    manifest = load_dataset(run)
+    keys: dict[str, str] = {}
     for name in manifest.sets if manifest else ():
-        for prompt_id, messages in _conversations(set_path(run, name)):
-            # Many rows have one prompt: hash it once.
-            if seen.add(prompt_id):
-                keys.add(conversation_key(messages))
-    return keys
-
-
-def _conversations(path: Path) -> Iterator[tuple[str, Messages]]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=GROUP_ROWS, columns=["prompt_id", "messages"]):
-            for prompt_id, turns in zip(*(column.to_pylist() for column in batch), strict=True):
-                yield prompt_id, messages_from(turns)
+        for table in iter_tables(set_path(run, name), ["prompt_id", "messages"]):
+            for prompt_id, turns in zip(*(c.to_pylist() for c in table), strict=True):
+                # Many rows share a prompt: hash it once.
+                if prompt_id not in keys:
+                    keys[prompt_id] = conversation_key(messages_from(turns))
+    return set(keys.values())
 
 
 def _inherited(row: PromptRow, parent: RunDir) -> DataError:
     return DataError(
-        f"{row.source}, line {row.source_index}: this held-out prompt is in the data set of run "
-        f"{parent.run_id}, whose rows the next version has too, so its evaluation would mean "
-        "nothing; hold out other prompts, or give the recipe another name, which begins with an "
-        "empty data set"
+        f"{_place(row)}: this held-out prompt is in the data set of run {parent.run_id}, whose "
+        "rows the next version inherits, so its evaluation would mean nothing; hold out other "
+        "prompts, or give the recipe another name, which starts an empty data set"
     )
 
 
-def _stored(run: RunDir, folder: str) -> Iterator[PromptRow]:
-    for manifest in stage_manifests(run.root, folder):
-        yield from read_rows(run.root, manifest)
+def _place(row: PromptRow) -> str:
+    return f"{row.source}, line {row.source_index}"
 
 
-def _files(config: RunConfig) -> Sequence[Path]:
+def _stored_keys(run: RunDir, folder: str) -> set[str]:
+    return {
+        conversation_key(row.messages)
+        for manifest in stage_manifests(run.root, folder)
+        for row in read_rows(run.root, manifest)
+    }
+
+
+def _heldout_files(config: RunConfig) -> list[Path]:
     return [resolve_path(path) for path in config.prompts.heldout]

@@ -1,9 +1,10 @@
-"""Where a row came from: from any row of a run back to its prompt, with all that lies between.
+"""Where a row came from: from any row of a run back to its prompt, with every row in between.
 
 In:  a run folder and a row id (of a shard or of a data set)
 Out: Origin: the row, the model that made it, the words of its principle, and its parents' origins
 
-    pair -> judgment (both orders, principle, judge) -> responses -> critiques and revisions -> prompt
+    pair -> judgment (both orders, principle, judge) -> responses
+         -> critiques and revisions -> prompt
     pair of another source, users' feedback -> line of a label file
 
 Only manifests and the files that they name are read, so a run can be traced on another machine.
@@ -30,7 +31,7 @@ ROWS_OF_RUN = {
     "feedback": (),
     "sft": ("prompt_id", "completion_id"),
 }
-"""Set -> columns with ids of the shard rows that a row was made from; empty ids in imported rows."""
+"""Per set, the columns with ids of the shard rows that a row was made from; empty if imported."""
 
 
 @dataclass(frozen=True)

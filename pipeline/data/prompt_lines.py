@@ -4,7 +4,7 @@
     {"messages": [{"role": "user", "content": "Hi"}, ...], "tags": ["multi-turn"]}
 
 A conversation may start with a system turn, then user and assistant alternate, and it ends with a
-user turn. Unknown keys are refused: a misspelt `tags` would otherwise be lost without a word.
+user turn. Unknown keys are refused: a misspelled `tags` would otherwise be lost silently.
 """
 
 import difflib
@@ -73,7 +73,7 @@ def parse_line(line: bytes, where: str) -> tuple[Messages, tuple[str, ...]]:
 
 
 def display_path(path: Path) -> str:
-    """The path below the project where it is there, so that rows do not name a machine's folders."""
+    """The path below the project if it is there, so that rows do not name a machine's folders."""
     resolved = path.resolve()
     if resolved.is_relative_to(PROJECT_ROOT):
         return resolved.relative_to(PROJECT_ROOT).as_posix()

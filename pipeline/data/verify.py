@@ -1,4 +1,4 @@
-"""Is a run still what it says? Every hash, count and parent is checked again; nothing is changed.
+"""Is a run still what its manifests claim? Checks every hash, count and parent; changes no file.
 
 In:  a run folder
 Out: a list of problems, one line each; empty when everything is whole
@@ -11,7 +11,9 @@ Out: a list of problems, one line each; empty when everything is whole
 Does not: ask a model again, or notice a change of rows together with all hashes that cover them.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.data.dataset import DatasetManifest, iter_tables, load_dataset
-from pipeline.data.id_set import IdSet
+from pipeline.data.dataset import DatasetManifest, load_dataset
 from pipeline.ids import file_hash, row_id
 from pipeline.store.files import read_json
 from pipeline.store.layout import RunDir
@@ -36,9 +37,8 @@ def verify(run: RunDir) -> list[str]:
     run.require()
     hashes: dict[str, str] = {}
     problems = list(_copies(run))
-    shards = sorted(run.root.rglob("shard-*.json"))
     manifests = []
-    for path in shards:
+    for path in sorted(run.root.rglob("shard-*.json")):
         manifest = _parse(path)
         if manifest is None:
             problems.append(f"{path.relative_to(run.root)}: not a manifest")
@@ -47,7 +47,7 @@ def verify(run: RunDir) -> list[str]:
     for manifest in manifests:
         problems += _file(run, manifest.path, manifest.sha256, hashes)
     for folder in dict.fromkeys(manifest.stage for manifest in manifests):
-        seen = IdSet()
+        seen: set[str] = set()
         for manifest in (m for m in manifests if m.stage == folder):
             problems += _shard(run, manifest, hashes, seen)
     problems += _unclaimed(run, {manifest.path for manifest in manifests})
@@ -75,7 +75,9 @@ def _file(run: RunDir, path: str, expected: str, hashes: dict[str, str]) -> Iter
         yield f"{path}: damaged or changed (its hash differs from its manifest)"
 
 
-def _shard(run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: IdSet) -> Iterator[str]:
+def _shard(
+    run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: set[str]
+) -> Iterator[str]:
     path = manifest.path
     if hashes.get(path) != manifest.sha256:
         return
@@ -83,21 +85,20 @@ def _shard(run: RunDir, manifest: Manifest, hashes: dict[str, str], seen: IdSet)
     table = pq.read_table(run.root / path, columns=["row_id", "parent_ids", "status"])
     yield from _counts(manifest, table)
     ids = table["row_id"].to_pylist()
-    repeated = sum(not seen.add(identity) for identity in ids)
-    if repeated:
+    before = len(seen)
+    seen.update(ids)
+    if repeated := len(ids) - (len(seen) - before):
         yield f"{path}: {repeated} row ids repeat others of {manifest.stage}"
     if any(hashes.get(name) != expected for name, expected in manifest.inputs.items()):
-        # Said already; a damaged file cannot be read for its ids.
+        # Reported above; a damaged file cannot be read for its ids.
         return
-    known = IdSet(
-        identity
+    known = {
+        parent
         for name in manifest.inputs
-        for identity in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
-    )
-    orphans = sum(
-        parent not in known for parents in table["parent_ids"].to_pylist() for parent in parents
-    )
-    if orphans:
+        for parent in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
+    }
+    parents = chain.from_iterable(table["parent_ids"].to_pylist())
+    if orphans := sum(parent not in known for parent in parents):
         yield f"{path}: {orphans} parents are in none of its inputs"
     if manifest.row_kind == "prompt":
         yield from _prompt_ids(run, path)
@@ -114,13 +115,11 @@ def _inputs(path: str, inputs: dict[str, str], hashes: dict[str, str]) -> Iterat
 def _counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
     counts = manifest.counts
     stated = {name: getattr(counts, name) for name in ("ok", "unparsed", "failed", "dropped")}
-    found = {name: 0 for name in stated}
-    for status in table["status"].to_pylist():
-        found[status] = found.get(status, 0) + 1
-    if found != stated or sum(stated.values()) != counts.expected:
+    counted = Counter(table["status"].to_pylist())
+    if +Counter(stated) != counted or sum(stated.values()) != counts.expected:
         yield (
             f"{manifest.path}: counts do not add up ({counts.expected} expected, manifest "
-            f"{stated}, file {found})"
+            f"{stated}, file {dict(counted)})"
         )
     if sum(manifest.reasons.values()) != counts.expected - counts.ok:
         yield f"{manifest.path}: the reasons do not add up to the rows that are not ok"
@@ -128,13 +127,8 @@ def _counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
 
 def _prompt_ids(run: RunDir, path: str) -> Iterator[str]:
     table = pq.read_table(run.root / path, columns=["row_id", "messages"])
-    wrong = sum(
-        row_id("prompt", messages) != identity
-        for identity, messages in zip(
-            table["row_id"].to_pylist(), table["messages"].to_pylist(), strict=True
-        )
-    )
-    if wrong:
+    rows = table.to_pylist()
+    if wrong := sum(row_id("prompt", row["messages"]) != row["row_id"] for row in rows):
         yield f"{path}: {wrong} prompts do not have the id of their messages"
 
 
@@ -142,7 +136,7 @@ def _unclaimed(run: RunDir, claimed: set[str]) -> Iterator[str]:
     for path in sorted(run.root.rglob("shard-*.parquet")):
         name = path.relative_to(run.root).as_posix()
         if name not in claimed:
-            yield f"{name}: has no manifest, so it counts as unfinished; `rlaif resume` makes it again"
+            yield f"{name}: has no manifest, so its shard is unfinished; `rlaif resume` makes it"
 
 
 def _datasets(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
@@ -163,19 +157,14 @@ def _datasets(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
 
 
 def _set_rows(run: RunDir, manifest: DatasetManifest, path: str, rows: int) -> Iterator[str]:
-    seen, found, strangers = IdSet(), 0, 0
-    for table in iter_tables(run.root / path):
-        found += table.num_rows
-        for identity in table["row_id"].to_pylist():
-            seen.add(identity)
-        own = manifest.parent is None
-        strangers += own and sum(r != run.run_id for r in table["run_id"].to_pylist())
-    if found != rows:
-        yield f"{path}: {found} rows, but its manifest says {rows}"
-    if len(seen) != found:
-        yield f"{path}: {found - len(seen)} row ids repeat"
-    if strangers:
-        yield f"{path}: {strangers} rows of another run, although it has no parent"
+    table = pq.read_table(run.root / path, columns=["row_id", "run_id"])
+    if table.num_rows != rows:
+        yield f"{path}: {table.num_rows} rows, but its manifest says {rows}"
+    if repeated := table.num_rows - len(table["row_id"].unique()):
+        yield f"{path}: {repeated} row ids repeat"
+    foreign = sum(run_id != run.run_id for run_id in table["run_id"].to_pylist())
+    if foreign and manifest.parent is None:
+        yield f"{path}: {foreign} rows of another run, although it has no parent"
 
 
 def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:

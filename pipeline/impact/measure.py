@@ -14,14 +14,13 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.constitution.diff import diff_constitutions
-from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.impact.effects import Impact, ImpactTally, Outcome, StageCost
 from pipeline.impact.text import markdown
 from pipeline.records import JudgmentRow, ModelRow, RevisionRow, ScoreRow
 from pipeline.run.context import RunContext
 from pipeline.run.plan import INITIALS, SAMPLES, compared_folders, compared_revisions, label_folder
-from pipeline.store import RunDir, load_manifest, read_rows, write_json
+from pipeline.store import RunDir, read_rows, require_manifest, write_json
 from pipeline.store.files import write_text
 from pipeline.store.shards import stage_manifests
 
@@ -151,13 +150,7 @@ def _place(row: RevisionRow) -> str:
 
 
 def _rows(run: RunDir, folder: str, shard_index: int) -> list[Any]:
-    manifest = load_manifest(run.root, folder, shard_index)
-    if manifest is None:
-        raise StoreError(
-            f"{folder}/shard-{shard_index:05d} of run {run.run_id} is missing or damaged; "
-            f"`rlaif resume {run.run_id}` makes it again"
-        )
-    return read_rows(run.root, manifest)
+    return read_rows(run.root, require_manifest(run.root, folder, shard_index))
 
 
 def _named(constitution: Constitution) -> str:

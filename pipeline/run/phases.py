@@ -23,7 +23,6 @@ from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.engines import ENGINES
 from pipeline.engines.base import Engine
 from pipeline.engines.lazy import lazy_engine
-from pipeline.errors import StoreError
 from pipeline.ids import content_hash
 from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import RunContext
@@ -36,7 +35,7 @@ from pipeline.run.plan import (
 )
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState, StepCall
-from pipeline.store import RunDir, load_manifest
+from pipeline.store import RunDir, require_manifest
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
@@ -174,13 +173,7 @@ def with_finished(
         state = dict(shard)
         index = next(iter(shard.values())).shard_index
         for folder in folders:
-            manifest = load_manifest(ctx.run.root, folder, index)
-            if manifest is None:
-                raise StoreError(
-                    f"{folder}/shard-{index:05d} of run {ctx.run.run_id} is missing or damaged; "
-                    f"`rlaif resume {ctx.run.run_id}` makes it again"
-                )
-            state[folder] = manifest
+            state[folder] = require_manifest(ctx.run.root, folder, index)
         found.append(state)
     return found
 

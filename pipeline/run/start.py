@@ -17,7 +17,7 @@ from typing import Any
 from pipeline.config import RunConfig, load_config
 from pipeline.config.paths import PROJECT_ROOT, resolve_path
 from pipeline.constitution import Constitution, load_constitution
-from pipeline.data.prompts import check_prompts
+from pipeline.data.heldout import check_prompts
 from pipeline.engines import check_engine
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash

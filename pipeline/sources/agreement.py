@@ -3,18 +3,17 @@
 In:  pairs of two sources (people and our judge, or two groups of people)
 Out: Agreement: kappa and the share of equal labels, each with a 95 % interval
 
-An item is a prompt with two responses, whatever their order; white space at the ends and the Unicode
-form of a text do not count, as importers strip and models do not. Its label is the response that is
-preferred, called `first` or `second` by the alphabetical order of the texts' hashes: an order that
-neither source knows, so none can move its marginals by always naming the same slot. Prompts, not
-items, are drawn anew for the interval, as items of one prompt are alike.
+An item is a prompt with two responses, in either order. Surrounding white space and the Unicode
+form of a text do not count, because importers strip texts and models do not. Its label is the
+preferred response, called `first` or `second` by the order of the texts' hashes: neither source
+knows that order, so neither can shift its marginals by always naming the same slot. The interval
+resamples prompts, not items, because items of one prompt are alike.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two sources agree."""
+    """Agreement of two sources on the items that both labeled."""
 
     first_source: str
     second_source: str
@@ -34,7 +33,7 @@ class Agreement:
     """Items with a label from both."""
     num_prompts: int
     num_split: int
-    """Items left out because one source is divided within itself."""
+    """Items left out because one source has as many labels for either side."""
     kappa: float
     """Agreement beyond chance, at most 1; NaN without any shared item."""
     kappa_low: float
@@ -42,27 +41,9 @@ class Agreement:
     equal: Estimate | None
     """Share of items with the same label."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; NaN becomes null."""
-        values = asdict(self)
-        return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in values.items()
-        }
-
-    def text(self) -> str:
-        """One line for people."""
-        if self.equal is None:
-            return f"{self.first_source} and {self.second_source} share no item"
-        return (
-            f"{self.first_source} and {self.second_source}: kappa {self.kappa:.3f} "
-            f"({self.kappa_low:.3f} to {self.kappa_high:.3f}), same label on "
-            f"{self.equal.share:.1%} of {self.num_items} items from {self.num_prompts} prompts"
-        )
-
 
 def item_key(row: PreferenceRow) -> str:
-    """The same for every row about this prompt and these two responses, in either order."""
+    """Hash of a prompt and its two responses, equal for both orders of the responses."""
     texts = sorted((plain_text(row.chosen), plain_text(row.rejected)))
     return content_hash([conversation_key(row.messages), *texts])
 
@@ -96,7 +77,7 @@ def agreement(
 
 
 def kappa_interval(tables: NDArray[np.float64], *, draws: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of kappa, clusters drawn with replacement (Efron and Tibshirani 1993).
+    """95 % percentile interval of kappa from resampled clusters (Efron and Tibshirani 1993).
 
     Args:
         tables: one row per cluster: items labeled (first, first), (first, second),
@@ -127,7 +108,7 @@ def _labels(rows: Iterable[PreferenceRow]) -> tuple[Mapping[str, str], set[str],
     prompts: dict[str, str] = {}
     for row in rows:
         chosen, rejected = plain_text(row.chosen), plain_text(row.rejected)
-        # Between two texts that only white space tells apart, nobody can agree.
+        # No label can be right about two texts that differ only in white space.
         if row.status == "ok" and chosen != rejected:
             key = item_key(row)
             in_order = text_hash(chosen) < text_hash(rejected)

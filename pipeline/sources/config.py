@@ -4,30 +4,102 @@
       - type: hh-rlhf
         name: crowd
         path: test.jsonl.gz
-        trust: 0.72
+        label_accuracy: 0.72
         weight: 1.0
 
 Unknown keys are refused, with file and line. Paths are relative to the working directory.
 
-A list that a recipe names (`preference.sources`) may have one entry more, `type: run`: the pairs of
-the run itself (MixtureConfig). Pairs and unpaired feedback may stand in it side by side.
+A list that a recipe names (`preference.sources`) may also have one entry `type: run`: the pairs of
+the run itself (MixtureConfig). It may list pairs and unpaired feedback side by side.
 """
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError
-from pipeline.sources.columns import LabelValues, PairColumns
-from pipeline.sources.rows import SourceInfo, SourceKind
+
+SourceKind = Literal["human", "expert", "user", "ai"]
+
+
+class PairColumns(Section):
+    """Which column holds what; either chosen and rejected, or first, second and label."""
+
+    prompt: str | None = "prompt"
+    """Text, or a list of messages; null when the responses are whole conversations."""
+    chosen: str | None = None
+    """The preferred response, or a conversation that ends with it."""
+    rejected: str | None = None
+    """The other response."""
+    first: str | None = None
+    """One response."""
+    second: str | None = None
+    """The other one."""
+    label: str | None = None
+    """Which of them is better; see `values`."""
+    annotator: str | None = None
+    """Who labeled the row."""
+    label_accuracy: str | None = None
+    """Probability that the label is right, in [0.5, 1], instead of the source's."""
+    tags: str | None = None
+    """Words, as a list or with commas between."""
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Self:
+        ordered = (self.chosen, self.rejected)
+        compared = (self.first, self.second, self.label)
+        if not ((all(ordered) and not any(compared)) or (all(compared) and not any(ordered))):
+            raise ValueError(
+                "the columns must name either chosen and rejected, or first, second and label"
+            )
+        return self
+
+
+def label_word(value: object) -> str:
+    """A value of a label column as it is compared: text, stripped, without case."""
+    return str(value).strip().casefold()
+
+
+class LabelValues(Section):
+    """The values of the label column and their meanings; compared as text, without case."""
+
+    first: tuple[str, ...] = ("first", "a", "1")
+    """The first response is better."""
+    second: tuple[str, ...] = ("second", "b", "2")
+    """The second response is better."""
+    tie: tuple[str, ...] = ("tie", "equal", "both", "neither")
+    """Neither is better: the row is dropped and counted."""
+
+    @model_validator(mode="after")
+    def _one_meaning_each(self) -> Self:
+        # A list that is left out keeps its defaults, and a declared one may then contradict it.
+        meanings: dict[str, str] = {}
+        for meaning in ("first", "second", "tie"):
+            for word in self.words(meaning):
+                other = meanings.setdefault(word, meaning)
+                if other != meaning:
+                    raise ValueError(
+                        f"'{word}' means both {other} and {meaning}, but a label needs one "
+                        "meaning; declare all three of values (first, second, tie)"
+                    )
+        return self
+
+    def words(self, meaning: str) -> tuple[str, ...]:
+        """The labels of `first`, `second` or `tie` as they are compared."""
+        return tuple(label_word(word) for word in getattr(self, meaning))
 
 
 class Source(Section):
-    """What all sources share."""
+    """Fields of every label file."""
+
+    unpaired: ClassVar[bool] = False
+    """Whether its rows are single replies (FeedbackRow) instead of pairs (LabeledRow)."""
+    labels_differ: ClassVar[bool] = False
+    """Whether each row has its own soft label or weight, so `label_accuracy` does not apply."""
 
     name: str = Field(min_length=1)
     """Names the source in every row; must differ between sources."""
@@ -35,19 +107,14 @@ class Source(Section):
     """The file with the labels."""
     kind: SourceKind = "human"
     """Who labeled: `human`, `expert`, `user` or `ai`."""
-    trust: float = Field(1.0, gt=0.5, le=1)
+    label_accuracy: float = Field(1.0, gt=0.5, le=1)
     """Probability that a label of this source is right; it becomes the soft label of its pairs."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Share in the mixture, relative to the other sources."""
 
     @property
-    def info(self) -> SourceInfo:
-        """What an importer needs."""
-        return SourceInfo(self.name, self.kind, self.path, self.trust)
-
-    @property
     def paths(self) -> tuple[Path, ...]:
-        """All files that decide its rows, the one with the labels first."""
+        """All files that determine its rows, the one with the labels first."""
         return (self.path,)
 
 
@@ -78,14 +145,16 @@ class OptionsSource(Source):
 class FeedbackSource(Source):
     """Thumbs up and down and regenerate events."""
 
+    unpaired = True
+    labels_differ = True
     type: Literal["feedback"] = "feedback"
     kind: SourceKind = "user"
     """Who labeled."""
     thumbs_weight: float = Field(1.0, gt=0, le=1)
     """Evidence of a thumb."""
     regenerate_weight: float = Field(0.5, gt=0, le=1)
-    """Evidence against a reply that the user had written anew: weaker, as the wish for another
-    reply has other reasons too."""
+    """Evidence against a reply that the user asked to regenerate: weaker than a thumb, because
+    people ask for another reply for other reasons too."""
 
 
 class ExpertSource(Source):
@@ -109,20 +178,21 @@ class ExpertSource(Source):
 class DatasetSource(Source):
     """Pairs that a run of this pipeline labeled: a Parquet file of PreferenceRow columns."""
 
+    labels_differ = True
     type: Literal["dataset"] = "dataset"
     kind: SourceKind = "ai"
     """Who labeled."""
 
 
-AnySource = Annotated[
-    PairsSource | TranscriptsSource | OptionsSource | FeedbackSource | ExpertSource | DatasetSource,
-    Field(discriminator="type"),
-]
+AnySource = (
+    PairsSource | TranscriptsSource | OptionsSource | FeedbackSource | ExpertSource | DatasetSource
+)
 
 
 class RunSource(Section):
     """The pairs of the run that reads the list, in the list of a recipe only."""
 
+    unpaired: ClassVar[bool] = False
     type: Literal["run"] = "run"
     name: str = Field("run", min_length=1)
     """Names the run's own pairs in every row."""
@@ -130,25 +200,13 @@ class RunSource(Section):
     """Share in the mixture, relative to the other sources."""
 
 
-MixedSource = Annotated[
-    PairsSource
-    | TranscriptsSource
-    | OptionsSource
-    | FeedbackSource
-    | ExpertSource
-    | DatasetSource
-    | RunSource,
-    Field(discriminator="type"),
-]
-
-
 class LabelsConfig(Section):
     """A source list."""
 
-    sources: tuple[AnySource, ...]
+    sources: tuple[Annotated[AnySource, Field(discriminator="type")], ...]
     """The label files."""
     size: int | None = Field(None, ge=1)
-    """Rows of the mixture; without it the most at which no source runs short of its weight."""
+    """Rows of the mixture; by default the most at which no source falls short of its weight."""
     seed: int = 0
     """Another seed draws other rows."""
 
@@ -167,20 +225,22 @@ class LabelsConfig(Section):
 class MixtureConfig(LabelsConfig):
     """The source list of a recipe.
 
-    With an entry `type: run`, every source owes its share by weight, as in any list. Without one, all
-    pairs of the run are used, and another source adds weight times as many rows.
+    With an entry `type: run`, every source contributes its share by weight, as in any list. Without
+    one, all pairs of the run are used, and another source adds weight times as many rows.
     """
 
-    sources: tuple[MixedSource, ...]  # type: ignore[assignment]
+    sources: tuple[  # type: ignore[assignment]  # wider than in LabelsConfig
+        Annotated[AnySource | RunSource, Field(discriminator="type")], ...
+    ]
     """The label files, and at most once the run itself."""
 
     @model_validator(mode="after")
     def _fits_a_run(self) -> Self:
-        runs = [s.name for s in self.sources if isinstance(s, RunSource)]
+        runs = [s.name for s in self.sources if s.type == "run"]
         if len(runs) > 1:
-            raise ValueError(f"'{runs[0]}' and '{runs[1]}' both stand for the run; remove one")
+            raise ValueError(f"'{runs[0]}' and '{runs[1]}' both mean the run itself; remove one")
         if len(runs) == len(self.sources):
-            raise ValueError("the list has no source besides the run; add a label file")
+            raise ValueError("the run is the only source in the list; add a label file")
         if self.size is not None and not runs:
             raise ValueError(
                 f"size is {self.size}, but all pairs of the run are used unless the list has an "
@@ -195,7 +255,7 @@ class MixtureConfig(LabelsConfig):
 
     @property
     def own_name(self) -> str:
-        """What the run's own pairs are called."""
+        """Name of the run's own pairs."""
         return self.own.name if self.own else RunSource().name
 
     @property
@@ -210,19 +270,20 @@ def load_sources(path: Path) -> LabelsConfig:
 
 
 def load_mixture(path: Path, method: str | None = None) -> MixtureConfig:
-    """The same for the list that a recipe names.
+    """Read and validate the source list that a recipe names.
 
     Args:
-        method: of the training that will read the rows; None where there is none, which any fit.
+        method: of the training that will read the rows; None for no training, which any rows fit.
 
     Raises:
-        ConfigError: also when the method learns from pairs and a source has none.
+        ConfigError: the list is wrong, with file and line; or the method learns from pairs and a
+            source has none.
     """
     listed = load_yaml(path, MixtureConfig, what="source list")
-    unpaired = [s.name for s in listed.sources if isinstance(s, FeedbackSource)]
+    unpaired = [source.name for source in listed.sources if source.unpaired]
     if unpaired and method not in (None, "kto"):
         raise ConfigError(
-            f"{path}: source '{unpaired[0]}' holds unpaired feedback, but preference.train.method is "
-            f"'{method}', which learns from pairs alone; use kto, or remove the source"
+            f"{path}: source '{unpaired[0]}' holds unpaired feedback, but preference.train.method "
+            f"is '{method}', which learns from pairs alone; use kto, or remove the source"
         )
     return listed

@@ -25,8 +25,8 @@ def parse_transcript(text: str, where: str) -> Messages:
     marks = list(_HEADER.finditer(text))
     if not marks or text[: marks[0].start()].strip():
         raise DataError(
-            f"{where}: found {text[:40]!r}, but a transcript starts with a blank line and 'Human:'; "
-            "for other shapes use type 'pairs'"
+            f"{where}: found {text[:40]!r}, but a transcript starts with a blank line and "
+            "'Human:'; for other shapes use type 'pairs'"
         )
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return tuple(
@@ -50,8 +50,8 @@ def parse_messages(value: Any, where: str) -> Messages:
             raise DataError(f"{where}: each message needs 'role' and 'content' as text")
         if item.get("role") not in get_args(Role):
             raise DataError(
-                f"{where}: found the role {item.get('role')!r}, but only {', '.join(get_args(Role))} "
-                "are known; rename it"
+                f"{where}: found the role {item.get('role')!r}, but only "
+                f"{', '.join(get_args(Role))} are known; rename it"
             )
     return tuple(Message(item["role"], item["content"].strip()) for item in value)
 
@@ -83,5 +83,5 @@ def is_unicode(text: str) -> bool:
 
 
 def has_inline_header(text: str) -> bool:
-    """True when a turn header stands inside a turn: the writer went on for both sides."""
+    """True when a turn contains a turn header: the writer continued for both sides."""
     return _INLINE.search(text) is not None

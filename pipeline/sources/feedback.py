@@ -5,41 +5,27 @@ In:  JSON Lines or CSV, one event a line: `event`, `prompt` (or `messages`), `re
 Out: FeedbackRow per reply, good or bad: an unpaired row for KTO (Ethayarajh et al. 2024,
      arXiv:2402.01306)
 
-A thumb is evidence of weight 1. A regenerate event is a weak negative (0.5 unless set otherwise) for
-the reply that was replaced: its `response` is the old reply, and nothing is claimed about the new
-one. Events on the same reply add up, at most one of a kind per user; a sum of 0 says nothing and the
-row is dropped, since the same reply on both sides would teach noise.
+A thumb is evidence of weight 1. A regenerate event is a weak negative (0.5 unless set otherwise)
+for the reply that was replaced: its `response` is the old reply, and nothing is claimed about the
+new one. Events on the same reply add up, at most one of a kind per user. A reply whose sum is 0 is
+dropped: it would be on both sides and teach noise.
 """
 
 from dataclasses import dataclass, field
 
-from pipeline.errors import DataError
-from pipeline.ids import row_id
+from pipeline.ids import prompt_id, row_id
 from pipeline.sources.config import FeedbackSource
-from pipeline.sources.conversations import (
-    BROKEN_TEXT,
-    conversation_fault,
-    is_unicode,
-    parse_messages,
-)
-from pipeline.sources.lines import Record, read_records, text_field
-from pipeline.sources.rows import (
-    FeedbackRow,
-    Imported,
-    SourceInfo,
-    imported,
-    prompt_id,
-    response_id,
-)
+from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
+from pipeline.sources.lines import read_lines
+from pipeline.sources.rows import FeedbackRow, Imported, imported, response_id
 from pipeline.types import Messages
 
-EVENTS = ("thumbs_up", "thumbs_down", "regenerate")
 REPEATED = "the same event of the same user again"
 
 
 @dataclass
 class _Reply:
-    """What is known of one reply so far."""
+    """The events on one reply so far."""
 
     line: int
     messages: Messages
@@ -48,7 +34,7 @@ class _Reply:
     seen: set[tuple[str, str]] = field(default_factory=set)
 
 
-def import_feedback(source: FeedbackSource) -> Imported:
+def import_feedback(source: FeedbackSource, seed: int = 0) -> Imported:
     """All events of a file, summed up per reply. Raises DataError with file and line."""
     evidence = {
         "thumbs_up": source.thumbs_weight,
@@ -57,9 +43,13 @@ def import_feedback(source: FeedbackSource) -> Imported:
     }
     replies: dict[tuple[str, str], _Reply] = {}
     notes: list[str] = []
-    for number, record in read_records(source.path):
-        event, user, reply = _event(record, number, f"{source.path}, line {number}")
-        reply = replies.setdefault((prompt_id(reply.messages), reply.text), reply)
+    for line in read_lines(source.path):
+        event = line.text("event")
+        if event not in evidence:
+            raise line.error(f"the event is '{event}', but {', '.join(evidence)} are known")
+        messages, text, user = line.conversation(), line.text("response"), line.word("user")
+        key = prompt_id(messages), text
+        reply = replies.setdefault(key, _Reply(line.number, messages, text))
         if user and (event, user) in reply.seen:
             notes.append(REPEATED)
             continue
@@ -67,25 +57,13 @@ def import_feedback(source: FeedbackSource) -> Imported:
         reply.events.append(event)
         notes.append(event)
     rows = [
-        _row(source.info, reply, sum(evidence[e] for e in reply.events))
+        _row(source, reply, sum(evidence[event] for event in reply.events))
         for reply in replies.values()
     ]
-    return imported(source.info, rows, notes)
+    return imported(source, rows, notes)
 
 
-def _event(record: Record, number: int, where: str) -> tuple[str, str, _Reply]:
-    event = text_field(record, "event", where)
-    if event not in EVENTS:
-        raise DataError(f"{where}: the event is '{event}', but {', '.join(EVENTS)} are known")
-    key = "messages" if "messages" in record else "prompt"
-    if key not in record:
-        raise DataError(f"{where}: there is neither 'prompt' nor 'messages'; add one")
-    messages = parse_messages(record[key], f"{where}: '{key}'")
-    user = str(record.get("user") or "")
-    return event, user, _Reply(number, messages, text_field(record, "response", where))
-
-
-def _row(info: SourceInfo, reply: _Reply, evidence: float) -> FeedbackRow:
+def _row(source: FeedbackSource, reply: _Reply, evidence: float) -> FeedbackRow:
     reason = conversation_fault(reply.messages) or ("" if reply.text else "empty response")
     if not reason and not is_unicode(reply.text):
         reason = BROKEN_TEXT
@@ -93,7 +71,7 @@ def _row(info: SourceInfo, reply: _Reply, evidence: float) -> FeedbackRow:
         reason = "the events cancel out"
     prompt = prompt_id(reply.messages)
     return FeedbackRow(
-        row_id=row_id("feedback", info.name, prompt, reply.text, sorted(reply.events)),
+        row_id=row_id("feedback", source.name, prompt, reply.text, sorted(reply.events)),
         status="dropped" if reason else "ok",
         reason=reason,
         prompt_id=prompt,
@@ -103,7 +81,7 @@ def _row(info: SourceInfo, reply: _Reply, evidence: float) -> FeedbackRow:
         label=evidence > 0,
         weight=0.0 if reason else min(1.0, abs(evidence)),
         events=tuple(reply.events),
-        source=info.name,
-        source_kind=info.kind,
+        source=source.name,
+        source_kind=source.kind,
         source_index=reply.line,
     )

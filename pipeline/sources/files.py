@@ -1,4 +1,4 @@
-"""The label files that a recipe's source list names: checked, recorded, and refused once changed.
+"""The label files that a recipe's source list names: checked, recorded, refused once changed.
 
 In:  the source list of a recipe (preference.sources), or its copy in a run
 Out: imported sources; and in the run
@@ -17,7 +17,7 @@ from pipeline.config.paths import resolve_path
 from pipeline.data.prompt_lines import display_path
 from pipeline.errors import DataError
 from pipeline.ids import file_hash
-from pipeline.sources.config import AnySource, ExpertSource, MixtureConfig, load_mixture
+from pipeline.sources.config import AnySource, MixtureConfig, load_mixture
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.store.files import read_json, write_json
@@ -28,7 +28,10 @@ LIST, HASHES = f"labeling/{LIST_NAME}", "labeling/sources.json"
 
 
 def check_label_sources(config: RunConfig) -> list[str]:
-    """Import everything that the recipe's source list names; returns a line per source.
+    """Import everything that the recipe's source list names.
+
+    Returns:
+        One line per source for `rlaif check`; none when the recipe names no list.
 
     Raises:
         ConfigError: the list is wrong, or the recipe's training cannot learn from it.
@@ -57,10 +60,10 @@ def record_label_files(run: RunDir, listed: MixtureConfig) -> Path:
 
 
 def read_label_files(run: RunDir) -> tuple[MixtureConfig, list[Imported]]:
-    """The list that a run began with, and its sources in that order.
+    """The source list that a run began with, and the imported sources in its order.
 
     Raises:
-        DataError: a label file is missing, or is not what it was when the run began.
+        DataError: a label file is missing, or has changed since the run began.
     """
     listed = load_mixture(run.root / LIST)
     _check_unchanged(run, listed)
@@ -69,8 +72,8 @@ def read_label_files(run: RunDir) -> tuple[MixtureConfig, list[Imported]]:
 
 def label_file(run: RunDir, source: str) -> dict[str, Any] | None:
     """Path and hash of the file that a source came from, as recorded when the run began."""
-    found = read_json(run.root / HASHES) or []
-    return next((dict(entry) for entry in found if entry["source"] == source), None)
+    entries = read_json(run.root / HASHES) or []
+    return next((dict(entry) for entry in entries if entry["source"] == source), None)
 
 
 def _import(listed: MixtureConfig) -> list[Imported]:
@@ -83,21 +86,18 @@ def _check_unchanged(run: RunDir, listed: MixtureConfig) -> None:
         for path in source.paths:
             if not path.exists():
                 raise DataError(
-                    f"label file {path} of run {run.run_id} does not exist any more; bring it back"
+                    f"label file {path} of run {run.run_id} no longer exists; restore it"
                 )
             if recorded.get((source.name, display_path(path))) != file_hash(path):
                 raise DataError(
-                    f"label file {path} has changed since run {run.run_id} began; bring the old one "
-                    "back, or start a new run"
+                    f"label file {path} has changed since run {run.run_id} began; restore the "
+                    "old one, or start a new run"
                 )
 
 
 def _resolved(listed: MixtureConfig) -> list[AnySource]:
-    """The file sources with their paths as a recipe's are resolved."""
-    found: list[AnySource] = []
-    for source in listed.files:
-        paths = {"path": resolve_path(source.path)}
-        if isinstance(source, ExpertSource) and source.responses is not None:
-            paths["responses"] = resolve_path(source.responses)
-        found.append(source.model_copy(update=paths))
-    return found
+    """The file sources with absolute paths."""
+    return [
+        source.model_copy(update={n: resolve_path(v) for n, v in source if isinstance(v, Path)})
+        for source in listed.files
+    ]

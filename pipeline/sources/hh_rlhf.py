@@ -6,16 +6,15 @@ Out: LabeledRow per line
 
 Both transcripts are parsed on their own, and the turns before the last are compared: in the test
 file of harmless-base 5 of 2,312 rows have different ones, and cutting `rejected` at the length of
-the prompt of `chosen`, as the reference loader of DPO does, would give fragments. Texts are stripped
-at both ends; chat templates add their own space.
+the prompt of `chosen`, as the reference loader of DPO does, would yield fragments. Texts are
+stripped at both ends; chat templates add their own space.
 
 Does not: repair anything. A row that cannot be used is dropped with its reason.
 """
 
-from pipeline.errors import DataError
 from pipeline.sources.config import TranscriptsSource
 from pipeline.sources.conversations import conversation_fault, has_inline_header, parse_transcript
-from pipeline.sources.lines import Record, read_records
+from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
 from pipeline.types import Messages
 
@@ -23,20 +22,15 @@ INLINE_IN_RESPONSE = "turn header inside a response"
 INLINE_IN_PROMPT = "turn header inside a turn of the prompt"
 
 
-def import_transcripts(source: TranscriptsSource) -> Imported:
+def import_transcripts(source: TranscriptsSource, seed: int = 0) -> Imported:
     """All lines of an hh-rlhf file. Raises DataError with file and line."""
-    rows: list[LabeledRow] = []
-    notes: list[str] = []
-    for number, record in read_records(source.path):
-        row, seen = _pair(source, number, record)
-        rows.append(row)
-        notes += seen
-    return imported(source.info, rows, notes)
+    pairs = [_pair(source, line) for line in read_lines(source.path)]
+    return imported(source, [row for row, _ in pairs], [n for _, notes in pairs for n in notes])
 
 
-def _pair(source: TranscriptsSource, number: int, record: Record) -> tuple[LabeledRow, list[str]]:
-    where = f"{source.path}, line {number}"
-    chosen, rejected = (_transcript(record, key, where) for key in ("chosen", "rejected"))
+def _pair(source: TranscriptsSource, line: Line) -> tuple[LabeledRow, list[str]]:
+    """A row, and what is irregular about it."""
+    chosen, rejected = _transcript(line, "chosen"), _transcript(line, "rejected")
     prompt = chosen[:-1]
     notes = []
     if any(has_inline_header(turns[-1].content) for turns in (chosen, rejected)):
@@ -48,19 +42,17 @@ def _pair(source: TranscriptsSource, number: int, record: Record) -> tuple[Label
     reason = _fault(chosen, rejected)
     if not reason and source.drop_inline_headers and INLINE_IN_RESPONSE in notes:
         reason = INLINE_IN_RESPONSE
-    row = labeled_row(
-        source.info, number, prompt, chosen[-1].content, rejected[-1].content, reason=reason
-    )
-    return row, notes
+    texts = chosen[-1].content, rejected[-1].content
+    return labeled_row(source, line.number, prompt, *texts, reason=reason), notes
 
 
-def _transcript(record: Record, key: str, where: str) -> Messages:
-    value = record.get(key)
+def _transcript(line: Line, key: str) -> Messages:
+    value = line.values.get(key)
     if not isinstance(value, str):
-        raise DataError(
-            f"{where}: '{key}' must be a whole transcript as text; for other shapes use type 'pairs'"
+        raise line.error(
+            f"'{key}' must be a whole transcript as text; for other shapes use type 'pairs'"
         )
-    return parse_transcript(value, f"{where}: '{key}'")
+    return parse_transcript(value, f"{line.where}: '{key}'")
 
 
 def _fault(chosen: Messages, rejected: Messages) -> str:

@@ -5,15 +5,16 @@ In:  JSON Lines with `prompt`, `corrects`, `incorrects`, `text_correct`, `text_i
      license: point at your own copy)
 Out: LabeledRow per line, tagged with the slot that holds the right answer
 
-`option_prompt` is the template without chain of thought of Bai et al. 2022 (arXiv:2212.08073), to
-the byte; every line's prompt is rebuilt with it, and lines that differ are noted. A line whose prompt
-shows the right text in the slot that `corrects` calls wrong contradicts itself and is dropped.
+`option_prompt` is the template without chain of thought of Bai et al. 2022 (arXiv:2212.08073),
+byte for byte; every line's prompt is rebuilt with it, and lines that differ are noted. A line whose
+prompt shows the right text in the slot that `corrects` calls wrong contradicts itself and is
+dropped.
 """
 
 from pipeline.errors import DataError
 from pipeline.sources.config import OptionsSource
 from pipeline.sources.conversations import conversation_fault, parse_transcript
-from pipeline.sources.lines import Record, read_records
+from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
 
 HHH_PRINCIPLE = (
@@ -29,7 +30,7 @@ _SLOTS = (" (A)", " (B)")
 
 
 def option_prompt(context: str, slot_a: str, slot_b: str, principle: str = HHH_PRINCIPLE) -> str:
-    r"""The judge's prompt, to the byte.
+    r"""The judge's prompt, byte for byte.
 
     Args:
         context: the transcript up to the last "\n\nAssistant:", without it.
@@ -54,54 +55,48 @@ def split_transcript(text: str, where: str) -> tuple[str, str]:
     return context, response.removeprefix(" ")
 
 
-def import_options(source: OptionsSource) -> Imported:
+def import_options(source: OptionsSource, seed: int = 0) -> Imported:
     """All lines of an option file. Raises DataError with file and line."""
-    rows: list[LabeledRow] = []
-    notes: list[str] = []
-    for number, record in read_records(source.path):
-        row, as_published = _pair(source, number, record)
-        rows.append(row)
-        notes += [] if as_published else [OTHER_TEMPLATE]
-    return imported(source.info, rows, notes)
+    pairs = [_pair(source, line) for line in read_lines(source.path)]
+    notes = [OTHER_TEMPLATE for _, as_published in pairs if not as_published]
+    return imported(source, [row for row, _ in pairs], notes)
 
 
-def _pair(source: OptionsSource, number: int, record: Record) -> tuple[LabeledRow, bool]:
-    where = f"{source.path}, line {number}"
-    right = _slot(record, "corrects", where)
-    if _slot(record, "incorrects", where) == right:
-        raise DataError(f"{where}: 'corrects' and 'incorrects' both hold {right!r}; correct one")
-    context, chosen = split_transcript(_text(record, "text_correct", where), where)
-    other_context, rejected = split_transcript(_text(record, "text_incorrect", where), where)
+def _pair(source: OptionsSource, line: Line) -> tuple[LabeledRow, bool]:
+    """A row, and whether the prompt is the published template with its responses."""
+    right = _slot(line, "corrects")
+    if _slot(line, "incorrects") == right:
+        raise line.error(f"'corrects' and 'incorrects' both hold {right!r}; correct one")
+    context, chosen = split_transcript(_text(line, "text_correct"), line.where)
+    other_context, rejected = split_transcript(_text(line, "text_incorrect"), line.where)
     slots = (chosen, rejected) if right == _SLOTS[0] else (rejected, chosen)
-    as_published = record["prompt"] == option_prompt(context, *slots)
-    exchanged = not as_published and record["prompt"] == option_prompt(context, *reversed(slots))
-    messages = parse_transcript(context, where)
-    differ = "" if context == other_context else "the prompts of the two responses differ"
-    row = labeled_row(
-        source.info,
-        number,
-        messages,
-        chosen.strip(),
-        rejected.strip(),
-        reason=differ or (CONTRADICTION if exchanged else conversation_fault(messages)),
-        tags=(f"slot{right.strip()}",),
-    )
+    prompt = _text(line, "prompt")
+    as_published = prompt == option_prompt(context, *slots)
+    exchanged = not as_published and prompt == option_prompt(context, *reversed(slots))
+    messages = parse_transcript(context, line.where)
+    reason = conversation_fault(messages)
+    if context != other_context:
+        reason = "the prompts of the two responses differ"
+    elif exchanged:
+        reason = CONTRADICTION
+    texts = chosen.strip(), rejected.strip()
+    tags = (f"slot{right.strip()}",)
+    row = labeled_row(source, line.number, messages, *texts, reason=reason, tags=tags)
     return row, as_published or exchanged
 
 
-def _slot(record: Record, key: str, where: str) -> str:
-    value = record.get(key)
+def _slot(line: Line, key: str) -> str:
+    value = line.values.get(key)
     if not isinstance(value, list) or len(value) != 1 or value[0] not in _SLOTS:
-        raise DataError(
-            f"{where}: '{key}' is {value!r}, but a list of one of {list(_SLOTS)} is needed (with the "
+        raise line.error(
+            f"'{key}' is {value!r}, but a list of one of {list(_SLOTS)} is needed (with the "
             "leading space); files with other options hold no pairs"
         )
     return str(value[0])
 
 
-def _text(record: Record, key: str, where: str) -> str:
-    if not isinstance(record.get(key), str) or not isinstance(record.get("prompt"), str):
-        raise DataError(
-            f"{where}: 'prompt' and '{key}' must be text, as in 438HHHEvaluations.jsonl"
-        )
-    return str(record[key])
+def _text(line: Line, key: str) -> str:
+    value = line.values.get(key)
+    if not isinstance(value, str):
+        raise line.error(f"'{key}' must be text, as in 438HHHEvaluations.jsonl")
+    return value

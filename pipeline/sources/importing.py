@@ -1,12 +1,12 @@
-"""From a source list to rows: each source with its importer.
+"""From a source list to rows: each source type with its reader.
 
 config = load_sources(Path("labels.yaml"))
 imports = import_sources(config)
 mixture = mix(imports, {s.name: s.weight for s in config.sources}, size=config.size)
 """
 
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.records import PreferenceRow
+from pipeline.ids import prompt_id
+from pipeline.records import Status
 from pipeline.soft_labels import margin
 from pipeline.sources.config import (
     AnySource,
@@ -23,6 +24,7 @@ from pipeline.sources.config import (
     FeedbackSource,
     LabelsConfig,
     OptionsSource,
+    PairsSource,
     TranscriptsSource,
 )
 from pipeline.sources.expert import import_expert
@@ -30,69 +32,56 @@ from pipeline.sources.feedback import import_feedback
 from pipeline.sources.hh_rlhf import import_transcripts
 from pipeline.sources.hhh import import_options
 from pipeline.sources.pairs import import_pairs
-from pipeline.sources.rows import (
-    Imported,
-    LabeledRow,
-    SourceInfo,
-    imported,
-    pair_fault,
-    prompt_id,
-    response_id,
-)
+from pipeline.sources.rows import Imported, LabeledRow, imported, pair_fault, response_id
 from pipeline.types import Messages, messages_from
 
 _COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
 
 
+def import_dataset(source: DatasetSource, seed: int = 0) -> Imported:
+    """The pairs of a Parquet file that a run of this pipeline wrote, with their own soft labels.
+
+    Rows that a label file could not contribute either (an empty response, identical responses, a
+    conversation that a model cannot be asked) are dropped.
+
+    Raises:
+        DataError: the file is not Parquet or lacks a column; or a soft label is not a probability
+            of the chosen side, which would reverse the pair: names the row.
+    """
+    values = _parquet_rows(source.path)
+    return imported(source, [_row(source, n, value) for n, value in enumerate(values, start=1)])
+
+
+@dataclass(frozen=True)
+class SourceType:
+    """One `type` of a source list."""
+
+    config: type[AnySource]
+    """Its settings."""
+    read: Callable[[Any, int], Imported]
+    """Reads a source with these settings; the integer is the seed of the list."""
+    one_file_of_pairs: bool = False
+    """Whether it is one file of pairs that people labeled: what `rlaif judge-eval FILE` takes."""
+
+
+SOURCE_TYPES: dict[str, SourceType] = {
+    "pairs": SourceType(PairsSource, import_pairs, one_file_of_pairs=True),
+    "hh-rlhf": SourceType(TranscriptsSource, import_transcripts, one_file_of_pairs=True),
+    "hhh": SourceType(OptionsSource, import_options, one_file_of_pairs=True),
+    "feedback": SourceType(FeedbackSource, import_feedback),
+    "expert": SourceType(ExpertSource, import_expert),
+    "dataset": SourceType(DatasetSource, import_dataset),
+}
+
+
 def import_source(source: AnySource, *, seed: int = 0) -> Imported:
     """The rows of one source. Raises DataError with file and line."""
-    match source:
-        case TranscriptsSource():
-            return import_transcripts(source)
-        case OptionsSource():
-            return import_options(source)
-        case FeedbackSource():
-            return import_feedback(source)
-        case ExpertSource():
-            return import_expert(source, seed=seed)
-        case DatasetSource():
-            return import_dataset(source)
-        case _:
-            return import_pairs(source)
+    return SOURCE_TYPES[source.type].read(source, seed)
 
 
 def import_sources(config: LabelsConfig) -> list[Imported]:
     """All sources of a list, in order. Raises DataError with file and line."""
     return [import_source(source, seed=config.seed) for source in config.sources]
-
-
-def import_dataset(source: DatasetSource) -> Imported:
-    """The pairs of a Parquet file that a run of this pipeline wrote, with their own soft labels.
-
-    A row that a label file could not give either (empty, identical, no conversation to ask) is dropped.
-
-    Raises:
-        DataError: the file is no Parquet file or lacks a column; or a soft label is no probability
-            of the chosen side, which would turn the pair around: names the row.
-    """
-    values = _parquet_rows(source.path)
-    return imported(
-        source.info,
-        [_from_values(source.info, number, value) for number, value in enumerate(values, start=1)],
-    )
-
-
-def from_preferences(name: str, rows: Iterable[PreferenceRow]) -> list[LabeledRow]:
-    """Our own pairs as rows of a source of kind `ai`, ids kept; for mixing and agreement."""
-    return [
-        LabeledRow(
-            **{each.name: getattr(row, each.name) for each in fields(PreferenceRow)},
-            source=name,
-            source_kind="ai",
-            source_index=index,
-        )
-        for index, row in enumerate(rows, start=1)
-    ]
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
@@ -101,27 +90,30 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise DataError(f"label file {path} does not exist; check the path") from None
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"label file {path} is no Parquet file ({error})") from None
+        raise DataError(f"label file {path} is not a Parquet file ({error})") from None
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
         raise DataError(
             f"label file {path} has no column '{missing[0]}'; a dataset of pairs with "
             f"{', '.join(_COLUMNS)} is needed, such as dataset/preference.parquet of a run"
         )
-    return table.to_pylist()
+    return list(table.to_pylist())
 
 
-def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> LabeledRow:
-    where = f"{info.path}, row {number} ({value['row_id']})"
+def _row(source: DatasetSource, number: int, value: dict[str, Any]) -> LabeledRow:
+    where = f"{source.path}, row {number} ({value['row_id']})"
     messages = _messages(value["messages"], where)
     chosen, rejected = value["chosen"] or "", value["rejected"] or ""
-    soft_label = info.trust if value["soft_label"] is None else value["soft_label"]
+    soft_label = value["soft_label"]
+    if soft_label is None:
+        soft_label = source.label_accuracy
     if not 0.5 <= soft_label <= 1:
         raise DataError(
-            f"{where}: the soft label is {soft_label}, but a probability in [0.5, 1] is needed that "
-            "the chosen response is better; exchange the sides of such rows, or leave them out"
+            f"{where}: the soft label is {soft_label}, but P(chosen is better), a number in "
+            "[0.5, 1], is needed; exchange the sides of such rows, or leave them out"
         )
-    status, reason = value.get("status") or "ok", value.get("reason") or ""
+    status: Status = value.get("status") or "ok"
+    reason = value.get("reason") or ""
     if status == "ok" and (reason := pair_fault(messages, chosen, rejected, soft_label)):
         status = "dropped"
     prompt = prompt_id(messages)
@@ -143,8 +135,8 @@ def _from_values(info: SourceInfo, number: int, value: dict[str, Any]) -> Labele
         soft_label=soft_label,
         margin=margin(soft_label),
         position_gap=value.get("position_gap"),
-        source=info.name,
-        source_kind=info.kind,
+        source=source.name,
+        source_kind=source.kind,
         source_index=number,
     )
 
@@ -154,5 +146,6 @@ def _messages(value: Any, where: str) -> Messages:
         return messages_from(value)
     except (KeyError, TypeError):
         raise DataError(
-            f"{where}: 'messages' must be a list of turns with role and content; found {value!r:.80}"
+            f"{where}: 'messages' must be a list of turns with role and content; found "
+            f"{value!r:.80}"
         ) from None

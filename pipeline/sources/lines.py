@@ -1,7 +1,7 @@
 """Label files line by line: JSON Lines or CSV, plain or gzip; every complaint names the line.
 
 In:  a path that ends in .jsonl, .json, .csv or .tsv, with or without .gz
-Out: (line number from 1, record) pairs
+Out: one Line per record, with its fields checked when they are read
 
 Does not: guess encodings. Everything is UTF-8, with or without a byte order mark.
 """
@@ -13,20 +13,86 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import DataError
-
-Record = dict[str, Any]
+from pipeline.sources.conversations import parse_messages
+from pipeline.types import Messages
 
 _LARGEST_FIELD = 1 << 24
 """Characters of one CSV field; Python's own limit of 128 Ki is below a long transcript."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_TYPE_NAMES: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "nothing",
+}
 
 
-def read_records(path: Path) -> Iterator[tuple[int, Record]]:
-    """Records with their line numbers; the suffix tells the format.
+@dataclass(frozen=True)
+class Line:
+    """One record of a label file."""
+
+    path: Path
+    number: int
+    """The record's last line in the file, from 1."""
+    values: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return f"{self.path}, line {self.number}"
+
+    def error(self, problem: str) -> DataError:
+        """A DataError that names file and line."""
+        return DataError(f"{self.where}: {problem}")
+
+    def text(self, key: str) -> str:
+        """A text value, stripped. Raises DataError when it is missing or not text."""
+        if key not in self.values:
+            names = list(self.values)
+            listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "no names at all"
+            raise self.error(f"there is no '{key}' among {listed}; correct the column mapping")
+        value = self.values[key]
+        if not isinstance(value, str):
+            raise self.error(f"'{key}' holds {_type_name(value)}, but text is needed")
+        return value.strip()
+
+    def word(self, key: str | None) -> str:
+        """A value as text, such as a name; empty when it is missing or the key is not mapped."""
+        return str(self.values.get(key) or "") if key else ""
+
+    def tags(self, key: str | None) -> tuple[str, ...]:
+        """Tags from a list of texts or from one text with commas; none when not mapped."""
+        value = self.values.get(key) if key else None
+        if value is None:
+            return ()
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
+            raise self.error(f"'{key}' must be a list of words, or words with commas between")
+        return tuple(tag.strip() for tag in value if tag.strip())
+
+    def messages(self, key: str) -> Messages:
+        """The conversation in one column. Raises DataError when it is none."""
+        return parse_messages(self.values[key], f"{self.where}: '{key}'")
+
+    def conversation(self) -> Messages:
+        """The conversation in `messages`, else in `prompt`. Raises DataError without either."""
+        for key in ("messages", "prompt"):
+            if key in self.values:
+                return self.messages(key)
+        raise self.error("there is neither 'prompt' nor 'messages'; add one")
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The records of a label file; the suffix tells the format.
 
     Raises:
         DataError: the file is missing, damaged, of another format, or a line is not a record.
@@ -35,57 +101,33 @@ def read_records(path: Path) -> Iterator[tuple[int, Record]]:
     if suffix in (".jsonl", ".json"):
         return _json_lines(path)
     if suffix in _DELIMITERS:
-        return _csv_rows(path, _DELIMITERS[suffix])
+        return _csv_lines(path, _DELIMITERS[suffix])
     raise DataError(
         f"label file {path} ends in '{suffix}', but .jsonl, .csv or .tsv is needed (or one of them "
         "with .gz); rename or convert it"
     )
 
 
-def text_field(record: Record, key: str, where: str) -> str:
-    """A text value, stripped. Raises DataError when the key is missing or holds something else."""
-    if key not in record:
-        raise DataError(
-            f"{where}: there is no '{key}' among {_shown(record)}; correct the column mapping"
-        )
-    value = record[key]
-    if not isinstance(value, str):
-        raise DataError(f"{where}: '{key}' holds {_type_name(value)}, but text is needed")
-    return value.strip()
-
-
-def tags_field(record: Record, key: str | None, where: str) -> tuple[str, ...]:
-    """Tags from a list of texts, or from one text with commas; none when the key is not mapped."""
-    value = record.get(key) if key else None
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        value = value.split(",")
-    if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-        raise DataError(f"{where}: '{key}' must be a list of words, or words with commas between")
-    return tuple(tag.strip() for tag in value if tag.strip())
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, Record]]:
+def _json_lines(path: Path) -> Iterator[Line]:
     with _open_text(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                values = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number}: not JSON ({error}); each line must be one whole object"
                 ) from None
-            if not isinstance(record, dict):
+            if not isinstance(values, dict):
                 raise DataError(
-                    f"{path}, line {number}: holds {_type_name(record)}, but each line must be an "
+                    f"{path}, line {number}: holds {_type_name(values)}, but each line must be an "
                     "object with names and values"
                 )
-            yield number, record
+            yield Line(path, number, values)
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
+def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
     limit = csv.field_size_limit(_LARGEST_FIELD)
     number = 0
 
@@ -102,14 +144,13 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, Record]]:
             names = reader.fieldnames or []
             if len(set(names)) < len(names):
                 raise DataError(f"{path}, line 1: a column name repeats in {names}; rename one")
-            for record in reader:
-                # The record's last line: a quoted text may hold line breaks.
-                if None in record or None in record.values():
+            for values in reader:
+                if None in values or None in values.values():
                     raise DataError(
                         f"{path}, line {number}: the number of fields is not that of the "
                         f"header ({len(names)}); quote texts that hold '{delimiter}' or quotes"
                     )
-                yield number, record
+                yield Line(path, number, values)
     except csv.Error as error:
         raise DataError(f"{path}, line {number}: {error}; correct the quoting") from None
     finally:
@@ -122,7 +163,7 @@ def _open_text(path: Path) -> Iterator[TextIO]:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream = gzip.open(raw) if packed else raw
+            stream = gzip.GzipFile(fileobj=raw) if packed else raw
             with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
                 yield text
     except FileNotFoundError:
@@ -130,22 +171,8 @@ def _open_text(path: Path) -> Iterator[TextIO]:
     except UnicodeDecodeError as error:
         raise DataError(f"label file {path} is not UTF-8 ({error.reason}); convert it") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"label file {path} cannot be read ({error}); copy it anew") from None
-
-
-def _shown(record: Record) -> str:
-    names = [str(name) for name in record]
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") or "no names at all"
+        raise DataError(f"label file {path} cannot be read ({error}); copy it again") from None
 
 
 def _type_name(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        type(None): "nothing",
-    }
-    return names.get(type(value), type(value).__name__)
+    return _TYPE_NAMES.get(type(value), type(value).__name__)

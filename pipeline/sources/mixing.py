@@ -1,17 +1,18 @@
 """Mix sources by weight: which rows of each source go into one data set.
 
 In:  imported sources and a weight for each
-Out: Mixture: the rows, and how many each source had, owed and gave
+Out: Mixture: the rows, and how many each source had, its quota, and how many were selected
 
-Each source owes weight / (sum of weights) of `size`. Rows are drawn without replacement by a seeded
-number of their id: the order of the files does not matter, and a larger mixture contains the
-smaller one. A source that has fewer rows gives all, nobody fills the gap, and the counts say so.
+The quota of a source is weight / (sum of weights) of `size`. Rows are drawn without replacement by
+a seeded number of their id: the order of the files does not matter, and a larger mixture contains
+the smaller one. A source with fewer rows contributes all of them; no other source fills the gap,
+and the counts show it.
 """
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import DataError
@@ -28,9 +29,9 @@ class SourceCount:
     weight: float
     available: int
     """Usable rows."""
-    owed: int
+    quota: int
     """Rows by weight."""
-    taken: int
+    num_selected: int
     """Rows that went in: the smaller of both."""
     share: float
     """Of the mixture, in [0, 1]."""
@@ -43,25 +44,17 @@ class Mixture:
     rows: tuple[Any, ...]
     counts: tuple[SourceCount, ...]
     num_shared: int
-    """Items (prompt and two responses) that more than one row of the mixture labels."""
+    """Items (a prompt and two responses) that more than one row of the mixture labels."""
     num_contradicted: int
     """Of these, items that are labeled both ways."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Counts for a report; without the rows."""
-        return {
-            "size": len(self.rows),
-            "sources": [asdict(count) for count in self.counts],
-            "shared_items": self.num_shared,
-            "contradicted_items": self.num_contradicted,
-        }
 
     def text(self) -> str:
         """A few lines for people."""
         lines = [f"{len(self.rows)} rows from {len(self.counts)} sources"]
         for c in self.counts:
-            short = f", {c.owed - c.taken} short of its weight" if c.taken < c.owed else ""
-            lines.append(f"  {c.source}: {c.taken} of {c.available} ({c.share:.1%}){short}")
+            missing = c.quota - c.num_selected
+            short = f", {missing} short of its weight" if missing else ""
+            lines.append(f"  {c.source}: {c.num_selected} of {c.available} ({c.share:.1%}){short}")
         if self.num_shared:
             lines.append(
                 f"  {self.num_shared} items occur more than once, {self.num_contradicted} of them "
@@ -94,28 +87,23 @@ def mix(
     total = sum(chosen.values())
     if size is None:
         size = largest_size({name: len(rows) for name, rows in usable.items()}, chosen)
-    owed = largest_remainder({name: size * w / total for name, w in chosen.items()}, size)
-    taken = {name: drawn(usable[name], owed[name], seed) for name in usable}
-    rows = drawn([row for part in taken.values() for row in part], size, seed)
+    quota = largest_remainder({name: size * w / total for name, w in chosen.items()}, size)
+    selected = {name: drawn(usable[name], quota[name], seed) for name in usable}
+    rows = drawn([row for part in selected.values() for row in part], size, seed)
     if not rows:
         raise DataError(f"a mixture of size {size} has no row; raise size or add rows")
-    shared, contradicted = _overlap(rows)
-    return Mixture(
-        tuple(rows),
-        tuple(
-            SourceCount(
-                name,
-                chosen[name],
-                len(usable[name]),
-                owed[name],
-                len(taken[name]),
-                len(taken[name]) / len(rows),
-            )
-            for name in usable
-        ),
-        shared,
-        contradicted,
+    counts = tuple(
+        SourceCount(
+            source=name,
+            weight=chosen[name],
+            available=len(usable[name]),
+            quota=quota[name],
+            num_selected=len(selected[name]),
+            share=len(selected[name]) / len(rows),
+        )
+        for name in usable
     )
+    return Mixture(tuple(rows), counts, *_overlap(rows))
 
 
 def _one_kind(usable: Mapping[str, Sequence[Any]]) -> None:
@@ -145,20 +133,20 @@ def largest_remainder(quotas: Mapping[str, float], size: int) -> dict[str, int]:
 
 
 def mix_number(row_id: str, seed: int) -> float:
-    """The seeded number of a row, in [0, 1): a source gives its rows with the smallest ones."""
+    """The seeded number of a row, in [0, 1): the rows with the smallest numbers are drawn."""
     return uniform("mix", seed, row_id)
 
 
-def drawn(rows: Sequence[Any], limit: int, seed: int) -> list[Any]:
-    """`limit` rows at most, in seeded order."""
+def drawn(rows: Sequence[Any], limit: int | None, seed: int) -> list[Any]:
+    """At most `limit` rows (all for None), in seeded order."""
     return sorted(rows, key=lambda row: mix_number(row.row_id, seed))[:limit]
 
 
 def _overlap(rows: Sequence[Any]) -> tuple[int, int]:
-    pairs = [row for row in rows if isinstance(row, LabeledRow)]
-    seen = Counter(item_key(row) for row in pairs)
-    sides: dict[str, set[str]] = {}
-    for row in pairs:
-        sides.setdefault(item_key(row), set()).add(plain_text(row.chosen))
-    shared = [key for key, times in seen.items() if times > 1]
-    return len(shared), sum(len(sides[key]) > 1 for key in shared)
+    """Numbers of items with more than one label, and of those labeled both ways."""
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if isinstance(row, LabeledRow):
+            chosen[item_key(row)].append(plain_text(row.chosen))
+    shared = [texts for texts in chosen.values() if len(texts) > 1]
+    return len(shared), sum(len(set(texts)) > 1 for texts in shared)

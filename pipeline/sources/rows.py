@@ -9,20 +9,19 @@ this project; a line that cannot be read at all stops the import with file and l
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar
 
 from pipeline.errors import DataError
-from pipeline.ids import file_hash, plain_text, row_id
+from pipeline.ids import file_hash, plain_text, prompt_id, row_id
 from pipeline.records import PreferenceRow, Row, count_statuses, table_from_rows
 from pipeline.soft_labels import margin
+from pipeline.sources.config import Source
 from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
 from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
 from pipeline.types import Messages
-
-SourceKind = Literal["human", "expert", "user", "ai"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,11 @@ class LabeledRow(PreferenceRow):
     annotator: str = ""
     """Who labeled it, if the file says so."""
     tags: tuple[str, ...] = ()
+
+    @property
+    def label_key(self) -> str:
+        """Equal for two rows that are the same label: the row id."""
+        return self.row_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,42 +66,27 @@ class FeedbackRow(Row):
     """Line of the first event."""
 
     @property
-    def says(self) -> str:
-        """What the row says of which reply, as an id; see `feedback_says`."""
-        return feedback_says(self.completion_id, self.label, self.weight)
-
-
-@dataclass(frozen=True)
-class SourceInfo:
-    """What every importer must know about its source."""
-
-    name: str
-    kind: SourceKind
-    path: Path
-    trust: float = 1.0
-    """Probability that a label of this source is right, in (0.5, 1]; it becomes the soft label."""
+    def label_key(self) -> str:
+        """Equal for two rows that are the same label; see `feedback_key`."""
+        return feedback_key(self.completion_id, self.label, self.weight)
 
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """What was read from a source and what became of it; goes into reports and cards."""
+    """Counts of one imported source, for reports and cards."""
 
     name: str
     kind: str
     path: str
     sha256: str
-    trust: float
+    label_accuracy: float
     num_rows: int
     num_ok: int
     num_dropped: int
     reasons: dict[str, int] = field(default_factory=dict)
     """Dropped rows by reason."""
     notes: dict[str, int] = field(default_factory=dict)
-    """Irregularities of rows, kept or not: what was seen, how often."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+    """Irregularities of rows, whether kept or dropped, and how often each occurs."""
 
     def text(self) -> str:
         """A few lines for people."""
@@ -120,43 +109,41 @@ class Imported:
         return [row for row in self.rows if row.status == "ok"]
 
 
-def prompt_id(messages: Messages) -> str:
-    """Id of a conversation: the same in every source."""
-    return row_id("prompt", [message.as_dict() for message in messages])
-
-
 def response_id(prompt: str, text: str) -> str:
     """Id of a text that no model of ours wrote, below its prompt."""
     return row_id("imported-response", prompt, text)
 
 
-def feedback_says(completion_id: str, label: bool, weight: float) -> str:
-    """Id of one side for one reply with so much evidence: two rows with it are the same label."""
-    return row_id("feedback says", completion_id, label, weight)
+def feedback_key(completion_id: str, label: bool, weight: float) -> str:
+    """Hash of a reply, its label and its weight: rows that agree in all three are one label."""
+    return row_id("feedback label", completion_id, label, weight)
 
 
 def labeled_row(
-    info: SourceInfo,
+    source: Source,
     index: int,
     messages: Messages,
     chosen: str,
     rejected: str,
     *,
     reason: str = "",
-    trust: float | None = None,
+    label_accuracy: float | None = None,
     annotator: str = "",
-    tags: Sequence[str] = (),
+    tags: tuple[str, ...] = (),
 ) -> LabeledRow:
-    """A row, dropped when `reason` says so, a response is empty, both are the same, or it is a tie.
+    """A pair of a label file; its status is `dropped` when it cannot be trained on.
 
     Args:
-        trust: probability that this label is right, in [0.5, 1]; None for that of the source.
+        index: line in the file, from 1.
+        reason: why the importer drops it; empty for a pair that only needs the checks made here
+            (empty response, identical responses, tie).
+        label_accuracy: probability that this label is right, in [0.5, 1]; None for the source's.
     """
-    soft_label = info.trust if trust is None else trust
+    soft_label = source.label_accuracy if label_accuracy is None else label_accuracy
     reason = reason or text_fault(chosen, rejected) or ("tie" if soft_label <= 0.5 else "")
     prompt = prompt_id(messages)
     return LabeledRow(
-        row_id=row_id("labeled", info.name, index, prompt, chosen, rejected, annotator),
+        row_id=row_id("labeled", source.name, index, prompt, chosen, rejected, annotator),
         status="dropped" if reason else "ok",
         reason=reason,
         prompt_id=prompt,
@@ -168,16 +155,16 @@ def labeled_row(
         rejected_id=response_id(prompt, rejected),
         soft_label=soft_label,
         margin=margin(soft_label),
-        source=info.name,
-        source_kind=info.kind,
+        source=source.name,
+        source_kind=source.kind,
         source_index=index,
         annotator=annotator,
-        tags=tuple(tags),
+        tags=tags,
     )
 
 
 def text_fault(chosen: str, rejected: str) -> str:
-    """Why two responses make no pair; empty when they do."""
+    """Why two responses cannot form a pair; empty when they can."""
     if not (chosen.strip() and rejected.strip()):
         return "empty response"
     if not (is_unicode(chosen) and is_unicode(rejected)):
@@ -186,7 +173,7 @@ def text_fault(chosen: str, rejected: str) -> str:
 
 
 def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float) -> str:
-    """Why a finished pair is none that can be trained on; empty when it is one."""
+    """Why a finished pair cannot be trained on; empty when it can."""
     return (
         conversation_fault(messages)
         or text_fault(chosen, rejected)
@@ -194,41 +181,40 @@ def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float
     )
 
 
-def imported(info: SourceInfo, rows: Sequence[Row], notes: Iterable[str] = ()) -> Imported:
-    """Rows with the record of their source; `notes` has one string per irregularity seen.
+def imported(source: Source, rows: Sequence[Row], notes: Iterable[str] = ()) -> Imported:
+    """Rows with the record of their source; `notes` has one string per irregularity.
 
     Raises:
-        DataError: the file has no row, or not one that can be used.
+        DataError: the file has no row, or none that can be used.
     """
-    reasons = {key.removeprefix("dropped: "): n for key, n in count_reasons(rows).items()}
+    path = source.path
     if not rows:
-        raise DataError(f"{info.path} holds no row, but a label source needs some; check the path")
-    ok = count_statuses(rows)["ok"]
-    if not ok:
+        raise DataError(f"{path} has no rows, but a label source needs some; check the path")
+    reasons = {key.removeprefix("dropped: "): n for key, n in count_reasons(rows).items()}
+    num_ok = count_statuses(rows)["ok"]
+    if not num_ok:
         listed = ", ".join(f"{n} x {reason}" for reason, n in reasons.items())
         raise DataError(
-            f"none of the {len(rows)} rows of {info.path} can be used ({listed}); check its type "
-            "and columns in the source list"
+            f"none of the {len(rows)} rows of {path} can be used ({listed}); check its type and "
+            "columns in the source list"
         )
-    return Imported(
-        tuple(rows),
-        SourceRecord(
-            name=info.name,
-            kind=info.kind,
-            path=info.path.name,
-            sha256=file_hash(info.path),
-            trust=info.trust,
-            num_rows=len(rows),
-            num_ok=ok,
-            num_dropped=len(rows) - ok,
-            reasons=reasons,
-            notes=dict(sorted(Counter(notes).items())),
-        ),
+    record = SourceRecord(
+        name=source.name,
+        kind=source.kind,
+        path=path.name,
+        sha256=file_hash(path),
+        label_accuracy=source.label_accuracy,
+        num_rows=len(rows),
+        num_ok=num_ok,
+        num_dropped=len(rows) - num_ok,
+        reasons=reasons,
+        notes=dict(sorted(Counter(notes).items())),
     )
+    return Imported(tuple(rows), record)
 
 
 def write_labels(path: Path, rows: Sequence[Row]) -> None:
-    """Usable rows of one kind as Parquet; pairs have every column that training needs.
+    """Write the usable rows, all of one kind, as Parquet with every column that training needs.
 
     Raises:
         DataError: no row is usable. StoreError: the file cannot be written.
@@ -237,8 +223,8 @@ def write_labels(path: Path, rows: Sequence[Row]) -> None:
     if not usable:
         raise DataError(f"no usable row to write to {path}; see the reasons of the import")
     data = parquet_bytes(table_from_rows(usable, type(usable[0])))
-    atomic_write(path, lambda stream: _write(stream, data))
 
+    def write(stream: BinaryIO) -> None:
+        stream.write(data)
 
-def _write(stream: Any, data: bytes) -> None:
-    stream.write(data)
+    atomic_write(path, write)

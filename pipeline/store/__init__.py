@@ -8,6 +8,7 @@ from pipeline.store.shards import (
     load_manifest,
     read_rows,
     read_table,
+    require_manifest,
     write_shard,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "read_json",
     "read_rows",
     "read_table",
+    "require_manifest",
     "write_json",
     "write_shard",
 ]

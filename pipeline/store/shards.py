@@ -158,6 +158,17 @@ def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
     return manifest
 
 
+def require_manifest(root: Path, folder: str, shard_index: int) -> Manifest:
+    """The manifest of a finished shard-stage. Raises StoreError when it is missing or damaged."""
+    manifest = load_manifest(root, folder, shard_index)
+    if manifest is None:
+        raise StoreError(
+            f"{folder}/shard-{shard_index:05d} of run {root.name} is missing or damaged; "
+            f"`rlaif resume {root.name}` makes it again"
+        )
+    return manifest
+
+
 def stage_manifests(root: Path, folder: str) -> list[Manifest]:
     """All manifests of a stage, by shard index; files are not re-hashed.
 

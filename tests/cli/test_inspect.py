@@ -232,7 +232,7 @@ def test_labels_import_mixes_and_writes(rlaif: Rlaif, label_files: Path) -> None
     ("names", "changes", "pattern"),
     [
         (["crowd", "nobody"], {}, r"nobody.jsonl does not exist"),
-        (["crowd"], {"tust": 0.9}, r"line \d+: .*did you mean 'trust'"),
+        (["crowd"], {"label_acuracy": 0.9}, r"line \d+: .*did you mean 'label_accuracy'"),
         (["crowd", "thumbs"], {}, "unpaired feedback"),
     ],
 )

@@ -9,8 +9,7 @@ import pytest
 
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
-from pipeline.data.columns import PREFERENCE_COLUMNS, SFT_COLUMNS
-from pipeline.data.dataset import known_prompt_ids, load_dataset
+from pipeline.data.dataset import PREFERENCE_SCHEMA, SFT_SCHEMA, known_prompt_ids, load_dataset
 from pipeline.data.export import export_preference, export_sft, sft_folders
 from pipeline.data.json_lines import write_format
 from pipeline.errors import DataError, StoreError
@@ -37,7 +36,7 @@ async def test_every_revision_is_learned_from(tmp_path: Path) -> None:
     counts = sft(run)
     rows = read(run, "sft")
     assert counts["rows"] == counts["candidates"] == len(rows) == 20
-    assert tuple(rows[0]) == SFT_COLUMNS
+    assert tuple(rows[0]) == tuple(SFT_SCHEMA.names)
     revisions = {
         row["row_id"]: row
         for k in (1, 2)
@@ -96,7 +95,7 @@ async def test_pairs_keep_label_and_origin(tmp_path: Path) -> None:
     run = await whole_run(tmp_path / "r")
     counts = preference(run)
     rows = read(run, "preference")
-    assert counts["rows"] == len(rows) == 10 and tuple(rows[0]) == PREFERENCE_COLUMNS
+    assert counts["rows"] == len(rows) == 10 and tuple(rows[0]) == tuple(PREFERENCE_SCHEMA.names)
     for row in rows:
         assert row["status"] == "ok" and 0.5 < row["soft_label"] <= 1
         assert row["chosen"] < row["rejected"]

@@ -2,23 +2,16 @@
 
 import gzip
 import json
-import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.data.id_set import IdSet
-from pipeline.data.prompts import (
-    PromptCounts,
-    check_prompts,
-    prompt_id,
-    read_prompts,
-    write_prompt_shards,
-)
+from pipeline.data.heldout import PromptCounts, check_prompts
+from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.errors import DataError
-from pipeline.ids import row_id
+from pipeline.ids import prompt_id, row_id
 from pipeline.records import PromptRow
 from pipeline.store import Manifest, read_rows
 from pipeline.types import assistant, user
@@ -188,7 +181,7 @@ def test_limit_is_drawn_by_seed(tmp_path: Path) -> None:
 
 def test_known_prompts_are_left_out(tmp_path: Path) -> None:
     path = write_numbers(tmp_path / "p.jsonl", range(10))
-    known = IdSet(prompt_id((user(f"question {n}"),)) for n in range(7))
+    known = {prompt_id((user(f"question {n}"),)) for n in range(7)}
     assert texts(read_prompts([path], exclude=known)) == ["question 7", "question 8", "question 9"]
     assert len(list(read_prompts([path], exclude=known, limit=2))) == 2
 
@@ -239,22 +232,3 @@ def test_stopped_attempt_leaves_no_stale_shards(tmp_path: Path) -> None:
 def test_set_without_new_prompts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prompts for 'prompts'"):
         write_prompt_shards(tmp_path, "prompts", iter(()), 4, "k")
-
-
-def test_id_set_behaves_like_a_set() -> None:
-    names = [row_id("x", n) for n in range(5_000)]
-    found = IdSet(names)
-    assert len(found) == 5_000 and set(found) == set(names)
-    assert all(name in found for name in names)
-    assert row_id("y") not in found and "no row id" not in found and 3 not in found
-    assert not found.add(names[7]) and found.add("no row id") and "no row id" in found
-
-
-def test_id_set_stays_small() -> None:
-    """12 bytes an id and at least a third full: no more than 36 bytes for each."""
-    names = [row_id("x", n) for n in range(5_000)]
-    tracemalloc.start()
-    found = IdSet(names)
-    size, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert size / len(found) < 37

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.sources.rows import Imported, LabeledRow, SourceInfo, SourceRecord, labeled_row
+from pipeline.sources.config import PairsSource
+from pipeline.sources.rows import Imported, LabeledRow, SourceRecord, labeled_row
 from pipeline.types import user
 
 
@@ -24,12 +25,12 @@ def make_label(
     reason: str = "",
 ) -> LabeledRow:
     """A labeled pair with a one-turn prompt."""
-    info = SourceInfo(source, "human", Path("labels.jsonl"))
-    return labeled_row(info, index, (user(prompt),), chosen, rejected, reason=reason)
+    config = PairsSource(name=source, path=Path("labels.jsonl"))
+    return labeled_row(config, index, (user(prompt),), chosen, rejected, reason=reason)
 
 
 def make_import(name: str, num_rows: int) -> Imported:
-    """A source of so many pairs, each with its own prompt."""
+    """A source of `num_rows` pairs, each with its own prompt."""
     rows = tuple(make_label(f"{name} {i}", index=i, source=name) for i in range(num_rows))
     record = SourceRecord(name, "human", "labels.jsonl", "", 1.0, num_rows, num_rows, 0)
     return Imported(rows, record)

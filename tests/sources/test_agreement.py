@@ -1,5 +1,6 @@
 """Agreement of two sources on shared items, against tables worked by hand."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +34,6 @@ def test_kappa_of_a_known_table() -> None:
     # Standard error of kappa here: sqrt(0.7 x 0.3 / (50 x 0.25)) = 0.13, so 0.4 +- 0.25.
     assert result.kappa_low == pytest.approx(0.15, abs=0.06)
     assert result.kappa_high == pytest.approx(0.65, abs=0.06)
-    assert "kappa 0.400" in result.text()
 
 
 def test_order_of_the_pair_does_not_matter() -> None:
@@ -62,8 +62,7 @@ def test_divided_annotators_are_left_out() -> None:
 def test_no_shared_item_gives_no_number() -> None:
     result = agreement(("crowd", labels("ab")), ("judge", [make_label("other")]))
     assert result.num_items == 0
-    assert result.as_dict()["kappa"] is None
-    assert result.text() == "crowd and judge share no item"
+    assert result.equal is None and math.isnan(result.kappa)
 
 
 def test_dropped_rows_do_not_count() -> None:
@@ -73,7 +72,7 @@ def test_dropped_rows_do_not_count() -> None:
 
 
 def test_white_space_and_unicode_form_hide_no_item() -> None:
-    """Importers strip, a model's reply may end in a line break; e with an accent has two spellings."""
+    """Importers strip, a model's reply may end in a line break; \u00e9 has two Unicode forms."""
     people = [make_label("Q", "caf\u00e9", "no"), make_label("R", "yes", "no", index=2)]
     ours = [
         replace(people[0], chosen="cafe\u0301\n"),

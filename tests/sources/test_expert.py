@@ -15,7 +15,7 @@ def test_answer_is_preferred_to_the_response(tmp_path: Path) -> None:
         tmp_path / "a.jsonl",
         {"prompt": "Hi", "answer": "best", "response": "poor", "author": "ann"},
     )
-    (row,) = import_expert(ExpertSource(name="desk", path=path, trust=0.9)).rows
+    (row,) = import_expert(ExpertSource(name="desk", path=path, label_accuracy=0.9)).rows
     assert (row.chosen, row.rejected, row.annotator) == ("best", "poor", "ann")
     assert (row.source_kind, row.soft_label) == ("expert", 0.9)
 

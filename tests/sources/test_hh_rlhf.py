@@ -16,7 +16,7 @@ EXCERPT = Path(__file__).parent / "data" / "hh_rlhf_excerpt.jsonl.gz"
 
 def read(*, drop: bool = False) -> Imported:
     return import_transcripts(
-        TranscriptsSource(name="hh", path=EXCERPT, trust=0.72, drop_inline_headers=drop)
+        TranscriptsSource(name="hh", path=EXCERPT, label_accuracy=0.72, drop_inline_headers=drop)
     )
 
 

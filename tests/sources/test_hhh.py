@@ -62,7 +62,7 @@ def test_line_that_contradicts_its_prompt_is_dropped(tmp_path: Path) -> None:
         ({"corrects": ["(A)"]}, r"'corrects' is \['\(A\)'\]"),
         ({"corrects": [" (B)"]}, "both hold"),
         ({"incorrects": [" (B)", " (C)"]}, "files with other options hold no pairs"),
-        ({"text_correct": None}, "'prompt' and 'text_correct' must be text"),
+        ({"text_correct": None}, "'text_correct' must be text"),
         ({"text_correct": "\n\nHuman: Hi"}, "no assistant turn"),
     ],
 )

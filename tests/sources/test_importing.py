@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ConfigError, DataError
 from pipeline.records import PreferenceRow, rows_from_table, table_from_rows
 from pipeline.sources.config import DatasetSource, load_sources
-from pipeline.sources.importing import from_preferences, import_source, import_sources
+from pipeline.sources.importing import import_source, import_sources
 from pipeline.sources.mixing import mix
 from pipeline.sources.rows import LabeledRow, write_labels
 from pipeline.training.worker.encoding import NEEDED
@@ -42,7 +42,7 @@ def test_list_is_read_and_mixed(tmp_path: Path) -> None:
     config = load_sources(listed)
     imports = import_sources(config)
     mixture = mix(imports, {s.name: s.weight for s in config.sources}, size=config.size)
-    assert [(c.owed, c.taken) for c in mixture.counts] == [(2, 1), (1, 1)]
+    assert [(c.quota, c.num_selected) for c in mixture.counts] == [(2, 1), (1, 1)]
     assert imports[0].record.text() == "crowd (human): 1 of 1 rows usable"
 
 
@@ -53,7 +53,8 @@ def test_list_is_read_and_mixed(tmp_path: Path) -> None:
             "{type: pairs, name: a, path: x, wieght: 2}",
             r"line 2: .*wieght' is not .*did you mean 'weight'",
         ),
-        ("{type: hh-rlhf, name: a, path: x, trust: 0.5}", "line 2: .*trust"),
+        ("{type: hh-rlhf, name: a, path: x, label_accuracy: 0.5}", "line 2: .*label_accuracy"),
+        ("{type: hhh, name: a, path: x, trust: 0.9}", "line 2: .*mean 'label_accuracy'"),
         ("{type: other, name: a, path: x}", "line 2"),
     ],
 )
@@ -77,9 +78,7 @@ def test_own_data_set_keeps_its_labels(tmp_path: Path) -> None:
     pq.write_table(table_from_rows([OURS], PreferenceRow), path)
     (row,) = import_source(DatasetSource(name="judge", path=path)).rows
     assert (row.row_id, row.soft_label, row.judgment_id) == ("p1", 0.9, "j1")
-    assert (row.source, row.source_kind) == ("judge", "ai")
-    (same,) = from_preferences("judge", [OURS])
-    assert (same.row_id, same.chosen, same.source_index) == ("p1", "good", 1)
+    assert (row.source, row.source_kind, row.source_index) == ("judge", "ai", 1)
 
 
 def test_other_parquet_is_refused(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_other_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'soft_label'"):
         import_source(DatasetSource(name="judge", path=path))
     path.write_text("no", encoding="utf-8")
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="not a Parquet file"):
         import_source(DatasetSource(name="judge", path=path))
     with pytest.raises(DataError, match="does not exist"):
         import_source(DatasetSource(name="judge", path=tmp_path / "none.parquet"))

@@ -2,11 +2,12 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.sources.lines import read_records, tags_field, text_field
+from pipeline.sources.lines import Line, read_lines
 
 
 def write(path: Path, text: str) -> Path:
@@ -14,27 +15,35 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def records(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    return [(line.number, line.values) for line in read_lines(path)]
+
+
+def make_line(**values: Any) -> Line:
+    return Line(Path("x"), 1, values)
+
+
 def test_json_lines_keep_their_numbers(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"a": 1}\n\n{"a": 2}\n')
-    assert list(read_records(path)) == [(1, {"a": 1}), (3, {"a": 2})]
+    assert records(path) == [(1, {"a": 1}), (3, {"a": 2})]
 
 
 def test_gzip_is_known_by_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"a": 1}\n'))
-    assert list(read_records(path)) == [(1, {"a": 1})]
+    assert records(path) == [(1, {"a": 1})]
     path.write_bytes(b'{"a": 2}\n')
-    assert list(read_records(path)) == [(1, {"a": 2})]
+    assert records(path) == [(1, {"a": 2})]
 
 
 def test_csv_texts_may_hold_line_breaks(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", '\ufeffa,b\n"x\ny",2\nz,3\n')
-    assert list(read_records(path)) == [(3, {"a": "x\ny", "b": "2"}), (4, {"a": "z", "b": "3"})]
+    assert records(path) == [(3, {"a": "x\ny", "b": "2"}), (4, {"a": "z", "b": "3"})]
 
 
 def test_long_csv_field_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "a\n" + "x" * 200_000 + "\n")
-    ((_, record),) = read_records(path)
+    ((_, record),) = records(path)
     assert len(record["a"]) == 200_000
 
 
@@ -52,32 +61,32 @@ def test_long_csv_field_is_read(tmp_path: Path) -> None:
 )
 def test_broken_line_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        list(read_records(write(tmp_path / name, text)))
+        records(write(tmp_path / name, text))
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        list(read_records(tmp_path / "none.jsonl"))
+        records(tmp_path / "none.jsonl")
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"a": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        list(read_records(latin))
+        records(latin)
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(b'{"a": 1}\n' * 100)[:-12])
     with pytest.raises(DataError, match="cannot be read"):
-        list(read_records(cut))
+        records(cut)
 
 
 def test_missing_field_lists_the_others() -> None:
-    with pytest.raises(DataError, match="no 'prompt' among question, answer"):
-        text_field({"question": "a", "answer": "b"}, "prompt", "x, line 1")
-    with pytest.raises(DataError, match="'prompt' holds a number"):
-        text_field({"prompt": 3}, "prompt", "x, line 1")
+    with pytest.raises(DataError, match="x, line 1: there is no 'prompt' among question, answer"):
+        make_line(question="a", answer="b").text("prompt")
+    with pytest.raises(DataError, match="x, line 1: 'prompt' holds a number"):
+        make_line(prompt=3).text("prompt")
 
 
 def test_tags_come_as_list_or_text() -> None:
-    assert tags_field({"t": ["a", " b "]}, "t", "x") == ("a", "b")
-    assert tags_field({"t": "a, b,"}, "t", "x") == ("a", "b")
-    assert tags_field({}, "t", "x") == ()
-    with pytest.raises(DataError, match="list of words"):
-        tags_field({"t": 3}, "t", "x, line 1")
+    assert make_line(t=["a", " b "]).tags("t") == ("a", "b")
+    assert make_line(t="a, b,").tags("t") == ("a", "b")
+    assert make_line().tags("t") == make_line().tags(None) == ()
+    with pytest.raises(DataError, match="x, line 1: 't' must be a list of words"):
+        make_line(t=3).tags("t")

@@ -18,7 +18,7 @@ WEIGHTS = {"crowd": 0.3, "judge": 0.7}
 def test_weights_are_shares_of_the_size() -> None:
     """0.3 x 50 = 15 and 0.7 x 50 = 35."""
     mixture = mix(SOURCES, WEIGHTS, size=50)
-    assert [(c.source, c.available, c.owed, c.taken) for c in mixture.counts] == [
+    assert [(c.source, c.available, c.quota, c.num_selected) for c in mixture.counts] == [
         ("crowd", 30, 15, 15),
         ("judge", 100, 35, 35),
     ]
@@ -28,12 +28,12 @@ def test_weights_are_shares_of_the_size() -> None:
 def test_default_size_runs_no_source_short() -> None:
     """Crowd has 30 = 0.3 x 100, judge has 100 of the 70 it owes: 100 rows."""
     mixture = mix(SOURCES, WEIGHTS)
-    assert [c.taken for c in mixture.counts] == [30, 70]
+    assert [c.num_selected for c in mixture.counts] == [30, 70]
 
 
 def test_short_source_gives_all_and_is_named() -> None:
     mixture = mix(SOURCES, {"crowd": 1.0, "judge": 1.0}, size=80)
-    assert [(c.owed, c.taken) for c in mixture.counts] == [(40, 30), (40, 40)]
+    assert [(c.quota, c.num_selected) for c in mixture.counts] == [(40, 30), (40, 40)]
     assert "10 short of its weight" in mixture.text()
     assert mixture.counts[0].share == pytest.approx(30 / 70)
 
@@ -41,7 +41,7 @@ def test_short_source_gives_all_and_is_named() -> None:
 def test_remainders_add_up_to_the_size() -> None:
     """Three equal weights of 10: 3.33 each, so 4 + 3 + 3."""
     mixture = mix([make_import(name, 20) for name in "abc"], {}, size=10)
-    assert sorted(c.owed for c in mixture.counts) == [3, 3, 4]
+    assert sorted(c.quota for c in mixture.counts) == [3, 3, 4]
 
 
 def test_draw_ignores_order_and_nests() -> None:
@@ -67,7 +67,7 @@ def test_contradicting_labels_are_counted() -> None:
     )
     mixture = mix([first, second], {})
     assert (mixture.num_shared, mixture.num_contradicted) == (2, 1)
-    assert mixture.as_dict()["contradicted_items"] == 1
+    assert mixture.num_contradicted == 1
 
 
 def test_dropped_rows_stay_out() -> None:

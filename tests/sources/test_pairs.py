@@ -8,8 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import DataError
-from pipeline.sources.columns import LabelValues, PairColumns
-from pipeline.sources.config import PairsSource
+from pipeline.sources.config import LabelValues, PairColumns, PairsSource
 from pipeline.sources.pairs import import_pairs
 from pipeline.types import Message
 from tests.sources.builders import write_lines
@@ -26,7 +25,7 @@ def source(path: Path, **values: Any) -> PairsSource:
 def test_chosen_and_rejected_columns(tmp_path: Path) -> None:
     """Trust 0.75: log-odds ln 3 = 1.0986."""
     path = write_lines(tmp_path / "a.jsonl", {"prompt": "Hi", "chosen": " yes ", "rejected": "no"})
-    (row,) = import_pairs(source(path, trust=0.75)).rows
+    (row,) = import_pairs(source(path, label_accuracy=0.75)).rows
     assert (row.chosen, row.rejected, row.status) == ("yes", "no", "ok")
     assert row.messages == (Message("user", "Hi"),)
     assert (row.soft_label, row.margin) == (0.75, pytest.approx(math.log(3)))
@@ -98,8 +97,8 @@ def test_trust_of_a_row_wins(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl", {**row, "p": 0.9}, {**row, "p": 0.5}, {**row, "p": None}
     )
-    columns = PairColumns(chosen="chosen", rejected="rejected", trust="p")
-    rows = import_pairs(source(path, columns=columns, trust=0.8)).rows
+    columns = PairColumns(chosen="chosen", rejected="rejected", label_accuracy="p")
+    rows = import_pairs(source(path, columns=columns, label_accuracy=0.8)).rows
     assert [(r.soft_label, r.reason) for r in rows] == [(0.9, ""), (0.5, "tie"), (0.8, "")]
     bad = write_lines(tmp_path / "b.jsonl", {**row, "p": 1.5})
     with pytest.raises(DataError, match=r"line 1: 'p' is 1\.5"):
@@ -133,7 +132,7 @@ def test_file_without_usable_row_stops(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the 1 rows .*1 x empty response"):
         import_pairs(source(path))
     empty = write_lines(tmp_path / "b.jsonl")
-    with pytest.raises(DataError, match="holds no row"):
+    with pytest.raises(DataError, match="has no rows"):
         import_pairs(source(empty))
 
 

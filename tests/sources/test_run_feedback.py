@@ -11,8 +11,7 @@ import yaml
 from pipeline.config.recipe import PreferenceConfig
 from pipeline.config.training import DpoConfig, KtoConfig
 from pipeline.constitution import load_constitution
-from pipeline.data.columns import FEEDBACK_COLUMNS
-from pipeline.data.dataset import load_dataset
+from pipeline.data.dataset import FEEDBACK_SCHEMA, load_dataset
 from pipeline.data.export import export_preference
 from pipeline.data.json_lines import write_format
 from pipeline.data.lineage import trace
@@ -88,7 +87,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, A
 def test_feedback_gets_a_file_of_its_own(mixed: tuple[RunDir, dict[str, Any]]) -> None:
     run, counts = mixed
     rows = read(run)
-    assert tuple(rows[0]) == FEEDBACK_COLUMNS
+    assert tuple(rows[0]) == tuple(FEEDBACK_SCHEMA.names)
     found = {row["completion"]: (row["label"], row["weight"], row["source_index"]) for row in rows}
     assert found == {
         "reply 0": (True, 1.0, 1),
@@ -117,7 +116,13 @@ def test_rows_left_out_are_counted_in_their_set(mixed: tuple[RunDir, dict[str, A
     assert preference.candidates == preference.rows + sum(preference.reasons.values())
     assert [use.name for use in preference.sources] == ["run", "crowd"]
     (use,) = feedback.sources
-    assert (use.kind, use.rows, use.usable, use.taken, use.trust) == ("user", 6, 5, 4, None)
+    assert (use.kind, use.rows, use.usable, use.num_selected, use.label_accuracy) == (
+        "user",
+        6,
+        5,
+        4,
+        None,
+    )
     assert verify(run) == []
 
 

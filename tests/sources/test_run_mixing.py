@@ -50,7 +50,7 @@ def crowd(folder: Path, count: int = 8, **values: Any) -> dict[str, Any]:
         "type": "pairs",
         "name": "crowd",
         "path": str(folder / "crowd.jsonl"),
-        "trust": 0.8,
+        "label_accuracy": 0.8,
         **values,
     }
 
@@ -209,7 +209,7 @@ def test_changed_label_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sources", "values", "match"),
     [
-        ([{"type": "run"}], {}, "no source besides the run"),
+        ([{"type": "run"}], {}, "only source in the list"),
         (
             [
                 {"type": "run"},
@@ -217,7 +217,7 @@ def test_changed_label_file_is_refused(tmp_path: Path) -> None:
                 {"type": "dataset", "name": "x", "path": "x"},
             ],
             {},
-            "both stand for the run",
+            "both mean the run itself",
         ),
         ([{"type": "dataset", "name": "x", "path": "x"}], {"size": 5}, "add one, or remove size"),
     ],

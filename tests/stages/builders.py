@@ -12,8 +12,9 @@ from typing import Any, Literal
 from pipeline.config.labeling import JudgeConfig, PairConfig
 from pipeline.config.recipe import Comparisons
 from pipeline.constitution import Constitution, Principle
-from pipeline.data.prompts import prompt_id, write_prompt_shards
+from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines import ScriptedEngine
+from pipeline.ids import prompt_id
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.labeling.pair import PairStage
