@@ -140,7 +140,7 @@ DAMAGES: dict[str, tuple[Callable[[RunDir], None], str]] = {
     ),
     "lost manifest": (
         lambda run: (run.root / "preference/judge/shard-00001.json").unlink(),
-        "has no manifest, so it counts as unfinished",
+        "has no manifest, so its shard is unfinished",
     ),
     "broken manifest": (
         lambda run: (run.root / "prompts/shard-00000.json").write_text("{"),
