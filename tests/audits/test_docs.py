@@ -13,6 +13,8 @@ from pipeline.config.audits import LabelAuditConfig
 from pipeline.config.paths import PROJECT_ROOT
 
 PAGE = (PROJECT_ROOT / "docs/audits.md").read_text(encoding="utf-8")
+WORDS = " ".join(PAGE.split())
+"""The page without its line breaks."""
 
 
 def test_recipe_example_loads() -> None:
@@ -23,14 +25,14 @@ def test_recipe_example_loads() -> None:
 
 def test_counts_are_true() -> None:
     folder = PROJECT_ROOT / "prompts/canaries"
-    assert f"`general.yaml` has {len(load_canaries(folder / 'general.yaml').canaries)} " in PAGE
-    assert f"`pocket.yaml` {len(load_canaries(folder / 'pocket.yaml').canaries)} " in PAGE
+    assert f"`general.yaml` has {len(load_canaries(folder / 'general.yaml').canaries)} " in WORDS
+    assert f"`pocket.yaml` has {len(load_canaries(folder / 'pocket.yaml').canaries)}, " in WORDS
     groups = yaml.safe_load((PROJECT_ROOT / "tests/injections/injections.yaml").read_text())
-    assert f"the {sum(map(len, groups.values()))} texts" in PAGE
+    assert f"the {sum(map(len, groups.values()))} texts" in WORDS
 
 
 def test_numbers_of_prompts_are_true() -> None:
-    assert "`slot_share` at most 0.8\n  needs 16 prompts, `flip` at most 0.5 needs 4" in PAGE
+    assert "`slot_share` at most 0.8 needs 16 prompts, `flip` at most 0.5 needs 4" in WORDS
     assert [can_fail((None, 0.8), m) for m in (15, 16)] == [False, True]
     assert [can_fail((None, 0.5), m) for m in (3, 4)] == [False, True]
     config = LabelAuditConfig()
