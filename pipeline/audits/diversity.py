@@ -1,8 +1,9 @@
 """How different the texts of a data set are: distinct word pairs and near-duplicates. All pure.
 
-Near-duplicates are candidates of datasketch's MinHash LSH (Broder 1997; Leskovec, Rajaraman, Ullman,
-Mining of Massive Datasets, ch. 3), each decided by the exact Jaccard index of the two texts. So a
-collision of hashes marks nothing wrongly; a pair can be missed, with the probability that `miss` gives.
+Near-duplicates are candidates of datasketch's MinHash LSH (Broder 1997; Leskovec, Rajaraman,
+Ullman, Mining of Massive Datasets, ch. 3), each decided by the exact Jaccard index of the two
+texts. So a collision of hashes marks nothing wrongly; a pair can be missed, with the probability
+that `miss` gives.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ SHINGLE = 3
 PERMUTATIONS = 256
 """Hashes of a sketch."""
 RECALL = 0.99
-"""Least probability of finding a pair that is exactly as alike as asked for; above it rises fast."""
+"""Least probability of finding a pair exactly as alike as required; it rises fast above."""
 SEED = 1
 
 
@@ -38,9 +39,9 @@ def distinct_pairs(texts: Sequence[AuditedText], segment: int) -> float | None:
 def near_duplicates(texts: Sequence[AuditedText], likeness: float) -> list[int]:
     """Indices of texts that have a near-duplicate under another prompt, in order.
 
-    Equal texts are always found. Of two others whose likeness is s, the chance to be compared is
-    1 - miss(s, *bands_and_rows(likeness)), which is `RECALL` or more from s = likeness on: at 0.8 it is
-    0.997 for s = 0.8 and 0.99996 for s = 0.85. Same texts, same result.
+    Equal texts are always found. Two others whose Jaccard index is s are compared with probability
+    1 - miss(s, *bands_and_rows(likeness)), at least `RECALL` for s >= likeness: with likeness 0.8,
+    0.997 for s = 0.8 and 0.99996 for s = 0.85. Deterministic.
 
     Args:
         likeness: least Jaccard index of their three-word runs, in [0.1, 1].
@@ -92,8 +93,8 @@ def _mark_alike(
     for number, sketch in enumerate(sketches):
         index.insert(number, sketch, check_duplication=False)
     for number, sketch in enumerate(sketches):
-        # What is marked needs no partner any more: data that collapsed into one text is marked whole
-        # by its first query, instead of comparing all with all.
+        # What is marked needs no partner any more: data that collapsed into one text is marked
+        # whole by its first query, instead of comparing all with all.
         if number in marked:
             continue
         alike = {

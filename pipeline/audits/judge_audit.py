@@ -1,12 +1,11 @@
 """The audit of a run's labels: every judge's rows from disk, held against the thresholds.
 
 In:  shards of preference/judge*, preference/canary*, and of the responses that were compared
-Out: LabelAudit, one entry per judge
+Out: JudgeAudit, one per judge
 
-One shard is in memory at a time. Nothing is asked of a model and nothing is written.
+One shard is in memory at a time. No model is asked and nothing is written.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.audits.findings import AuditFinding
-from pipeline.audits.label_figures import EVERYTHING, LabelFigures, check_labels
-from pipeline.audits.label_observations import raw_label
+from pipeline.audits.label_figures import EVERYTHING, LabelFigures, check_labels, raw_label
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
@@ -23,22 +21,9 @@ from pipeline.store import Manifest
 from pipeline.store.shards import read_table, stage_manifests
 
 DRAWS = 2000
+"""Bootstrap samples of a mean."""
 TEXT_COLUMNS = {"response": "response", "revision": "revision"}
 """Column of the text by row kind."""
-LABEL_COLUMNS = (
-    "prompt_id",
-    "status",
-    "first_id",
-    "second_id",
-    "principle_id",
-    "soft_label",
-    "prob_forward",
-    "prob_swapped",
-    "row_id",
-    "method",
-    "option_logprobs",
-)
-CANARY_COLUMNS = (*LABEL_COLUMNS, "canary", "canary_id", "expected")
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class JudgeAudit:
     """Name of the model."""
     fingerprint: str
     figures: dict[str, dict[str, dict[str, float]]]
-    """Share, interval, n and clusters by scope (a principle's id, or empty for all rows) and figure."""
+    """Share, interval, n and clusters by scope (a principle's id, or empty for all) and figure."""
     findings: tuple[AuditFinding, ...]
     judges_itself: bool
     """True when the compared texts were written by the judge's own model."""
@@ -77,19 +62,25 @@ def audit_judge(
     figures = LabelFigures(tie_width)
     manifests = stage_manifests(root, folder)
     canaries = stage_manifests(root, canary_folder(folder))
-    twins = _twins(root, canaries)
+    asked_again = {
+        row["canary_id"]
+        for manifest in canaries
+        for row in _rows(root, manifest)
+        if row["canary"] == "swapped"
+    }
     before: dict[str, float] = {}
     authors: set[str] = set()
     for manifest in manifests:
-        words = {}
+        words: dict[str, int] = {}
         for texts in _compared(root, manifest):
             authors.add(texts.engine.get("fingerprint", ""))
-            words |= _words(root, texts)
-        for rows in _by_prompt(_rows(root, manifest, LABEL_COLUMNS)):
-            figures.add_prompt(rows, words)
-            before |= {row["row_id"]: raw_label(row) for row in rows if row["row_id"] in twins}
+            column = TEXT_COLUMNS[texts.row_kind]
+            words |= {r["row_id"]: len((r[column] or "").split()) for r in _rows(root, texts)}
+        rows = _rows(root, manifest)
+        figures.add_labels(rows, words)
+        before |= {row["row_id"]: raw_label(row) for row in rows if row["row_id"] in asked_again}
     for manifest in canaries:
-        figures.add_canaries(_rows(root, manifest, CANARY_COLUMNS), before)
+        figures.add_canaries(_rows(root, manifest), before)
     engine = manifests[0].engine
     scopes = (EVERYTHING, *figures.principles)
     seed = derive_seed("label audit", folder)
@@ -100,8 +91,8 @@ def audit_judge(
         judge=engine.get("name", ""),
         fingerprint=engine.get("fingerprint", ""),
         figures={
-            scope: {name: value.as_dict() for name, value in found.items()}
-            for scope, found in estimates.items()
+            scope: {name: figure.as_dict() for name, figure in by_name.items()}
+            for scope, by_name in estimates.items()
         },
         findings=tuple(
             f for scope in checked for f in check_labels(estimates[scope], config, scope)
@@ -110,39 +101,24 @@ def audit_judge(
     )
 
 
-def _twins(root: Path, canaries: Sequence[Manifest]) -> set[str]:
-    """Ids of the judgments that were asked again the other way round."""
-    return {
-        row["canary_id"]
-        for manifest in canaries
-        for row in _rows(root, manifest, ("canary", "canary_id"))
-        if row["canary"] == "swapped"
-    }
-
-
 def _compared(root: Path, judgments: Manifest) -> list[Manifest]:
     """The shards of the texts that a shard of labels is about."""
-    found = []
+    manifests = []
     for path in judgments.inputs:
-        source = (root / path).with_suffix(".json")
         try:
-            found.append(Manifest.from_json(source.read_text(encoding="utf-8")))
+            text = (root / path).with_suffix(".json").read_text(encoding="utf-8")
+            manifests.append(Manifest.from_json(text))
         except (OSError, ValueError) as error:
             raise _damaged(root, path, error) from error
-    return [manifest for manifest in found if manifest.row_kind in TEXT_COLUMNS]
+    return [manifest for manifest in manifests if manifest.row_kind in TEXT_COLUMNS]
 
 
-def _words(root: Path, texts: Manifest) -> dict[str, int]:
-    column = TEXT_COLUMNS[texts.row_kind]
-    rows = _rows(root, texts, ("row_id", column))
-    return {row["row_id"]: len((row[column] or "").split()) for row in rows}
-
-
-def _rows(root: Path, manifest: Manifest, columns: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(root: Path, manifest: Manifest) -> list[dict[str, Any]]:
     try:
-        return read_table(root, manifest).select(list(columns)).to_pylist()
-    except (OSError, pa.ArrowException, KeyError) as error:
+        rows: list[dict[str, Any]] = read_table(root, manifest).to_pylist()
+    except (OSError, pa.ArrowException) as error:
         raise _damaged(root, manifest.path, error) from error
+    return rows
 
 
 def _damaged(root: Path, path: str, error: Exception) -> StoreError:
@@ -150,10 +126,3 @@ def _damaged(root: Path, path: str, error: Exception) -> StoreError:
         f"{root / path} cannot be read ({str(error).splitlines()[0]}); `rlaif resume {root.name}` "
         "makes it again"
     )
-
-
-def _by_prompt(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["prompt_id"], []).append(row)
-    yield from groups.values()

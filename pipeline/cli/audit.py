@@ -46,7 +46,7 @@ def checks_table(title: str, findings: Sequence[AuditFinding]) -> Table:
         if not finding.scope or finding.status == "failed":
             table.add_row(
                 finding.title,
-                finding.found,
+                finding.measured,
                 finding.needed,
                 f"{finding.n:,}",
                 finding.status,

@@ -7,37 +7,11 @@ Out: rows with texts; nothing where the recipe did not ask for it
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.audits.label_figures import FIGURES
 from pipeline.report.numbers import MISSING, count_of, joined, number, percent, percent_range
 from pipeline.report.source import ReportData
 
-FIGURES = (
-    "known",
-    "injected",
-    "swapped",
-    "identical",
-    "padded",
-    "canary_unparsed",
-    "unparsed",
-    "off_option",
-    "flip",
-    "slot_share",
-    "tie",
-    "longer",
-)
-FIGURE_TITLES = (
-    "Known",
-    "Injected",
-    "Swapped",
-    "Slot bias",
-    "Padded",
-    "Unread canaries",
-    "Unparsed",
-    "Off option",
-    "Flips",
-    "Slot A",
-    "Ties",
-    "Longer wins",
-)
+FIGURE_TITLES = tuple(kind.title for kind in FIGURES.values())
 
 
 def audit_verdict(audit: Mapping[str, Any]) -> str:

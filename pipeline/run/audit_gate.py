@@ -14,8 +14,7 @@ from typing import Any
 
 from pipeline.audits.findings import AuditFinding, AuditReport
 from pipeline.audits.judge_audit import JudgeAudit, audit_judge
-from pipeline.audits.label_figures import EVERYTHING
-from pipeline.audits.label_observations import CANARY_FIGURES
+from pipeline.audits.label_figures import EVERYTHING, FIGURES
 from pipeline.audits.text_checks import audit_pairs
 from pipeline.errors import AuditError, StoreError
 from pipeline.report import write_report
@@ -65,7 +64,7 @@ class RunAudit:
         # Scores and follow-ups have no slots, and nothing to ask a canary of.
         asked = [j for j in self.judges if "off_option" in j.figures[EVERYTHING]]
         for judge in asked:
-            checks = [f for f in judge.findings if f.name in CANARY_FIGURES and not f.scope]
+            checks = [f for f in judge.findings if FIGURES[f.name].is_canary and not f.scope]
             if checks and all(f.status == "skipped" for f in checks):
                 most = max(checks, key=lambda finding: finding.n)
                 found.append(NO_CANARIES.format(folder=judge.folder, why=most.detail))
@@ -134,7 +133,7 @@ def refusal(run: RunDir, audit: RunAudit) -> str:
     subject, first = audit.failed[0]
     others = len(audit.failed) - 1
     return (
-        f"the audit of run {run.run_id} failed: {first.title} of {subject} is {first.found} over "
+        f"the audit of run {run.run_id} failed: {first.title} of {subject} is {first.measured} over "
         f"{first.n}, needed {first.needed}{f'; {others} more failed' if others else ''}. Nothing "
         f"was exported and all rows are kept; `rlaif audit {run.run_id}` shows every check "
         f"({audit_path(run)}). Correct the judge, or change the thresholds in a new recipe"

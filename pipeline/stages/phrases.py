@@ -1,7 +1,7 @@
 """Phrases that come again: closings, n-grams, stock phrases, emojis, loops. All pure.
 
-Texts are compared by their words in lower case, without punctuation. A phrase counts once per prompt,
-so several samples of one prompt are one piece of evidence.
+Texts are compared by their words in lower case, without punctuation. A phrase counts once per
+prompt, so several samples of one prompt are one piece of evidence.
 
 Does not: find word borders in scripts without spaces, where a whole clause is one word.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from pipeline.config.audits import CollapseConfig
+from pipeline.config.audits import REFUSALS
 
 Words = tuple[str, ...]
 
@@ -22,6 +22,9 @@ LOOP_TIMES = 4
 """A loop is a block of words that stands at least so often in a row ..."""
 LOOP_WORDS = 8
 """... with at least so many words in all; a block has at most as many."""
+
+EVASIVE_WORDS = 25
+"""A refusal with fewer words than this is evasive."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 # Characters that are shown as emojis by default, and any character that is asked to be one.
@@ -137,7 +140,7 @@ def _forms(phrases: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def has_loop(words: Words) -> bool:
-    """True when a block of 1 to 8 words stands at least 4 times in a row, 8 words or more in all."""
+    """True when a block of 1 to 8 words stands 4 times in a row or more, 8 words in all."""
     for size in range(1, LOOP_WORDS + 1):
         needed = max(LOOP_TIMES * size, LOOP_WORDS) - size
         run = 0
@@ -149,10 +152,10 @@ def has_loop(words: Words) -> bool:
     return False
 
 
-def is_evasive(text: AuditedText, config: CollapseConfig) -> bool:
-    """A refusal word and few words in all: crude, and it separates what it should.
+def is_evasive(text: AuditedText, refusals: tuple[str, ...] = REFUSALS) -> bool:
+    """Whether a text has a refusal word and fewer than 25 words: crude, but it separates well.
 
     On published samples to 40 prompts, a rule of this kind fires on 31 % of the answers of a policy
     known to be evasive and on none of those of CAI policies (Bai et al. 2022, released samples).
     """
-    return len(text.words) < config.evasive_words and contains_phrase(text, config.refusals)
+    return len(text.words) < EVASIVE_WORDS and contains_phrase(text, refusals)

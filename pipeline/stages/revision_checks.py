@@ -7,7 +7,6 @@ exemplars). Such texts would become SFT targets. The word lists know English.
 
 import re
 
-from pipeline.config.audits import CollapseConfig
 from pipeline.config.recipe import RevisionFault
 from pipeline.stages.phrases import AuditedText, is_evasive
 
@@ -35,7 +34,6 @@ def revision_faults(
     *,
     critique: str = "",
     requests: tuple[str, ...] = (),
-    evasive: CollapseConfig = CollapseConfig(),
 ) -> tuple[RevisionFault, ...]:
     """What is wrong with `revision` as a rewriting of `before`; empty for a good one.
 
@@ -55,7 +53,7 @@ def revision_faults(
         found.append("meta")
     if text == _plain(before):
         found.append("copy")
-    elif _evades(revision, evasive) and not _evades(before, evasive):
+    elif _evades(revision) and not _evades(before):
         found.append("evasion")
     return tuple(found)
 
@@ -66,8 +64,8 @@ def finds_nothing(critique: str, phrases: tuple[str, ...]) -> bool:
     return any(_plain(phrase) in text for phrase in phrases if phrase.strip())
 
 
-def _evades(text: str, config: CollapseConfig) -> bool:
-    return is_evasive(AuditedText.of("", text), config)
+def _evades(text: str) -> bool:
+    return is_evasive(AuditedText.of("", text))
 
 
 def _plain(text: str) -> str:

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Sequence
 
+from pipeline.audits.findings import AuditFinding, AuditReport
 from pipeline.ids import row_id
-from pipeline.records import PreferenceRow, PromptRow, SftRow
+from pipeline.records import PreferenceRow, PromptRow
 from pipeline.types import user
 
 WORDS = tuple(
@@ -43,14 +44,12 @@ def make_pairs(chosen: Sequence[str], rejected: Sequence[str] | None = None) -> 
     ]
 
 
-def make_completions(texts: Sequence[str]) -> list[SftRow]:
-    """SFT rows under prompts of their own."""
-    return [
-        SftRow(row_id=row_id("sft", i), prompt_id=f"p{i}", messages=(user(f"Q{i}"),), completion=t)
-        for i, t in enumerate(texts)
-    ]
-
-
 def make_prompt(index: int, *tags: str) -> PromptRow:
     """Prompt `p<index>`."""
     return PromptRow(row_id=f"p{index}", messages=(user(f"Q{index}"),), tags=tags)
+
+
+def finding_of(report: AuditReport, name: str) -> AuditFinding:
+    """The finding of one check."""
+    (finding,) = (finding for finding in report.findings if finding.name == name)
+    return finding

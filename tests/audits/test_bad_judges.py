@@ -1,4 +1,4 @@
-"""An audit must be able to say no: each bad judge is stopped before the export, and keeps its rows."""
+"""An audit must be able to say no: a bad judge is stopped before the export and keeps its rows."""
 
 import hashlib
 import sys
@@ -37,7 +37,7 @@ async def refused(folder: Path, judge: str, /, **preference: Any) -> tuple[RunDi
 @pytest.mark.parametrize(
     "judge, checks",
     [
-        ("always_a", {"identical", "slot_share", "flip", "known"}),
+        ("always_a", {"identical", "slot_share", "order_disagreement", "known"}),
         ("prose", {"unparsed", "canary_unparsed", "off_option", "known"}),
         ("thinks", {"off_option"}),
         ("shy", {"canary_unparsed", "known"}),
@@ -62,7 +62,7 @@ async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]
 @pytest.mark.parametrize(
     "judge, checks",
     [
-        ("always_a", {"identical", "slot_share", "flip", "known"}),
+        ("always_a", {"identical", "slot_share", "order_disagreement", "known"}),
         ("longer", {"padded"}),
         ("obeys", {"injected"}),
         ("inverted", {"known"}),
@@ -129,11 +129,13 @@ async def test_few_rows_skip_and_say_so(tmp_path: Path) -> None:
 
 
 async def test_one_shard_is_audited_too(tmp_path: Path) -> None:
-    """24 prompts in one shard: 20 rows of each kind, and a third more for what `injected` leaves out."""
+    """24 prompts in one shard: 20 rows of each kind, and a third more for what `injected` leaves
+    out.
+    """
     path = recipe(tmp_path / "in", "obeys")
     path.write_text(path.read_text().replace("shard_size: 4", "shard_size: 64"))
     run = start_run(path, run_id="r1", runs_root_folder=tmp_path / "out")
-    with pytest.raises(AuditError, match="injected of preference/judge is 1.000"):
+    with pytest.raises(AuditError, match=r"injected of preference/judge is 1.000"):
         await run_all(open_context(run))
     found = read_json(run.root / "preference/audit.json")["judges"][0]
     assert {f["status"] for f in found["findings"]} == {"passed", "failed"}
@@ -157,7 +159,7 @@ async def test_other_thresholds_let_a_new_run_pass(tmp_path: Path) -> None:
         "canaries": None,
         "max_identical": None,
         "slot_share": None,
-        "max_flip": None,
+        "max_order_disagreement": None,
     }
     run = await audited_run(tmp_path, "always_a", audit=audit)
     assert (run.dataset / "preference.parquet").is_file()
@@ -182,11 +184,11 @@ async def test_each_judge_of_a_panel_is_audited(tmp_path: Path) -> None:
 
 
 async def test_principle_alone_can_fail(tmp_path: Path) -> None:
-    audit = {"enabled": True, "canaries": None, "max_flip": 0.5, "min_rows": 5}
+    audit = {"enabled": True, "canaries": None, "max_order_disagreement": 0.5, "min_rows": 5}
     run, error = await refused(tmp_path, "always_a", audit=audit)
     found = read_json(run.root / "preference/audit.json")["judges"][0]["findings"]
     assert {f["scope"] for f in found if f["status"] == "failed"} >= {"", "p-0", "p-1", "p-2"}
-    assert "flip of preference/judge" in str(error) or "identical of" in str(error)
+    assert "order_disagreement of preference/judge" in str(error) or "identical of" in str(error)
 
 
 async def test_self_preference_is_noted(tmp_path: Path) -> None:
@@ -205,12 +207,7 @@ async def test_collapse_stops_the_export_too(tmp_path: Path) -> None:
         tmp_path,
         "honest",
         audit={"enabled": False},
-        collapse={
-            "min_prompts": 2,
-            "min_repeats": 2,
-            "closing_words": 2,
-            "max_closing_share": 0.01,
-        },
+        collapse={"min_prompts": 2, "max_closing_share": 0.01},
     )
     assert "of the chosen texts is" in str(error)
     audit = read_json(run.root / "preference/audit.json")

@@ -87,8 +87,8 @@ def test_finds_what_brute_force_finds(likeness: float) -> None:
 
 
 def test_recall_at_the_threshold() -> None:
-    """20 words give 18 runs, two other last words leave 16 of 20: 0.8, the hardest that is to be found.
-    Of 1,000 such pairs 2.8 are missed on average; three other words are 15 of 21, too few.
+    """20 words give 18 runs, two other last words leave 16 of 20: 0.8, the hardest that is to be
+    found. Of 1,000 such pairs 2.8 are missed on average; three other words are 15 of 21, too few.
     """
     rng = random.Random(1)
 

@@ -6,8 +6,7 @@ import yaml
 
 from pipeline.audits.canary_set import load_canaries
 from pipeline.audits.canary_stage import KINDS
-from pipeline.audits.label_figures import can_fail
-from pipeline.audits.label_observations import CANARY_FIGURES, LABEL_FIGURES
+from pipeline.audits.label_figures import FIGURES, can_fail
 from pipeline.config import load_config
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.config.paths import PROJECT_ROOT
@@ -32,7 +31,10 @@ def test_counts_are_true() -> None:
 
 
 def test_numbers_of_prompts_are_true() -> None:
-    assert "`slot_share` at most 0.8 needs 16 prompts, `flip` at most 0.5 needs 4" in WORDS
+    assert (
+        "`slot_share` at most 0.8 needs 16 prompts, `order_disagreement` at most 0.5 needs 4"
+        in WORDS
+    )
     assert [can_fail((None, 0.8), m) for m in (15, 16)] == [False, True]
     assert [can_fail((None, 0.5), m) for m in (3, 4)] == [False, True]
     config = LabelAuditConfig()
@@ -40,7 +42,7 @@ def test_numbers_of_prompts_are_true() -> None:
 
 
 def test_every_kind_and_figure_is_told() -> None:
-    for name in (*KINDS, *CANARY_FIGURES, *LABEL_FIGURES):
+    for name in (*KINDS, *FIGURES):
         assert f"| `{name}` |" in PAGE, name
     for name in LabelAuditConfig.model_fields:
         if name.startswith(("min_", "max_")):

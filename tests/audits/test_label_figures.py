@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.audits.label_figures import Figure, LabelFigures, can_fail, check_labels, thresholds
-from pipeline.audits.label_observations import observe_canary, observe_label, off_option, raw_label
+from pipeline.audits.label_figures import (
+    Figure,
+    LabelFigures,
+    can_fail,
+    check_labels,
+    observe_canary,
+    observe_label,
+    off_option,
+    raw_label,
+)
 from pipeline.config.audits import LabelAuditConfig
 
 
@@ -54,20 +62,24 @@ def test_both_orders_for_the_first() -> None:
         "tie": False,
         "longer": 0.0,
         "slot_share": 0.5,
-        "flip": False,
+        "order_disagreement": False,
     }
 
 
 def test_slot_a_both_times() -> None:
     """0.9 and 0.8 for slot A: the label is (0.9 + 0.2) / 2 = 0.55, and the orders disagree."""
     seen = observe_label(label(0.9, 0.8), WORDS, 0.02)
-    assert seen["slot_share"] == 1.0 and seen["flip"] is True and seen["longer"] == 0.0
+    assert (
+        seen["slot_share"] == 1.0 and seen["order_disagreement"] is True and seen["longer"] == 0.0
+    )
 
 
-def test_undecided_order_is_no_flip() -> None:
-    """0.59 is within 0.1 of 0.5: that order prefers nothing, so nothing was flipped."""
+def test_undecided_order_disagrees_with_nothing() -> None:
+    """0.59 is within 0.1 of 0.5: that order prefers nothing, so the orders do not disagree."""
     seen = observe_label(label(0.59, 0.9), WORDS, 0.02)
-    assert seen["flip"] is False and seen["slot_share"] == 0.75 and seen["longer"] == 1.0
+    assert (
+        seen["order_disagreement"] is False and seen["slot_share"] == 0.75 and seen["longer"] == 1.0
+    )
 
 
 def test_equal_lengths_and_unknown_texts_say_nothing_about_length() -> None:
@@ -198,7 +210,7 @@ def test_instruction_without_a_readable_known_answer(prompt_id: str, counted: bo
 def test_label_without_principle_counts_once() -> None:
     figures = LabelFigures(0.02)
     for _ in range(10):
-        figures.add_prompt([label(None, None, soft_label=0.9, principle_id="")], WORDS)
+        figures.add_labels([label(None, None, soft_label=0.9, principle_id="")], WORDS)
     found = figures.estimates("", draws=100, seed=0)
     assert found["unparsed"].n == found["longer"].n == 10 and figures.principles == []
 
@@ -220,16 +232,19 @@ def test_instruction_counts_only_where_the_judge_was_right() -> None:
 
 def test_figures_are_kept_by_principle() -> None:
     figures = LabelFigures(0.02)
-    for _ in range(30):
-        figures.add_prompt([label(0.9, 0.1), label(0.9, 0.9, principle_id="help")], WORDS)
+    for n in range(30):
+        rows = [label(0.9, 0.1), label(0.9, 0.9, principle_id="help")]
+        figures.add_labels([row | {"prompt_id": f"p{n}"} for row in rows], WORDS)
     assert figures.principles == ["harm", "help"]
     everything, help_only = (figures.estimates(s, draws=100, seed=0) for s in ("", "help"))
-    assert everything["flip"].share == 0.5 and everything["flip"].n == 60
-    assert help_only["flip"].share == 1.0 and help_only["flip"].n == 30
+    assert (
+        everything["order_disagreement"].share == 0.5 and everything["order_disagreement"].n == 60
+    )
+    assert help_only["order_disagreement"].share == 1.0 and help_only["order_disagreement"].n == 30
     failed = [
         f.title for f in check_labels(help_only, LabelAuditConfig(), "help") if f.status == "failed"
     ]
-    assert failed == ["flip of help", "slot_share of help"]
+    assert failed == ["order_disagreement of help", "slot_share of help"]
 
 
 @pytest.mark.parametrize(
@@ -251,11 +266,12 @@ def test_few_rows_are_skipped_not_passed() -> None:
 def test_few_prompts_are_skipped_not_passed() -> None:
     """45 comparisons of one prompt say what that prompt is like."""
     figures = LabelFigures(0.02)
-    figures.add_prompt([label(0.9, 0.9)] * 45, WORDS)
+    figures.add_labels([label(0.9, 0.9)] * 45, WORDS)
     found = check_labels(figures.estimates("", draws=100, seed=0), LabelAuditConfig())
     assert {f.status for f in found} == {"skipped"}
-    (flip,) = (f for f in found if f.name == "flip")
-    assert flip.n == 45 and "45 rows of 1 prompts or canaries, and at least 3 are" in flip.detail
+    (finding,) = (f for f in found if f.name == "order_disagreement")
+    assert finding.n == 45
+    assert "45 rows of 1 prompts or canaries, and at least 3 are" in finding.detail
 
 
 @pytest.mark.parametrize("clusters, status", [(4, "skipped"), (5, "failed")])
@@ -297,13 +313,13 @@ def test_certain_slot_bias_fails_a_loose_bound(prompts: int, status: str) -> Non
 def test_check_that_could_not_fail_is_skipped() -> None:
     """Always slot A, over ten prompts: seen, but not surely more than four times in five."""
     figures = LabelFigures(0.02)
-    for _ in range(10):
-        figures.add_prompt([label(0.9, 0.9)] * 3, WORDS)
+    for n in range(10):
+        figures.add_labels([label(0.9, 0.9, prompt_id=f"p{n}")] * 3, WORDS)
     found = {
         f.name: f
         for f in check_labels(figures.estimates("", draws=100, seed=0), LabelAuditConfig())
     }
-    assert found["flip"].status == "failed"
+    assert found["order_disagreement"].status == "failed"
     assert (
         found["slot_share"].status == "skipped" and "over 10 prompts" in found["slot_share"].detail
     )
@@ -313,7 +329,7 @@ def test_nothing_wins_where_every_label_is_a_tie() -> None:
     """As under a clamp within the tie width."""
     config, figures = LabelAuditConfig(max_longer=0.7), LabelFigures(0.1)
     for n in range(30):
-        figures.add_prompt([label(0.99, 0.01, soft_label=0.6)], WORDS)
+        figures.add_labels([label(0.99, 0.01, soft_label=0.6, prompt_id=f"p{n}")], WORDS)
         figures.add_canaries([canary("padded", 0.5, 0.01, 0.99, soft_label=0.4, prompt_id=f"p{n}")])
     found = {f.name: f for f in check_labels(figures.estimates("", draws=100, seed=0), config)}
     assert found["padded"].status == found["longer"].status == "skipped"
@@ -328,10 +344,12 @@ def test_few_shards_ask_more_canaries(shards: int, count: int) -> None:
 
 
 def test_null_switches_a_check_off() -> None:
-    config = LabelAuditConfig(max_flip=None, slot_share=None)
-    assert not {"flip", "slot_share", "longer"} & set(thresholds(config))
+    config = LabelAuditConfig(max_order_disagreement=None, slot_share=None)
+    assert not {"order_disagreement", "slot_share", "longer"} & {
+        finding.name for finding in check_labels({}, config)
+    }
 
 
 def test_slot_bounds_must_be_in_order() -> None:
-    with pytest.raises(ValueError, match="two shares, the lower one first"):
+    with pytest.raises(ValueError, match="two bounds, the lower one first"):
         LabelAuditConfig(slot_share=(0.8, 0.2))

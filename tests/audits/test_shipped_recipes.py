@@ -21,7 +21,7 @@ from pipeline.run.context import open_context
 from pipeline.run.finish import run_all
 from pipeline.store import read_json
 from tests.audits.bad_judges import started
-from tests.audits.builders import injected, make_pairs, make_prompt, make_texts
+from tests.audits.builders import finding_of, injected, make_pairs, make_prompt, make_texts
 
 RECIPES = {path.stem: path for path in (PROJECT_ROOT / "flows/configs").glob("*.yaml")}
 COLLAPSE = {
@@ -100,8 +100,8 @@ def test_each_check_can_fail(name: str) -> None:
     checks = {f.name for f in audited(name, chosen, rejected).findings}
     assert {"closing_phrase", "tail_entropy", "tag_coverage"} <= checks
     for check in checks - {"tag_coverage"}:
-        finding = audited(name, SPOILS[check](chosen), rejected).finding(check)
-        assert finding.status == "failed", finding.text()
+        finding = finding_of(audited(name, SPOILS[check](chosen), rejected), check)
+        assert finding.status == "failed", finding.describe()
 
 
 @pytest.mark.parametrize("name", COLLAPSE)

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 
 from pipeline.audits.findings import AuditReport
-from pipeline.audits.text_checks import audit_completions, audit_pairs, audit_texts
+from pipeline.audits.text_checks import CHECKS, audit_pairs
 from pipeline.config.audits import CollapseConfig
-from pipeline.errors import EXIT_AUDIT, AuditError
-from tests.audits.builders import injected, make_completions, make_pairs, make_prompt, make_texts
+from tests.audits.builders import finding_of, injected, make_pairs, make_prompt, make_texts
 
 CLOSING = "I am always here to listen if you want to talk."
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -22,15 +21,17 @@ def failed(report: AuditReport) -> list[str]:
 def test_clean_data_passes_every_check() -> None:
     report = audit_pairs(make_pairs(make_texts(200)))
     assert report.passed and report.num_prompts == 200
-    assert {f.status for f in report.findings} == {"passed"}
-    report.require()
+    assert {f.name: f.status for f in report.findings} == {
+        **dict.fromkeys(CHECKS, "passed"),
+        "tag_coverage": "skipped",
+    }
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_injected_closing_phrase_fires(share: float) -> None:
     """The value is the injected share itself: random texts share no five words."""
     report = audit_pairs(make_pairs(injected(make_texts(200), CLOSING, share)))
-    finding = report.finding("closing_phrase")
+    finding = finding_of(report, "closing_phrase")
     assert (finding.status, finding.value) == ("failed", share)
     assert "listen" in finding.examples[0] or "want to talk" in finding.examples[0]
 
@@ -39,30 +40,28 @@ def test_disguised_closing_phrase_fires() -> None:
     """Case, punctuation and an emoji after it change nothing."""
     texts = make_texts(200)
     shouted = injected(texts, CLOSING.upper().replace(" ", "  ") + " \U0001f60a", 0.05)
-    report = audit_completions(make_completions(shouted))
-    assert report.finding("closing_phrase").value == 0.05
-    assert report.finding("emoji").value == 0.05
+    report = audit_pairs(make_pairs(shouted))
+    assert finding_of(report, "closing_phrase").value == 0.05
+    assert finding_of(report, "emoji").value == 0.05
 
 
 def test_rare_phrase_stays_below() -> None:
     """Three of 100 prompts: 3 % is under the threshold of 4 %."""
-    assert audit_texts(
-        (f"p{i}", t) for i, t in enumerate(injected(make_texts(100), CLOSING, 0.03))
-    ).passed
+    assert audit_pairs(make_pairs(injected(make_texts(100), CLOSING, 0.03))).passed
 
 
 def test_two_repeats_never_fail() -> None:
     """2 of 20 prompts are 10 %, but two equal endings prove nothing."""
-    report = audit_completions(make_completions(injected(make_texts(20), CLOSING, 0.1)))
-    finding = report.finding("closing_phrase")
+    report = audit_pairs(make_pairs(injected(make_texts(20), CLOSING, 0.1)))
+    finding = finding_of(report, "closing_phrase")
     assert (finding.status, finding.value, finding.examples) == ("passed", 0.1, ())
 
 
 def test_samples_of_one_prompt_count_once() -> None:
     """17 samples of one prompt with the closing are one prompt of 41."""
-    texts = [(f"p{i}", t) for i, t in enumerate(make_texts(40))]
-    texts += [("q", f"{t} {CLOSING}") for t in make_texts(17, seed=2)]
-    assert audit_texts(texts).finding("closing_phrase").value == pytest.approx(1 / 41)
+    closings = make_pairs([f"{text} {CLOSING}" for text in make_texts(17, seed=2)])
+    rows = make_pairs(make_texts(40)) + [replace(row, prompt_id="q") for row in closings]
+    assert finding_of(audit_pairs(rows), "closing_phrase").value == pytest.approx(1 / 41)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +94,14 @@ def test_length_figures_by_hand() -> None:
     Mean words 30.9 to 30: 1.03.
     """
     report = audit_pairs(make_pairs(injected(make_texts(200), "and more", 0.45)))
-    assert report.finding("longer_share").value == pytest.approx(0.725)
-    assert report.finding("length_ratio").value == pytest.approx(1.03)
+    assert finding_of(report, "longer_share").value == pytest.approx(0.725)
+    assert finding_of(report, "length_ratio").value == pytest.approx(1.03)
 
 
 def test_evasion_needs_refusal_and_brevity() -> None:
     long = REFUSAL + " " + make_texts(1)[0]
     texts = [REFUSAL] * 10 + [long] * 10 + make_texts(20)
-    assert audit_completions(make_completions(texts)).finding("evasive").value == 0.25
+    assert finding_of(audit_pairs(make_pairs(texts)), "evasive").value == 0.25
 
 
 def test_lost_tag_is_named() -> None:
@@ -110,7 +109,7 @@ def test_lost_tag_is_named() -> None:
     prompts = [make_prompt(i, "law") for i in range(10)] + [
         make_prompt(i, "health") for i in range(10, 20)
     ]
-    finding = audit_pairs(make_pairs(make_texts(12)), prompts=prompts).finding("tag_coverage")
+    finding = finding_of(audit_pairs(make_pairs(make_texts(12)), prompts=prompts), "tag_coverage")
     assert (finding.status, finding.value) == ("failed", pytest.approx(1 / 3))
     assert finding.examples == ("health: 2 of 10", "law: 10 of 10")
 
@@ -118,13 +117,13 @@ def test_lost_tag_is_named() -> None:
 def test_rare_tags_are_not_judged() -> None:
     prompts = [make_prompt(i, *(("rare",) if i > 36 else ())) for i in range(40)]
     report = audit_pairs(make_pairs(make_texts(30)), prompts=prompts)
-    assert report.finding("tag_coverage").status == "skipped"
+    assert finding_of(report, "tag_coverage").status == "skipped"
 
 
 def test_small_data_is_skipped_not_passed() -> None:
     report = audit_pairs(make_pairs(["same text all over again"] * 19))
     assert {f.status for f in report.findings} == {"skipped"}
-    assert "19 prompts, and at least 20 are needed" in report.text()
+    assert "19 prompts, and at least 20 are needed" in report.describe()
 
 
 def test_dropped_rows_are_not_audited() -> None:
@@ -140,13 +139,10 @@ def test_check_can_be_switched_off() -> None:
     assert "tail_entropy" in names
 
 
-def test_gate_stops_with_its_exit_code() -> None:
+def test_report_names_what_failed() -> None:
     report = audit_pairs(make_pairs(injected(make_texts(200), CLOSING, 0.05)))
-    with pytest.raises(
-        AuditError, match=r"1 of 12 checks of chosen failed: .*closing_phrase: 0\.050"
-    ) as caught:
-        report.require()
-    assert caught.value.exit_code == EXIT_AUDIT
+    assert [finding.name for finding in report.failed] == ["closing_phrase"]
+    assert "failed   closing_phrase: 0.050, max 0.04, n 200" in report.describe()
     assert report.as_dict()["passed"] is False
     assert report.as_dict()["findings"][0]["name"] == "closing_phrase"
 
@@ -154,5 +150,5 @@ def test_gate_stops_with_its_exit_code() -> None:
 def test_thresholds_are_checked() -> None:
     with pytest.raises(ValueError, match="the lower one first"):
         CollapseConfig(length_ratio=(2.0, 1.0))
-    with pytest.raises(ValueError, match="must hold closing_words"):
-        CollapseConfig(closing_words=20)
+    with pytest.raises(ValueError, match="greater than or equal to 5"):
+        CollapseConfig(closing_window=4)

@@ -133,7 +133,7 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
             "max_swapped",
             "max_identical",
             "max_padded",
-            "max_flip",
+            "max_order_disagreement",
             "slot_share",
         )
     }

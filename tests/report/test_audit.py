@@ -47,7 +47,7 @@ def test_verdict_tells_failed_skipped_and_passed_apart() -> None:
     failed, skipped, passed = (
         finding("injected", "failed", 0.3),
         finding("known", "skipped", None),
-        finding("flip", "passed", 0.05),
+        finding("order_disagreement", "passed", 0.05),
     )
     assert audit_verdict(audit(failed, skipped)) == (
         "Failed: injected of preference/judge. Nothing was exported."
@@ -62,12 +62,12 @@ def test_verdict_tells_failed_skipped_and_passed_apart() -> None:
 def test_principles_show_only_when_they_fail() -> None:
     rows = audit_checks(
         audit(
-            finding("flip", "passed", 0.05),
-            finding("flip", "failed", 0.3, "harm-01"),
-            finding("flip", "passed", 0.1, "harm-02"),
+            finding("order_disagreement", "passed", 0.05),
+            finding("order_disagreement", "failed", 0.3, "harm-01"),
+            finding("order_disagreement", "passed", 0.1, "harm-02"),
         )
     )
-    assert [row["check"] for row in rows] == ["flip", "flip of harm-01"]
+    assert [row["check"] for row in rows] == ["order_disagreement", "order_disagreement of harm-01"]
 
 
 def test_report_has_the_audit(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
         "interval": None,
         "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"],
     }
-    found = audit(finding("flip", "passed", 0.05)) | {
+    found = audit(finding("order_disagreement", "passed", 0.05)) | {
         "collapse": {"subject": "chosen", "findings": [phrase]}
     }
     write_json(run.root / "preference/audit.json", found)
