@@ -221,7 +221,7 @@ class CanaryStage:
         """The way of asking, the canaries, and their number."""
         return {
             "judge": self.judge.settings(),
-            "constitution": self.judge.constitution.tagged_hash,
+            "constitution": self.judge.constitution.hash_with_tags,
             "canaries": self.canaries.hash if self.canaries else "",
             "count": self.count,
         }

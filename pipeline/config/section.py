@@ -4,6 +4,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A section of a YAML file; the docstring under a field becomes its description in the schema."""
+    """A section of a YAML file; a docstring under a field becomes its description in the schema."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

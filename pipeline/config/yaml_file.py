@@ -2,9 +2,9 @@
 
 In:  a path and the model that describes it
 Out: the model, or one ConfigError line such as
-     `recipe demo.yaml, line 12: 'policy.temprature' is not a known key; did you mean 'temperature'?`
+     `recipe a.yaml, line 12: 'policy.temprature' is not a known key; did you mean 'temperature'?`
 
-Keys that repeat are refused: YAML itself would keep the last one without a word.
+Repeated keys are refused: YAML itself would silently keep the last one.
 """
 
 import difflib
@@ -32,18 +32,22 @@ def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
         ConfigError: the file is missing, empty, not YAML, or does not fit the model.
     """
     where = f"{what} {path}"
+    value, lines = parse_yaml(read_text(path, where), where)
+    if not isinstance(value, dict):
+        problem = "is empty" if value is None else f"holds a {type(value).__name__}"
+        keys = ", ".join(model.model_fields)
+        raise ConfigError(f"{where} {problem}, but a mapping is needed; give it the keys {keys}")
+    return validate(value, lines, model, where)
+
+
+def read_text(path: Path, where: str) -> str:
+    """The text of a UTF-8 file. Raises ConfigError, which begins with `where`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{where} does not exist; check the path{_neighbors(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} cannot be read ({error}); it must be a UTF-8 file") from None
-    value, lines = parse_yaml(text, where)
-    if not isinstance(value, dict):
-        found = "is empty" if value is None else f"holds a {type(value).__name__}"
-        needed = ", ".join(model.model_fields)
-        raise ConfigError(f"{where} {found}, but a mapping is needed; give it the keys {needed}")
-    return validate(value, lines, model, where)
 
 
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
@@ -106,8 +110,8 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or not name:
         return f"{name}: {message}" if name else message
-    found = repr(fault.get("input"))
-    return f"'{name}' is {found[:80]}, but {message[0].lower()}{message[1:]}"
+    value = repr(fault.get("input"))
+    return f"'{name}' is {value[:80]}, but {message[0].lower()}{message[1:]}"
 
 
 def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
@@ -127,8 +131,7 @@ def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
             current = candidates[0] if len(candidates) == 1 else candidates
         elif tagged:
             current = tagged[0]
-    found = _models_in(current)
-    return sorted({key for m in found for key in m.model_fields})
+    return sorted({key for m in _models_in(current) for key in m.model_fields})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -149,10 +152,10 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 def _in_file(path: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:
     """The path without the tags that discriminated unions put into it, which no file has."""
-    found: KeyPath = ()
+    known: KeyPath = ()
     for part in path[:-1]:
-        found = (*found, part) if (*found, part) in lines else found
-    return (*found, *path[-1:])
+        known = (*known, part) if (*known, part) in lines else known
+    return (*known, *path[-1:])
 
 
 def _line_of(path: KeyPath, lines: dict[KeyPath, int]) -> str:

@@ -47,7 +47,7 @@ class Principle(Section):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what the model reads: the id and the three requests; weight and tags do not count."""
+        """Hash of the id and the three requests, 16 hex digits; weight and tags do not count."""
         return content_hash(
             [self.id, self.critique_request, self.revision_request, self.comparison_request]
         )[:16]
@@ -81,28 +81,25 @@ class Constitution(Section):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of all principles with their weights, in order."""
+        """Hash of all principles with their weights, in order, 16 hex digits."""
         return content_hash([[p.hash, p.weight] for p in self.principles])[:16]
 
     @cached_property
-    def tagged_hash(self) -> str:
-        """The same with the tags, which decide what exemplars and canaries are drawn."""
+    def hash_with_tags(self) -> str:
+        """`hash` and the tags, which determine the exemplars and canaries that are drawn."""
         return content_hash([self.hash, [p.tags for p in self.principles]])[:16]
 
     def draw(self, *seed_parts: str | int) -> Principle:
-        """One principle by seed, with probability proportional to its weight."""
+        """One principle, drawn by seed with probability proportional to its weight."""
         return weighted_draw(self.principles, *seed_parts)[0]
 
     def draw_several(self, count: int, *seed_parts: str | int) -> tuple[Principle, ...]:
-        """Up to `count` different principles by seed; the first is the one of `draw`."""
+        """Up to `count` different principles; the first is the one that `draw` returns."""
         return weighted_draw(self.principles, *seed_parts, count=count)
 
     def by_id(self, principle_id: str) -> Principle:
         """The principle of that id. Raises KeyError when there is none."""
-        for principle in self.principles:
-            if principle.id == principle_id:
-                return principle
-        raise KeyError(principle_id)
+        return {p.id: p for p in self.principles}[principle_id]
 
 
 def weighted_draw(
@@ -110,10 +107,10 @@ def weighted_draw(
 ) -> tuple[Principle, ...]:
     """`count` different principles, the first with probability proportional to its weight.
 
-    Each principle waits for a seeded time, exponential with its weight as rate, and the first ones
-    win. The time depends on the principle's id and on nothing else in the constitution, so that a
-    new or removed principle moves only the draws that it wins itself: with n of equal weight, one
-    in n. That is what makes the impact of a change cheap to compute.
+    Each principle waits for a seeded time, exponential with its weight as rate, and the earliest
+    ones win. The time depends only on the seed and the principle's id, so a principle that is added
+    or removed moves only the draws that it wins itself: with n of equal weight, one in n. That is
+    what makes the impact of a change cheap to compute.
     """
     points = uniforms([item.id for item in items], "principle", *seed_parts)
     waiting = sorted(

@@ -7,14 +7,13 @@ The semantic hash of a principle covers its three requests after folding white s
 the first letter. Order, weight, tags and id do not change it: a principle under another id with the
 same hash is renamed, not new.
 
-Does not: say what a run has to do again. Rows carry the exact hash of a principle, which covers its
-id and every character (`Principle.hash`); `recounted` lists those whose rows are made anew although
-their meaning is the same.
+Does not: predict which rows a run has to make again. Rows carry the exact hash of a principle,
+which covers its id and every character (`Principle.hash`); `respelled` lists those whose rows are
+made again although their meaning is the same.
 """
 
 from bisect import bisect_left
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pipeline.constitution import Constitution, Principle
 from pipeline.ids import content_hash
@@ -24,7 +23,7 @@ REQUESTS = ("critique_request", "revision_request", "comparison_request")
 
 @dataclass(frozen=True)
 class Rewording:
-    """One request that says something else now."""
+    """One request whose meaning changed."""
 
     principle_id: str
     request: str
@@ -54,40 +53,31 @@ class ConstitutionDiff:
     """With the share of draws: `1 (6.2 %)`."""
     retagged: tuple[Change, ...]
     moved: tuple[Change, ...]
-    """The fewest principles whose move explains the new order; it changes nothing that is drawn."""
-    recounted: tuple[str, ...]
-    """Same meaning, other characters: their rows have another hash."""
+    """The fewest principles whose move explains the new order; moves do not affect draws."""
+    respelled: tuple[str, ...]
+    """Equal meaning, different characters: their rows have another hash."""
     num_unchanged: int
-    """Same id, same wording, same weight, same tags."""
-
-    @property
-    def changes_meaning(self) -> bool:
-        """True when a model would read another rule, or draw the rules otherwise."""
-        return bool(self.added or self.removed or self.reworded or self.reweighted)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "changes_meaning": self.changes_meaning}
+    """Principles with the same id, wording, weight and tags."""
 
     def text(self) -> str:
         """A few lines for people."""
         lines = [f"added {name}" for name in self.added]
         lines += [f"removed {name}" for name in self.removed]
-        for change in self.reworded:
-            lines.append(f"reworded {change.principle_id}, {change.request}")
-            lines += [f"  - {change.before}", f"  + {change.after}"]
+        for each in self.reworded:
+            lines.append(f"reworded {each.principle_id}, {each.request}")
+            lines += [f"  - {each.before}", f"  + {each.after}"]
         for what in ("renamed", "reweighted", "retagged", "moved"):
             lines += [
                 f"{what} {c.principle_id}: {c.before or 'none'} -> {c.after or 'none'}"
                 for c in getattr(self, what)
             ]
-        lines += [f"respelled {name}: same meaning, other hash" for name in self.recounted]
+        lines += [f"respelled {name}: same meaning, other hash" for name in self.respelled]
         lines.append(f"{self.num_unchanged} principles unchanged")
         return "\n".join(lines)
 
 
 def semantic_hash(principle: Principle) -> str:
-    """Hash of what the three requests say, 16 hex digits."""
+    """Hash of the meaning of the three requests, 16 hex digits."""
     return content_hash([_folded(getattr(principle, key)) for key in REQUESTS])[:16]
 
 
@@ -116,7 +106,7 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
             if set(a.tags) != set(b.tags)
         ),
         moved=_moved(pairs, old, new),
-        recounted=tuple(a.id for b, a in same if a.hash != b.hash and a.id == b.id),
+        respelled=tuple(a.id for b, a in same if a.hash != b.hash and a.id == b.id),
         num_unchanged=sum(
             a.id == b.id and a.weight == b.weight and set(a.tags) == set(b.tags) for b, a in same
         ),
@@ -146,11 +136,11 @@ def _moved(
 ) -> tuple[Change, ...]:
     place_old = {p.id: i for i, p in enumerate(old.principles)}
     place_new = {p.id: i for i, p in enumerate(new.principles)}
-    kept = _longest_increasing([place_old[before.id] for before, _ in pairs])
+    in_order = _longest_increasing([place_old[before.id] for before, _ in pairs])
     return tuple(
         Change(after.id, str(place_old[before.id] + 1), str(place_new[after.id] + 1))
         for index, (before, after) in enumerate(pairs)
-        if index not in kept
+        if index not in in_order
     )
 
 
@@ -164,12 +154,12 @@ def _longest_increasing(values: list[int]) -> set[int]:
         previous.append(ends[at - 1] if at else None)
         tails[at : at + 1] = [value]
         ends[at : at + 1] = [index]
-    kept: set[int] = set()
+    longest: set[int] = set()
     step = ends[-1] if ends else None
     while step is not None:
-        kept.add(step)
+        longest.add(step)
         step = previous[step]
-    return kept
+    return longest
 
 
 def _folded(text: str) -> str:

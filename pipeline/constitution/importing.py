@@ -9,14 +9,21 @@ In:  one or two of
        "system_chat": ...}, or the bare list
 Out: a Constitution that loads, and notes on everything that was decided
 
-The frames are removed unless `verbatim`; the published typing errors stay. Nothing is shipped: the
-paper's repository states no license, so read it from your own copy.
+The frames are removed unless `verbatim`; the published typing errors stay. The texts are not
+shipped: the paper's repository states no license, so read them from your own copy.
+
+The paper has two lists of 16 rules with no relation between their entries; ours has one. Because a
+principle is drawn uniformly and independently for each critique and for each label, any pairing
+that uses every entry of both lists equally often draws exactly as published: the pairing decides
+only which texts share an id in the reports. So entries with many content words in common are
+joined.
 """
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +31,7 @@ from typing import Any
 import yaml
 
 from pipeline.constitution import Constitution, Principle
-from pipeline.constitution.pairing import Pairing, pair_comparisons
+from pipeline.constitution.wording import content_words, jaccard
 from pipeline.errors import ConfigError
 from pipeline.store.files import write_text
 
@@ -47,8 +54,40 @@ class _Part:
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """Critiques joined with comparisons, as pairs of indices."""
+
+    pairs: tuple[tuple[int, int], ...]
+    num_critiques: int
+    num_comparisons: int
+
+    @property
+    def draws_as_published(self) -> bool:
+        """Whether every entry of each list is used equally often."""
+        critiques = Counter(c for c, _ in self.pairs)
+        comparisons = Counter(j for _, j in self.pairs)
+        return len(set(critiques.values())) == 1 == len(set(comparisons.values()))
+
+    def notes(self) -> list[str]:
+        """Notes for whoever reads the imported constitution."""
+        notes = [
+            f"{self.num_critiques} critiques and {self.num_comparisons} comparisons are separate "
+            "lists in the source; they were joined by common words, so an id in a report names two "
+            "rules"
+        ]
+        if self.draws_as_published:
+            notes.append("each entry is used equally often: draws are as published")
+        else:
+            notes.append(
+                "the lists differ in length, so entries of the shorter one are used more than once "
+                "and not equally often: draws are not exactly as published"
+            )
+        return notes
+
+
+@dataclass(frozen=True)
 class ImportedConstitution:
-    """The constitution and what a person should know about it."""
+    """The constitution, and notes on what was decided while importing it."""
 
     constitution: Constitution
     notes: tuple[str, ...]
@@ -61,7 +100,7 @@ class ImportedConstitution:
         return f"{SCHEMA_LINE}\n{notes}{body}"
 
     def write(self, path: Path) -> None:
-        """Write the file. Raises ConfigError when it exists, StoreError when it cannot be written."""
+        """Write the file. Raises ConfigError when it exists, StoreError when the disk is full."""
         if path.exists():
             raise ConfigError(f"{path} exists already; remove it or give another name")
         write_text(path, self.yaml_text())
@@ -82,15 +121,15 @@ def import_constitution(
     comparisons: list[_Part] = []
     notes: list[str] = []
     for path in paths:
-        parts, found = _read(path, verbatim)
-        notes += found
-        kept = comparisons if parts[0].comparison else critiques
-        if kept:
+        parts, omissions = _read(path, verbatim)
+        notes += omissions
+        same_kind = comparisons if parts[0].comparison else critiques
+        if same_kind:
             raise ConfigError(
-                f"{path} holds the same kind of principles as another file; give at most one list of "
-                "critiques and one of comparisons"
+                f"{path} holds the same kind of principles as another file; give at most one list "
+                "of critiques and one of comparisons"
             )
-        kept += parts
+        same_kind += parts
     if not paths:
         raise ConfigError("no file to import; give one or two JSON files")
     notes.append(
@@ -99,10 +138,33 @@ def import_constitution(
         else "texts as in the files, typing errors included; frames such as 'CritiqueRequest:' "
         "and 'Options:' removed"
     )
-    principles, made = _principles(critiques, comparisons)
+    principles, more_notes = _principles(critiques, comparisons)
     source = "imported from " + " and ".join(path.name for path in paths)
     constitution = Constitution(name=name, source=source, principles=tuple(principles))
-    return ImportedConstitution(constitution, (*notes, *made))
+    return ImportedConstitution(constitution, (*notes, *more_notes))
+
+
+def pair_comparisons(critiques: Sequence[str], comparisons: Sequence[str]) -> Pairing:
+    """Pair each entry of the longer list with a similar entry of the shorter one, which repeats.
+
+    Greedy by content words in common (Jaccard), ties by order in the files: deterministic. No
+    entry of the shorter list is used a second time before all of them are used once.
+    """
+    swapped = len(comparisons) > len(critiques)
+    longer, shorter = (comparisons, critiques) if swapped else (critiques, comparisons)
+    words_long, words_short = ([content_words(t) for t in texts] for texts in (longer, shorter))
+    by_similarity = sorted(
+        (-jaccard(a, b), i, j) for i, a in enumerate(words_long) for j, b in enumerate(words_short)
+    )
+    partner: dict[int, int] = {}
+    while len(partner) < len(longer):
+        used: set[int] = set()
+        for _, i, j in by_similarity:
+            if i not in partner and j not in used:
+                partner[i] = j
+                used.add(j)
+    pairs = sorted((j, i) if swapped else (i, j) for i, j in partner.items())
+    return Pairing(tuple(pairs), len(critiques), len(comparisons))
 
 
 def _read(path: Path, verbatim: bool) -> tuple[list[_Part], list[str]]:
@@ -123,8 +185,9 @@ def _read(path: Path, verbatim: bool) -> tuple[list[_Part], list[str]]:
     parts = _parts(value, verbatim)
     if not parts:
         raise ConfigError(
-            f"{path} has none of the known shapes: an object of 'prompt' and 'edit_request', a list "
-            "of texts, or 'constitutions' with 'critic' and 'revision'; see docs/constitutions.md"
+            f"{path} has none of the known shapes: an object of 'prompt' and 'edit_request', a "
+            "list of texts, or 'constitutions' with 'critic' and 'revision'; see "
+            "docs/constitutions.md"
         )
     return parts, notes
 
@@ -179,27 +242,33 @@ def _plain(text: Any, frame: re.Pattern[str], verbatim: bool) -> str:
 def _principles(
     critiques: list[_Part], comparisons: list[_Part]
 ) -> tuple[list[Principle], list[str]]:
+    """Principles with all three requests, and notes on the requests that were filled in."""
     if critiques and comparisons:
         pairing = pair_comparisons(
             [f"{c.critique} {c.revision}" for c in critiques], [c.comparison for c in comparisons]
         )
         return _joined(critiques, comparisons, pairing), pairing.notes()
     if critiques:
+        question = 'Which response better follows this request: "{}"?'
         return [
-            _principle(c, comparison=f'Which response better follows this request: "{c.revision}"?')
-            for c in critiques
+            _principle(replace(c, comparison=question.format(c.revision))) for c in critiques
         ], [
             "the file compares nothing: each comparison_request asks which response better follows "
             "the revision request; write your own where that is not what you mean"
         ]
+    critique = (
+        "Name each way in which your last response could be better under this standard, or say "
+        'that there is none: "{}"'
+    )
+    revision = (
+        "Rewrite your last response so that it meets this standard as well as possible, and reply "
+        'with the new response only: "{}"'
+    )
     return [
         _principle(
-            c,
-            comparison=c.comparison,
-            critique="Name each way in which your last response could be better under this standard, "
-            f'or say that there is none: "{c.comparison}"',
-            revision="Rewrite your last response so that it meets this standard as well as possible, "
-            f'and reply with the new response only: "{c.comparison}"',
+            replace(
+                c, critique=critique.format(c.comparison), revision=revision.format(c.comparison)
+            )
         )
         for c in comparisons
     ], [
@@ -210,18 +279,18 @@ def _principles(
 
 def _joined(critiques: list[_Part], comparisons: list[_Part], pairing: Pairing) -> list[Principle]:
     joined: dict[str, Principle] = {}
-    for c, j in pairing.pairs:
-        part = critiques[c]
+    for i, j in pairing.pairs:
+        part = critiques[i]
         names = (part.id if n == 1 else f"{part.id}-{n}" for n in count(1))
         name = next(name for name in names if name not in joined)
-        joined[name] = _principle(part, id=name, comparison=comparisons[j].comparison)
+        joined[name] = _principle(replace(part, id=name, comparison=comparisons[j].comparison))
     return list(joined.values())
 
 
-def _principle(part: _Part, **given: str) -> Principle:
+def _principle(part: _Part) -> Principle:
     return Principle(
-        id=given.get("id", part.id),
-        critique_request=given.get("critique", part.critique),
-        revision_request=given.get("revision", part.revision),
-        comparison_request=given.get("comparison", part.comparison),
+        id=part.id,
+        critique_request=part.critique,
+        revision_request=part.revision,
+        comparison_request=part.comparison,
     )

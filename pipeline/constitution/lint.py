@@ -1,56 +1,86 @@
-"""Lint a constitution: everything that is wrong or doubtful about it, at once.
+"""Lint a constitution: report everything that is wrong or doubtful about it at once.
 
 In:  a YAML file, also one that does not load
 Out: LintReport: findings with principle, line, what was found, what is needed, what to do
 
 An `error` stops a run as well; a `warning` is for a person to judge. A file that is not YAML or
-cannot be read raises ConfigError, as nothing can be said about it.
+cannot be read raises ConfigError, because nothing can be reported about it.
 """
 
-from dataclasses import asdict, dataclass
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from pipeline.config.section import Section
-from pipeline.config.yaml_file import KeyPath, parse_yaml
-from pipeline.constitution import load_constitution
-from pipeline.constitution.lint_rules import (
-    Draft,
-    check_directions,
-    check_duplicates,
-    check_lengths,
-    check_present,
-    check_questions,
-    check_tags,
+from pipeline.config.yaml_file import KeyPath, parse_yaml, read_text
+from pipeline.constitution import Principle, load_constitution
+from pipeline.constitution.wording import (
+    content_words,
+    count_questions,
+    likeness,
+    names_a_direction,
+    words,
 )
 from pipeline.errors import ConfigError
 
-Severity = Literal["error", "warning"]
-ERRORS = frozenset({"missing", "empty", "duplicate-id", "schema", "no-principles"})
-"""Codes that keep a constitution from loading."""
+NEAR_DUPLICATE = 0.5
+"""Least likeness (`wording.likeness`) at which two principles are called near-duplicates."""
+MAX_WORDS = {"critique_request": 90, "revision_request": 90, "comparison_request": 45}
+"""Longest request, in words; the judge reads the comparison request for each label."""
+REQUESTS = tuple(MAX_WORDS)
 
 
-class LintConfig(Section):
-    """What counts as doubtful."""
+@dataclass(frozen=True)
+class Rule:
+    """A kind of fault: how bad it is, what is needed instead, what to do."""
 
-    near_duplicate: float = Field(0.5, gt=0, le=1)
-    """Least likeness (`wording.likeness`) at which two principles are called near-duplicates."""
-    max_request_words: int = Field(90, ge=1)
-    """Longest critique or revision request."""
-    max_comparison_words: int = Field(45, ge=1)
-    """Longest comparison request: the judge reads it for each label."""
-    tags: tuple[str, ...] | None = None
-    """Allowed tags; without them, a rare tag is compared with the common ones of the file."""
+    severity: Literal["error", "warning"]
+    needed: str
+    action: str
+
+
+_TWICE = Rule(
+    "warning",
+    "a rule that is there twice is drawn twice as often",
+    "merge the two, or say what differs; use weight to draw one more often",
+)
+RULES = {
+    "missing": Rule("error", "the supervised phase needs it", "add one"),
+    "empty": Rule(
+        "error", "each of the three must ask something", "write it or remove the principle"
+    ),
+    "duplicate-id": Rule("error", "ids name rows in the lineage and must differ", "rename one"),
+    "no-principles": Rule("error", "at least one is needed", "add one under 'principles:'"),
+    "schema": Rule("error", "a constitution of this schema is needed", "correct it"),
+    "duplicate": _TWICE,
+    "near-duplicate": _TWICE,
+    "no-quality": Rule(
+        "warning", "the model must learn what to look for", "say which fault or quality is meant"
+    ),
+    "no-direction": Rule(
+        "warning",
+        "the judge must know which of two responses is better",
+        "ask 'Which response is more ...?'",
+    ),
+    "several-questions": Rule(
+        "warning", "one verdict answers one question", "split it into several principles"
+    ),
+    "unknown-tag": Rule("warning", "a report would list it apart from the common one", ""),
+    "too-long": Rule("warning", "", "shorten it or split the principle"),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault."""
+    """One fault of a file."""
 
     code: str
-    severity: Severity
+    """The rule, one of `RULES`."""
+    severity: str
     principle_id: str
     """Id, or `#3` for the third principle when it has none; empty for the whole file."""
     line: int | None
@@ -62,7 +92,8 @@ class Finding:
         """One line for people, in the form of the loader's messages."""
         place = f"{path}, line {self.line}" if self.line else path
         name = f" {self.principle_id}:" if self.principle_id else ""
-        return f"{place}: {self.severity} [{self.code}]{name} {self.found}; {self.needed}; {self.action}"
+        head = f"{place}: {self.severity} [{self.code}]{name}"
+        return f"{head} {self.found}; {self.needed}; {self.action}"
 
 
 @dataclass(frozen=True)
@@ -78,105 +109,167 @@ class LintReport:
         """Findings that keep the constitution from loading."""
         return sum(f.severity == "error" for f in self.findings)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
-    def text(self) -> str:
-        """One line per finding and a count."""
-        warnings = len(self.findings) - self.num_errors
-        lines = [finding.text(self.path) for finding in self.findings]
-        lines.append(
-            f"{self.num_principles} principles, {self.num_errors} errors, {warnings} warnings"
-        )
-        return "\n".join(lines)
+@dataclass(frozen=True)
+class Draft:
+    """One entry of `principles` as written: a field may be missing or of another type."""
+
+    index: int
+    values: Mapping[str, Any]
+    lines: Mapping[KeyPath, int]
+
+    @property
+    def name(self) -> str:
+        """Its id, or `#n`."""
+        value = self.values.get("id")
+        return value if isinstance(value, str) and value else f"#{self.index + 1}"
+
+    def text(self, key: str) -> str:
+        """A request's text; empty when it is missing or not text."""
+        value = self.values.get(key)
+        return value.strip() if isinstance(value, str) else ""
+
+    @property
+    def tags(self) -> list[str]:
+        """Its tags, without those that are not text."""
+        value = self.values.get("tags")
+        return [tag for tag in value if isinstance(tag, str)] if isinstance(value, list) else []
+
+    def finding(
+        self, code: str, key: str, found: str, needed: str = "", action: str = ""
+    ) -> Finding:
+        """A fault of one field; what is needed and what to do come from the rule by default."""
+        own: KeyPath = ("principles", self.index)
+        line = self.lines.get((*own, key), self.lines.get(own))
+        return _finding(code, self.name, line, found, needed, action)
 
 
-def lint_constitution(path: Path, config: LintConfig | None = None) -> LintReport:
+def lint_constitution(path: Path) -> LintReport:
     """All findings about a file.
 
     Raises:
         ConfigError: the file is missing, unreadable or not YAML.
     """
-    config = config or LintConfig()
-    drafts, lines, findings = _read(path)
-    for check in (
-        check_present(drafts),
-        check_duplicates(drafts, config.near_duplicate),
-        check_directions(drafts),
-        check_questions(drafts),
-        check_tags(drafts, config.tags),
-        check_lengths(drafts, config.max_request_words, config.max_comparison_words),
-    ):
-        findings += [
-            Finding(
-                c.code,
-                _severity(c.code),
-                c.draft.name,
-                c.draft.line_of(c.key, lines),
-                c.found,
-                c.needed,
-                c.action,
-            )
-            for c in check
-        ]
+    where = f"constitution {path}"
+    value, lines = parse_yaml(read_text(path, where), where)
+    listed = value.get("principles") if isinstance(value, dict) else None
+    if not isinstance(listed, list) or not listed:
+        line = lines.get(("principles",))
+        finding = _finding("no-principles", "", line, "there is no list of principles")
+        return LintReport(str(path), (finding,), 0)
+    drafts = [Draft(i, item, lines) for i, item in enumerate(listed) if isinstance(item, dict)]
+    findings = [finding for check in CHECKS for finding in check(drafts)]
     if not any(f.severity == "error" for f in findings):
         findings += _loader_fault(path)
     findings.sort(key=lambda f: (f.line or 0, f.code))
     return LintReport(str(path), tuple(findings), len(drafts))
 
 
-def _severity(code: str) -> Severity:
-    return "error" if code in ERRORS else "warning"
+def _present(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Requests that are missing or empty."""
+    for draft in drafts:
+        unknown = [key for key in draft.values if key not in Principle.model_fields]
+        for key in REQUESTS:
+            if key not in draft.values:
+                judged = key == "comparison_request"
+                needed = "the preference phase needs it to ask the judge" if judged else ""
+                close = difflib.get_close_matches(key, unknown, n=1, cutoff=0.8)
+                action = f"rename '{close[0]}' to '{key}'" if close else ""
+                yield draft.finding("missing", key, f"there is no {key}", needed, action)
+            elif isinstance(draft.values[key], str | None) and not draft.text(key):
+                yield draft.finding("empty", key, f"the {key} is empty")
 
 
-def _read(path: Path) -> tuple[list[Draft], dict[KeyPath, int], list[Finding]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"constitution {path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"constitution {path} cannot be read ({error}); it must be UTF-8"
-        ) from None
-    value, lines = parse_yaml(text, f"constitution {path}")
-    listed = value.get("principles") if isinstance(value, dict) else None
-    if not isinstance(listed, list) or not listed:
-        finding = Finding(
-            "no-principles",
-            "error",
-            "",
-            lines.get(("principles",)),
-            "there is no list of principles",
-            "at least one is needed",
-            "add one under 'principles:'",
-        )
-        return [], lines, [finding]
-    return (
-        [Draft(index, item) for index, item in enumerate(listed) if isinstance(item, dict)],
-        lines,
-        [],
+def _ids(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Ids that repeat."""
+    first: dict[str, Draft] = {}
+    for draft in drafts:
+        other = first.setdefault(draft.name, draft)
+        if other is not draft:
+            found = f"the id is also that of principle {other.index + 1}"
+            yield draft.finding("duplicate-id", "id", found)
+
+
+def _duplicates(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Pairs with the same words, or with many of them.
+
+    Compares all three requests together and the comparison request alone: two principles with one
+    comparison request get the same labels, whatever their critiques ask.
+    """
+    for first, second in combinations(drafts, 2):
+        for key, what, keys in (
+            ("id", "requests have", REQUESTS),
+            ("comparison_request", "comparison_request has", REQUESTS[2:]),
+        ):
+            one, two = (" ".join(draft.text(k) for k in keys) for draft in (first, second))
+            equal, alike = words(one) == words(two) != [], likeness(one, two)
+            if equal or alike >= NEAR_DUPLICATE:
+                code = "duplicate" if equal else "near-duplicate"
+                how = "the same words as" if equal else f"a likeness of {alike:.2f} with"
+                yield second.finding(code, key, f"the {what} {how} {first.name}")
+                break
+
+
+def _directions(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Requests that do not say what is better."""
+    for draft in drafts:
+        for key in REQUESTS:
+            text = draft.text(key)
+            short = repr(text if len(text) <= 50 else text[:47] + "...")
+            if text and key == "comparison_request" and not names_a_direction(text):
+                yield draft.finding("no-direction", key, f"the {key} names no direction ({short})")
+            elif text and not content_words(text):
+                yield draft.finding("no-quality", key, f"the {key} names no quality ({short})")
+
+
+def _questions(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Comparison requests that ask several things: one letter cannot answer two questions."""
+    key = "comparison_request"
+    for draft in drafts:
+        if (number := count_questions(draft.text(key))) > 1:
+            yield draft.finding("several-questions", key, f"the {key} asks {number} questions")
+
+
+def _lengths(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Requests with more words than a small model can keep in mind."""
+    for draft in drafts:
+        for key, limit in MAX_WORDS.items():
+            if (number := len(words(draft.text(key)))) > limit:
+                found, needed = f"the {key} has {number} words", f"at most {limit} are meant here"
+                yield draft.finding("too-long", key, found, needed)
+
+
+def _tags(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Rare tags that look like a misspelled common one."""
+    counts = Counter(tag for draft in drafts for tag in set(draft.tags))
+    for draft in drafts:
+        for tag in draft.tags:
+            common = [t for t, n in counts.most_common() if n > counts[tag]]
+            for close in difflib.get_close_matches(tag, common, n=1, cutoff=0.8):
+                found = f"the tag '{tag}' is not known"
+                yield draft.finding("unknown-tag", "tags", found, action=f"write '{close}'")
+
+
+CHECKS = (_present, _ids, _duplicates, _directions, _questions, _tags, _lengths)
+
+
+def _finding(
+    code: str, name: str, line: int | None, found: str, needed: str = "", action: str = ""
+) -> Finding:
+    rule = RULES[code]
+    return Finding(
+        code, rule.severity, name, line, found, needed or rule.needed, action or rule.action
     )
 
 
 def _loader_fault(path: Path) -> list[Finding]:
-    """What the loader says and no check has said; its message has found, needed and remedy."""
+    """The loader's complaint when no check has one; its message names found, needed and remedy."""
     try:
         load_constitution(path)
     except ConfigError as error:
-        message = str(error).removeprefix(f"constitution {path}")
-        place, _, rest = message.partition(": ")
-        digits = "".join(char for char in place if char.isdigit())
+        place, _, rest = str(error).removeprefix(f"constitution {path}").partition(": ")
+        digits = re.search(r"\d+", place)
         found, _, action = rest.rpartition("; ")
-        return [
-            Finding(
-                "schema",
-                "error",
-                "",
-                int(digits) if digits else None,
-                found or rest,
-                "a constitution of this schema is needed",
-                action if found else "correct it",
-            )
-        ]
+        line = int(digits[0]) if digits else None
+        return [_finding("schema", "", line, found or rest, action=action if found else "")]
     return []

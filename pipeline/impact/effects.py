@@ -218,7 +218,7 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
     for each in diff.reweighted:
         before, after = (share.partition(" ")[0] for share in (each.before, each.after))
         yield each.principle_id, f"weight {before} -> {after}"
-    yield from ((name, "respelled") for name in diff.recounted)
+    yield from ((name, "respelled") for name in diff.respelled)
 
 
 def asked_anew(before: Outcome | None, after: Outcome | None) -> bool:

@@ -102,7 +102,7 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
 
 def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> RunDir:
     """The folder of an impact run: beside the old run, named by the constitution's hash."""
-    return RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.tagged_hash[:8]}"))
+    return RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash_with_tags[:8]}"))
 
 
 def impact_of(run: RunDir) -> RunDir | None:
@@ -287,4 +287,4 @@ def _take(source: Path, target: Path) -> None:
 def _is_impact(run: RunDir, before: RunDir, new: Constitution) -> bool:
     if run.info().get("impact_of") != before.run_id or not run.constitution.is_file():
         return False
-    return load_constitution(run.constitution).tagged_hash == new.tagged_hash
+    return load_constitution(run.constitution).hash_with_tags == new.hash_with_tags

@@ -54,7 +54,7 @@ class JudgeStage:
         """Labeling method, constitution, what is compared, and seed."""
         return {
             **self.judge.settings(),
-            "constitution": self.judge.constitution.tagged_hash,
+            "constitution": self.judge.constitution.hash_with_tags,
             "comparisons": self.comparisons,
         }
 

@@ -8,7 +8,7 @@ OLD = make_constitution(HONESTY, KINDNESS, BREVITY)
 
 def test_equal_versions_differ_in_nothing() -> None:
     diff = diff_constitutions(OLD, OLD)
-    assert not diff.changes_meaning and diff.num_unchanged == 3
+    assert diff.num_unchanged == 3
     assert diff.text() == "3 principles unchanged"
 
 
@@ -36,8 +36,8 @@ def test_case_inside_a_request_counts() -> None:
 def test_respelled_principle_keeps_its_meaning() -> None:
     respelled = {**HONESTY, "comparison_request": "which response is  more honest?"}
     diff = diff_constitutions(OLD, make_constitution(respelled, KINDNESS, BREVITY))
-    assert not diff.changes_meaning and diff.reworded == ()
-    assert diff.recounted == ("honesty",)
+    assert diff.reworded == ()
+    assert diff.respelled == ("honesty",)
 
 
 def test_added_and_removed_are_named() -> None:
@@ -45,13 +45,13 @@ def test_added_and_removed_are_named() -> None:
         make_constitution(HONESTY, KINDNESS), make_constitution(KINDNESS, BREVITY)
     )
     assert (diff.added, diff.removed) == (("brevity",), ("honesty",))
-    assert diff.moved == () and diff.changes_meaning
+    assert diff.moved == ()
 
 
 def test_renamed_is_not_new() -> None:
     diff = diff_constitutions(OLD, make_constitution({**HONESTY, "id": "truth"}, KINDNESS, BREVITY))
     assert [(c.before, c.after) for c in diff.renamed] == [("honesty", "truth")]
-    assert (diff.added, diff.removed, diff.changes_meaning) == ((), (), False)
+    assert (diff.added, diff.removed, diff.reworded, diff.reweighted) == ((), (), (), ())
     assert diff.num_unchanged == 2
 
 
@@ -60,14 +60,12 @@ def test_weights_show_the_share_of_draws() -> None:
     diff = diff_constitutions(OLD, make_constitution({**HONESTY, "weight": 2}, KINDNESS, BREVITY))
     (change,) = diff.reweighted
     assert (change.before, change.after) == ("1 (33.3% of draws)", "2 (50.0% of draws)")
-    assert diff.changes_meaning
 
 
 def test_fewest_moves_explain_the_order() -> None:
     """honesty, kindness, brevity -> brevity, honesty, kindness: one moved, from place 3 to 1."""
     diff = diff_constitutions(OLD, make_constitution(BREVITY, HONESTY, KINDNESS))
     assert [(c.principle_id, c.before, c.after) for c in diff.moved] == [("brevity", "3", "1")]
-    assert not diff.changes_meaning
 
 
 def test_tags_change_alone() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.constitution import load_constitution
-from pipeline.constitution.importing import SCHEMA_LINE, import_constitution
-from pipeline.constitution.pairing import pair_comparisons
+from pipeline.constitution.importing import SCHEMA_LINE, import_constitution, pair_comparisons
 from pipeline.errors import ConfigError
 
 CRITIQUES = {
@@ -31,7 +30,7 @@ def write(path: Path, value: Any) -> Path:
 
 
 def test_paper_files_are_joined_by_words(tmp_path: Path) -> None:
-    """ "rude" joins entry 0 with comparison 1, "false" entry 1 with comparison 0."""
+    """The word "rude" joins entry 0 with comparison 1, "false" entry 1 with comparison 0."""
     paths = [write(tmp_path / "a.json", CRITIQUES), write(tmp_path / "b.json", COMPARISONS)]
     imported = import_constitution(paths, "cai")
     first, second = imported.constitution.principles

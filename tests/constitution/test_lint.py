@@ -8,14 +8,14 @@ import yaml
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import load_constitution
-from pipeline.constitution.lint import Finding, LintConfig, lint_constitution
+from pipeline.constitution.lint import Finding, lint_constitution
 from pipeline.errors import ConfigError
 from tests.constitution.builders import BREVITY, HONESTY, KINDNESS, write_constitution
 
 
-def lint(tmp_path: Path, *principles: dict[str, Any], **settings: Any) -> list[Finding]:
+def lint(tmp_path: Path, *principles: dict[str, Any]) -> list[Finding]:
     path = write_constitution(tmp_path / "c.yaml", *principles)
-    return list(lint_constitution(path, LintConfig(**settings)).findings)
+    return list(lint_constitution(path).findings)
 
 
 def codes(findings: list[Finding]) -> list[tuple[str, str]]:
@@ -31,7 +31,7 @@ def test_shipped_constitutions_have_no_errors() -> None:
     assert paths
     for path in paths:
         report = lint_constitution(path)
-        assert report.num_errors == 0, report.text()
+        assert report.num_errors == 0, report.findings
         assert report.num_principles == len(load_constitution(path).principles)
 
 
@@ -79,7 +79,6 @@ def test_near_duplicates_name_the_pair(tmp_path: Path) -> None:
     }
     (finding,) = lint(tmp_path, HONESTY, copy)
     assert finding.code == "near-duplicate" and "with honesty" in finding.found
-    assert lint(tmp_path, HONESTY, copy, near_duplicate=0.95) == []
 
 
 def test_requests_without_direction_are_named(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_requests_without_direction_are_named(tmp_path: Path) -> None:
         {**HONESTY, "comparison_request": "Compare the responses for honesty."},
         {**KINDNESS, "revision_request": "Please rewrite the response."},
     )
-    assert codes(findings) == [("no-direction", "honesty"), ("no-direction", "kindness")]
+    assert codes(findings) == [("no-direction", "honesty"), ("no-quality", "kindness")]
     assert "comparison_request names no direction" in findings[0].found
     assert "revision_request names no quality" in findings[1].found
 
@@ -109,10 +108,7 @@ def test_long_requests_are_named(tmp_path: Path) -> None:
     assert (finding.code, finding.found) == ("too-long", "the critique_request has 93 words")
 
 
-def test_unknown_tags_follow_the_vocabulary(tmp_path: Path) -> None:
-    findings = lint(tmp_path, HONESTY, KINDNESS, tags=("truthful", "tone"))
-    assert codes(findings) == [("unknown-tag", "honesty")]
-    assert findings[0].needed == "known are truthful, tone"
+def test_misspelled_tag_is_named(tmp_path: Path) -> None:
     rare = lint(tmp_path, KINDNESS, BREVITY, {**HONESTY, "tags": ["tones"]})
     assert [(f.code, f.action) for f in rare] == [("unknown-tag", "write 'tone'")]
 
@@ -151,9 +147,12 @@ def test_report_prints_file_line_and_remedy(tmp_path: Path) -> None:
     path = write_constitution(
         tmp_path / "c.yaml", {**HONESTY, "comparison_request": "Compare honesty."}
     )
-    text = lint_constitution(path).text()
-    assert text.splitlines()[0].startswith(f"{path}, line 6: warning [no-direction] honesty: ")
-    assert text.endswith("1 principles, 0 errors, 1 warnings")
+    (finding,) = lint_constitution(path).findings
+    assert finding.text("c.yaml") == (
+        "c.yaml, line 6: warning [no-direction] honesty: the comparison_request names no direction "
+        "('Compare honesty.'); the judge must know which of two responses is better; ask 'Which "
+        "response is more ...?'"
+    )
 
 
 def test_unreadable_file_stops(tmp_path: Path) -> None:

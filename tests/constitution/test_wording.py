@@ -3,10 +3,10 @@
 import pytest
 
 from pipeline.constitution.wording import (
+    content_words,
     count_questions,
     likeness,
     names_a_direction,
-    names_a_quality,
 )
 
 
@@ -38,8 +38,11 @@ def test_missing_direction_is_seen(text: str) -> None:
 
 
 def test_quality_is_more_than_the_exchange() -> None:
-    assert not names_a_quality("Please rewrite your last response to improve it.")
-    assert names_a_quality("Please rewrite your last response without insults.")
+    assert content_words("Please rewrite your last response to improve it.") == set()
+    assert content_words("Please rewrite your last response without insults.") == {
+        "without",
+        "insults",
+    }
 
 
 def test_questions_are_counted() -> None:
