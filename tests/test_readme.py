@@ -13,6 +13,7 @@ from pipeline import cli
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.yaml_file import load_yaml
 from pipeline.constitution import Constitution
+from tests.test_layers import LAYERS
 
 README = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [*sorted(PROJECT_ROOT.glob("*.md")), *sorted((PROJECT_ROOT / "docs").glob("*.md"))]
@@ -85,6 +86,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_page_is_finished(page: Path) -> None:
     assert not re.search(r"<!--|\b(TODO|TBD|FIXME)\b", page.read_text(encoding="utf-8"))
+
+
+def test_architecture_has_the_layers() -> None:
+    page = (PROJECT_ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| (.*?) \|", page, flags=re.M)
+    assert [tuple(re.findall(r"`(\w+)`", row)) for row in rows] == [*LAYERS, ("flows",)]
+    text = page[page.index("## The rooms") :]
+    rooms = {path.parent.name for path in (PROJECT_ROOT / "pipeline").glob("*/__init__.py")}
+    assert rooms == set(re.findall(r"\*\*`(\w+)/`\*\*", text))
 
 
 def test_readme_tree_is_complete() -> None:
