@@ -101,7 +101,7 @@ def print_table(found: list[Impact], seconds: list[float], constitution: Constit
     """One line per changed principle."""
     print(f"first run: {seconds[0]:.0f} s")
     print(
-        f"{'changed':<12}{'share of draws':>15}{'asked again':>12}{'of':>7}{'flipped':>9}"
+        f"{'changed':<12}{'share of draws':>15}{'asked again':>12}{'of':>7}{'relabeled':>10}"
         f"{'ties + -':>10}{'pairs + -':>11}{'tokens':>9}{'of':>10}{'share':>8}{'s':>5}"
     )
     for name, impact, took in zip(CHANGES, found, seconds[1:], strict=True):
@@ -110,7 +110,7 @@ def print_table(found: list[Impact], seconds: list[float], constitution: Constit
         pairs = f"{total.pairs_gained} {total.pairs_lost}"
         print(
             f"{name:<12}{drawn_share(constitution, name):>15.3f}{total.asked_again:>12,}"
-            f"{total.after:>7,}{total.flipped:>9,}{ties:>10}{pairs:>11}{cost.tokens:>9,}"
+            f"{total.after:>7,}{total.relabeled:>10,}{ties:>10}{pairs:>11}{cost.tokens:>9,}"
             f"{cost.tokens_full:>10,}{impact.cost_share:>8.3f}{took:>5.0f}"
         )
 
@@ -129,7 +129,7 @@ def figures(found: list[Impact], constitution: Constitution) -> dict[str, Any]:
         "expected_share": round(1 / len(constitution.principles), 4),
         "weighted_share": round(fmean(drawn_share(constitution, name) for name in CHANGES), 4),
         "num_principles": len(constitution.principles),
-        "flipped_labels": sum(impact.total.flipped for impact in found),
+        "relabeled": sum(impact.total.relabeled for impact in found),
         "asked_again": sum(impact.total.asked_again for impact in found),
         "comparisons": sum(impact.total.after for impact in found),
         "calls_impact": sum(cost.calls for cost in costs),

@@ -12,7 +12,8 @@ method the mean over seeds, the smallest and the largest.
     accuracy_overall the same where all attributes of the constitution that differ agree
     single_order     accuracy of the two orders on their own, mean of both
     brier            mean squared distance of the label from the truth
-    flip_rate        comparisons in which the two orders prefer different responses
+    order_disagreement
+                     comparisons in which the two orders prefer different responses
     equal_deviation  mean |label - 0.5| of equally good responses
     tokens           prompt and generated tokens per label; `cached` of them from the prefix cache
 
@@ -186,7 +187,7 @@ def figures(job: Job) -> dict[str, float | None]:
             "accuracy_overall",
             "single_order",
             "brier",
-            "flip_rate",
+            "order_disagreement",
             "equal_deviation",
         )
     }
@@ -230,7 +231,9 @@ def _add(seen: dict[str, list[float]], row: Any, sign: int, *, equal: bool) -> N
     orders = None
     if row.prob_forward is not None and row.prob_swapped is not None:
         orders = (row.prob_forward, 1.0 - row.prob_swapped)
-        seen["flip_rate"].append(float(not orders_agree(row.prob_forward, row.prob_swapped)))
+        seen["order_disagreement"].append(
+            float(not orders_agree(row.prob_forward, row.prob_swapped))
+        )
     if not sign:
         return
     seen["accuracy"].append(_right(row.soft_label, sign))
@@ -260,19 +263,26 @@ def _costs(job: Job, labels: int) -> dict[str, float | None]:
     }
 
 
-COLUMNS = ("accuracy", "accuracy_overall", "single_order", "brier", "flip_rate", "equal_deviation")
+COLUMNS = (
+    "accuracy",
+    "accuracy_overall",
+    "single_order",
+    "brier",
+    "order_disagreement",
+    "equal_deviation",
+)
 COSTS = ("tokens", "generated", "cached", "unread")
 
 
 def print_table(found: Mapping[str, Sequence[Mapping[str, float | None]]]) -> None:
     """One line per method: means over seeds."""
-    print(f"{'':<28}" + "".join(f"{name:>17}" for name in (*COLUMNS, *COSTS)))
+    print(f"{'':<28}" + "".join(f"{name:>19}" for name in (*COLUMNS, *COSTS)))
     for method, runs in found.items():
         cells = []
         for name in (*COLUMNS, *COSTS):
             entry = spread([run[name] for run in runs])
             digits = 1 if name in ("tokens", "generated", "unread") else 3
-            cells.append(f"{entry['mean']:>17.{digits}f}" if entry else f"{'-':>17}")
+            cells.append(f"{entry['mean']:>19.{digits}f}" if entry else f"{'-':>19}")
         print(f"{method:<28}" + "".join(cells))
 
 

@@ -1,1 +1,1 @@
-"""Which labels a changed constitution flips, from the changed principles to the report."""
+"""Which labels a changed constitution changes: a run labeled again, and what it cost."""

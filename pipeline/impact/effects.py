@@ -4,8 +4,8 @@ In:  for each comparison what became of it before and after (Outcome)
 Out: Impact: effects in total, per principle and per move from one principle to another, and costs
 
 A comparison counts for every principle that decided it, before or after, so the rows of two
-principles overlap; the moves do not. The label says how probable it is that the first response is
-preferred: it flips when it was beyond a tie and is so now, on the other side.
+principles overlap; the moves do not. A comparison is relabeled when its label preferred one
+response before and prefers the other one now; ties are counted apart.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from pipeline.constitution import Constitution
 from pipeline.constitution.diff import ConstitutionDiff, diff_constitutions
-from pipeline.soft_labels import is_tie
+from pipeline.soft_labels import outcome
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class _Record(BaseModel):
 
 
 class Effects(_Record):
-    """What happened to a group of comparisons."""
+    """What happened to a group of comparisons; every field but the last counts comparisons."""
 
     before: int = 0
     """Labels before."""
     after: int = 0
     """Labels after."""
     asked_again: int = 0
-    """Comparisons that a judge was asked anew, whether its verdict could be read or not."""
+    """Comparisons that a judge was asked again, whether its verdict could be read or not."""
     new_texts: int = 0
-    """Of these, comparisons of which a response is another text now."""
-    flipped: int = 0
-    """Labels that point the other way, ties aside."""
+    """Of these, comparisons in which the text of a response changed."""
+    relabeled: int = 0
+    """Labels that prefer the other response now, ties aside."""
     became_ties: int = 0
     stopped_being_ties: int = 0
     labels_gained: int = 0
@@ -61,15 +61,28 @@ class Effects(_Record):
     labeled_twice: int = 0
     """Comparisons with a label before and after."""
     mean_change: float = 0.0
-    """Mean absolute change of their labels, in [0, 1]."""
+    """Mean absolute change of the labels of `labeled_twice`, in [0, 1]."""
 
-    def add(self, before: Outcome | None, after: Outcome | None, tie_width: float) -> None:
-        """Enter one comparison; None where it was not made."""
+    def add(
+        self,
+        before: Outcome | None,
+        after: Outcome | None,
+        tie_width: float,
+        principle: str | None = None,
+    ) -> None:
+        """Count one comparison.
+
+        Args:
+            before: None where the comparison was not made; likewise `after`.
+            principle: count the label of a side only where this principle decided it.
+        """
         old, new = (None if side is None else side.soft_label for side in (before, after))
         kept_before, kept_after = (side is not None and side.kept for side in (before, after))
-        anew = asked_anew(before, after)
-        self.asked_again += anew
-        self.new_texts += anew and (
+        asked = asked_again(before, after)
+        self.before += old is not None and (not principle or principle in _deciders(before))
+        self.after += new is not None and (not principle or principle in _deciders(after))
+        self.asked_again += asked
+        self.new_texts += asked and (
             before is None or after is None or before.text_ids != after.text_ids
         )
         self.pairs_gained += kept_after and not kept_before
@@ -78,10 +91,10 @@ class Effects(_Record):
         self.labels_lost += new is None and old is not None
         if old is None or new is None:
             return
-        tied_before, tied_after = is_tie(old, tie_width), is_tie(new, tie_width)
-        self.became_ties += tied_after and not tied_before
-        self.stopped_being_ties += tied_before and not tied_after
-        self.flipped += not tied_before and not tied_after and (old > 0.5) != (new > 0.5)
+        side_before, side_after = outcome(old, tie_width), outcome(new, tie_width)
+        self.became_ties += side_before != 0.5 and side_after == 0.5
+        self.stopped_being_ties += side_before == 0.5 and side_after != 0.5
+        self.relabeled += {side_before, side_after} == {0.0, 1.0}
         self.labeled_twice += 1
         self.mean_change += (abs(new - old) - self.mean_change) / self.labeled_twice
 
@@ -108,14 +121,18 @@ class StageCost(_Record):
     folder: str
     rows: int = 0
     rows_made: int = 0
+    """Rows that were made again."""
     calls: int = 0
+    """Model calls of the rows that were made again."""
     calls_full: int = 0
+    """Model calls of all rows."""
     tokens: int = 0
-    """Prompt and generated tokens of the rows that were made."""
+    """Prompt and generated tokens of the rows that were made again."""
     tokens_full: int = 0
+    """Prompt and generated tokens of all rows."""
 
     def add(self, calls: int, tokens: int, *, made: bool) -> None:
-        """Enter one row."""
+        """Count one row."""
         self.rows += 1
         self.calls_full += calls
         self.tokens_full += tokens
@@ -126,7 +143,7 @@ class StageCost(_Record):
 
 
 class Impact(BaseModel):
-    """What impact.json says."""
+    """The contents of impact.json."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
@@ -154,7 +171,7 @@ class Impact(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cost_share(self) -> float:
-        """The same for tokens."""
+        """Tokens paid now, of those of all rows of these stages, in [0, 1]."""
         return _share(sum(c.tokens for c in self.costs), sum(c.tokens_full for c in self.costs))
 
 
@@ -168,22 +185,16 @@ class ImpactTally:
     moves: dict[tuple[str, str], Move] = field(default_factory=dict)
 
     def add(self, before: Outcome | None, after: Outcome | None) -> None:
-        """Enter one comparison as it was and as it is; None where it was not made."""
+        """Count one comparison as it was and as it is; None where it was not made."""
         ids_before, ids_after = _deciders(before), _deciders(after)
         self.total.add(before, after, self.tie_width)
-        self.total.before += bool(ids_before)
-        self.total.after += bool(ids_after)
         for name in dict.fromkeys((*ids_before, *ids_after)):
-            one = self.principles.setdefault(name, PrincipleImpact(id=name, change=""))
-            one.add(before, after, self.tie_width)
-            one.before += name in ids_before
-            one.after += name in ids_after
-        if after is not None and asked_anew(before, after):
+            principle = self.principles.setdefault(name, PrincipleImpact(id=name, change=""))
+            principle.add(before, after, self.tie_width, name)
+        if after is not None and asked_again(before, after):
             key = ("+".join(ids_before), "+".join(after.principle_ids))
             move = self.moves.setdefault(key, Move(before_id=key[0], after_id=key[1]))
             move.add(before, after, self.tie_width)
-            move.before += bool(ids_before)
-            move.after += bool(ids_after)
 
     def by_principle(self, old: Constitution, new: Constitution) -> tuple[PrincipleImpact, ...]:
         """One entry for each principle of either version, in their order."""
@@ -202,10 +213,10 @@ class ImpactTally:
 def kinds_of_change(old: Constitution, new: Constitution) -> dict[str, str]:
     """What happened to each principle, by id: those of the old version, then the new ones."""
     diff = diff_constitutions(old, new)
-    words: dict[str, list[str]] = {p.id: [] for p in (*old.principles, *new.principles)}
-    for name, what in _changes(diff):
-        words[name].append(what)
-    return {name: ", ".join(dict.fromkeys(said)) or "unchanged" for name, said in words.items()}
+    changes: dict[str, list[str]] = {p.id: [] for p in (*old.principles, *new.principles)}
+    for name, change in _changes(diff):
+        changes[name].append(change)
+    return {name: ", ".join(dict.fromkeys(words)) or "unchanged" for name, words in changes.items()}
 
 
 def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
@@ -221,8 +232,8 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
     yield from ((name, "respelled") for name in diff.respelled)
 
 
-def asked_anew(before: Outcome | None, after: Outcome | None) -> bool:
-    """Whether a judge was asked about this comparison again, or for the first time."""
+def asked_again(before: Outcome | None, after: Outcome | None) -> bool:
+    """Whether a judge was asked about this comparison, again or for the first time."""
     return (
         after is not None
         and after.asked

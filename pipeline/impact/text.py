@@ -14,7 +14,7 @@ EFFECTS_HEAD = (
     "before",
     "after",
     "asked again",
-    "flipped",
+    "relabeled",
     "became ties",
     "ties no more",
     "pairs gained",
@@ -41,7 +41,7 @@ def headline(impact: Impact) -> list[str]:
             if total.new_texts
             else ""
         ),
-        f"{total.flipped:,} labels flipped, {total.became_ties:,} became a tie, "
+        f"{total.relabeled:,} labels changed sides, {total.became_ties:,} became a tie, "
         f"{total.stopped_being_ties:,} stopped being one",
         f"{total.pairs_gained:,} pairs gained, {total.pairs_lost:,} lost",
         f"paid {_sum(impact, 'calls')} of {_sum(impact, 'calls_full')} calls "
@@ -67,13 +67,13 @@ def tables(impact: Impact) -> list[TextTable]:
         TextTable(
             "labels made again: who decided before, who decides now"
             + (f" (the {MOVES_SHOWN} largest of {len(impact.moves)})" if left else ""),
-            ("before", "now", "labels", "flipped", "became ties", "ties no more", "mean change"),
+            ("before", "now", "labels", "relabeled", "became ties", "ties no more", "mean change"),
             [
                 (
                     m.before_id or "none",
                     m.after_id,
                     f"{m.after:,}",
-                    f"{m.flipped:,}",
+                    f"{m.relabeled:,}",
                     f"{m.became_ties:,}",
                     f"{m.stopped_being_ties:,}",
                     f"{m.mean_change:.3f}",
@@ -121,7 +121,7 @@ def _effects(effects: Effects) -> tuple[str, ...]:
         effects.before,
         effects.after,
         effects.asked_again,
-        effects.flipped,
+        effects.relabeled,
         effects.became_ties,
         effects.stopped_being_ties,
         effects.pairs_gained,

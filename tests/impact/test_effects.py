@@ -95,14 +95,14 @@ def outcome(judgment: str, principle: str, label: float | None, kept: bool = Tru
 def test_effects_are_counted_by_hand() -> None:
     tally = ImpactTally(tie_width=0.05)
     tally.add(outcome("1", "p", 0.9), outcome("1", "p", 0.9))
-    tally.add(outcome("2", "p", 0.9), outcome("2x", "q", 0.2))  # flipped by 0.7
+    tally.add(outcome("2", "p", 0.9), outcome("2x", "q", 0.2))  # the other side, by 0.7
     tally.add(outcome("3", "p", 0.6), outcome("3x", "q", 0.54, kept=False))  # became a tie, 0.06
     tally.add(outcome("4", "p", 0.5, kept=False), outcome("4x", "p", 0.6))  # is none any more, 0.1
     tally.add(outcome("5", "p", 0.7), outcome("5x", "q", None, kept=False))  # unreadable now
     tally.add(None, outcome("6", "q", 0.8))
     total = tally.total
     assert (total.before, total.after, total.asked_again) == (5, 5, 5)
-    assert (total.flipped, total.became_ties, total.stopped_being_ties) == (1, 1, 1)
+    assert (total.relabeled, total.became_ties, total.stopped_being_ties) == (1, 1, 1)
     assert (total.pairs_gained, total.pairs_lost) == (2, 2)
     assert (total.labels_gained, total.labels_lost, total.new_texts) == (1, 1, 1)
     assert total.mean_change == pytest.approx((0 + 0.7 + 0.06 + 0.1) / 4)

@@ -42,7 +42,7 @@ def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
     assert impact.total.after == 30 and impact.costs[0].calls == 2 * len(own)
     assert impact.calls_share == len(own) / 30
     assert {m.before_id for m in impact.moves} == {m.after_id for m in impact.moves} == {"p-1"}
-    assert impact.principles[1].change == "reworded" and impact.total.flipped > 0
+    assert impact.principles[1].change == "reworded" and impact.total.relabeled > 0
     assert "| p-1 | reworded |" in markdown(impact) and (run.root / "impact.md").exists()
     pair = next(row for row in stored(run, "preference/pair") if row.status == "ok")
     assert trace(run, pair.row_id).parents
