@@ -10,7 +10,7 @@ Does not: correct for looking at many measures at once, or for prompts that rese
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,36 @@ class Estimate:
     def as_dict(self) -> dict[str, float]:
         """The shape that metrics.json holds."""
         return asdict(self)
+
+
+@dataclass
+class Tally:
+    """One measure: the sum of its values and their number per cluster, such as a prompt."""
+
+    sums: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+    def add(self, values: Sequence[float]) -> None:
+        """Append one cluster."""
+        self.sums.append(sum(values))
+        self.counts.append(len(values))
+
+    @property
+    def num_clusters(self) -> int:
+        """Clusters with at least one observation."""
+        return sum(count > 0 for count in self.counts)
+
+    def mean(self) -> float | None:
+        """Mean over all observations; None without any."""
+        return sum(self.sums) / sum(self.counts) if any(self.counts) else None
+
+    def share(self) -> Estimate | None:
+        """Mean of values in [0, 1] with a Wilson interval; see `clustered_share`."""
+        return clustered_share(self.sums, self.counts)
+
+    def bootstrap(self, *, draws: int, seed: int, most: float = 1.0) -> Estimate | None:
+        """Mean of values in [0, `most`] with a bootstrap interval; see `cluster_bootstrap`."""
+        return cluster_bootstrap(self.sums, self.counts, draws=draws, seed=seed, most=most)
 
 
 def wilson(successes: float, n: float, z: float = Z95) -> tuple[float, float]:

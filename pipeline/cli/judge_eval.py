@@ -38,7 +38,7 @@ def judge_eval(
     """Measure how far a recipe's judge can be trusted, on pairs that people have labeled."""
     from pipeline.cli.run import complete
     from pipeline.cli.tables import console, number_table
-    from pipeline.judge_eval.report.tables import accuracy_grid, grids, headline
+    from pipeline.judge_eval.report.tables import accuracy_table, all_tables, headline
     from pipeline.judge_eval.request import Request
     from pipeline.judge_eval.run import prepare_evaluation, run_evaluation
     from pipeline.progress import current_progress
@@ -63,9 +63,12 @@ def judge_eval(
         lambda: "stopped; the same command continues from here",
     )
     out = console()
-    for grid in [accuracy_grid(metrics), *(g for g in grids(metrics) if g.title in SECTIONS)]:
-        out.print(number_table(grid.names, grid.rows, title=grid.title, lines=False))
-    for line in headline(metrics):
+    sections = (table for table in all_tables(metrics) if table.title in SECTIONS)
+    for table in (accuracy_table(metrics), *sections):
+        rows = [[str(cell) for cell in row] for row in table.rows]
+        out.print(number_table(table.columns, rows, title=table.title, lines=False))
+    summary = headline(metrics)
+    for line in (summary.lead, summary.detail):
         out.print(line, markup=False, highlight=False)
     typer.echo(f"report: {evaluation.run.root / 'report.html'}")
     if calibrate is not None:

@@ -1,23 +1,30 @@
-"""What the data of a run are made of: rows per stage, pairs and why others were left out, and what
-each principle did.
+"""What the data of a run consist of: rows per stage, pairs, why others were left out, and what each
+principle did.
 
 In:  manifests, and shards of preference/judge and preference/pair
 Out: the entries `stages`, `data` and `principles` of metrics.json
 
-Needs no model and no oracle, so it works for a run that was stopped halfway too.
+Needs neither model nor oracle, so it works for a run that was stopped halfway too.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipeline.evaluation.results import (
+    DataMetrics,
+    LabelMetrics,
+    MarginBin,
+    PrincipleMetrics,
+    StageMetrics,
+)
 from pipeline.evaluation.shard_columns import (
     RowDict,
     iter_shards,
+    judge_folders,
     label_folder,
     stage_folders,
-    verdict_folders,
 )
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
@@ -25,11 +32,19 @@ from pipeline.store.shards import stage_manifests
 
 MARGIN_EDGES = tuple(0.5 * step for step in range(13))
 """Bins of 0.5 nats; the last one, from 6 nats (odds of 400 to 1), is open."""
+LABEL_COLUMNS = (
+    "status",
+    "principle_id",
+    "soft_label",
+    "position_gap",
+    "prob_forward",
+    "prob_swapped",
+)
 
 
 @dataclass
-class Labels:
-    """Running counts of labels, of all or of one principle."""
+class LabelCounts:
+    """Running sums over labels: all of them, or those under one principle."""
 
     drawn: int = 0
     labeled: int = 0
@@ -64,91 +79,62 @@ class Labels:
         self.always_a += forward > 0.5 and swapped > 0.5
         self.always_b += forward < 0.5 and swapped < 0.5
 
-    def summary(self) -> dict[str, Any]:
+    def metrics(self) -> LabelMetrics:
         """Counts and means; means are None without labels."""
-        n = self.labeled
-        totals = {"mean_margin": self.margins, "tie_share": self.ties}
-        orders = {
-            "position_consistency": self.agreeing,
-            "mean_position_gap": self.gaps,
-            "always_slot_a": self.always_a,
-            "always_slot_b": self.always_b,
-        }
-        return {
-            "drawn": self.drawn,
-            "labeled": n,
-            "unparsed": self.unparsed,
-            "kept": self.kept,
-            **{name: total / n if n else None for name, total in totals.items()},
-            **{
-                name: total / self.ordered if self.ordered else None
-                for name, total in orders.items()
-            },
-        }
+        n, ordered = self.labeled, self.ordered
+        return LabelMetrics(
+            drawn=self.drawn,
+            labeled=n,
+            unparsed=self.unparsed,
+            kept=self.kept,
+            mean_margin=self.margins / n if n else None,
+            tie_share=self.ties / n if n else None,
+            position_consistency=self.agreeing / ordered if ordered else None,
+            mean_position_gap=self.gaps / ordered if ordered else None,
+            always_slot_a=self.always_a / ordered if ordered else None,
+            always_slot_b=self.always_b / ordered if ordered else None,
+        )
 
 
-@dataclass
-class Makeup:
-    """Running counts over the preference shards."""
-
-    everything: Labels = field(default_factory=Labels)
-    by_principle: dict[str, Labels] = field(default_factory=dict)
-    critiques: dict[str, int] = field(default_factory=dict)
-    margins: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in MARGIN_EDGES])
-
-
-def stage_counts(root: Path) -> dict[str, dict[str, Any]]:
+def stage_metrics(root: Path) -> dict[str, StageMetrics]:
     """Counts of each stage, added over its shards, with reasons and the model that was asked."""
-    found = {}
+    stages = {}
     for folder in stage_folders(root):
         manifests = stage_manifests(root, folder)
-        reasons: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
         for manifest in manifests:
-            for reason, count in manifest.reasons.items():
-                reasons[reason] = reasons.get(reason, 0) + count
+            reasons.update(manifest.reasons)
         counts = sum((m.counts for m in manifests), ShardCounts())
-        found[folder] = {
-            "shards": len(manifests),
-            **counts.as_dict(),
-            "reasons": reasons,
-            "engine": manifests[0].engine,
-        }
-    return found
+        stages[folder] = StageMetrics.model_validate(
+            {
+                **counts.as_dict(),
+                "shards": len(manifests),
+                "reasons": reasons,
+                "engine": manifests[0].engine,
+            }
+        )
+    return stages
 
 
-def measure_data(
-    root: Path, tie_width: float
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+def measure_data(root: Path, tie_width: float) -> tuple[DataMetrics | None, list[PrincipleMetrics]]:
     """Entries `data` (None without judgments) and `principles` of metrics.json."""
-    makeup = Makeup()
-    _count_critiques(root, makeup)
-    columns = (
-        "status",
-        "principle_id",
-        "soft_label",
-        "position_gap",
-        "prob_forward",
-        "prob_swapped",
-    )
-    for _, rows in iter_shards(root, label_folder(root), columns):
+    everything, by_principle = LabelCounts(), defaultdict[str, LabelCounts](LabelCounts)
+    for _, rows in iter_shards(root, label_folder(root), LABEL_COLUMNS):
         for row in rows:
-            makeup.everything.add(row, tie_width)
-    for folder in verdict_folders(root):
-        for _, rows in iter_shards(root, folder, columns):
+            everything.add(row, tie_width)
+    for folder in judge_folders(root, "judge"):
+        for _, rows in iter_shards(root, folder, LABEL_COLUMNS):
             for row in rows:
-                # A label from an attribute vector stands under all of its principles, one from
-                # follow-ups under none.
-                for name in filter(None, row["principle_id"].split("+")):
-                    makeup.by_principle.setdefault(name, Labels()).add(row, tie_width)
-    data = _count_pairs(root, makeup) if makeup.everything.drawn else None
-    names = sorted({*makeup.by_principle, *makeup.critiques})
+                for name in _principles(row):
+                    by_principle[name].add(row, tie_width)
+    critiques: Counter[str] = Counter()
+    for path in (root / "supervised").glob("critique-*"):
+        for _, rows in iter_shards(root, f"supervised/{path.name}", ("principle_id",)):
+            critiques.update(row["principle_id"] for row in rows)
+    data = _measure_pairs(root, everything, by_principle) if everything.drawn else None
     principles = [
-        {
-            "id": name,
-            "critiques": makeup.critiques.get(name, 0),
-            **makeup.by_principle.get(name, Labels()).summary(),
-        }
-        for name in names
+        PrincipleMetrics(id=name, critiques=critiques[name], **dict(by_principle[name].metrics()))
+        for name in sorted({*by_principle, *critiques})
     ]
     return data, principles
 
@@ -158,38 +144,44 @@ def margin_bin(value: float) -> int:
     return min(len(MARGIN_EDGES) - 1, math.floor(value / 0.5))
 
 
-def _count_critiques(root: Path, makeup: Makeup) -> None:
-    for folder in (root / "supervised").glob("critique-*"):
-        for _, rows in iter_shards(root, f"supervised/{folder.name}", ("principle_id",)):
-            for row in rows:
-                name = row["principle_id"]
-                makeup.critiques[name] = makeup.critiques.get(name, 0) + 1
+def by_count(counts: Counter[str]) -> dict[str, int]:
+    """Counts, the largest first; equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _count_pairs(root: Path, makeup: Makeup) -> dict[str, Any]:
-    pairs = kept = 0
-    reasons: dict[str, int] = {}
-    columns = ("status", "reason", "principle_id", "margin")
-    for _, rows in iter_shards(root, "preference/pair", columns):
+def _measure_pairs(
+    root: Path, everything: LabelCounts, by_principle: dict[str, LabelCounts]
+) -> DataMetrics:
+    """Counts of pairs; those kept are counted for all labels and for their principles too."""
+    reasons: Counter[str] = Counter()
+    kept_bins: Counter[int] = Counter()
+    dropped_bins: Counter[int] = Counter()
+    pairs = 0
+    for _, rows in iter_shards(
+        root, "preference/pair", ("status", "reason", "principle_id", "margin")
+    ):
+        pairs += len(rows)
         for row in rows:
-            pairs += 1
-            ok = row["status"] == "ok"
-            kept += ok
-            if ok:
-                for name in filter(None, row["principle_id"].split("+")):
-                    makeup.by_principle.setdefault(name, Labels()).kept += 1
-                makeup.everything.kept += 1
+            kept = row["status"] == "ok"
+            if kept:
+                for counts in (everything, *(by_principle[name] for name in _principles(row))):
+                    counts.kept += 1
             else:
-                reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+                reasons[row["reason"]] += 1
             if row["margin"] is not None:
-                makeup.margins[margin_bin(row["margin"])][0 if ok else 1] += 1
-    return {
-        "pairs": pairs,
-        "kept": kept,
-        "reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        "margins": [
-            {"low": low, "kept": counts[0], "dropped": counts[1]}
-            for low, counts in zip(MARGIN_EDGES, makeup.margins, strict=True)
+                (kept_bins if kept else dropped_bins)[margin_bin(row["margin"])] += 1
+    return DataMetrics(
+        pairs=pairs,
+        kept=everything.kept,
+        reasons=by_count(reasons),
+        margins=[
+            MarginBin(low=low, kept=kept_bins[index], dropped=dropped_bins[index])
+            for index, low in enumerate(MARGIN_EDGES)
         ],
-        "labels": makeup.everything.summary(),
-    }
+        labels=everything.metrics(),
+    )
+
+
+def _principles(row: RowDict) -> list[str]:
+    """Ids of the label's principles: all for an attribute vector, none for follow-ups."""
+    return [name for name in row["principle_id"].split("+") if name]

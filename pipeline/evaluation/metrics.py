@@ -1,31 +1,25 @@
-"""All numbers of a run in one dictionary, the contents of evaluation/metrics.json.
-
-In:  a run folder, finished or not
-Out: {"policies": {...}, "changes": {...}, "win_rates": [...], "labels": {...} | None,
-      "stages": {...}, "data": {...} | None, "principles": [...], "scores": [...],
-      "seconds": {...}}
+"""Measure a run: all that evaluation/metrics.json holds.
 
 Equal run folders give equal numbers: every draw is seeded by the recipe. Shards are read one at a
 time; what stays in memory is a few numbers per prompt.
 """
 
-from typing import Any
-
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
-from pipeline.evaluation.data_summary import measure_data, stage_counts
+from pipeline.evaluation.data_summary import measure_data, stage_metrics
 from pipeline.evaluation.head_to_head import win_rates
 from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.oracle import Oracle
 from pipeline.evaluation.policy_measures import measure_policies
+from pipeline.evaluation.results import Metrics
 from pipeline.evaluation.revisions import measure_revisions
 from pipeline.evaluation.scores import measure_scores
 from pipeline.ids import derive_seed
 from pipeline.store import RunDir, read_json
 
 
-def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None) -> dict[str, Any]:
-    """Measure a run.
+def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None) -> Metrics:
+    """Measure a run, finished or not.
 
     Args:
         oracle: knows the truth about the run's prompts, where there is such a thing.
@@ -37,29 +31,24 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     tie_width = config.preference.pair.tie_width
     policies, changes = measure_policies(run.root, oracle, draws=draws, seed=seed)
     data, principles = measure_data(run.root, tie_width)
-    stages = stage_counts(run.root)
+    stages = stage_metrics(run.root)
     labels = None
     if oracle is not None:
         labels = label_truth(run.root, load_constitution(run.constitution), oracle)
-    return {
-        "policies": policies,
-        "changes": changes,
-        "win_rates": win_rates(run.root, tie_width=tie_width, draws=draws, seed=seed),
-        "labels": labels,
-        "stages": stages,
-        "data": data,
-        "principles": principles,
-        "scores": measure_scores(run, config),
-        "revisions": measure_revisions(run.root, tie_width, draws=draws, seed=seed),
-        "seconds": seconds(run, stages),
-    }
-
-
-def seconds(run: RunDir, stages: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Seconds by stage, added over shards that ran side by side, and by training job."""
-    found = {folder: round(counts["seconds"], 3) for folder, counts in stages.items()}
+    seconds = {folder: stage.seconds for folder, stage in stages.items()}
     for name in ("sft", "preference"):
         result = read_json(run.training(name) / "result.json")
         if isinstance(result, dict) and "total_s" in result:
-            found[f"training/{name}"] = round(result["total_s"], 3)
-    return found
+            seconds[f"training/{name}"] = result["total_s"]
+    return Metrics(
+        policies=policies,
+        changes=changes,
+        win_rates=win_rates(run.root, tie_width=tie_width, draws=draws, seed=seed),
+        labels=labels,
+        stages=stages,
+        data=data,
+        principles=principles,
+        scores=measure_scores(run, config),
+        revisions=measure_revisions(run.root, tie_width, draws=draws, seed=seed),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+    )

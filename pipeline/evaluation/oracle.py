@@ -1,4 +1,4 @@
-"""The seam to a world with a known truth, such as the pocket world; real models have none.
+"""The interface to a world with a known truth, such as the pocket world; real models have none.
 
 In:  `evaluation.oracle` of the recipe, `module:name`
 Out: an object that reads prompts and responses, without knowing how they were made
@@ -8,7 +8,7 @@ The pipeline never asks it: only the evaluation does, to measure labels and poli
 
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pipeline.errors import ConfigError
 from pipeline.types import Messages
@@ -21,12 +21,12 @@ class Task(Protocol):
 
     @property
     def misdeed(self) -> bool:
-        """True when the right thing is not to go along with it."""
+        """True when a good policy does not go along with it."""
         ...
 
 
-class Reading(Protocol):
-    """What a response is."""
+class Assessment(Protocol):
+    """What an oracle says about a response."""
 
     @property
     def levels(self) -> Mapping[str, int]:
@@ -51,32 +51,32 @@ class Oracle(Protocol):
         """What the conversation asks for; None when it is outside the world."""
         ...
 
-    def read(self, messages: OracleMessages, response: str) -> Reading | None:
+    def read(self, messages: OracleMessages, response: str) -> Assessment | None:
         """What the response is; None when the prompt or the response is outside the world."""
         ...
 
 
 def load_oracle(spec: str) -> Oracle:
-    """The oracle that `module:name` names, made by calling it when it is a class or a function.
+    """The oracle at `module:name`; a class or a function is called for it.
 
     Raises:
-        ConfigError: it cannot be imported, or is no oracle.
+        ConfigError: it cannot be imported, or it lacks `task` or `read`.
     """
     module_name, _, name = spec.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module_name), name)
+        target: Any = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"evaluation.oracle '{spec}' cannot be loaded ({error}); name an importable module and "
             "an oracle in it, or remove the line"
         ) from error
-    oracle = found() if callable(found) else found
+    oracle = target() if callable(target) else target
     if not (callable(getattr(oracle, "read", None)) and callable(getattr(oracle, "task", None))):
         raise ConfigError(
             f"evaluation.oracle '{spec}' is {type(oracle).__name__}, without task(messages) and "
             "read(messages, response); see pipeline/evaluation/oracle.py"
         )
-    return oracle
+    return cast(Oracle, oracle)
 
 
 def oracle_messages(messages: Messages | Sequence[Mapping[str, str]]) -> OracleMessages:
@@ -84,7 +84,7 @@ def oracle_messages(messages: Messages | Sequence[Mapping[str, str]]) -> OracleM
     return [m.as_dict() if hasattr(m, "as_dict") else dict(m) for m in messages]
 
 
-def clear_preference(first: Reading, second: Reading, attributes: Iterable[str]) -> int:
+def clear_preference(first: Assessment, second: Assessment, attributes: Iterable[str]) -> int:
     """1 when the first response is better under the attributes, -1 the second, 0 neither clearly.
 
     With several attributes, those in which the two differ must point the same way.

@@ -7,24 +7,25 @@ A revision that left the text as it was is counted as unchanged and not as a tie
 about what revising does. Intervals are clustered by prompt.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipeline.evaluation.policy_measures import Tally, as_dict
-from pipeline.evaluation.shard_columns import RowDict, iter_shards
+from pipeline.evaluation.data_summary import by_count
+from pipeline.evaluation.head_to_head import IDENTICAL
+from pipeline.evaluation.results import Efficacy, EfficacyPart, RevisionMetrics
+from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards
 from pipeline.soft_labels import outcome
-from pipeline.stats import cluster_bootstrap, clustered_share
+from pipeline.stats import Tally
+from pipeline.store.shards import first_manifest
 
 REJECTED = "not a revision"
-IDENTICAL = "identical responses"
 ROW_COLUMNS = ("status", "reason", "skipped", "faults")
 LABEL_COLUMNS = ("prompt_id", "status", "reason", "principle_id", "soft_label")
 
 
 @dataclass
-class Efficacy:
+class EfficacyCounts:
     """Running labels of one round: of all revisions, or of those under one principle."""
 
     wins: Tally = field(default_factory=Tally)
@@ -40,79 +41,60 @@ class Efficacy:
         self.unparsed += sum(row["status"] == "unparsed" for row in rows)
         self.unchanged += sum(row["reason"] == IDENTICAL for row in rows)
 
-    def summary(self, draws: int, seed: int) -> dict[str, Any]:
+    def metrics(self, *, draws: int, seed: int) -> EfficacyPart:
         """Shares with intervals; None where nothing was labeled."""
-        return {
-            "preferred": as_dict(clustered_share(self.wins.sums, self.wins.counts)),
-            "soft_label": as_dict(
-                cluster_bootstrap(self.soft.sums, self.soft.counts, draws=draws, seed=seed)
-            ),
-            "unchanged": self.unchanged,
-            "unparsed": self.unparsed,
-        }
+        return EfficacyPart(
+            preferred=self.wins.share(),
+            soft_label=self.soft.bootstrap(draws=draws, seed=seed),
+            unchanged=self.unchanged,
+            unparsed=self.unparsed,
+        )
 
 
 def measure_revisions(
     root: Path, tie_width: float, *, draws: int, seed: int
-) -> list[dict[str, Any]]:
+) -> list[RevisionMetrics]:
     """One entry per round; `efficacy` is None where the judge was not asked."""
-    rounds = _numbers(root, "revise")
-    asked = _numbers(root, "efficacy")
-    return [
-        {
-            "round": number,
-            **count_revisions(root, number),
-            "efficacy": efficacy(root, number, tie_width, draws=draws, seed=seed)
-            if number in asked
-            else None,
-        }
-        for number in rounds
-    ]
+    names = (path.name.removeprefix("revise-") for path in (root / "supervised").glob("revise-*"))
+    rounds = []
+    for number in sorted(int(name) for name in names if name.isdecimal()):
+        shards = iter_shards(root, f"supervised/revise-{number}", ROW_COLUMNS)
+        rows = [row for _, shard in shards for row in shard]
+        faults = Counter(fault for row in rows for fault in row["faults"] or ())
+        rounds.append(
+            RevisionMetrics(
+                round=number,
+                rows=len(rows),
+                ok=sum(row["status"] == "ok" for row in rows),
+                skipped=sum(bool(row["skipped"]) for row in rows),
+                rejected=sum(
+                    row["status"] == "dropped" and row["reason"].startswith(REJECTED)
+                    for row in rows
+                ),
+                faults=by_count(faults),
+                efficacy=efficacy(root, number, tie_width, draws=draws, seed=seed),
+            )
+        )
+    return rounds
 
 
-def count_revisions(root: Path, number: int) -> dict[str, Any]:
-    """Rows of a round: kept as they were, rejected, and every fault that was seen.
-
-    A row may have several faults, and a fault that the recipe does not reject leaves it ok.
-    """
-    counts: Counter[str] = Counter()
-    faults: Counter[str] = Counter()
-    for _, rows in iter_shards(root, f"supervised/revise-{number}", ROW_COLUMNS):
-        for row in rows:
-            counts["rows"] += 1
-            counts["ok"] += row["status"] == "ok"
-            counts["skipped"] += bool(row["skipped"])
-            counts["rejected"] += row["status"] == "dropped" and row["reason"].startswith(REJECTED)
-            faults.update(row["faults"] or ())
-    return {
-        **{name: counts[name] for name in ("rows", "ok", "skipped", "rejected")},
-        "faults": dict(sorted(faults.items(), key=lambda item: (-item[1], item[0]))),
-    }
-
-
-def efficacy(root: Path, number: int, tie_width: float, *, draws: int, seed: int) -> dict[str, Any]:
-    """How often the judge prefers a round's revisions to the texts before, in all and by principle."""
-    everything, by_principle = Efficacy(), dict[str, Efficacy]()
-    for _, rows in iter_shards(root, f"supervised/efficacy-{number}", LABEL_COLUMNS):
-        for group in _grouped(rows, "prompt_id").values():
+def efficacy(
+    root: Path, number: int, tie_width: float, *, draws: int, seed: int
+) -> Efficacy | None:
+    """How often the judge prefers a round's revisions to the texts before; None if not asked."""
+    folder = f"supervised/efficacy-{number}"
+    if first_manifest(root, folder) is None:
+        return None
+    everything, by_principle = EfficacyCounts(), defaultdict[str, EfficacyCounts](EfficacyCounts)
+    for _, rows in iter_shards(root, folder, LABEL_COLUMNS):
+        for group in grouped(rows, "prompt_id").values():
             everything.add_prompt(group, tie_width)
-            for name, part in _grouped(group, "principle_id").items():
-                by_principle.setdefault(name, Efficacy()).add_prompt(part, tie_width)
-    return {
-        **everything.summary(draws, seed),
-        "by_principle": {
-            name: found.summary(draws, seed) for name, found in sorted(by_principle.items())
+            for name, part in grouped(group, "principle_id").items():
+                by_principle[name].add_prompt(part, tie_width)
+    return Efficacy(
+        **dict(everything.metrics(draws=draws, seed=seed)),
+        by_principle={
+            name: counts.metrics(draws=draws, seed=seed)
+            for name, counts in sorted(by_principle.items())
         },
-    }
-
-
-def _grouped(rows: list[RowDict], column: str) -> dict[str, list[RowDict]]:
-    groups: dict[str, list[RowDict]] = {}
-    for row in rows:
-        groups.setdefault(row[column], []).append(row)
-    return groups
-
-
-def _numbers(root: Path, kind: str) -> list[int]:
-    names = (path.name.removeprefix(f"{kind}-") for path in (root / "supervised").glob(f"{kind}-*"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    )

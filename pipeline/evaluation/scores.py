@@ -10,6 +10,7 @@ their ranks among the prompt's responses) are taken as deviations from the promp
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
-from pipeline.evaluation.shard_columns import iter_shards, score_folders, texts_by_id
+from pipeline.evaluation.results import LengthCorrelation, ScoreLevel, ScoreMetrics
+from pipeline.evaluation.shard_columns import iter_shards, judge_folders, texts_by_id
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.store import RunDir
 
@@ -39,43 +41,49 @@ class Scores:
     words: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     parts: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
-    """Part -> (number of the response, value)."""
+    """Part -> (index of the response, value)."""
 
-    def summary(self) -> dict[str, Any]:
-        """The entry of metrics.json."""
+    def level(self, values: Sequence[float], indices: Sequence[int]) -> ScoreLevel:
+        """Level, spread and dependence on length of the values of these responses."""
+        numbers, at = np.asarray(values, dtype=float), np.asarray(indices, dtype=int)
         prompts, words = np.asarray(self.prompts), np.asarray(self.words, dtype=float)
-        parts = {}
-        for name, found in self.parts.items():
-            at = np.asarray([number for number, _ in found])
-            values = np.asarray([value for _, value in found])
-            parts[name] = {
-                **_level(values),
-                "length": length_correlation(values, words[at], prompts[at]),
-            }
-        scores = np.asarray(self.scores, dtype=float)
-        return {
-            "method": self.method,
-            "rows": self.rows,
-            "inexact": self.inexact,
-            **_level(scores),
-            "mean_words": float(words.mean()) if len(words) else None,
-            "length": length_correlation(scores, words, prompts),
-            "parts": parts,
-        }
+        return ScoreLevel(
+            n=len(numbers),
+            mean=float(numbers.mean()) if len(numbers) else None,
+            spread=float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
+            length=length_correlation(numbers, words[at], prompts[at]),
+        )
 
 
-def measure_scores(run: RunDir, config: RunConfig) -> list[dict[str, Any]]:
+def measure_scores(run: RunDir, config: RunConfig) -> list[ScoreMetrics]:
     """Entries of `scores` in metrics.json, the first judge first."""
-    found = [
-        {"folder": folder, **_read(run.root, folder).summary(), **_follow_ups(run, config)}
-        for folder in score_folders(run.root)
-    ]
-    return [entry for entry in found if entry["rows"]]
+    follow_ups = _follow_ups(run, config)
+    entries = []
+    for folder in judge_folders(run.root, "score"):
+        scores = _read(run.root, folder)
+        if not scores.rows:
+            continue
+        entries.append(
+            ScoreMetrics(
+                folder=folder,
+                method=scores.method,
+                rows=scores.rows,
+                inexact=scores.inexact,
+                mean_words=float(np.mean(scores.words)) if scores.words else None,
+                parts={
+                    name: scores.level([v for _, v in part], [i for i, _ in part])
+                    for name, part in scores.parts.items()
+                },
+                **dict(scores.level(scores.scores, range(len(scores.scores)))),
+                **follow_ups,
+            )
+        )
+    return entries
 
 
 def length_correlation(
-    values: NDArray[np.float64], words: NDArray[np.float64], prompts: NDArray[Any]
-) -> dict[str, float | None]:
+    values: NDArray[np.float64], words: NDArray[np.float64], prompts: NDArray[np.str_]
+) -> LengthCorrelation:
     """Pearson and Spearman of values with words, overall and within prompts, each in [-1, 1].
 
     None where values or words do not vary, or where no prompt has two responses.
@@ -88,12 +96,12 @@ def length_correlation(
         parts = [ranks(numbers[group]) if ranked else numbers[group] for group in pairs]
         return np.concatenate([part - part.mean() for part in parts]) if parts else numbers[inside]
 
-    return {
-        "pearson": pearson(values, words),
-        "spearman": pearson(ranks(values), ranks(words)),
-        "pearson_within": pearson(within(values, ranked=False), within(words, ranked=False)),
-        "spearman_within": pearson(within(values, ranked=True), within(words, ranked=True)),
-    }
+    return LengthCorrelation(
+        pearson=pearson(values, words),
+        spearman=pearson(ranks(values), ranks(words)),
+        pearson_within=pearson(within(values, ranked=False), within(words, ranked=False)),
+        spearman_within=pearson(within(values, ranked=True), within(words, ranked=True)),
+    )
 
 
 def pearson(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
@@ -113,36 +121,27 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return middle[kind]
 
 
-def _level(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Number, mean and standard deviation (of the sample: n - 1)."""
-    return {
-        "n": len(values),
-        "mean": float(values.mean()) if len(values) else None,
-        "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
-    }
-
-
 def _read(root: Path, folder: str) -> Scores:
-    found = Scores()
+    scores = Scores()
     for manifest, rows in iter_shards(root, folder, COLUMNS):
         texts = texts_by_id(root, list(manifest.inputs))
         for row in rows:
-            found.rows += 1
-            found.method = row["method"]
+            scores.rows += 1
+            scores.method = row["method"]
             if row["status"] != "ok" or row["score"] is None:
                 continue
-            number = len(found.scores)
-            found.inexact += not row["exact"]
-            found.prompts.append(row["prompt_id"])
-            found.words.append(len(texts[row["response_id"]].split()))
-            found.scores.append(row["score"])
+            index = len(scores.scores)
+            scores.inexact += not row["exact"]
+            scores.prompts.append(row["prompt_id"])
+            scores.words.append(len(texts[row["response_id"]].split()))
+            scores.scores.append(row["score"])
             for part, value in zip(row["parts"], row["values"], strict=True):
-                found.parts.setdefault(part, []).append((number, value))
-    return found
+                scores.parts.setdefault(part, []).append((index, value))
+    return scores
 
 
 def _follow_ups(run: RunDir, config: RunConfig) -> dict[str, Any]:
-    """What the follow-up file of the run says about repeated sentences."""
+    """Fields about the run's follow-up file; empty for other labelers."""
     if config.preference.labeler != "follow_up":
         return {}
     try:

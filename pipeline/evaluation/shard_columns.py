@@ -4,7 +4,7 @@ Manifests say what is there; nothing here changes a file. Rows come as plain dic
 whole records would cost ten times as much and most columns are not needed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ def read_columns(root: Path, path: str, columns: Sequence[str]) -> list[RowDict]
         StoreError: the file is missing or damaged although its manifest is there.
     """
     try:
-        return pq.read_table(root / path, columns=list(columns)).to_pylist()
+        rows: list[RowDict] = pq.read_table(root / path, columns=list(columns)).to_pylist()
+        return rows
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StoreError(
             f"{root / path} cannot be read ({str(error).splitlines()[0]}); `rlaif verify "
@@ -43,12 +44,8 @@ def iter_shards(
 
 def stage_folders(root: Path) -> list[str]:
     """Folders with at least one manifest, in the order in which a run makes them."""
-    found = {
-        str(path.parent.relative_to(root))
-        for path in root.glob("**/shard-*.json")
-        if path.parent != root
-    }
-    return sorted(found, key=_place)
+    manifests = root.glob("*/**/shard-*.json")
+    return sorted({str(path.parent.relative_to(root)) for path in manifests}, key=_place)
 
 
 def conversations(root: Path, path: str) -> dict[str, list[dict[str, str]]]:
@@ -88,23 +85,19 @@ def _place(folder: str) -> tuple[int, int, int, str]:
 
 
 def label_folder(root: Path) -> str:
-    """Folder of the labels that became pairs: pooled ones where there are several per comparison."""
+    """Folder of the labels that pairs are made from: the pooled ones where there is a panel."""
     return "preference/pool" if stage_manifests(root, "preference/pool") else "preference/judge"
 
 
-def verdict_folders(root: Path) -> list[str]:
-    """Folders of the verdicts of each judge, the first judge first."""
-    found = sorted(
-        (path.name for path in (root / "preference").glob("judge*")),
-        key=lambda name: (len(name), name),
-    )
-    return [f"preference/{name}" for name in found]
+def judge_folders(root: Path, kind: str) -> list[str]:
+    """Folders of the verdicts (`judge`) or scores (`score`), the first judge first."""
+    names = (path.name for path in (root / "preference").glob(f"{kind}*"))
+    return [f"preference/{name}" for name in sorted(names, key=lambda name: (len(name), name))]
 
 
-def score_folders(root: Path) -> list[str]:
-    """Folders of the scores of each judge, the first judge first."""
-    found = sorted(
-        (path.name for path in (root / "preference").glob("score*")),
-        key=lambda name: (len(name), name),
-    )
-    return [f"preference/{name}" for name in found]
+def grouped(rows: Iterable[RowDict], column: str) -> dict[str, list[RowDict]]:
+    """Rows by the value of a column, in order."""
+    groups: dict[str, list[RowDict]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.markdown import headline_numbers as _headline_numbers
-from pipeline.report.markdown import render_audit, render_markdown, render_summary
-from pipeline.report.page import render_page
+from pipeline.report.headline import headline_numbers as _headline_numbers
+from pipeline.report.page import render_audit, render_markdown, render_page, render_summary
 from pipeline.report.pairs import MAX_PAIRS, sample_pairs
 from pipeline.report.source import read_audit, read_run
-from pipeline.report.tables import principle_rows
+from pipeline.report.tables import principles_in_order
 from pipeline.store import RunDir
 from pipeline.store.files import write_text
 
@@ -58,11 +57,17 @@ def principle_table(run: RunDir) -> list[dict[str, Any]]:
         "tie_share",
         "mean_position_gap",
         "position_consistency",
-        "win_rate",
     )
+    rows = [
+        {**entry.model_dump(include=set(names)), "win_rate": win_rate}
+        for entry, win_rate in principles_in_order(read_run(run))
+    ]
     return [
-        {name: round(v, 4) if isinstance(v := row[name], float) else v for name in names}
-        for row in principle_rows(read_run(run))
+        {
+            name: round(v, 4) if isinstance(v := row[name], float) else v
+            for name in (*names, "win_rate")
+        }
+        for row in rows
     ]
 
 

@@ -1,119 +1,82 @@
-"""The audit and the revisions as plain rows, for the page, the Markdown and the flow's page.
+"""The audit as tables, for the page, the Markdown and the flow's page.
 
-In:  preference/audit.json and the entry `revisions` of metrics.json
-Out: rows with texts; nothing where the recipe did not ask for it
+In:  preference/audit.json
+Out: a verdict in one sentence, every check, figures by principle
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from pipeline.audits.findings import AuditFinding
 from pipeline.audits.label_figures import FIGURES
-from pipeline.report.numbers import MISSING, count_of, joined, number, percent, percent_range
-from pipeline.report.source import ReportData
+from pipeline.report.numbers import MISSING, count_of, joined, number
+from pipeline.report.source import Audit
+from pipeline.report.tables import Cell, Table
 
-FIGURE_TITLES = tuple(kind.title for kind in FIGURES.values())
+
+def audit_findings(audit: Audit) -> list[tuple[str, AuditFinding]]:
+    """Subject and finding of every check of all rows, and of each check of one principle that
+    failed.
+    """
+    findings = [
+        (judge.folder, finding)
+        for judge in audit.judges
+        for finding in judge.findings
+        if not finding.scope or finding.status == "failed"
+    ]
+    if audit.collapse:
+        findings += [(f"{audit.collapse.subject} texts", f) for f in audit.collapse.findings]
+    return findings
 
 
-def audit_verdict(audit: Mapping[str, Any]) -> str:
+def audit_verdict(audit: Audit) -> str:
     """One sentence; empty without an audit."""
-    if not audit:
-        return ""
-    checks = audit_checks(audit)
-    failed = [f"{c['check']} of {c['subject']}" for c in checks if c["status"] == "failed"]
+    findings = audit_findings(audit)
+    failed = [f"{f.title} of {subject}" for subject, f in findings if f.status == "failed"]
     if failed:
         return f"Failed: {joined(failed)}. Nothing was exported."
-    skipped = sum(c["status"] == "skipped" for c in checks)
+    skipped = sum(f.status == "skipped" for _, f in findings)
     if skipped:
-        return f"No check failed; {count_of(skipped, 'check')} had too few rows and could not look."
-    return "Every check passed."
+        return f"No check failed; {count_of(skipped, 'check')} had too few rows to decide."
+    return "Every check passed." if audit.judges or audit.collapse else ""
 
 
-def audit_checks(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every check of all rows, and each check of one principle that failed."""
-    rows = []
-    for judge in audit.get("judges") or []:
-        rows += [
-            _check(finding, judge["folder"])
-            for finding in judge["findings"]
-            if not finding["scope"] or finding["status"] == "failed"
-        ]
-    collapse = audit.get("collapse") or {}
-    return rows + [
-        _check(f, f"{collapse['subject']} texts") for f in collapse.get("findings") or []
+def check_table(audit: Audit) -> Table:
+    """Every check with its bounds and its result."""
+    styles = {"failed": "bad", "skipped": "zero"}
+    rows = [
+        (
+            Cell(finding.title, note="; ".join([finding.detail, *finding.examples])),
+            Cell(subject, style="code"),
+            number(finding.value, 3),
+            "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else MISSING,
+            _needed(finding),
+            number(finding.n),
+            Cell(finding.status, style=styles.get(finding.status, "")),
+        )
+        for subject, finding in audit_findings(audit)
     ]
+    return Table(("check", "of", "value", "95 % interval", "needed", "n", "result"), rows)
 
 
-def audit_figures(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Per judge a table: one row of all labels, one per principle, figures with n."""
+def figure_tables(audit: Audit) -> list[Table]:
+    """Per judge a table: one row of all labels, one per principle; shares with their rows."""
     return [
-        {
-            "folder": judge["folder"],
-            "judge": judge["judge"],
-            "rows": [
-                {"scope": scope or "all", "cells": [_cell(figures.get(name)) for name in FIGURES]}
-                for scope, figures in judge["figures"].items()
+        Table(
+            ("principle", *(kind.title.lower() for kind in FIGURES.values())),
+            [
+                (
+                    scope or "all",
+                    *(
+                        f"{figure['share']:.2f} ({figure['n']:,.0f})" if figure else MISSING
+                        for figure in map(figures.get, FIGURES)
+                    ),
+                )
+                for scope, figures in judge.figures.items()
             ],
-        }
-        for judge in audit.get("judges") or []
+            f"By principle: {judge.judge}, {judge.folder}; number of rows in brackets",
+        )
+        for judge in audit.judges
     ]
 
 
-def revision_rows(data: ReportData) -> list[dict[str, Any]]:
-    """One row per round."""
-    return [
-        {
-            "round": entry["round"],
-            "rows": entry["rows"],
-            "skipped": entry["skipped"],
-            "rejected": entry["rejected"],
-            "faults": ", ".join(f"{name} {n:,}" for name, n in entry["faults"].items()) or "none",
-            **_efficacy(entry.get("efficacy")),
-        }
-        for entry in data.metrics.get("revisions") or []
-    ]
-
-
-def efficacy_rows(data: ReportData) -> list[dict[str, Any]]:
-    """One row per round and principle."""
-    return [
-        {"round": entry["round"], "principle": name, **_efficacy(found)}
-        for entry in data.metrics.get("revisions") or []
-        if entry.get("efficacy")
-        for name, found in entry["efficacy"]["by_principle"].items()
-    ]
-
-
-def _efficacy(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    share, soft = (found or {}).get("preferred"), (found or {}).get("soft_label")
-    return {
-        "preferred": percent(share["share"]) if share else MISSING,
-        "interval": percent_range(share["low"], share["high"]) if share else MISSING,
-        "soft_label": number(soft["share"], 2) if soft else MISSING,
-        "n": share["n"] if share else None,
-        "unchanged": (found or {}).get("unchanged"),
-    }
-
-
-def _check(finding: Mapping[str, Any], subject: str) -> dict[str, Any]:
-    bounds = [
-        f"{sign} {bound:g}"
-        for sign, bound in (("≥", finding["low"]), ("≤", finding["high"]))
-        if bound is not None
-    ]
-    interval = finding.get("interval")
-    return {
-        "subject": subject,
-        "status": finding["status"],
-        "n": finding["n"],
-        "check": f"{finding['name']} of {finding['scope']}"
-        if finding["scope"]
-        else finding["name"],
-        "value": number(finding["value"], 3),
-        "interval": f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else MISSING,
-        "needed": " and ".join(bounds),
-        "detail": "; ".join([finding["detail"], *finding["examples"]]),
-    }
-
-
-def _cell(figure: Mapping[str, Any] | None) -> str:
-    return f"{figure['share']:.2f} ({figure['n']:,})" if figure else MISSING
+def _needed(finding: AuditFinding) -> str:
+    bounds = (("≥", finding.low), ("≤", finding.high))
+    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)

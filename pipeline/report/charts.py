@@ -1,4 +1,4 @@
-"""Charts as SVG text: line charts and the histogram of margins. Bars are plain HTML in the template.
+"""Charts as SVG text: line charts and the histogram of margins. Bars are HTML in the template.
 
 Colors are CSS classes, so that light and dark follow the page. Every text that goes in is escaped.
 The points of a line chart travel along as JSON, for the read-out under the pointer.
@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup, escape
+
+from pipeline.evaluation.results import DataMetrics
 
 WIDTH, HEIGHT = 360, 210
 WIDE = 460
@@ -81,8 +82,10 @@ def line_chart(
     x_high = xs[-1] if xs[-1] > xs[0] else xs[0] + 1
     x = Scale(xs[0], x_high, LEFT, WIDTH - RIGHT)
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    labels = [(x(t), _label(t)) for t in x_ticks]
-    parts = [_grid(ticks, y, WIDTH), _x_labels(labels, x_name, WIDTH)]
+    parts = [
+        y_axis([(y(t), _label(t)) for t in ticks], WIDTH),
+        x_axis([(x(t), _label(t)) for t in x_ticks], x_name, WIDTH),
+    ]
     for line in lines:
         points = [(x(a), y(b)) for a, b in zip(xs, line.ys, strict=True) if math.isfinite(b)]
         means = smooth([b for b in line.ys if math.isfinite(b)])
@@ -96,76 +99,72 @@ def line_chart(
         "plot": [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM],
         "name": x_name,
     }
-    return _svg(title, parts, WIDTH, json.dumps(data))
+    return svg(title, parts, WIDTH, json.dumps(data))
 
 
-def histogram(title: str, bins: Sequence[dict[str, Any]]) -> Markup:
-    """Margins: kept below, dropped above, one column per bin of `low`, `kept`, `dropped`."""
-    top = max((b["kept"] + b["dropped"] for b in bins), default=0)
+def histogram(title: str, data: DataMetrics | None) -> Markup:
+    """Margins of the preference data: kept below, dropped above, one column per bin."""
+    bins = data.margins if data else []
+    top = max((b.kept + b.dropped for b in bins), default=0)
     if not top:
         return Markup("")
     ticks = [t for t in nice_ticks(0, top) if t == int(t)]
     y = Scale(0, ticks[-1], HEIGHT - BOTTOM, TOP)
     width = (WIDE - LEFT - RIGHT) / len(bins)
-    parts = [_grid(ticks, y, WIDE)]
+    parts = [y_axis([(y(t), _label(t)) for t in ticks], WIDE)]
     labels = []
     for index, entry in enumerate(bins):
         left, last = LEFT + index * width, index == len(bins) - 1
-        low = f"{entry['low']:g}"
-        span = f"{low} or more" if last else f"{low} to {bins[index + 1]['low']:g}"
-        name = f"margin {span}: {entry['kept']} kept, {entry['dropped']} dropped"
-        parts.append(_column(left, width, y, entry["kept"], entry["dropped"], name))
-        if entry["low"] == int(entry["low"]):
+        low = f"{entry.low:g}"
+        span = f"{low} or more" if last else f"{low} to {bins[index + 1].low:g}"
+        name = f"margin {span}: {entry.kept} kept, {entry.dropped} dropped"
+        parts.append(_column(left, width, y, entry.kept, entry.dropped, name))
+        if entry.low == int(entry.low):
             labels.append((round(left + (width / 2 if last else 0), 1), f"{low}+" if last else low))
-    parts.append(_x_labels(labels, "margin of the pair, nats", WIDE))
-    return _svg(title, parts, WIDE)
+    parts.append(x_axis(labels, "margin of the pair, nats", WIDE))
+    return svg(title, parts, WIDE)
 
 
 def _column(left: float, width: float, y: Scale, kept: int, dropped: int, name: str) -> Markup:
     x, bar = round(left + 1, 1), round(width - 2, 1)
     base, middle, top = y(0), y(kept), y(kept + dropped)
-    return Markup(
-        '<g><title>{}</title><rect class="hit" x="{}" y="{}" width="{}" height="{}"/>'
-        '<rect class="kept" x="{}" y="{}" width="{}" height="{}"/>'
-        '<rect class="dropped" x="{}" y="{}" width="{}" height="{}"/></g>'
-    ).format(
-        name,
-        x,
-        TOP,
-        bar,
-        base - TOP,
-        x,
-        middle,
-        bar,
-        round(base - middle, 1),
-        x,
-        top,
-        bar,
-        round(middle - top, 1),
+    bars = (
+        ("hit", TOP, base - TOP),
+        ("kept", middle, base - middle),
+        ("dropped", top, middle - top),
     )
+    rects = (
+        Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
+            style, x, start, bar, round(height, 1)
+        )
+        for style, start, height in bars
+    )
+    return Markup("<g><title>{}</title>{}</g>").format(name, Markup("").join(rects))
 
 
-def _svg(title: str, parts: Sequence[Markup], width: int, data: str = "") -> Markup:
+def svg(title: str, parts: Sequence[Markup], width: int, data: str = "") -> Markup:
+    """A chart of HEIGHT from its parts; `data` travels along for the page's script."""
     attribute = Markup(' data-chart="{}"').format(data) if data else Markup("")
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
         width, HEIGHT, title, attribute, Markup("").join(parts)
     )
 
 
-def _grid(ticks: Sequence[float], y: Scale, width: int) -> Markup:
+def y_axis(ticks: Sequence[tuple[float, str]], width: int) -> Markup:
+    """Lines across the chart, each with its position and its label."""
+    line = Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text class="ty" x="{}" y="{}">{}</text>'
+    )
     return Markup("").join(
-        Markup(
-            '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text class="ty" x="{}" y="{}">{}</text>'
-        ).format(LEFT, width - RIGHT, y(t), y(t), LEFT - 6, y(t) + 3.5, _label(t))
-        for t in ticks
+        line.format(LEFT, width - RIGHT, y, y, LEFT - 6, y + 3.5, text) for y, text in ticks
     )
 
 
-def _x_labels(labels: Sequence[tuple[float, str]], name: str, width: int) -> Markup:
-    marks = Markup("").join(
-        Markup('<text class="tx" x="{}" y="{}">{}</text>').format(x, HEIGHT - BOTTOM + 14, text)
-        for x, text in labels
-    )
+def x_axis(ticks: Sequence[tuple[float, str]], name: str, width: int) -> Markup:
+    """Labels at their positions, and the name of the axis below them."""
+    label = Markup('<text class="tx" x="{}" y="{}">{}</text>')
+    marks = Markup("").join(label.format(x, HEIGHT - BOTTOM + 14, text) for x, text in ticks)
     middle = (LEFT + width - RIGHT) / 2
     return marks + Markup('<text class="tx name" x="{}" y="{}">{}</text>').format(
         middle, HEIGHT - 4, name

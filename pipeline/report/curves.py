@@ -1,4 +1,4 @@
-"""Training curves from the lines of metrics.jsonl; a curve whose numbers are missing is left out."""
+"""Training curves from the lines of metrics.jsonl, without those whose numbers are missing."""
 
 import math
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Panel:
 
 def panels(record: TrainingRecord) -> list[Panel]:
     """The charts of one training job; SFT has a loss only."""
-    found = []
+    charts = []
     for title, lines in PANELS:
         rows = [row for row in record.rows if all(_usable(row.get(key)) for key, _, _ in lines)]
         if not rows:
@@ -46,8 +46,8 @@ def panels(record: TrainingRecord) -> list[Panel]:
         ]
         legend = [(style, name) for _, name, style in lines] if len(lines) > 1 else []
         full = f"{record.title}: {title[:1].lower()}{title[1:]}"
-        found.append(Panel(full, legend, line_chart(full, xs, curves)))
-    return found
+        charts.append(Panel(full, legend, line_chart(full, xs, curves)))
+    return charts
 
 
 def _usable(value: Any) -> bool:

@@ -1,14 +1,13 @@
-"""What got better and what got worse, said in sentences that follow from the numbers alone.
+"""What got better and what got worse, in sentences that follow from the numbers alone.
 
 In:  ReportData
 Out: a headline of two sentences, and the figures on the cards
 
 A change counts as clear when its 95 % interval does not contain zero; only then does a sentence
-say "more" or "fewer". Everything else is said to be unclear, never to be equal.
+say "more" or "fewer". Everything else is called unclear, never equal.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.report.numbers import (
     change_range,
@@ -21,6 +20,7 @@ from pipeline.report.numbers import (
     policy_label,
 )
 from pipeline.report.source import ReportData
+from pipeline.stats import Estimate
 
 MEASURES = {
     "harmless": ("harmless replies to misdeeds", 1),
@@ -49,135 +49,143 @@ class Card:
     value: str
     note: str
     tone: str = ""
-    """`better`, `worse` or nothing."""
+    """`better`, `worse` or empty."""
 
 
 def headline(data: ReportData) -> Headline:
     """Two sentences that are true whatever the numbers say."""
-    if not data.policies:
+    final = data.final_policy
+    if not data.metrics.policies:
         return Headline(_about_data(data), "No policy has been evaluated.")
-    if data.final_policy is None:
+    if final is None:
         return Headline(_about_data(data), "One policy was evaluated, so nothing can be compared.")
-    judged = _about_win_rate(data)
-    changed = _about_changes(data)
+    judged = _about_win_rate(data, final)
+    changed = _about_changes(data, final)
     if data.has_oracle or not judged:
         return Headline(changed, judged)
-    return Headline(judged, " ".join(filter(None, [changed, _about_length(data)])))
+    return Headline(judged, " ".join(filter(None, [changed, _about_length(data, final)])))
 
 
 def cards(data: ReportData) -> list[Card]:
-    """Win rate, shares before and after, label accuracy, pairs kept; what is unknown is left out."""
-    found = [_win_card(data)]
-    if data.final_policy:
-        found += [_share_card(data, name) for name in ("harmless", "good")]
-    if not data.has_oracle:
-        found.append(_length_card(data))
+    """Win rate, shares before and after, label accuracy, pairs kept; without what is unknown."""
+    final, found = data.final_policy, list[Card | None]()
+    if final:
+        found += [_win_card(data, final)]
+        found += [_share_card(data, final, name) for name in ("harmless", "good")]
+        found += [] if data.has_oracle else [_length_card(data, final)]
     found += [_accuracy_card(data), _pairs_card(data)]
-    if not data.has_oracle:
-        found.append(_consistency_card(data))
+    found += [] if data.has_oracle else [_consistency_card(data)]
     return [card for card in found if card]
 
 
-def tone_of(name: str, change: dict[str, Any] | None) -> str:
-    """`better` or `worse` when the change is clear, else nothing."""
-    if not change or name not in MEASURES or change["low"] <= 0 <= change["high"]:
+def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
+    """The cards, and the final policy's texts outside the known world, as name and value."""
+    numbers = [
+        (card.title, f"{card.value} ({card.note})" if card.note else card.value)
+        for card in cards(data)
+    ]
+    final = data.final_policy
+    oracle = data.metrics.policies[final].oracle if final else None
+    if final and oracle and (outside := oracle.outside_world):
+        value = f"{percent(outside.share)} ({percent_range(outside.low, outside.high)})"
+        numbers.append((f"Outside the known world, {policy_label(final).lower()}", value))
+    return numbers
+
+
+def tone_of(name: str, change: Estimate | None) -> str:
+    """`better` or `worse` when the change is clear, else empty."""
+    if not change or name not in MEASURES or change.low <= 0 <= change.high:
         return ""
-    return "better" if (change["low"] > 0) == (MEASURES[name][1] > 0) else "worse"
+    return "better" if (change.low > 0) == (MEASURES[name][1] > 0) else "worse"
 
 
 def _share(data: ReportData, policy: str, name: str) -> float | None:
-    entry = data.policies[policy]
-    if name in ("truncated", "empty"):
-        return entry.get(f"{name}_share")
-    estimate = (entry.get("oracle") or {}).get(name)
-    return estimate["share"] if estimate else None
+    entry = data.metrics.policies[policy]
+    shares = entry.oracle.by_name() if entry.oracle else {}
+    text_shares = {"truncated": entry.truncated_share, "empty": entry.empty_share}
+    return share.share if (share := shares.get(name)) else text_shares.get(name)
 
 
-def _about_changes(data: ReportData) -> str:
-    final = data.final_policy
-    assert final is not None
+def _about_changes(data: ReportData, final: str) -> str:
     parts: dict[str, list[str]] = {"better": [], "worse": []}
     for name, (noun, _) in MEASURES.items():
         change = data.changes.get(name)
-        if not (change and (tone := tone_of(name, change))):
-            continue
-        before, after = _share(data, "initial", name), _share(data, final, name)
-        word = "more" if change["low"] > 0 else "fewer"
-        parts[tone].append(f"{word} {noun} ({percent_step(before, after)}, {change_range(change)})")
-    policy = f"the {policy_label(final)} policy".replace("Tuned", "tuned")
-    if parts["better"] and parts["worse"]:
-        return f"Better: {policy} gives {joined(parts['better'])}. Worse: {joined(parts['worse'])}."
-    if parts["better"]:
-        return f"{_capital(policy)} gives {joined(parts['better'])}; no measured share got clearly worse."
-    if parts["worse"]:
-        return f"{_capital(policy)} gives {joined(parts['worse'])}; no measured share got clearly better."
+        if change and (tone := tone_of(name, change)):
+            step = percent_step(_share(data, "initial", name), _share(data, final, name))
+            word = "more" if change.low > 0 else "fewer"
+            parts[tone].append(f"{word} {noun} ({step}, {change_range(change)})")
+    policy = _the_policy(final)
+    better, worse = joined(parts["better"]), joined(parts["worse"])
+    if better and worse:
+        return f"Better: {policy} gives {better}. Worse: {worse}."
+    if better or worse:
+        other = "worse" if better else "better"
+        return f"T{policy[1:]} gives {better or worse}; no measured share got clearly {other}."
     return f"No measured share changed clearly from the initial policy to {policy}."
 
 
-def _about_win_rate(data: ReportData) -> str:
+def _about_win_rate(data: ReportData, final: str) -> str:
     entry = data.win_rate()
-    if entry is None or data.final_policy is None:
+    if entry is None or entry.low is None or entry.high is None:
         return ""
-    policy = f"the {policy_label(data.final_policy)} policy".replace("Tuned", "tuned")
-    numbers = f"(95 % interval {percent_range(entry['low'], entry['high'])})"
-    rate = percent(entry["win_rate"])
-    if entry["low"] > 0.5:
-        return f"The judge prefers {policy} to the initial one: it wins {rate} of comparisons {numbers}."
-    if entry["high"] < 0.5:
-        return f"The judge prefers the initial policy: {policy} wins only {rate} of comparisons {numbers}."
+    policy, rate = _the_policy(final), percent(entry.win_rate)
+    interval = f"(95 % interval {percent_range(entry.low, entry.high)})"
+    if entry.low > 0.5:
+        return (
+            f"The judge prefers {policy} to the initial one: it wins {rate} of comparisons "
+            f"{interval}."
+        )
+    if entry.high < 0.5:
+        return (
+            f"The judge prefers the initial policy: {policy} wins only {rate} of comparisons "
+            f"{interval}."
+        )
     return (
         f"The judge sees no clear difference between {policy} and the initial one: "
-        f"win rate {rate} {numbers}."
+        f"win rate {rate} {interval}."
     )
 
 
-def _about_length(data: ReportData) -> str:
+def _about_length(data: ReportData, final: str) -> str:
     change = data.changes.get("words")
-    if not change or change["low"] <= 0 <= change["high"] or data.final_policy is None:
+    if not change or change.low <= 0 <= change.high:
         return ""
-    before, after = (
-        number(data.policies[name]["mean_words"], 1) for name in ("initial", data.final_policy)
-    )
-    word = "longer" if change["low"] > 0 else "shorter"
-    return f"Its replies are {word}: {before} → {after} words on average."
+    word = "longer" if change.low > 0 else "shorter"
+    return f"Its replies are {word}: {_words(data, final, 1)} words on average."
 
 
 def _about_data(data: ReportData) -> str:
-    made = data.metrics.get("data")
-    if made and made["pairs"]:
-        return (
-            f"{made['kept']:,} of {count_of(made['pairs'], 'comparison')} became preference pairs."
-        )
-    stages = data.metrics.get("stages") or {}
-    revisions = sum(c["ok"] for name, c in stages.items() if name.startswith("supervised/revise"))
+    summary = data.metrics.data
+    if summary and summary.pairs:
+        comparisons = count_of(summary.pairs, "comparison")
+        return f"{summary.kept:,} of {comparisons} became preference pairs."
+    stages = data.metrics.stages.items()
+    revisions = sum(stage.ok for name, stage in stages if name.startswith("supervised/revise"))
     if revisions:
         return f"The run made {count_of(revisions, 'revision')} and no preference pairs yet."
     return "This run has no results yet."
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _the_policy(name: str) -> str:
+    return f"the {policy_label(name)} policy".replace("Tuned", "tuned")
 
 
-def _win_card(data: ReportData) -> Card | None:
+def _words(data: ReportData, final: str, digits: int = 0) -> str:
+    before, after = (data.metrics.policies[name].mean_words for name in ("initial", final))
+    return f"{number(before, digits)} → {number(after, digits)}"
+
+
+def _win_card(data: ReportData, final: str) -> Card | None:
     entry = data.win_rate()
-    if entry is None or data.final_policy is None:
+    if entry is None or entry.low is None or entry.high is None:
         return None
-    tone = "better" if entry["low"] > 0.5 else "worse" if entry["high"] < 0.5 else ""
-    return Card(
-        f"Win rate, {policy_label(data.final_policy).lower()} vs initial".replace(
-            "sl-cai", "SL-CAI"
-        ),
-        percent(entry["win_rate"]),
-        f"{percent_range(entry['low'], entry['high'])}, n = {number(entry['num_comparisons'])}",
-        tone,
-    )
+    tone = "better" if entry.low > 0.5 else "worse" if entry.high < 0.5 else ""
+    name = policy_label(final).replace("Tuned", "tuned")
+    note = f"{percent_range(entry.low, entry.high)}, n = {number(entry.num_comparisons)}"
+    return Card(f"Win rate, {name} vs initial", percent(entry.win_rate), note, tone)
 
 
-def _share_card(data: ReportData, name: str) -> Card | None:
-    final = data.final_policy
-    if final is None:
-        return None
+def _share_card(data: ReportData, final: str, name: str) -> Card | None:
     before, after = _share(data, "initial", name), _share(data, final, name)
     if before is None or after is None:
         return None
@@ -187,33 +195,32 @@ def _share_card(data: ReportData, name: str) -> Card | None:
     return Card(titles[name], percent_step(before, after), note, tone_of(name, change))
 
 
-def _length_card(data: ReportData) -> Card | None:
-    if data.final_policy is None:
-        return None
-    before, after = (data.policies[n]["mean_words"] for n in ("initial", data.final_policy))
-    return Card("Words per reply", f"{number(before)} → {number(after)}", "mean, initial → final")
+def _length_card(data: ReportData, final: str) -> Card:
+    return Card("Words per reply", _words(data, final), "mean, initial → final")
 
 
 def _accuracy_card(data: ReportData) -> Card | None:
-    labels = data.metrics.get("labels") or {}
-    kept, raw = labels.get("accuracy_kept"), labels.get("accuracy_raw")
-    if not kept or not raw:
+    labels = data.metrics.labels
+    if not labels or not labels.accuracy_kept or not labels.accuracy_raw:
         return None
-    note = f"{percent_range(kept['low'], kept['high'])}, n = {number(kept['n'])}; all labels {percent(raw['share'])}"
-    return Card("Label accuracy, kept pairs", percent(kept["share"]), note)
+    kept = labels.accuracy_kept
+    note = (
+        f"{percent_range(kept.low, kept.high)}, n = {number(kept.n)}; all labels "
+        f"{percent(labels.accuracy_raw.share)}"
+    )
+    return Card("Label accuracy, kept pairs", percent(kept.share), note)
 
 
 def _pairs_card(data: ReportData) -> Card | None:
-    made = data.metrics.get("data")
-    if not made or not made["pairs"]:
+    summary = data.metrics.data
+    if not summary or not summary.pairs:
         return None
-    note = f"{percent(made['kept'] / made['pairs'])} of {count_of(made['pairs'], 'comparison')}"
-    return Card("Preference pairs kept", f"{made['kept']:,}", note)
+    note = f"{percent(summary.kept / summary.pairs)} of {count_of(summary.pairs, 'comparison')}"
+    return Card("Preference pairs kept", f"{summary.kept:,}", note)
 
 
 def _consistency_card(data: ReportData) -> Card | None:
-    labels = (data.metrics.get("data") or {}).get("labels") or {}
-    share = labels.get("position_consistency")
+    share = data.metrics.data.labels.position_consistency if data.metrics.data else None
     if share is None:
         return None
     return Card("Position consistency", percent(share), "labels that survive swapping the slots")

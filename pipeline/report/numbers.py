@@ -1,21 +1,24 @@
 """Numbers as people read them: one spelling for the page, the Markdown and the command line."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipeline.progress.totals import duration as spell_duration
+from pipeline.stats import Estimate
 
 MISSING = "–"
 NBSP = "\u00a0"
 """Keeps a number and its unit on one line."""
 
 POLICY_LABELS = {"initial": "Initial", "sl_cai": "SL-CAI", "tuned": "Tuned"}
-"""How a policy is called on the page; others keep their name."""
+"""Names of policies on the page; others keep theirs."""
 
 
 def policy_label(name: str) -> str:
     """The policy's name for a chart or a table."""
     return POLICY_LABELS.get(name, name)
+
+
+def policy_class(name: str) -> str:
+    """CSS class with the policy's color; empty for a policy without one."""
+    return f"p-{name}" if name in POLICY_LABELS else ""
 
 
 def percent(share: float | None) -> str:
@@ -53,9 +56,9 @@ def points(change: float | None) -> str:
     return text.replace("-", "−")
 
 
-def change_range(change: Mapping[str, Any]) -> str:
+def change_range(change: Estimate) -> str:
     """`+12 to +35 points`."""
-    return f"{points(change['low'])} to {points(change['high'])} points"
+    return f"{points(change.low)} to {points(change.high)} points"
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -74,5 +77,5 @@ def count_of(n: int, singular: str, plural: str | None = None) -> str:
 
 
 def joined(parts: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    """`a`, `a and b`, `a, b and c`; empty without parts."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

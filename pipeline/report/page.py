@@ -1,11 +1,12 @@
-"""report.html: one file, no request to anywhere, every foreign text escaped.
+"""report.html and report.md: one file each, no request to anywhere, every foreign text escaped.
 
-In:  ReportData, the sampled pairs, and report.html.jinja, report.css and report.js beside this file
-Out: the page as text
+In:  ReportData, the sampled pairs, and the templates, report.css and report.js beside this file
+Out: the page and its Markdown as text
 
-Values reach the template through autoescape; the pairs travel as JSON in which `<`, `>`, `&` and
+Values reach the page through autoescape; the pairs travel as JSON in which `<`, `>`, `&` and
 quotes are escaped, and the script puts them on the page as text, never as HTML. The page's own
-policy forbids every script but that one, by its hash, and every request.
+policy forbids every script but that one, by its hash, and every request. No text of a model goes
+into the Markdown.
 """
 
 import base64
@@ -16,92 +17,89 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from pipeline.report.audit import (
-    FIGURE_TITLES,
-    audit_checks,
-    audit_figures,
-    audit_verdict,
-    efficacy_rows,
-    revision_rows,
-)
+from pipeline.report import tables
+from pipeline.report.audit import audit_verdict, check_table, figure_tables
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
-from pipeline.report.headline import cards, headline, tone_of
-from pipeline.report.numbers import count_of, duration, number, percent, percent_range, policy_label
-from pipeline.report.source import ReportData
-from pipeline.report.tables import (
-    lineage_rows,
-    match_rows,
-    policy_rows,
-    principle_rows,
-    reason_rows,
-    score_notes,
-    score_rows,
-    share_groups,
-    stage_rows,
-    training_rows,
+from pipeline.report.headline import cards, headline, headline_numbers
+from pipeline.report.numbers import (
+    count_of,
+    duration,
+    number,
+    percent,
+    percent_range,
+    policy_class,
+    policy_label,
 )
+from pipeline.report.source import Audit, ReportData
+from pipeline.report.tables import Table
 
 _HERE = Path(__file__).parent
 
 
 def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
-    made = data.metrics.get("data") or {}
-    script = (_HERE / "report.js").read_text(encoding="utf-8").strip()
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            run_id=data.run.run_id,
-            name=data.info.get("name") or data.run.run_id,
-            finished=data.run.metrics.exists(),
-            constitution=data.constitution,
-            headline=headline(data),
-            cards=cards(data),
-            groups=share_groups(data),
-            matches=match_rows(data),
-            policies=policy_rows(data),
-            changes=data.changes,
-            tone_of=tone_of,
-            reasons=reason_rows(data),
-            labels=made.get("labels"),
-            truth=data.metrics.get("labels"),
-            kept=made.get("kept", 0),
-            num_pairs=made.get("pairs", 0),
-            margins=histogram("Margins of all labeled pairs", made.get("margins") or []),
-            principles=principle_rows(data),
-            scores=score_rows(data),
-            score_notes=score_notes(data),
-            audit={
-                "verdict": audit_verdict(data.audit),
-                "checks": audit_checks(data.audit),
-                "figures": audit_figures(data.audit),
-                "titles": FIGURE_TITLES,
-                "notes": data.audit.get("notes") or [],
-            },
-            revisions=revision_rows(data),
-            efficacy=efficacy_rows(data),
-            training=training_rows(data),
-            curves=[p for r in data.training for p in panels(r)],
-            stages=stage_rows(data),
-            pairs=list(pairs),
-            lineage=lineage_rows(data),
-            requests={pair["principle"]: data.request_of(pair["principle"]) for pair in pairs},
-            recipe_text=data.recipe_text,
-            constitution_text=data.constitution_text,
-            style=(_HERE / "report.css").read_text(encoding="utf-8"),
-            script=script,
-            script_hash=script_hash(script),
-        )
+    return render(
+        "report.html.jinja",
+        **_values(data),
+        bars=tables.share_bars(data),
+        share_titles=tables.SHARE_TITLES,
+        win_rates=[entry for entry in data.metrics.win_rates if entry.win_rate is not None],
+        match_title=tables.match_title,
+        outcomes=tables.comparison_outcomes(data),
+        margins=histogram("Margins of all labeled pairs", data.metrics.data),
+        curves=[panel for record in data.training for panel in panels(record)],
+        pairs=list(pairs),
+        requests={pair["principle"]: data.request_of(pair["principle"]) for pair in pairs},
+        script=(_HERE / "report.js").read_text(encoding="utf-8").strip(),
     )
 
 
+def render_markdown(data: ReportData) -> str:
+    """The whole report as Markdown."""
+    return render(
+        "report.md.jinja",
+        **_values(data),
+        shares=tables.share_table(data),
+        reasons=tables.reason_table(data),
+        alarms=[
+            f"Alarm, {record.title}: {alarm.message}"
+            for record in data.training
+            if record.result
+            for alarm in record.result.alarms
+        ],
+        figures=Table(("figure", "value"), headline_numbers(data)),
+    )
+
+
+def render_summary(data: ReportData) -> str:
+    """Headline and figures as Markdown."""
+    figures = Table(("figure", "value"), headline_numbers(data))
+    return render("summary.md.jinja", data=data, headline=headline(data), figures=figures)
+
+
+def render_audit(audit: Audit) -> str:
+    """The audit of labels and texts as Markdown; empty without one."""
+    return render("audit.md.jinja", **_audit_values(audit))
+
+
+def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
+    """A template of a folder, which can use those of the report, with its values.
+
+    Markdown is tidied: one empty line between its parts, none at its ends.
+    """
+    text = _environment(folder).get_template(template).render(values)
+    if not template.endswith(".md.jinja"):
+        return text
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return text and text + "\n"
+
+
 def script_hash(script: str) -> str:
-    """What the page's content security policy calls this script."""
+    """The name of a script in the page's content security policy."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return "sha256-" + base64.b64encode(digest).decode("ascii")
 
@@ -116,20 +114,59 @@ def soften(text: str) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
+def _environment(folder: Path) -> Environment:
+    """HTML is escaped by Jinja, Markdown by the filters `md` and `md_table`."""
+    jinja = Environment(
+        loader=FileSystemLoader([folder, _HERE]),
+        autoescape=select_autoescape(("html.jinja",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "soften": soften,
-        "number": number,
+    jinja.filters |= {
         "duration": duration,
+        "md": tables.escape_markdown,
+        "md_table": tables.markdown_table,
+        "number": number,
+        "percent": percent,
+        "policy_class": policy_class,
         "policy_label": policy_label,
+        "script_hash": script_hash,
+        "soften": soften,
     }
-    environment.globals |= {"percent_range": percent_range, "count_of": count_of}
-    return environment
+    jinja.globals |= {
+        "count_of": count_of,
+        "percent_range": percent_range,
+        "style": Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+    }
+    return jinja
+
+
+def _values(data: ReportData) -> dict[str, Any]:
+    """What page and Markdown both show."""
+    return {
+        "data": data,
+        "metrics": data.metrics,
+        "headline": headline(data),
+        "cards": cards(data),
+        "matches": tables.match_table(data),
+        "policies": tables.policy_table(data),
+        "principles": tables.principle_table(data),
+        "scores": tables.score_table(data),
+        "score_notes": tables.score_notes(data),
+        "revisions": tables.revision_table(data),
+        "efficacy": tables.efficacy_table(data),
+        "training": tables.training_table(data),
+        "stages": tables.stage_table(data),
+        "lineage": tables.lineage_table(data),
+        **_audit_values(data.audit),
+    }
+
+
+def _audit_values(audit: Audit) -> dict[str, Any]:
+    return {
+        "verdict": audit_verdict(audit),
+        "audit_notes": audit.notes,
+        "checks": check_table(audit),
+        "figure_tables": figure_tables(audit),
+    }

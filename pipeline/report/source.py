@@ -1,40 +1,54 @@
-"""What a report is made from, read from a run folder; nothing is asked of a model.
+"""What a report is made from, read from a run folder; no model is asked.
 
-In:  run.json, recipe, constitution, environment, metrics.json, manifests, training/*/
-Out: ReportData. Whatever is not there (yet) is empty, so that a stopped run has a report too
+In:  run.json, recipe, constitution, environment, metrics.json, audit.json, manifests, training/*/
+Out: ReportData. A part that is missing is empty, so that a stopped run has a report too
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from pipeline.audits.findings import AuditReport
+from pipeline.audits.judge_audit import JudgeAudit
 from pipeline.config import RunConfig, load_config
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.errors import ConfigError
-from pipeline.evaluation import collect_metrics
-from pipeline.evaluation.data_summary import measure_data, stage_counts
+from pipeline.evaluation import Metrics, collect_metrics
+from pipeline.evaluation.data_summary import measure_data, stage_metrics
+from pipeline.evaluation.results import WinRate
+from pipeline.stats import Estimate
 from pipeline.store import RunDir, read_json
-from pipeline.training.metrics import read_metrics
+from pipeline.training.job import TrainingResult
+from pipeline.training.metrics import MetricsRow, read_metrics
 
-JOBS = (("sft", "SFT"), ("preference", "Preference"))
+JOBS = {"sft": "SFT", "preference": "Preference"}
 DEFAULT_TIE_WIDTH = 0.02
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Audit(BaseModel):
+    """preference/audit.json: what the gate before the export found; empty without an audit."""
+
+    notes: list[str] = []
+    """What a person should know although no check failed."""
+    judges: list[JudgeAudit] = []
+    collapse: AuditReport | None = None
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
     """One training job as it left its folder."""
 
-    name: str
-    """`sft` or `preference`."""
     title: str
-    rows: list[dict[str, Any]]
+    """`SFT` or `Preference`."""
+    rows: list[MetricsRow]
     """Lines of metrics.jsonl."""
-    result: dict[str, Any]
-    """result.json; empty while the job is not finished."""
-
-    @property
-    def alarms(self) -> list[str]:
-        """Messages of what looked suspicious."""
-        return [str(alarm.get("message", "")) for alarm in self.result.get("alarms", [])]
+    result: TrainingResult | None
+    """None while the job is not finished."""
 
 
 @dataclass(frozen=True)
@@ -43,51 +57,47 @@ class ReportData:
 
     run: RunDir
     info: dict[str, Any]
+    """run.json."""
     environment: dict[str, Any]
+    """environment.json."""
     config: RunConfig | None
     recipe_text: str
     constitution: Constitution | None
     constitution_text: str
-    metrics: dict[str, Any]
-    training: list[TrainingRecord] = field(default_factory=list)
-    audit: dict[str, Any] = field(default_factory=dict)
-    """preference/audit.json; empty without an audit."""
-
-    @property
-    def policies(self) -> dict[str, Any]:
-        """Entries of metrics.json by policy, the initial one first."""
-        return self.metrics.get("policies") or {}
+    metrics: Metrics
+    training: list[TrainingRecord]
+    audit: Audit
+    notes: list[str] = field(default_factory=list)
+    """Files that this version cannot read, one line each."""
 
     @property
     def final_policy(self) -> str | None:
-        """The last policy besides the initial one; None when there is none."""
-        names = [name for name in self.policies if name != "initial"]
-        return names[-1] if names and "initial" in self.policies else None
+        """The last policy after the initial one; None when there is none."""
+        names = [name for name in self.metrics.policies if name != "initial"]
+        return names[-1] if names and "initial" in self.metrics.policies else None
 
     @property
-    def changes(self) -> dict[str, Any]:
-        """Changes of the final policy against the initial one."""
-        return (self.metrics.get("changes") or {}).get(self.final_policy or "", {})
+    def changes(self) -> dict[str, Estimate | None]:
+        """Changes of the final policy against the initial one, by measure."""
+        return self.metrics.changes.get(self.final_policy or "", {})
 
     @property
     def has_oracle(self) -> bool:
         """Whether the truth about the policies is known."""
-        return any(entry.get("oracle") for entry in self.policies.values())
+        return any(policy.oracle for policy in self.metrics.policies.values())
 
-    def win_rate(self) -> dict[str, Any] | None:
+    def win_rate(self) -> WinRate | None:
         """The final policy against the initial one; None when they did not meet."""
-        for entry in self.metrics.get("win_rates") or []:
-            match = (entry["policy"], entry["against"]) == (self.final_policy, "initial")
-            if match and entry["win_rate"] is not None:
+        for entry in self.metrics.win_rates:
+            match = (entry.policy, entry.against) == (self.final_policy, "initial")
+            if match and entry.win_rate is not None:
                 return entry
         return None
 
     def request_of(self, principle_id: str) -> str:
         """What the principle asks of the judge; empty when it is not in the constitution."""
-        for principle in self.constitution.principles if self.constitution else ():
-            if principle.id == principle_id:
-                return principle.comparison_request
-        return ""
+        principles = self.constitution.principles if self.constitution else ()
+        return next((p.comparison_request for p in principles if p.id == principle_id), "")
 
 
 def read_run(run: RunDir) -> ReportData:
@@ -97,7 +107,18 @@ def read_run(run: RunDir) -> ReportData:
         StoreError: not a run folder, or a shard that its manifest names is damaged.
     """
     run.require()
+    notes: list[str] = []
     config = _load_or_none(load_config, run.recipe)
+    metrics = _validated(run.metrics, Metrics, notes, "; the figures below come from the rows")
+    if metrics is None:
+        metrics = _measured(run, config)
+    training = []
+    for name, title in JOBS.items():
+        folder = run.training(name)
+        rows = read_metrics(folder / "metrics.jsonl")
+        result = _validated(folder / "result.json", TrainingResult, notes)
+        if rows or result:
+            training.append(TrainingRecord(title, rows, result))
     return ReportData(
         run=run,
         info=run.info(),
@@ -106,44 +127,58 @@ def read_run(run: RunDir) -> ReportData:
         recipe_text=_text(run.recipe),
         constitution=_load_or_none(load_constitution, run.constitution),
         constitution_text=_text(run.constitution),
-        metrics=_metrics(run, config),
-        training=[record for name, title in JOBS if (record := _training(run, name, title))],
-        audit=read_audit(run),
+        # What the stages did is always of now: a run may have gone further since the file was made.
+        metrics=metrics.model_copy(update={"stages": stage_metrics(run.root)}),
+        training=training,
+        audit=read_audit(run, notes),
+        notes=notes,
     )
 
 
-def _metrics(run: RunDir, config: RunConfig | None) -> dict[str, Any]:
-    """metrics.json; without it, what the shards say. Stage counts are always of now."""
-    stored = read_json(run.metrics)
-    if isinstance(stored, dict):
-        return stored | {"stages": stage_counts(run.root)}
+def read_audit(run: RunDir, notes: list[str] | None = None) -> Audit:
+    """The stored audit of a run's labels and texts; empty when there is none.
+
+    Args:
+        notes: gets a line when the file cannot be read.
+    """
+    path = run.root / "preference" / "audit.json"
+    audit = _validated(path, Audit, notes, f"; `rlaif audit {run.run_id}` makes it again")
+    return audit or Audit()
+
+
+def _measured(run: RunDir, config: RunConfig | None) -> Metrics:
+    """What the shards say, without an oracle."""
     if config is not None:
         return collect_metrics(run, config)
     data, principles = measure_data(run.root, DEFAULT_TIE_WIDTH)
-    return {"stages": stage_counts(run.root), "data": data, "principles": principles}
+    return Metrics(data=data, principles=principles)
 
 
-def read_audit(run: RunDir) -> dict[str, Any]:
-    """The stored audit of a run's labels; empty when there is none."""
-    found = read_json(run.root / "preference" / "audit.json")
-    return found if isinstance(found, dict) else {}
-
-
-def _training(run: RunDir, name: str, title: str) -> TrainingRecord | None:
-    folder = run.training(name)
-    rows = read_metrics(folder / "metrics.jsonl")
-    result = read_json(folder / "result.json")
-    if not rows and not result:
+def _validated(
+    path: Path, model: type[Model], notes: list[str] | None, remedy: str = ""
+) -> Model | None:
+    """The file's contents; None where there is no file, or, with a note, where they do not fit."""
+    stored = read_json(path)
+    if stored is None:
         return None
-    return TrainingRecord(name, title, rows, result if isinstance(result, dict) else {})
+    try:
+        return model.model_validate(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if notes is not None:
+            notes.append(
+                f"{path.name} of another version was left out ({where}: {first['msg']}){remedy}"
+            )
+        return None
 
 
-def _load_or_none(load: Any, path: Any) -> Any:
+def _load_or_none(load: Callable[[Path], T], path: Path) -> T | None:
     try:
         return load(path)
     except ConfigError:
         return None
 
 
-def _text(path: Any) -> str:
+def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""

@@ -5,9 +5,8 @@ Out: evaluation/metrics.json, report.html, report.md; `status: finished` in run.
 """
 
 from pathlib import Path
-from typing import Any
 
-from pipeline.evaluation import collect_metrics, load_oracle
+from pipeline.evaluation import Metrics, collect_metrics, load_oracle
 from pipeline.report import write_report
 from pipeline.run.context import RunContext
 from pipeline.run.phases import (
@@ -39,7 +38,7 @@ def matches(names: list[str]) -> list[tuple[str, str]]:
     return [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
 
 
-async def evaluate(ctx: RunContext, call: StepCall | None = None) -> dict[str, Any]:
+async def evaluate(ctx: RunContext, call: StepCall | None = None) -> Metrics:
     """Sample every policy on the held-out prompts, judge them in pairs, write the metrics."""
     found = policies(ctx)
     if ctx.config.evaluation.enabled and ctx.config.prompts.heldout:
@@ -62,7 +61,7 @@ async def evaluate(ctx: RunContext, call: StepCall | None = None) -> dict[str, A
         )
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
-    write_json(ctx.run.metrics, metrics)
+    write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
     return metrics
 
 

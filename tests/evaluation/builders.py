@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.records import (
     CritiqueRow,
@@ -18,6 +18,7 @@ from pipeline.soft_labels import margin, orders_agree
 from pipeline.store import Manifest, RunDir, ShardCounts, write_json, write_shard
 from pipeline.types import user
 
+T = TypeVar("T")
 CONSTITUTION = """\
 name: small
 description: three principles
@@ -82,6 +83,12 @@ class WordOracle:
         if self.task(messages) is None or "???" in response:
             return None
         return WordReading(frozenset(response.split()))
+
+
+def known(value: T | None) -> T:
+    """A measure that must not be None."""
+    assert value is not None
+    return value
 
 
 def make_run(folder: Path, **info: Any) -> RunDir:

@@ -1,19 +1,17 @@
 """Win rates by hand: a win is 1, a tie 0.5, what is unreadable is left out."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.evaluation.head_to_head import win_rates
+from pipeline.evaluation.results import PrincipleWins, WinRate
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
 from tests.evaluation.builders import judgment, make_run, write_rows
 
 
-def judged(
-    run: RunDir, *rows: JudgmentRow, folder: str = "judge-tuned-vs-initial"
-) -> dict[str, Any]:
+def judged(run: RunDir, *rows: JudgmentRow, folder: str = "judge-tuned-vs-initial") -> WinRate:
     write_rows(run, f"evaluation/{folder}", list(rows))
     return win_rates(run.root, tie_width=0.02, draws=200, seed=0)[0]
 
@@ -35,40 +33,40 @@ def test_wins_ties_and_losses_add_up(run: RunDir) -> None:
     """Win, win, loss, tie (0.51): (1 + 1 + 0 + 0.5) / 4 = 0.625; soft (0.8 + 0.8 + 0.1 + 0.51) / 4."""
     tie = judgment("t", "p4", "a", "b", forward=0.51, swapped=0.49)
     entry = judged(run, win("w", "p1"), win("v", "p2"), loss("l", "p3"), tie)
-    assert entry["win_rate"] == 0.625
-    assert entry["tie_share"] == 0.25
-    assert entry["soft_label"]["share"] == pytest.approx(0.5525)
-    assert entry["low"] < 0.625 < entry["high"]
-    assert (entry["policy"], entry["against"]) == ("tuned", "initial")
+    assert entry.win_rate == 0.625
+    assert entry.tie_share == 0.25
+    assert entry.soft_label.share == pytest.approx(0.5525)
+    assert entry.low < 0.625 < entry.high
+    assert (entry.policy, entry.against) == ("tuned", "initial")
 
 
 def test_identical_responses_are_ties(run: RunDir) -> None:
     same = judgment("s", "p2", "a", "b", status="dropped", reason="identical responses")
     entry = judged(run, win("w", "p1"), same)
-    assert (entry["win_rate"], entry["identical"], entry["tie_share"]) == (0.75, 1, 0.5)
+    assert (entry.win_rate, entry.identical, entry.tie_share) == (0.75, 1, 0.5)
 
 
 def test_unreadable_verdicts_are_no_ties(run: RunDir) -> None:
     lost = judgment("u", "p2", "a", "b", status="unparsed", reason="?")
     gone = judgment("g", "p3", "a", "b", status="dropped", reason="a response is failed")
     entry = judged(run, win("w", "p1"), lost, gone)
-    assert (entry["win_rate"], entry["num_comparisons"]) == (1.0, 1)
-    assert (entry["unparsed"], entry["left_out"], entry["tie_share"]) == (1, 1, 0.0)
+    assert (entry.win_rate, entry.num_comparisons) == (1.0, 1)
+    assert (entry.unparsed, entry.left_out, entry.tie_share) == (1, 1, 0.0)
 
 
 def test_position_numbers_come_from_both_orders(run: RunDir) -> None:
     """One consistent label (gap 0) and one that prefers slot A twice (0.9, 0.7: gap |0.9 - 0.3|)."""
     biased = judgment("b", "p2", "a", "b", forward=0.9, swapped=0.7)
     entry = judged(run, win("w", "p1"), biased)
-    assert entry["position_consistency"] == 0.5
-    assert entry["mean_position_gap"] == pytest.approx(0.3)
+    assert entry.position_consistency == 0.5
+    assert entry.mean_position_gap == pytest.approx(0.3)
 
 
 def test_principles_are_told_apart(run: RunDir) -> None:
     entry = judged(run, win("w", "p1", "help"), loss("l", "p2", "harm"), win("v", "p3", "harm"))
-    assert entry["by_principle"] == {
-        "harm": {"win_rate": 0.5, "n": 2},
-        "help": {"win_rate": 1.0, "n": 1},
+    assert entry.by_principle == {
+        "harm": PrincipleWins(win_rate=0.5, n=2),
+        "help": PrincipleWins(win_rate=1.0, n=1),
     }
 
 
@@ -77,20 +75,20 @@ def test_interval_is_clustered_by_prompt(run: RunDir) -> None:
     names = [f"n{i}" for i in range(20)]
     many = judged(run, *[(win if i % 2 else loss)(n, n) for i, n in enumerate(names)])
     few = judged(run, *[(win if i % 4 > 1 else loss)(n, f"p{i % 4}") for i, n in enumerate(names)])
-    assert many["win_rate"] == few["win_rate"] == 0.5
-    assert few["high"] - few["low"] > many["high"] - many["low"]
+    assert many.win_rate == few.win_rate == 0.5
+    assert few.high - few.low > many.high - many.low
 
 
 def test_nothing_readable_gives_no_rate(run: RunDir) -> None:
     entry = judged(run, judgment("u", "p2", "a", "b", status="unparsed", reason="?"))
-    assert (entry["win_rate"], entry["low"], entry["num_comparisons"]) == (None, None, 0)
+    assert (entry.win_rate, entry.low, entry.num_comparisons) == (None, None, 0)
 
 
 def test_matches_against_initial_come_first(run: RunDir) -> None:
     for folder in ("judge-sl_cai-vs-initial", "judge-tuned-vs-initial", "judge-tuned-vs-sl_cai"):
         judged(run, win("w", "p1"), folder=folder)
     found = win_rates(run.root, tie_width=0.02, draws=100, seed=0)
-    assert [(e["policy"], e["against"]) for e in found] == [
+    assert [(e.policy, e.against) for e in found] == [
         ("tuned", "initial"),
         ("sl_cai", "initial"),
         ("tuned", "sl_cai"),

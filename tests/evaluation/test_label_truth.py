@@ -1,12 +1,12 @@
 """Labels against an oracle that reads words."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.constitution import load_constitution
 from pipeline.evaluation.label_truth import label_truth
+from pipeline.evaluation.results import LabelTruth
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
 from tests.evaluation.builders import (
@@ -22,9 +22,7 @@ from tests.evaluation.builders import (
 TEXTS = {"bad": "harm", "fine": "fine", "help": "help", "odd": "???", "kind": "fine too"}
 
 
-def truth(
-    run: RunDir, judgments: list[JudgmentRow], dropped: tuple[str, ...] = ()
-) -> dict[str, Any]:
+def truth(run: RunDir, judgments: list[JudgmentRow], dropped: tuple[str, ...] = ()) -> LabelTruth:
     prompts = write_rows(run, "prompts", [prompt("p", "do evil")])
     samples = write_rows(
         run, "preference/sample", [response(name, "p", text) for name, text in TEXTS.items()]
@@ -55,21 +53,21 @@ def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
         ],
         dropped=("wrong",),
     )
-    assert found["accuracy_raw"]["share"] == pytest.approx(2 / 3)
-    assert found["accuracy_raw"]["n"] == 3
-    assert (found["accuracy_kept"]["share"], found["accuracy_kept"]["n"]) == (1.0, 2)
-    assert found["by_attribute"]["harmlessness"]["share"] == 0.5
+    assert found.accuracy_raw.share == pytest.approx(2 / 3)
+    assert found.accuracy_raw.n == 3
+    assert (found.accuracy_kept.share, found.accuracy_kept.n) == (1.0, 2)
+    assert found.by_attribute["harmlessness"].share == 0.5
 
 
 def test_label_direction_is_first_preferred(run: RunDir) -> None:
     found = truth(run, [judgment("j", "p", "bad", "fine", forward=0.1, swapped=0.9)])
-    assert found["accuracy_raw"]["share"] == 1.0
+    assert found.accuracy_raw.share == 1.0
 
 
 def test_even_label_is_half_right(run: RunDir) -> None:
     found = truth(run, [judgment("j", "p", "fine", "bad", forward=0.9, swapped=0.9)], ("j",))
-    assert found["accuracy_raw"]["share"] == 0.5
-    assert found["accuracy_kept"] is None
+    assert found.accuracy_raw.share == 0.5
+    assert found.accuracy_kept is None
 
 
 def test_unclear_cases_are_counted_apart(run: RunDir) -> None:
@@ -81,21 +79,21 @@ def test_unclear_cases_are_counted_apart(run: RunDir) -> None:
             judgment("untagged", "p", "fine", "bad", "tone"),
         ],
     )
-    assert (found["equal_pairs"], found["outside"], found["no_attribute"]) == (1, 1, 1)
-    assert found["accuracy_raw"] is None
-    assert found["equal_deviation"] == pytest.approx(0.3)
+    assert (found.equal_pairs, found.outside, found.no_attribute) == (1, 1, 1)
+    assert found.accuracy_raw is None
+    assert found.equal_deviation == pytest.approx(0.3)
 
 
 def test_unparsed_labels_have_no_accuracy(run: RunDir) -> None:
     found = truth(run, [judgment("u", "p", "fine", "bad", status="unparsed", reason="?")], ("u",))
-    assert found["accuracy_raw"] is None
+    assert found.accuracy_raw is None
 
 
 def test_brier_is_over_clear_labels(run: RunDir) -> None:
     """One label of 0.8 that is right: (0.8 - 1)^2 = 0.04, and |0.8 - 1| = 0.2 off in its bin."""
     found = truth(run, [judgment("j", "p", "fine", "bad")])
-    assert found["brier"] == pytest.approx(0.04)
-    assert found["calibration_error"] == pytest.approx(0.2)
+    assert found.brier == pytest.approx(0.04)
+    assert found.calibration_error == pytest.approx(0.2)
 
 
 def test_run_without_labels_has_no_truth(run: RunDir) -> None:

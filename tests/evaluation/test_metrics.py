@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError, StoreError
-from pipeline.evaluation import collect_metrics, load_oracle
+from pipeline.evaluation import Metrics, collect_metrics, load_oracle
 from pipeline.evaluation.data_summary import margin_bin
 from pipeline.evaluation.oracle import clear_preference
 from pipeline.evaluation.shard_columns import stage_folders
@@ -63,12 +63,12 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_data_counts_pairs_and_reasons(run: RunDir, config: RunConfig) -> None:
-    data = collect_metrics(run, config)["data"]
-    assert (data["pairs"], data["kept"]) == (3, 1)
-    assert data["reasons"] == {"judgment unparsed": 1, "tie": 1}
+    data = collect_metrics(run, config).data
+    assert (data.pairs, data.kept) == (3, 1)
+    assert data.reasons == {"judgment unparsed": 1, "tie": 1}
     # ln 4 = 1.39 is in the third bin of 0.5 nats; the tie at 0 is in the first.
-    kept = [entry["kept"] for entry in data["margins"]]
-    assert (kept.index(1), sum(kept), data["margins"][0]["dropped"]) == (2, 1, 1)
+    kept = [entry.kept for entry in data.margins]
+    assert (kept.index(1), sum(kept), data.margins[0].dropped) == (2, 1, 1)
 
 
 def test_margins_beyond_the_last_edge_count() -> None:
@@ -76,36 +76,37 @@ def test_margins_beyond_the_last_edge_count() -> None:
 
 
 def test_principles_count_draws_and_ties(run: RunDir, config: RunConfig) -> None:
-    harm, helpful = collect_metrics(run, config)["principles"]
-    assert (harm["id"], harm["drawn"], harm["labeled"], harm["kept"]) == ("harm", 2, 2, 1)
-    assert (harm["tie_share"], harm["critiques"]) == (0.5, 0)
-    assert harm["mean_margin"] == pytest.approx(1.3863 / 2, abs=1e-4)
-    assert (helpful["unparsed"], helpful["critiques"], helpful["mean_margin"]) == (1, 1, None)
+    harm, helpful = collect_metrics(run, config).principles
+    assert (harm.id, harm.drawn, harm.labeled, harm.kept) == ("harm", 2, 2, 1)
+    assert (harm.tie_share, harm.critiques) == (0.5, 0)
+    assert harm.mean_margin == pytest.approx(1.3863 / 2, abs=1e-4)
+    assert (helpful.unparsed, helpful.critiques, helpful.mean_margin) == (1, 1, None)
 
 
 def test_stage_counts_add_up(run: RunDir, config: RunConfig) -> None:
-    stages = collect_metrics(run, config)["stages"]
-    assert stages["preference/sample"]["generated_tokens"] == 7
+    stages = collect_metrics(run, config).stages
+    assert stages["preference/sample"].generated_tokens == 7
     for counts in stages.values():
-        total = sum(counts[name] for name in ("ok", "unparsed", "failed", "dropped"))
-        assert total == counts["expected"]
+        total = counts.ok + counts.unparsed + counts.failed + counts.dropped
+        assert total == counts.expected
 
 
 def test_seconds_include_training(run: RunDir, config: RunConfig) -> None:
     write_json(run.training("sft") / "result.json", {"total_s": 3.5})
-    seconds = collect_metrics(run, config)["seconds"]
+    seconds = collect_metrics(run, config).seconds
     assert (seconds["preference/sample"], seconds["training/sft"]) == (2.0, 3.5)
 
 
 def test_metrics_are_plain_json_and_repeat(run: RunDir, config: RunConfig) -> None:
     first, again = (collect_metrics(run, config, WordOracle()) for _ in range(2))
-    assert json.dumps(first, allow_nan=False) == json.dumps(again)
+    text = json.dumps(first.model_dump(mode="json"), allow_nan=False)
+    assert first == again == Metrics.model_validate_json(text)
 
 
 def test_empty_run_has_empty_metrics(tmp_path: Path, config: RunConfig) -> None:
     metrics = collect_metrics(make_run(tmp_path / "run"), config, WordOracle())
-    assert (metrics["policies"], metrics["win_rates"], metrics["data"]) == ({}, [], None)
-    assert (metrics["labels"], metrics["principles"], metrics["stages"]) == (None, [], {})
+    assert (metrics.policies, metrics.win_rates, metrics.data) == ({}, [], None)
+    assert (metrics.labels, metrics.principles, metrics.stages) == (None, [], {})
 
 
 def test_damaged_shard_says_what_to_do(run: RunDir, config: RunConfig) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.evaluation.policy_measures import measure_policies, policy_names
-from pipeline.stats import wilson
+from pipeline.stats import Estimate, wilson
 from pipeline.store import RunDir
 from tests.evaluation.builders import WordOracle, make_run, prompt, response, write_rows
 
@@ -25,16 +25,18 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def measured(run: RunDir, name: str = "initial") -> dict[str, Any]:
+def measured(run: RunDir, name: str = "initial") -> dict[str, Estimate | None]:
     policies, _ = measure_policies(run.root, WordOracle(), draws=100, seed=0)
-    return policies[name]["oracle"]
+    shares = policies[name].oracle
+    assert shares is not None
+    return shares.by_name()
 
 
 def test_shares_are_counted_by_prompt_class(run: RunDir) -> None:
     """Misdeeds: one harmful, one declined with help; harmless: one helped, one declined."""
     write_policy(run, "initial", {"p1": "harm", "p2": "no but help", "p3": "help", "p4": "no"})
     oracle = measured(run)
-    assert {name: entry["share"] for name, entry in oracle.items()} == {
+    assert {name: entry.share for name, entry in oracle.items()} == {
         "harmless": 0.5,
         "good": 0.5,
         "good_on_harmless": 0.5,
@@ -42,24 +44,24 @@ def test_shares_are_counted_by_prompt_class(run: RunDir) -> None:
         "refused_harmless": 0.5,
         "outside_world": 0.0,
     }
-    assert oracle["harmless"]["n"] == 2
-    assert (oracle["good"]["low"], oracle["good"]["high"]) == pytest.approx(wilson(2, 4))
+    assert oracle["harmless"].n == 2
+    assert (oracle["good"].low, oracle["good"].high) == pytest.approx(wilson(2, 4))
 
 
 def test_garbled_text_is_not_harmless(run: RunDir) -> None:
     write_policy(run, "initial", {"p1": "???", "p2": "no", "p3": "??? help", "p4": "help"})
     oracle = measured(run)
-    assert oracle["harmless"]["share"] == 0.5
-    assert oracle["good"]["share"] == 0.25
-    assert oracle["outside_world"]["share"] == 0.5
-    assert oracle["refused_harmless"]["share"] == 0.0
+    assert oracle["harmless"].share == 0.5
+    assert oracle["good"].share == 0.25
+    assert oracle["outside_world"].share == 0.5
+    assert oracle["refused_harmless"].share == 0.0
 
 
 def test_unknown_prompt_counts_for_nothing(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_rows(run, "heldout", [prompt("p1", "???"), prompt("p2", "bake")])
     write_policy(run, "initial", {"p1": "help", "p2": "help"})
-    assert measured(run)["good"] == {"share": 1.0, "low": wilson(1, 1)[0], "high": 1.0, "n": 1}
+    assert measured(run)["good"] == Estimate(1.0, wilson(1, 1)[0], 1.0, 1)
 
 
 def test_failed_responses_are_left_out(run: RunDir) -> None:
@@ -72,9 +74,9 @@ def test_failed_responses_are_left_out(run: RunDir) -> None:
     write_rows(run, "evaluation/sample-initial", rows)
     policies, _ = measure_policies(run.root, None, draws=100, seed=0)
     entry = policies["initial"]
-    assert (entry["num_responses"], entry["num_prompts"], entry["oracle"]) == (3, 3, None)
-    assert (entry["mean_words"], entry["mean_tokens"]) == (2.0, 2.0)
-    assert (entry["truncated_share"], entry["empty_share"]) == pytest.approx((1 / 3, 1 / 3))
+    assert (entry.num_responses, entry.num_prompts, entry.oracle) == (3, 3, None)
+    assert (entry.mean_words, entry.mean_tokens) == (2.0, 2.0)
+    assert (entry.truncated_share, entry.empty_share) == pytest.approx((1 / 3, 1 / 3))
 
 
 def test_changes_are_paired_by_prompt(run: RunDir) -> None:
@@ -82,16 +84,16 @@ def test_changes_are_paired_by_prompt(run: RunDir) -> None:
     write_policy(run, "tuned", {"p1": "no", "p2": "no", "p3": "help me", "p4": "help me"})
     _, changes = measure_policies(run.root, WordOracle(), draws=100, seed=0)
     harmless = changes["tuned"]["harmless"]
-    assert (harmless["share"], harmless["high"], harmless["n"]) == (1.0, 1.0, 2)
-    assert changes["tuned"]["good"]["share"] == 0.25
-    assert changes["tuned"]["words"]["share"] == 0.5
+    assert (harmless.share, harmless.high, harmless.n) == (1.0, 1.0, 2)
+    assert changes["tuned"]["good"].share == 0.25
+    assert changes["tuned"]["words"].share == 0.5
 
 
 def test_several_shards_add_up(run: RunDir) -> None:
     write_rows(run, "heldout", [prompt("p5", "evil")], shard_index=1)
     write_policy(run, "initial", {"p1": "no", "p2": "no", "p3": "help", "p4": "help"})
     write_rows(run, "evaluation/sample-initial", [response("e", "p5", "harm")], shard_index=1)
-    assert measured(run)["harmless"]["share"] == pytest.approx(2 / 3)
+    assert measured(run)["harmless"].share == pytest.approx(2 / 3)
 
 
 def test_policies_come_in_training_order(run: RunDir) -> None:

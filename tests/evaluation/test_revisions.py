@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.evaluation.results import RevisionMetrics
 from pipeline.evaluation.revisions import measure_revisions
 from pipeline.records import RevisionRow
 from pipeline.report import write_report
@@ -53,15 +54,15 @@ def test_faults_are_counted_by_round(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     made(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
-    assert entry == {
-        "round": 1,
-        "rows": 4,
-        "ok": 3,
-        "skipped": 1,
-        "rejected": 1,
-        "faults": {"evasion": 2, "meta": 1},
-        "efficacy": None,
-    }
+    assert entry == RevisionMetrics(
+        round=1,
+        rows=4,
+        ok=3,
+        skipped=1,
+        rejected=1,
+        faults={"evasion": 2, "meta": 1},
+        efficacy=None,
+    )
 
 
 def test_efficacy_leaves_unchanged_texts_out(tmp_path: Path) -> None:
@@ -70,12 +71,12 @@ def test_efficacy_leaves_unchanged_texts_out(tmp_path: Path) -> None:
     made(run)
     asked(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
-    found = entry["efficacy"]
-    assert found["preferred"]["share"] == 0.5 and found["preferred"]["n"] == 2
-    assert found["preferred"]["low"] < 0.2 and found["preferred"]["high"] > 0.8
-    assert found["soft_label"]["share"] == pytest.approx(0.55)
-    assert (found["unchanged"], found["unparsed"]) == (1, 0)
-    wins = {name: part["preferred"]["share"] for name, part in found["by_principle"].items()}
+    found = entry.efficacy
+    assert found.preferred.share == 0.5 and found.preferred.n == 2
+    assert found.preferred.low < 0.2 and found.preferred.high > 0.8
+    assert found.soft_label.share == pytest.approx(0.55)
+    assert (found.unchanged, found.unparsed) == (1, 0)
+    wins = {name: part.preferred.share for name, part in found.by_principle.items()}
     assert wins == {"harm": 0.0, "tone": 1.0}
 
 

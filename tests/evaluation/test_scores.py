@@ -80,31 +80,31 @@ def test_prompts_can_hide_what_happens_within_them() -> None:
     found = length_correlation(
         array(3, 2, 6, 5), array(1, 2, 4, 5), np.asarray(["p", "p", "q", "q"])
     )
-    assert found["pearson"] > 0.7 and found["spearman"] == pytest.approx(0.6)  # type: ignore[operator]
-    assert found["pearson_within"] == found["spearman_within"] == pytest.approx(-1.0)
+    assert found.pearson > 0.7 and found.spearman == pytest.approx(0.6)  # type: ignore[operator]
+    assert found.pearson_within == found.spearman_within == pytest.approx(-1.0)
 
 
 def test_single_responses_have_no_correlation_within() -> None:
     found = length_correlation(array(1, 2, 3), array(2, 3, 1), np.asarray(["p", "q", "r"]))
-    assert found["pearson_within"] is None and found["spearman_within"] is None
-    assert found["spearman"] == pytest.approx(-0.5)
+    assert found.pearson_within is None and found.spearman_within is None
+    assert found.spearman == pytest.approx(-0.5)
 
 
 def test_entry_counts_and_describes(tmp_path: Path) -> None:
     """Scores 3, 2, 6, 5: mean 4, squares of deviations 10, spread sqrt(10 / 3)."""
     run = scored_run(tmp_path / "run")
     (entry,) = measure_scores(run, load_config(run.recipe))
-    assert (entry["folder"], entry["method"], entry["rows"], entry["n"], entry["inexact"]) == (
+    assert (entry.folder, entry.method, entry.rows, entry.n, entry.inexact) == (
         "preference/score",
         "score",
         5,
         4,
         1,
     )
-    assert (entry["mean"], entry["spread"]) == pytest.approx((4.0, math.sqrt(10 / 3)))
-    assert entry["mean_words"] == 3.0
-    assert entry["length"]["spearman_within"] == pytest.approx(-1.0)
-    assert {name: part["mean"] for name, part in entry["parts"].items()} == {"a": 3.5, "b": 4.5}
+    assert (entry.mean, entry.spread) == pytest.approx((4.0, math.sqrt(10 / 3)))
+    assert entry.mean_words == 3.0
+    assert entry.length.spearman_within == pytest.approx(-1.0)
+    assert {name: part.mean for name, part in entry.parts.items()} == {"a": 3.5, "b": 4.5}
 
 
 def test_run_without_scores_has_no_entry(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ def test_win_rate_needs_no_orders() -> None:
         "position_gap": None,
     }
     match.add_prompt([row], 0.02)
-    found = match.summary(100, 0)
-    assert (found["win_rate"], found["position_consistency"], found["mean_position_gap"]) == (
+    found = match.metrics("tuned", "initial", draws=100, seed=0)
+    assert (found.win_rate, found.position_consistency, found.mean_position_gap) == (
         1.0,
         None,
         None,
@@ -146,5 +146,5 @@ def test_follow_up_labels_are_true_under_their_categories(tmp_path: Path) -> Non
     changed = {**row.as_dict(), "parts": (name,), "part_differences": (1.0,), "method": "follow_up"}
     write_rows(run, "preference/judge", [type(row).from_dict(changed)], inputs=[prompts, samples])
     found = label_truth(run.root, load_constitution(run.constitution), WordOracle())
-    assert found is not None and found["no_attribute"] == 0
-    assert set(found["by_attribute"]) == {name}
+    assert found is not None and found.no_attribute == 0
+    assert set(found.by_attribute) == {name}

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from pipeline.judge_eval.reliability import chance_error, equal_mass_bins, expected_error
-from pipeline.judge_eval.report.reliability import reliability_chart
+from pipeline.judge_eval.report.page import reliability_chart
 
 
 def test_bins_have_equal_mass() -> None:

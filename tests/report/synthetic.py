@@ -102,12 +102,17 @@ def add_training(run: RunDir, name: str, steps: int = 12, **result: Any) -> None
         folder / "result.json",
         {
             "method": "dpo",
+            "job_hash": "job",
+            "model_dir": str(folder / "model"),
             "num_steps": steps,
-            "final_loss": 0.1,
+            "train_s": 10.0,
             "total_s": 12.0,
+            "final_loss": 0.1,
+            "rows": {"read": 2, "used": 2},
             "device": "cpu",
-            "rows": {"used": 2},
-            "alarms": [],
+            "dataset_sha256": "data",
+            "model_hash": "before",
+            "trained_hash": "after",
             **result,
         },
     )
@@ -128,4 +133,4 @@ def finished_run(folder: Path, *, oracle: bool = True) -> RunDir:
 def write_metrics(run: RunDir, *, oracle: bool = True) -> None:
     """metrics.json as the end of a run writes it."""
     metrics = collect_metrics(run, load_config(run.recipe), WordOracle() if oracle else None)
-    write_json(run.metrics, metrics)
+    write_json(run.metrics, metrics.model_dump(mode="json"))

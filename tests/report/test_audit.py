@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report import audit_markdown, write_report
-from pipeline.report.audit import audit_checks, audit_verdict
+from pipeline.report.audit import audit_findings, audit_verdict
+from pipeline.report.source import Audit
 from pipeline.store import write_json
 from tests.evaluation.builders import make_run
 
@@ -25,7 +26,7 @@ def finding(name: str, status: str, value: float | None, scope: str = "") -> dic
 
 
 def audit(*findings: dict[str, Any], notes: tuple[str, ...] = ()) -> dict[str, Any]:
-    figures = {"known": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 32}}
+    figures = {"known": {"share": 0.9, "low": 0.8, "high": 1.0, "n": 32, "clusters": 32}}
     return {
         "passed": False,
         "notes": list(notes),
@@ -43,31 +44,34 @@ def audit(*findings: dict[str, Any], notes: tuple[str, ...] = ()) -> dict[str, A
     }
 
 
+def read(content: dict[str, Any]) -> Audit:
+    return Audit.model_validate(content)
+
+
 def test_verdict_tells_failed_skipped_and_passed_apart() -> None:
     failed, skipped, passed = (
         finding("injected", "failed", 0.3),
         finding("known", "skipped", None),
         finding("order_disagreement", "passed", 0.05),
     )
-    assert audit_verdict(audit(failed, skipped)) == (
+    assert audit_verdict(read(audit(failed, skipped))) == (
         "Failed: injected of preference/judge. Nothing was exported."
     )
-    assert audit_verdict(audit(passed, skipped)).startswith(
+    assert audit_verdict(read(audit(passed, skipped))).startswith(
         "No check failed; 1 check had too few rows"
     )
-    assert audit_verdict(audit(passed)) == "Every check passed."
-    assert audit_verdict({}) == ""
+    assert audit_verdict(read(audit(passed))) == "Every check passed."
+    assert audit_verdict(Audit()) == ""
 
 
 def test_principles_show_only_when_they_fail() -> None:
-    rows = audit_checks(
-        audit(
-            finding("order_disagreement", "passed", 0.05),
-            finding("order_disagreement", "failed", 0.3, "harm-01"),
-            finding("order_disagreement", "passed", 0.1, "harm-02"),
-        )
+    content = audit(
+        finding("order_disagreement", "passed", 0.05),
+        finding("order_disagreement", "failed", 0.3, "harm-01"),
+        finding("order_disagreement", "passed", 0.1, "harm-02"),
     )
-    assert [row["check"] for row in rows] == ["order_disagreement", "order_disagreement of harm-01"]
+    titles = [found.title for _, found in audit_findings(read(content))]
+    assert titles == ["order_disagreement", "order_disagreement of harm-01"]
 
 
 def test_report_has_the_audit(tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
         "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"],
     }
     found = audit(finding("order_disagreement", "passed", 0.05)) | {
-        "collapse": {"subject": "chosen", "findings": [phrase]}
+        "collapse": {"subject": "chosen", "num_texts": 40, "num_prompts": 40, "findings": [phrase]}
     }
     write_json(run.root / "preference/audit.json", found)
     page = write_report(run).read_text()
@@ -104,6 +108,16 @@ def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
     text = audit_markdown(run)
     assert "Failed: closing_phrase of chosen texts. Nothing was exported." in text.replace("\\", "")
     assert "| failed | what it is; '&lt;i&gt;want to talk' in 12; 'hope that helps' in 3 |" in text
+
+
+def test_audit_of_another_version_is_one_line(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    write_json(run.root / "preference/audit.json", {"judges": [{"folder": "preference/judge"}]})
+    assert (
+        "audit.json of another version was left out (judges.0.judge"
+        in write_report(run).read_text()
+    )
+    assert audit_markdown(run) == ""
 
 
 def test_run_without_audit_has_no_section(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pipeline.evaluation.results import DataMetrics, LabelMetrics, MarginBin
 from pipeline.report.charts import (
     MAX_POINTS,
     Line,
@@ -15,7 +16,6 @@ from pipeline.report.charts import (
     nice_ticks,
     smooth,
 )
-from pipeline.report.markdown import escape, table
 from pipeline.report.numbers import (
     NBSP,
     count_of,
@@ -26,6 +26,7 @@ from pipeline.report.numbers import (
     percent_range,
     points,
 )
+from pipeline.report.tables import Cell, Table, escape_markdown, markdown_table
 
 
 @pytest.mark.parametrize(
@@ -61,11 +62,24 @@ def test_long_curves_keep_their_ends() -> None:
     assert len(data["x"]) == MAX_POINTS and (data["x"][0], data["x"][-1]) == (0, n - 1)
 
 
+def margins(*bins: tuple[float, int, int]) -> DataMetrics:
+    """Preference data with these bins of low, kept, dropped; only the bins matter."""
+    counts = dict.fromkeys(("drawn", "labeled", "unparsed", "kept"), 0)
+    means = dict.fromkeys(set(LabelMetrics.model_fields) - set(counts))
+    return DataMetrics(
+        pairs=0,
+        kept=0,
+        reasons={},
+        margins=[MarginBin(low=low, kept=kept, dropped=dropped) for low, kept, dropped in bins],
+        labels=LabelMetrics.model_validate({**counts, **means}),
+    )
+
+
 def test_chart_without_numbers_is_empty() -> None:
     assert line_chart("loss", [], [Line("loss", [], "c-main")]) == ""
     assert line_chart("loss", [1.0], [Line("loss", [math.nan], "c-main")]) == ""
-    assert histogram("margins", []) == ""
-    assert histogram("margins", [{"low": 0, "kept": 0, "dropped": 0}]) == ""
+    assert histogram("margins", None) == ""
+    assert histogram("margins", margins((0.0, 0, 0))) == ""
 
 
 def test_chart_skips_broken_values() -> None:
@@ -75,9 +89,7 @@ def test_chart_skips_broken_values() -> None:
 
 def test_columns_stack_kept_and_dropped() -> None:
     """Scale 0 to 4 over 164 units: 2 kept are 82 high, 1 dropped 41 on top of them."""
-    svg = histogram(
-        "m", [{"low": 0.0, "kept": 2, "dropped": 1}, {"low": 0.5, "kept": 4, "dropped": 0}]
-    )
+    svg = histogram("m", margins((0.0, 2, 1), (0.5, 4, 0)))
     heights = [float(h) for h in re.findall(r'class="(?:kept|dropped)"[^>]*height="([\d.]+)"', svg)]
     assert heights == [82.0, 41.0, 164.0, 0.0]
     assert "margin 0 to 0.5: 2 kept, 1 dropped" in svg and "margin 0.5 or more" in svg
@@ -119,6 +131,17 @@ def test_numbers_read_naturally() -> None:
 
 
 def test_markdown_cells_cannot_break_out() -> None:
-    assert escape("a|b\n<i>`x`") == "a\\|b &lt;i&gt;\\`x\\`"
-    assert table(("n",), []) == ""
-    assert table(("n", "v"), [("a|b", 1)]).splitlines()[-1] == "| a\\|b | 1 |"
+    assert escape_markdown("a|b\n<i>`x`") == "a\\|b &lt;i&gt;\\`x\\`"
+    assert markdown_table(Table(("n",), [])) == ""
+    assert markdown_table(Table(("n", "v"), [("a|b", "1")])).splitlines()[-1] == "| a\\|b | 1 |"
+
+
+def test_notes_become_a_column_at_the_end() -> None:
+    """A row without a note leaves its cell empty."""
+    table = Table(("n", "v"), [(Cell("a", note="why"), "1"), ("b", "2")])
+    assert markdown_table(table).splitlines() == [
+        "| n | v | explanation |",
+        "| --- | ---: | --- |",
+        "| a | 1 | why |",
+        "| b | 2 |  |",
+    ]

@@ -8,12 +8,13 @@ import pytest
 from pipeline.report.headline import cards, headline, tone_of
 from pipeline.report.numbers import NBSP
 from pipeline.report.source import ReportData, read_run
+from pipeline.stats import Estimate
 from tests.evaluation.builders import make_run
 from tests.report.synthetic import add_evaluation, add_preference, finished_run, write_metrics
 
-CLEAR_UP = {"share": 0.2, "low": 0.1, "high": 0.3, "n": 9}
-CLEAR_DOWN = {"share": -0.2, "low": -0.3, "high": -0.1, "n": 9}
-UNCLEAR = {"share": 0.1, "low": -0.1, "high": 0.3, "n": 9}
+CLEAR_UP = Estimate(0.2, 0.1, 0.3, 9)
+CLEAR_DOWN = Estimate(-0.2, -0.3, -0.1, 9)
+UNCLEAR = Estimate(0.1, -0.1, 0.3, 9)
 
 
 def evaluated(folder: Path, initial: list[str], tuned: list[str], **fields: Any) -> ReportData:
@@ -39,7 +40,7 @@ def plain(text: str) -> str:
         ("good", None, ""),
     ],
 )
-def test_tone_needs_a_clear_change(name: str, change: dict[str, Any] | None, tone: str) -> None:
+def test_tone_needs_a_clear_change(name: str, change: Estimate | None, tone: str) -> None:
     assert tone_of(name, change) == tone
 
 

@@ -98,7 +98,12 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     add_preference(run, {"a": text, "b": f"b {text}", "c": "fine"}, asked=text)
     add_revisions(run, text, text, text)
     add_evaluation(run, [text] * 3, [text] * 3)
-    add_training(run, "preference", alarms=[{"message": text}], method=text)
+    add_training(
+        run,
+        "preference",
+        alarms=[{"name": text, "value": 1.0, "limit": 0.5, "message": text}],
+        method=text,
+    )
     write_metrics(run)
     page = page_of(run)
     tags = Tags(page)

@@ -1,14 +1,15 @@
-"""The figures of a judge evaluation as tables of words: one source for page, Markdown and terminal.
+"""The figures of a judge evaluation as tables of words, for page, Markdown and terminal.
 
 In:  metrics.json of `rlaif judge-eval`
-Out: Grid: title, remark, names of the columns, rows of spelled values
+Out: headline, cards, tables
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+from pipeline.report.headline import Card, Headline
 from pipeline.report.numbers import MISSING, count_of, number, percent, percent_range
+from pipeline.report.tables import Table
 
 Metrics = dict[str, Any]
 BASELINES = {
@@ -17,197 +18,209 @@ BASELINES = {
     "shorter": "the shorter response",
     "coin": "a coin",
 }
+CONFIDENCE = ("mean confidence", "Brier", "log-loss", "ECE", "ECE by chance")
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One table."""
-
-    title: str
-    note: str
-    names: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-
-def headline(metrics: Metrics) -> tuple[str, str]:
+def headline(metrics: Metrics) -> Headline:
     """What the last judge (the pool, where there is one) reached, and what to compare it with."""
-    judge, best = metrics["judges"][-1], _best_baseline(metrics)
-    labels = count_of(metrics["num_rows"], "labelled pair")
-    if judge["accuracy"] is None:
-        return (
+    judge, accuracy = metrics["judges"][-1], metrics["judges"][-1]["accuracy"]
+    labels = count_of(metrics["num_rows"], "labeled pair")
+    if accuracy is None:
+        return Headline(
             f"The judge gave no readable label on {labels}.",
-            "See the reasons below; nothing can be said about its accuracy.",
+            "See the reasons below; its accuracy is unknown.",
         )
-    accuracy, whole = judge["accuracy"], judge["accuracy_all"]
-    lead = f"The judge is right on {spelled(accuracy)} of {labels}."
+    # Always A is 0.5 in both orders; its luck in the drawn one is no mark to beat.
+    rules = {key: metrics["baselines"][key]["share"] for key in ("coin", "longer", "shorter")}
+    best = max(rules, key=lambda key: rules[key])
     detail = (
-        f"The best rule that reads nothing, {BASELINES[best]}, is right on "
-        f"{percent(metrics['baselines'][best]['share'])}."
+        f"The best rule that reads nothing, {BASELINES[best]}, is right on {percent(rules[best])}."
     )
-    if accuracy["n"] < judge["rows"]["expected"]:
-        missing = count_of(judge["rows"]["expected"] - accuracy["n"], "row")
+    if missing := judge["rows"]["expected"] - accuracy["n"]:
         detail += (
-            f" With {missing} without a label counted as wrong it is {percent(whole['share'])}."
+            f" With {count_of(missing, 'row')} without a label counted as wrong it is "
+            f"{percent(judge['accuracy_all']['share'])}."
         )
     if accuracy["low"] <= 0.5 <= accuracy["high"]:
-        detail += " The interval holds 50 %, so this is not told from chance."
-    return lead, detail
+        detail += " The interval contains 50 %, so this could be chance."
+    return Headline(f"The judge is right on {spelled(accuracy)} of {labels}.", detail)
 
 
-def spelled(estimate: dict[str, float] | None) -> str:
-    """`72 % (63 to 80 %)`."""
-    if estimate is None:
-        return MISSING
-    return f"{percent(estimate['share'])} ({percent_range(estimate['low'], estimate['high'])})"
-
-
-def grids(metrics: Metrics) -> list[Grid]:
-    """All tables, without those that have no row."""
-    found = [
-        accuracy_grid(metrics),
-        _position_grid(metrics),
-        _length_grid(metrics),
-        confidence_grid(metrics),
-        _calibration_grid(metrics),
-        _group_grid(metrics, "principle"),
-        _group_grid(metrics, "tag"),
-        _reading_grid(metrics),
-        _source_grid(metrics),
+def cards(metrics: Metrics) -> list[Card]:
+    """The figures that matter."""
+    judge = metrics["judges"][-1]
+    confidence = judge["confidence"]
+    if not confidence:
+        return [Card("Readable labels", "0", f"of {number(judge['rows']['expected'])}")]
+    shares = {
+        "Accuracy": judge["accuracy"],
+        "Over all rows": judge["accuracy_all"],
+        "Flips between orders": judge["position"]["flip_rate"],
+        "Prefers the longer": judge["length"]["longer_wins"],
+    }
+    return [
+        *(
+            Card(title, _share(e), percent_range(e["low"], e["high"]) if e else "")
+            for title, e in shares.items()
+        ),
+        Card(
+            "Calibration error",
+            number(confidence["ece"], 3),
+            f"{number(confidence['ece_by_chance'], 3)} by chance",
+        ),
     ]
-    return [grid for grid in found if grid.rows]
 
 
-def accuracy_grid(metrics: Metrics) -> Grid:
+def all_tables(metrics: Metrics) -> list[Table]:
+    """All tables, without those that have no row."""
+    tables = [
+        accuracy_table(metrics),
+        _position_table(metrics),
+        _length_table(metrics),
+        _confidence_table(metrics),
+        _calibration_table(metrics),
+        _group_table(metrics, "principle"),
+        _group_table(metrics, "tag"),
+        _unreadable_table(metrics),
+        _source_table(metrics),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def accuracy_table(metrics: Metrics) -> Table:
     """Judges, then the rules that read nothing."""
-    rows = [
+    judges = [
         (
             _name(judge),
             spelled(judge["accuracy"]),
             spelled(judge["accuracy_all"]),
-            _part(judge["tie_share"]),
+            _share(judge["tie_share"]),
             number(judge["rows"]["expected"]),
-            number(judge["rows"]["expected"] - _n(judge["accuracy"])),
+            number(judge["rows"]["expected"] - (judge["accuracy"] or {"n": 0})["n"]),
         )
         for judge in metrics["judges"]
     ]
-    rows += [
+    rules = [
         (
             title,
-            *(2 * (spelled(metrics["baselines"][key]) if key != "coin" else percent(0.5),)),
+            *2 * (percent(0.5) if key == "coin" else spelled(metrics["baselines"][key]),),
             MISSING,
             number(metrics["baselines"][key]["n"]),
             MISSING,
         )
         for key, title in BASELINES.items()
     ]
-    return Grid(
-        "Accuracy",
-        "A label of exactly 0.5 counts half. The first column leaves out rows without "
-        "a label, the second counts them as wrong.",
+    return Table(
         ("judge", "accuracy", "over all rows", "exactly 0.5", "rows", "no label"),
-        rows,
+        [*judges, *rules],
+        "Accuracy",
+        "A label of exactly 0.5 counts half. The first column leaves out rows without a label, the "
+        "second counts them as wrong.",
     )
 
 
-def _position_grid(metrics: Metrics) -> Grid:
-    rows = []
-    for judge in _read(metrics):
-        order, place = judge["orders"], judge["position"]
-        rows.append(
-            (
-                _name(judge),
-                _part(order["forward"]),
-                _part(order["swapped"]),
-                _part(order["chosen_in_a"]),
-                _part(order["chosen_in_b"]),
-                spelled(place["flip_rate"]),
-                _part(place["same_slot_a"]),
-                _part(place["same_slot_b"]),
-                spelled(place["slot_a_share"]),
-            )
-        )
-    return Grid(
-        "Position",
-        "Accuracy of single calls: by order, and by the slot of the better response. The "
-        "orders of a flip prefer different responses, so that the same slot wins twice.",
+def spelled(estimate: Mapping[str, float] | None) -> str:
+    """`72 % (63 to 80 %)`."""
+    if estimate is None:
+        return MISSING
+    return f"{percent(estimate['share'])} ({percent_range(estimate['low'], estimate['high'])})"
+
+
+def _position_table(metrics: Metrics) -> Table:
+    rows = [
         (
-            "judge",
-            "forward",
-            "swapped",
-            "better in A",
-            "better in B",
-            "flips",
-            "A wins twice",
-            "B wins twice",
-            "calls that A wins",
-        ),
+            _name(judge),
+            *(
+                _share(judge["orders"][key])
+                for key in ("forward", "swapped", "chosen_in_a", "chosen_in_b")
+            ),
+            spelled(judge["position"]["flip_rate"]),
+            _share(judge["position"]["same_slot_a"]),
+            _share(judge["position"]["same_slot_b"]),
+            spelled(judge["position"]["slot_a_share"]),
+        )
+        for judge in _readable(metrics)
+    ]
+    columns = (
+        "judge",
+        "forward",
+        "swapped",
+        "better in A",
+        "better in B",
+        "flips",
+        "A wins twice",
+        "B wins twice",
+        "calls won by A",
+    )
+    return Table(
+        columns,
         rows,
+        "Position",
+        "Accuracy of single calls: by order, and by the slot of the better response. The orders of "
+        "a flip prefer different responses, so that the same slot wins twice.",
     )
 
 
-def _length_grid(metrics: Metrics) -> Grid:
+def _length_table(metrics: Metrics) -> Table:
     rows = [
         (
             _name(judge),
             spelled(judge["length"]["longer_wins"]),
-            _part(judge["length"]["chosen_longer"]),
-            _part(judge["length"]["accuracy_longer_right"]),
-            _part(judge["length"]["accuracy_shorter_right"]),
+            *(
+                _share(judge["length"][key])
+                for key in ("chosen_longer", "accuracy_longer_right", "accuracy_shorter_right")
+            ),
         )
-        for judge in _read(metrics)
+        for judge in _readable(metrics)
     ]
-    return Grid(
-        "Length",
-        "In words, on pairs whose lengths differ.",
-        (
-            "judge",
-            "prefers the longer",
-            "the better is longer",
-            "accuracy there",
-            "accuracy elsewhere",
-        ),
-        rows,
+    columns = (
+        "judge",
+        "prefers the longer",
+        "the better is longer",
+        "accuracy there",
+        "accuracy elsewhere",
     )
+    return Table(columns, rows, "Length", "In words, on pairs whose lengths differ.")
 
 
-def confidence_grid(metrics: Metrics) -> Grid:
-    """Brier score, log-loss and calibration error, raw ones too where labels are calibrated."""
+def _confidence_table(metrics: Metrics) -> Table:
+    """Raw figures too where labels are calibrated."""
     rows = []
-    for judge in _read(metrics):
+    for judge in _readable(metrics):
         raw = judge["raw_confidence"]
-        suffix = ", calibrated" if raw else ""
-        rows += [_confidence_row(f"{_name(judge)}{suffix}", judge["confidence"])]
+        title = f"{_name(judge)}, calibrated" if raw else _name(judge)
+        rows.append(_confidence_row(title, judge["confidence"]))
         rows += [_confidence_row(f"{_name(judge)}, raw", raw)] if raw else []
-    bins = rows and _read(metrics)[0]["confidence"]["num_bins"]
-    return Grid(
-        "Confidence",
-        f"ECE: calibration error over at most {bins} bins of equal mass; beside it that "
-        "of a perfectly calibrated judge with as many labels. A judge that always says 0.5 has Brier "
-        "0.250 and log-loss 0.693.",
-        ("judge", "mean confidence", "Brier", "log-loss", "ECE", "ECE by chance"),
+    bins = rows and _readable(metrics)[0]["confidence"]["num_bins"]
+    return Table(
+        ("judge", *CONFIDENCE),
         rows,
+        "Confidence",
+        f"ECE: calibration error over at most {bins} bins of equal mass; beside it that of a "
+        "perfectly calibrated judge with as many labels. A judge that always says 0.5 has Brier "
+        "0.250 and log-loss 0.693.",
     )
 
 
-def _calibration_grid(metrics: Metrics) -> Grid:
+def _calibration_table(metrics: Metrics) -> Table:
     fitted = metrics["calibration"]
     if not fitted:
-        return Grid("Calibration", "", (), [])
-    change, shape = fitted["brier_change"], fitted["map"]
-    words = f"temperature {shape['temperature']:.3f}" if shape["temperature"] else "isotonic"
-    return Grid(
-        "Calibration",
-        f"{words}, fitted on {count_of(fitted['fitted_on'], 'label')} of one half of "
-        f"the contexts, measured on {count_of(fitted['measured_on'], 'label')} of the other; change "
-        f"of Brier {number(change['share'], 4)} ({number(change['low'], 4)} to "
-        f"{number(change['high'], 4)}), below 0 is better.",
-        ("labels", "mean confidence", "Brier", "log-loss", "ECE", "ECE by chance"),
+        return Table((), [])
+    change, temperature = fitted["brier_change"], fitted["map"]["temperature"]
+    return Table(
+        ("labels", *CONFIDENCE),
         [_confidence_row(name, fitted[name]) for name in ("before", "after")],
+        "Calibration",
+        f"{f'temperature {temperature:.3f}' if temperature else 'isotonic'}, fitted on "
+        f"{count_of(fitted['fitted_on'], 'label')} of one half of the contexts, measured on "
+        f"{count_of(fitted['measured_on'], 'label')} of the other; change of Brier "
+        f"{number(change['share'], 4)} ({number(change['low'], 4)} to "
+        f"{number(change['high'], 4)}), below 0 is better.",
     )
 
 
-def _group_grid(metrics: Metrics, kind: str) -> Grid:
-    # Of several judges the pooled label stands under many principles; the first judge's does not.
+def _group_table(metrics: Metrics, kind: str) -> Table:
+    # With several judges the pooled label has many principles; the first judge's has one.
     judge = metrics["judges"][0]
     rows = [
         (
@@ -218,58 +231,52 @@ def _group_grid(metrics: Metrics, kind: str) -> Grid:
         )
         for group in judge[f"by_{kind}"]
     ]
-    return Grid(
-        f"By {kind}", f"Labels of '{judge['name']}'.", (kind, "accuracy", "rows", "no label"), rows
-    )
+    columns = (kind, "accuracy", "rows", "no label")
+    return Table(columns, rows, f"By {kind}", f"Labels of '{judge['name']}'.")
 
 
-def _reading_grid(metrics: Metrics) -> Grid:
+def _unreadable_table(metrics: Metrics) -> Table:
     rows = [
         (_name(judge), reason, number(count))
         for judge in metrics["judges"]
         for reason, count in judge["unreadable"].items()
     ]
-    return Grid(
-        "Rows without a label",
-        "Unparsed: the reply is no verdict. Failed: the call gave no reply.",
+    return Table(
         ("judge", "reason", "rows"),
         rows,
+        "Rows without a label",
+        "Unparsed: the reply is not a verdict. Failed: the call gave no reply.",
     )
 
 
-def _source_grid(metrics: Metrics) -> Grid:
-    rows = []
-    for source in metrics["sources"]:
-        left_out = "; ".join(f"{n} x {reason}" for reason, n in source["reasons"].items())
-        rows.append(
-            (
-                f"{source['file']} ({source['kind']})",
-                number(source["num_rows"]),
-                number(source["num_ok"]),
-                f"{source['num_dropped']}{f': {left_out}' if left_out else ''}",
-                source["sha256"][:16],
-            )
+def _source_table(metrics: Metrics) -> Table:
+    rows = [
+        (
+            f"{source['file']} ({source['kind']})",
+            number(source["num_rows"]),
+            number(source["num_ok"]),
+            ": ".join(
+                filter(
+                    None,
+                    (
+                        str(source["num_dropped"]),
+                        "; ".join(f"{n} x {reason}" for reason, n in source["reasons"].items()),
+                    ),
+                )
+            ),
+            source["sha256"][:16],
         )
-    return Grid("Label files", "", ("file", "lines", "usable", "dropped", "sha256"), rows)
+        for source in metrics["sources"]
+    ]
+    return Table(("file", "lines", "usable", "dropped", "sha256"), rows, "Label files")
 
 
 def _confidence_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        name,
-        percent(figures["mean"]),
-        number(figures["brier_score"], 3),
-        number(figures["log_loss"], 3),
-        number(figures["ece"], 3),
-        number(figures["ece_by_chance"], 3),
-    )
+    keys = ("brier_score", "log_loss", "ece", "ece_by_chance")
+    return (name, percent(figures["mean"]), *(number(figures[key], 3) for key in keys))
 
 
-def _best_baseline(metrics: Metrics) -> str:
-    # Always A is 0.5 in both orders; its luck in the drawn one is no mark to beat.
-    return max(("coin", "longer", "shorter"), key=lambda key: metrics["baselines"][key]["share"])
-
-
-def _read(metrics: Metrics) -> list[dict[str, Any]]:
+def _readable(metrics: Metrics) -> list[dict[str, Any]]:
     return [judge for judge in metrics["judges"] if judge["confidence"]]
 
 
@@ -277,30 +284,5 @@ def _name(judge: dict[str, Any]) -> str:
     return f"{judge['name']}: {judge['model']}"
 
 
-def _part(estimate: dict[str, float] | None) -> str:
+def _share(estimate: Mapping[str, float] | None) -> str:
     return MISSING if estimate is None else percent(estimate["share"])
-
-
-def _n(estimate: dict[str, float] | None) -> int:
-    return 0 if estimate is None else int(estimate["n"])
-
-
-def cards(metrics: Metrics) -> Sequence[tuple[str, str, str]]:
-    """Title, value and remark of the figures that matter."""
-    judge = metrics["judges"][-1]
-    if not judge["confidence"]:
-        return [("Readable labels", "0", f"of {number(judge['rows']['expected'])}")]
-    found = [
-        ("Accuracy", judge["accuracy"]),
-        ("Over all rows", judge["accuracy_all"]),
-        ("Flips between orders", judge["position"]["flip_rate"]),
-        ("Prefers the longer", judge["length"]["longer_wins"]),
-    ]
-    return [
-        *((title, _part(e), percent_range(e["low"], e["high"]) if e else "") for title, e in found),
-        (
-            "Calibration error",
-            number(judge["confidence"]["ece"], 3),
-            f"{number(judge['confidence']['ece_by_chance'], 3)} by chance",
-        ),
-    ]
