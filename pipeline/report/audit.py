@@ -60,7 +60,7 @@ def figure_tables(audit: Audit) -> list[Table]:
     """Per judge a table: one row of all labels, one per principle; shares with their rows."""
     return [
         Table(
-            ("principle", *(kind.title.lower() for kind in FIGURES.values())),
+            ("principle", *(kind.title for kind in FIGURES.values())),
             [
                 (
                     scope or "all",

@@ -137,11 +137,11 @@ def match_table(data: ReportData) -> Table:
         "95 % interval",
         "comparisons",
         "ties",
-        "mean label",
-        "consistent",
+        "mean soft label",
+        "position consistency",
         "unparsed",
     )
-    return Table(columns, rows)
+    return Table(columns, rows, "Matches")
 
 
 def match_title(policy: str, against: str) -> str:
@@ -162,7 +162,8 @@ def policy_table(data: ReportData) -> Table:
         )
 
     columns = ("policy", "replies", "words per reply", "cut at the limit", "empty")
-    return Table(columns, [row(*item) for item in data.metrics.policies.items()])
+    rows = [row(*item) for item in data.metrics.policies.items()]
+    return Table(columns, rows, "The replies themselves")
 
 
 def reason_table(data: ReportData) -> Table:
@@ -193,7 +194,8 @@ def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float 
 
 
 def principle_table(data: ReportData) -> Table:
-    """What each principle did."""
+    """What each principle did; the win rate is the final policy's."""
+    with_wins = data.win_rate() is not None
     rows = [
         (
             Cell(entry.id, note=data.request_of(entry.id)),
@@ -203,7 +205,7 @@ def principle_table(data: ReportData) -> Table:
             number(entry.mean_margin, 2),
             percent(entry.tie_share),
             number(entry.mean_position_gap, 2),
-            percent(win_rate),
+            *([percent(win_rate)] if with_wins else []),
         )
         for entry, win_rate in principles_in_order(data)
     ]
@@ -215,7 +217,7 @@ def principle_table(data: ReportData) -> Table:
         "mean margin",
         "ties",
         "position gap",
-        "win rate",
+        *(["win rate"] if with_wins else []),
     )
     return Table(columns, rows, "Principles")
 

@@ -268,7 +268,7 @@ def _source_table(metrics: Metrics) -> Table:
         )
         for source in metrics["sources"]
     ]
-    return Table(("file", "lines", "usable", "dropped", "sha256"), rows, "Label files")
+    return Table(("file", "lines", "usable", "dropped", "SHA-256"), rows, "Label files")
 
 
 def _confidence_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
