@@ -25,7 +25,8 @@ from pipeline.errors import VerdictError
 from pipeline.ids import content_hash, derive_seed
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.few_shot import ExemplarSet, Shot, draw_shots, exemplar_values
-from pipeline.prompting.templates import PromptTemplate, neutralize
+from pipeline.prompting.neutralize import neutralize
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import clamp, prob_slot_a, swap_average
 from pipeline.types import (

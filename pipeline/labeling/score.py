@@ -26,7 +26,8 @@ from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
 from pipeline.ids import row_id
 from pipeline.labeling.comparisons import Candidate, candidate
-from pipeline.prompting.templates import PromptTemplate, neutralize, neutralize_conversation
+from pipeline.prompting.neutralize import neutralize, neutralize_conversation
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import PromptRow, Row, ScoreRow
 from pipeline.soft_labels import Rating, expected_rating, weighted_mean
 from pipeline.stages.base import Inputs, Item, dropped

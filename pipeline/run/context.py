@@ -15,7 +15,7 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines import ENGINES
-from pipeline.prompting.option_checks import check_letters, check_ratings
+from pipeline.prompting.option_checks import check_option_labels, check_ratings
 from pipeline.prompting.templates import (
     JUDGE_VARIABLES,
     REQUEST_VARIABLES,
@@ -120,7 +120,7 @@ def load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
             those that are scored.
     """
     judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
-    check_letters(judge, config.preference.judge)
+    check_option_labels(judge, config.preference.judge)
     score = None
     if "score" in paths:
         score = PromptTemplate.from_file(paths["score"], SCORE_VARIABLES)

@@ -118,7 +118,7 @@ async def test_missing_shard_stops_the_export(tmp_path: Path) -> None:
     run = await whole_run(tmp_path / "r")
     before = preference(run)
     (run.root / "preference/pair/shard-00001.parquet").write_bytes(b"damaged")
-    with pytest.raises(StoreError, match="preference/pair/shard-00001 .* `rlaif resume r`"):
+    with pytest.raises(StoreError, match=r"preference/pair/shard-00001 .* `rlaif resume r`"):
         preference(run)
     assert file_hash(run.dataset / "preference.parquet") == before["sha256"]
 

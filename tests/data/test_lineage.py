@@ -72,7 +72,7 @@ async def test_beginning_of_an_id_is_enough(tmp_path: Path) -> None:
     row_id = first_row(run, "preference")["judgment_id"]
     assert trace(run, row_id[:10]).row_id == row_id == trace(run, row_id).row_id
     for unknown in (row_id[:4], "f" * 24, "", "no such id"):
-        with pytest.raises(UserError, match="run r has no row .*; take an id from"):
+        with pytest.raises(UserError, match=r"run r has no row .*; take an id from"):
             trace(run, unknown)
 
 

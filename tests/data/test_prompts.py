@@ -110,9 +110,9 @@ def test_system_turn_may_come_first(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone.jsonl does not exist; check the path"):
+    with pytest.raises(DataError, match=r"gone.jsonl does not exist; check the path"):
         check_prompts([tmp_path / "gone.jsonl"])
-    with pytest.raises(DataError, match="no prompts in .*empty.jsonl; add at least one line"):
+    with pytest.raises(DataError, match=r"no prompts in .*empty.jsonl; add at least one line"):
         check_prompts([write(tmp_path / "empty.jsonl", "")])
     with pytest.raises(DataError, match="cannot be read"):
         check_prompts([tmp_path])
@@ -151,7 +151,7 @@ def test_equal_prompts_are_one(tmp_path: Path) -> None:
 def test_heldout_prompt_must_not_be_trained_on(tmp_path: Path) -> None:
     train = write(tmp_path / "t.jsonl", {"prompt": "a"}, {"prompt": "b"})
     held = write(tmp_path / "h.jsonl", {"prompt": "c"}, {"prompt": "d"}, {"prompt": "b"})
-    with pytest.raises(DataError, match="h.jsonl, line 3: .*also trained on .*t.jsonl, line 2"):
+    with pytest.raises(DataError, match=r"h.jsonl, line 3: .*also trained on .*t.jsonl, line 2"):
         check_prompts([train], [held])
     assert check_prompts([train], [write(held, {"prompt": "c"})]) == PromptCounts(2, 1)
 
@@ -160,7 +160,7 @@ def test_heldout_prompt_must_not_be_trained_on(tmp_path: Path) -> None:
 def test_white_space_and_unicode_form_hide_no_heldout_prompt(tmp_path: Path, heldout: str) -> None:
     train = write(tmp_path / "t.jsonl", {"prompt": "a"}, {"prompt": "Is the caf\u00e9 open?"})
     held = write(tmp_path / "h.jsonl", {"prompt": heldout})
-    with pytest.raises(DataError, match="h.jsonl, line 1: .*also trained on .*t.jsonl, line 2"):
+    with pytest.raises(DataError, match=r"h.jsonl, line 1: .*also trained on .*t.jsonl, line 2"):
         check_prompts([train], [held])
     # Two training prompts that differ so are two: a model sees the difference.
     assert check_prompts([train, held]).train_duplicates == 0
@@ -216,7 +216,7 @@ def test_damaged_shard_is_made_again(tmp_path: Path) -> None:
     for numbers in (range(1, 11), range(8), range(12)):
         (tmp_path / "run" / first[1].path).write_bytes(b"damaged")
         write_numbers(path, numbers)
-        with pytest.raises(DataError, match="prompt files have changed .* start a new run"):
+        with pytest.raises(DataError, match=r"prompt files have changed .* start a new run"):
             shards(tmp_path, path)
 
 

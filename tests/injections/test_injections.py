@@ -14,7 +14,8 @@ from pipeline.constitution import Constitution, Principle
 from pipeline.engines import ScriptedEngine
 from pipeline.engines.vllm.chat import ChatRenderer
 from pipeline.labeling.judge import Judge
-from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate, neutralize
+from pipeline.prompting.neutralize import neutralize
+from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.types import Messages, assistant, user
 
 GROUPS: dict[str, list[str]] = yaml.safe_load(

@@ -1,11 +1,11 @@
-"""A template that shows other options than those that are scored is refused before anything is paid."""
+"""A template that shows other options than those scored is refused before anything is paid."""
 
 import pytest
 
 from pipeline.config.labeling import JudgeConfig, ScoreConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import TemplateError
-from pipeline.prompting.option_checks import check_letters, check_ratings
+from pipeline.prompting.option_checks import check_option_labels, check_ratings
 from pipeline.prompting.templates import JUDGE_VARIABLES, SCORE_VARIABLES, PromptTemplate
 
 ASKS_FIRST = "Say A if the first is better, B if the second.\n{{ slot_a }}\n\n{{ slot_b }}"
@@ -27,21 +27,21 @@ def rater(source: str) -> PromptTemplate:
 )
 def test_shipped_templates_show_their_options(name: str, options: tuple[str, str]) -> None:
     found = PromptTemplate.from_file(PROJECT_ROOT / f"prompts/{name}.jinja", JUDGE_VARIABLES)
-    check_letters(found, JudgeConfig(options=options))
-    with pytest.raises(TemplateError, match="every label would be turned around"):
-        check_letters(found, JudgeConfig(options=options[::-1]))
+    check_option_labels(found, JudgeConfig(options=options))
+    with pytest.raises(TemplateError, match="every label would be reversed"):
+        check_option_labels(found, JudgeConfig(options=options[::-1]))
 
 
 @pytest.mark.parametrize("source", [ASKS_FIRST, SECOND_ABOVE])
 def test_letters_may_stand_anywhere_in_their_order(source: str) -> None:
-    check_letters(judge(source), JudgeConfig())
+    check_option_labels(judge(source), JudgeConfig())
 
 
 def test_letters_of_the_wrong_slot_or_none_are_refused() -> None:
     with pytest.raises(TemplateError, match="slot_a as 'B' and slot_b as 'A'"):
-        check_letters(judge(REVERSED), JudgeConfig())
+        check_option_labels(judge(REVERSED), JudgeConfig())
     with pytest.raises(TemplateError, match="shows no option '1'"):
-        check_letters(judge(ASKS_FIRST), JudgeConfig(options=("1", "2")))
+        check_option_labels(judge(ASKS_FIRST), JudgeConfig(options=("1", "2")))
 
 
 @pytest.mark.parametrize("options", [("A", " A"), ("A", "(A)")])
@@ -62,7 +62,7 @@ NINE = tuple(str(number) for number in range(1, 10))
     ],
 )
 def test_other_ratings_are_refused(source: str) -> None:
-    with pytest.raises(TemplateError, match="from 1 to 9, which are the score.options"):
+    with pytest.raises(TemplateError, match=r"from 1 to 9, the score\.options"):
         check_ratings(rater(source), ScoreConfig(options=NINE))
 
 

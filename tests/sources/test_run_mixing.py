@@ -198,7 +198,7 @@ def test_own_pairs_of_a_dataset_source_come_once(tmp_path: Path) -> None:
 def test_changed_label_file_is_refused(tmp_path: Path) -> None:
     run = start(tmp_path, write_list(tmp_path, crowd(tmp_path)))
     crowd(tmp_path, count=9)
-    with pytest.raises(DataError, match="crowd.jsonl has changed since run mixed began"):
+    with pytest.raises(DataError, match=r"crowd.jsonl has changed since run mixed began"):
         make_preference_set(run)
     crowd(tmp_path)
     make_preference_set(run)
@@ -233,7 +233,7 @@ def test_missing_label_file_stops_the_start(tmp_path: Path) -> None:
     listed = write_list(
         tmp_path, {"type": "pairs", "name": "x", "path": str(tmp_path / "no.jsonl")}
     )
-    with pytest.raises(DataError, match="no.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"no.jsonl does not exist"):
         start(tmp_path, listed)
     assert not (tmp_path / "runs").exists()
 
