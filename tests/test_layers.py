@@ -29,6 +29,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "vllm", "trl", "datasets", "transformers", "prefect", "datasketch", "scipy")
 
+MODEL_LIBRARIES = {
+    "pipeline.training.worker": {"torch", "transformers", "trl", "peft", "accelerate", "datasets"},
+    "pipeline.engines.vllm": {"torch", "transformers", "vllm"},
+}
+"""Who may import the libraries that load models, at any time."""
+
 
 def modules() -> dict[str, Path]:
     """Dotted name of every module of the package."""
@@ -120,6 +126,27 @@ def test_import_stays_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_training_libraries_stay_in_their_folders() -> None:
+    """Torch is needed only where a model is loaded: in the training process and for vLLM."""
+    wrong = []
+    for name, path in modules().items():
+        allowed = next((v for k, v in MODEL_LIBRARIES.items() if name.startswith(k)), set())
+        libraries = outside_packages(path) & set().union(*MODEL_LIBRARIES.values())
+        wrong += [f"{name} imports {library}" for library in sorted(libraries - allowed)]
+    assert not wrong, "\n".join(wrong)
+
+
+def outside_packages(path: Path) -> set[str]:
+    """Packages that a file imports, anywhere in it."""
+    packages = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            packages.add(node.module.split(".")[0])
+    return packages
 
 
 def test_files_stay_short() -> None:

@@ -13,7 +13,7 @@ plain padding on the CPU.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -61,11 +61,18 @@ class AlarmConfig(Section):
     """Token limit of a probe reply."""
 
 
-class _TrainingConfig(Section):
-    """What every training method has in common."""
+LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 
-    learning_rate: float = Field(1e-6, gt=0)
-    """Peak learning rate of AdamW."""
+
+class TrainingSection(Section):
+    """What the settings of every training method have in common."""
+
+    takes_feedback: ClassVar[bool] = False
+    """True for a method that learns from single replies that users judged."""
+
+    method: str
+    """Training method: a key of `METHODS`."""
+    learning_rate: LearningRate = 1e-6
     epochs: float = Field(1.0, gt=0)
     """Passes over the data; without effect when `max_steps` is given."""
     max_steps: int | None = Field(None, ge=1)
@@ -106,29 +113,29 @@ class _TrainingConfig(Section):
     """When the result counts as suspicious."""
 
 
-class SftConfig(_TrainingConfig):
+class SftConfig(TrainingSection):
     """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
 
     method: Literal["sft"] = "sft"
     """The supervised method; nothing else is possible here."""
-    learning_rate: float = Field(2e-5, gt=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: LearningRate = 2e-5
     padding_free: Switch = "auto"
     """Join the rows of a batch without padding; needs flash attention; `auto`: where it is."""
     packing: bool = False
     """Fill each sequence up to `max_length` with several rows; needs `padding_free`."""
 
 
-class _WithReference(_TrainingConfig):
-    learning_rate: float = Field(5e-7, gt=0)
-    """Peak learning rate of AdamW."""
+class ReferenceSection(TrainingSection):
+    """A method with log-probabilities of a reference model in its loss."""
+
+    learning_rate: LearningRate = 5e-7
     beta: float = Field(0.1, gt=0)
     """Weight of the reference: the reward is beta times the log-ratio. Higher stays closer."""
     precompute_reference_batch_size: int = Field(32, ge=1)
     """Pairs per forward pass when the reference log-probabilities are computed, once."""
 
 
-class DpoConfig(_WithReference):
+class DpoConfig(ReferenceSection):
     """Direct preference optimization (Rafailov et al. 2023), with per-row soft labels."""
 
     method: Literal["dpo"] = "dpo"
@@ -137,14 +144,14 @@ class DpoConfig(_WithReference):
     """`soft`: the judge's probability weighs both directions; `hard`: the chosen reply wins."""
 
 
-class IpoConfig(_WithReference):
+class IpoConfig(ReferenceSection):
     """Identity preference optimization; `beta` is the paper's tau."""
 
     method: Literal["ipo"] = "ipo"
     """Preference method."""
 
 
-class RobustDpoConfig(_WithReference):
+class RobustDpoConfig(ReferenceSection):
     """DPO that is unbiased when a known share of the labels is flipped."""
 
     method: Literal["robust_dpo"] = "robust_dpo"
@@ -153,13 +160,14 @@ class RobustDpoConfig(_WithReference):
     """Assumed share of flipped labels, such as one minus the judge's accuracy."""
 
 
-class KtoConfig(_WithReference):
+class KtoConfig(ReferenceSection):
     """Good and bad replies on their own: two of each pair, and those that users judged."""
+
+    takes_feedback: ClassVar[bool] = True
 
     method: Literal["kto"] = "kto"
     """Preference method."""
-    learning_rate: float = Field(1e-6, gt=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: LearningRate = 1e-6
     batch_size: int = Field(8, ge=2)
     """Rows per device and forward pass; the estimate of the divergence needs at least two."""
     desirable_weight: float = Field(1.0, gt=0)
@@ -167,25 +175,26 @@ class KtoConfig(_WithReference):
     undesirable_weight: float = Field(1.0, gt=0)
     """Weight of the bad replies."""
     balance: bool = True
-    """Raise the weight of the smaller side by the ratio of the counts, so that both weigh the same."""
+    """Raise the weight of the smaller side by the ratio of the counts, so that both sides weigh
+    the same."""
     min_soft_label: float = Field(0.55, ge=0.5, le=1)
     """Pairs below this are left out: near 0.5 neither reply is good or bad."""
     min_weight: float = Field(0.0, ge=0, le=1)
-    """Feedback with weaker evidence is left out; above 0.5, a regenerate event alone is too weak."""
+    """Feedback with weaker evidence is left out; above 0.5, a regenerate event alone is too
+    weak."""
 
 
-class OrpoConfig(_TrainingConfig):
+class OrpoConfig(TrainingSection):
     """Odds-ratio preference optimization: likelihood of the chosen reply plus an odds term."""
 
     method: Literal["orpo"] = "orpo"
     """Preference method."""
-    learning_rate: float = Field(5e-6, gt=0)
-    """Peak learning rate of AdamW."""
+    learning_rate: LearningRate = 5e-6
     beta: float = Field(0.1, gt=0)
     """Weight of the odds term (the paper's lambda)."""
 
 
-class SimpoConfig(_TrainingConfig):
+class SimpoConfig(TrainingSection):
     """Reference-free, length-normalized preference optimization."""
 
     method: Literal["simpo"] = "simpo"
@@ -198,14 +207,16 @@ class SimpoConfig(_TrainingConfig):
     """Target reward margin, absolute; the paper's tables give gamma / beta."""
 
 
-PreferenceTrainingConfig = Annotated[
-    DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig,
-    Field(discriminator="method"),
-]
+PreferenceMethod = DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig
+
+PreferenceTrainingConfig = Annotated[PreferenceMethod, Field(discriminator="method")]
 """One of the preference methods, told apart by `method`."""
 
-TrainingConfig = Annotated[
-    SftConfig | DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig,
-    Field(discriminator="method"),
-]
+TrainingConfig = Annotated[SftConfig | PreferenceMethod, Field(discriminator="method")]
 """Anything that a training job can be asked to do."""
+
+
+def takes_feedback(method: str) -> bool:
+    """Whether the preference method of this name learns from users' feedback."""
+    sections = get_args(PreferenceMethod)
+    return any(s.takes_feedback for s in sections if s.model_fields["method"].default == method)

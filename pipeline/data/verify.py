@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from pipeline.config.training import takes_feedback
 from pipeline.data.dataset import DatasetManifest, load_dataset
 from pipeline.ids import file_hash, row_id
 from pipeline.store.files import read_json
@@ -175,8 +176,8 @@ def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
             continue
         if result.get("dataset_sha256") != hashes.get(path):
             yield f"training/{folder}: was trained on another version of {path}"
-        # Only KTO reads feedback, and then all that there is.
-        expected = hashes.get(FEEDBACK, "") if result.get("method") == "kto" else ""
+        # A method that takes feedback reads all that there is.
+        expected = hashes.get(FEEDBACK, "") if takes_feedback(result.get("method", "")) else ""
         if result.get("feedback_sha256", "") != expected:
             yield f"training/{folder}: was trained on another version of {FEEDBACK}"
 

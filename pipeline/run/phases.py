@@ -132,7 +132,7 @@ async def train_preference(ctx: RunContext, on_line: LineCall | None = None) -> 
 def feedback_file(run: RunDir, config: TrainingConfig) -> Path | None:
     """The unpaired rows of a run's data set; None where it has none, or the method takes pairs."""
     dataset = load_dataset(run)
-    if config.method != "kto" or dataset is None or "feedback" not in dataset.sets:
+    if not config.takes_feedback or dataset is None or "feedback" not in dataset.sets:
         return None
     return run.root / dataset.sets["feedback"].path
 

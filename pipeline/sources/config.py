@@ -20,6 +20,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
+from pipeline.config.training import takes_feedback
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError
 
@@ -281,7 +282,7 @@ def load_mixture(path: Path, method: str | None = None) -> MixtureConfig:
     """
     listed = load_yaml(path, MixtureConfig, what="source list")
     unpaired = [source.name for source in listed.sources if source.unpaired]
-    if unpaired and method not in (None, "kto"):
+    if unpaired and method is not None and not takes_feedback(method):
         raise ConfigError(
             f"{path}: source '{unpaired[0]}' holds unpaired feedback, but preference.train.method "
             f"is '{method}', which learns from pairs alone; use kto, or remove the source"

@@ -110,10 +110,10 @@ def check_job(job: TrainingJob) -> None:
     for name, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigError(f"`{name}` names '{path}', which does not exist; correct the path")
-    if job.feedback is not None and job.config.method != "kto":
+    if job.feedback is not None and not job.config.takes_feedback:
         raise ConfigError(
-            f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from pairs "
-            "alone; use kto, or leave the feedback out"
+            f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from "
+            "pairs alone; use kto, or leave the feedback out"
         )
     for data in filter(None, (job.dataset, job.feedback)):
         if not data.is_file():
@@ -138,24 +138,17 @@ def _clear_other_job(file: JobFile) -> None:
 
 
 def _command(job: TrainingJob, job_path: Path) -> list[str]:
-    child = [sys.executable, "-m", "pipeline.training.worker.child", str(os.getpid())]
+    worker = [sys.executable, "-m", WORKER, str(os.getpid())]
     config = job.config.accelerate_config
     if config is not None:
         options = ["--config_file", str(config)]
     elif job.config.device != "cpu" and count_gpus() > 0:
-        options = [
-            "--num_processes",
-            "1",
-            "--num_machines",
-            "1",
-            "--dynamo_backend",
-            "no",
-            "--mixed_precision",
-            "no" if job.config.dtype == "float32" else "bf16",
-        ]
+        precision = "no" if job.config.dtype == "float32" else "bf16"
+        options = ["--num_processes=1", "--num_machines=1", "--dynamo_backend=no"]
+        options += [f"--mixed_precision={precision}"]
     else:
-        return [*child, WORKER, str(job_path)]
-    return [*child, "accelerate.commands.launch", *options, "-m", WORKER, str(job_path)]
+        return [*worker, str(job_path)]
+    return [*worker, "accelerate.commands.launch", *options, "-m", WORKER, "-", str(job_path)]
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:

@@ -1,12 +1,17 @@
 """Fixtures: the tiny model, and training in this process."""
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.training.worker.__main__ import ENVIRONMENT
 from tests.training.builders import build_model, write_rows
+
+os.environ.update({**ENVIRONMENT, **os.environ})
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +28,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Train in this process: `train(config, rows, name=...)` -> TrainingResult."""
     from pipeline.training.job import TrainingJob, describe, write_job
-    from pipeline.training.worker.__main__ import run
+    from pipeline.training.worker.train import run
 
     def go(config: Any, rows: list[dict[str, Any]], *, name: str = "job", **fields: Any) -> Any:
         dataset = write_rows(tmp_path / f"{name}.parquet", rows)
@@ -36,7 +41,7 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         )
         file = describe(job)
         write_job(file)
-        return run(file)
+        return run(file, time.perf_counter())
 
     return go
 
@@ -45,12 +50,10 @@ def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
 def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """A prepared, untrained trainer: `make_trainer(config, rows, feedback rows)`."""
     from pipeline.training.job import TrainingJob, describe
-    from pipeline.training.worker.__main__ import build_trainer
     from pipeline.training.worker.arguments import place, trl_arguments
     from pipeline.training.worker.encoding import training_columns
-    from pipeline.training.worker.kto_rows import balanced
     from pipeline.training.worker.loading import load_encoder, load_model
-    from pipeline.training.worker.reference import reference_cache
+    from pipeline.training.worker.train import build_trainer, reference_cache
 
     def go(
         config: Any, rows: list[dict[str, Any]], judged: list[dict[str, Any]] | None = None
@@ -66,9 +69,8 @@ def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         )
         file, placement, encoder = describe(job), place(config), load_encoder(job)
         columns, counts = training_columns(dataset, config, encoder, feedback)
-        config = balanced(config, counts.replies)
         cache = reference_cache(file, compute_dtype=placement.compute_dtype)
-        arguments = trl_arguments(config, placement, job.checkpoint_dir)
+        arguments = trl_arguments(config, counts, placement, job.checkpoint_dir)
         return build_trainer(
             file, load_model(tiny_model, placement), arguments, columns, encoder, cache
         )

@@ -73,7 +73,7 @@ def test_all_rows_too_long(tmp_path: Path, encoder: ReplyEncoder) -> None:
 def test_hard_labels_have_no_probability(tmp_path: Path, encoder: ReplyEncoder) -> None:
     soft, _ = columns_of(tmp_path, DpoConfig(), [pair_row(0)], encoder)
     hard, _ = columns_of(tmp_path, DpoConfig(labels="hard"), [pair_row(0)], encoder)
-    assert soft["p_chosen"] == [0.9] and "p_chosen" not in hard
+    assert soft["soft_label"] == [0.9] and "soft_label" not in hard
 
 
 @pytest.mark.parametrize(
@@ -228,11 +228,11 @@ def test_feedback_needs_its_columns(tmp_path: Path, encoder: ReplyEncoder) -> No
 
 
 def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> None:
-    from pipeline.training.worker.trainers import training_dataset
+    from pipeline.training.worker.trainers import packed_dataset
 
     config = SftConfig(packing=True, max_length=64)
     columns, _ = columns_of(tmp_path, config, [sft_row(i) for i in range(9)], encoder)
-    packed = training_dataset(columns, config)
+    packed = packed_dataset(columns, config)
     assert len(packed) < 9 and sorted(sum(packed["seq_lengths"][:], [])) == sorted(
         columns["length"]
     )

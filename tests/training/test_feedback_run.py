@@ -74,7 +74,8 @@ async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
     )
     assert pq.read_table(ctx.run.dataset / "preference.parquet").num_rows == 0
     model = await train_preference(ctx)
-    assert model == tuned_model(ctx) and (model / "model.safetensors").is_file()
+    assert model is not None and model == tuned_model(ctx)
+    assert (model / "model.safetensors").is_file()
     result = read_json(ctx.run.training("preference") / "result.json")
     assert result["rows"] == {
         "read": 5,

@@ -11,9 +11,15 @@ from pipeline.config.training import AlarmConfig, DpoConfig, KtoConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import ReplyCounts, TrainingJob, describe, write_job
 from pipeline.training.launch import check_job
-from pipeline.training.worker.kto_rows import Reply, balanced, reply_key, settle, unpaired_columns
-from pipeline.training.worker.losses import kto_loss
+from pipeline.training.worker.kto_rows import (
+    Reply,
+    reply_key,
+    resolve_contradictions,
+    side_weights,
+    unpaired_columns,
+)
 from tests.training.builders import feedback_row, pair_row, read_metrics, write_rows
+from tests.training.losses import kto_loss
 
 PAIRS = [pair_row(i) for i in range(8)]
 JUDGED = [feedback_row(i) for i in range(6)] + [
@@ -78,7 +84,7 @@ def test_order_follows_the_seed_alone() -> None:
 
 def test_reply_labeled_both_ways_is_left_out() -> None:
     """A is good twice, b good and bad, c bad: a and c stay, once each."""
-    kept, counts = settle(
+    kept, counts = resolve_contradictions(
         [
             single("a", True, "1"),
             single("b", True),
@@ -105,7 +111,7 @@ def test_one_side_alone_is_refused() -> None:
         r"0 desirable and 1 undesirable .* \(2 of 3 are labeled both ways\), but KTO needs both"
     )
     with pytest.raises(DataError, match=message):
-        settle([single("a", True), single("a", False), single("b", False)])
+        resolve_contradictions([single("a", True), single("a", False), single("b", False)])
 
 
 def test_white_space_makes_no_other_reply() -> None:
@@ -128,13 +134,10 @@ def test_balance_gives_both_sides_equal_force(
     replies = ReplyCounts(
         read=good + bad, contradicted=0, repeated=0, desirable=good, undesirable=bad
     )
-    config = balanced(KtoConfig(), replies)
-    assert (config.desirable_weight, config.undesirable_weight) == pytest.approx(weights)
-    leaning = balanced(KtoConfig(desirable_weight=1.2), replies)
-    ratio = leaning.desirable_weight * good / (leaning.undesirable_weight * bad)
-    assert ratio == pytest.approx(1.2)
-    assert balanced(KtoConfig(balance=False), replies) == KtoConfig(balance=False)
-    assert balanced(DpoConfig(), None) == DpoConfig()
+    assert tuple(side_weights(KtoConfig(), replies).values()) == pytest.approx(weights)
+    chosen, rejected = side_weights(KtoConfig(desirable_weight=1.2), replies).values()
+    assert chosen * good / (rejected * bad) == pytest.approx(1.2)
+    assert tuple(side_weights(KtoConfig(balance=False), replies).values()) == (1.0, 1.0)
 
 
 def test_loss_on_pairs_and_feedback_by_hand(make_trainer: Callable[..., Any]) -> None:
@@ -204,7 +207,7 @@ def test_changed_feedback_is_another_job(tmp_path: Path, tiny_model: Path) -> No
 
 
 def test_reference_of_other_feedback_is_not_reused(tmp_path: Path, tiny_model: Path) -> None:
-    from pipeline.training.worker.reference import reference_cache
+    from pipeline.training.worker.train import reference_cache
 
     paths = set()
     for judged, config in (
@@ -239,7 +242,7 @@ def test_thumbs_up_alone_end_in_one_line(
         config=KtoConfig(device="cpu"),
         dataset=write_rows(tmp_path / "unclear.parquet", [pair_row(0, soft_label=0.5)]),
     )
-    assert main([str(write_job(describe(job)))]) == 2
+    assert main(write_job(describe(job))) == 2
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error ")]
     assert line.startswith("error DataError: 6 desirable and 0 undesirable replies are left")
     assert not (job.output_dir / "result.json").exists()

@@ -1,6 +1,7 @@
 """The training subprocess: its end becomes a result or an error, and it never outlives us."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -212,9 +213,9 @@ def test_accelerate_launches_on_cuda(
     path = tmp_path / "job.json"
     monkeypatch.setattr(launch_module, "count_gpus", lambda: 1)
     auto = launch_module._command(make_job(tmp_path, tiny_model, DpoConfig()), path)
-    assert "accelerate.commands.launch" in auto and "bf16" in auto
+    assert "accelerate.commands.launch" in auto and "--mixed_precision=bf16" in auto
     plain = launch_module._command(make_job(tmp_path, tiny_model, DpoConfig(device="cpu")), path)
-    assert plain[-2:] == ["pipeline.training.worker", str(path)]
+    assert plain[1:] == ["-m", "pipeline.training.worker", str(os.getpid()), str(path)]
     config = DpoConfig(device="cpu", accelerate_config=Path("fsdp.yaml"))
     several = launch_module._command(make_job(tmp_path, tiny_model, config), path)
     assert several[several.index("--config_file") + 1] == "fsdp.yaml"

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.training.worker.losses import (
+from pipeline.training.worker.trainers import soft_label_term
+from tests.training.losses import (
     ipo_loss,
     kto_loss,
     orpo_log_odds,
@@ -15,7 +16,6 @@ from pipeline.training.worker.losses import (
     robust_dpo_loss,
     simpo_loss,
     soft_dpo_loss,
-    soft_label_term,
 )
 
 GAPS = torch.linspace(-40, 40, 161, dtype=torch.float64)

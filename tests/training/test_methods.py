@@ -11,10 +11,14 @@ from pipeline.config.training import (
     PreferenceTrainingConfig,
     SimpoConfig,
     TrainingConfig,
+    takes_feedback,
 )
-from pipeline.training.methods import METHODS, method_of, wants_soft_labels
+from pipeline.training.job import RowCounts
+from pipeline.training.worker.arguments import place, trl_arguments
+from pipeline.training.worker.methods import METHODS, method_of
 
 SECTIONS = get_args(get_args(TrainingConfig)[0])
+ROWS = RowCounts(read=0)
 
 
 def test_every_section_has_a_method() -> None:
@@ -24,19 +28,17 @@ def test_every_section_has_a_method() -> None:
 @pytest.mark.parametrize("section", SECTIONS)
 def test_arguments_fit_trl(section: Any, tmp_path: Any) -> None:
     """TRL's argument class takes what the table gives; nothing is cut, reported or evaluated."""
-    from pipeline.training.worker.arguments import place, trl_arguments
-
     config = section(device="cpu")
-    arguments = trl_arguments(config, place(config), tmp_path)
+    arguments = trl_arguments(config, ROWS, place(config), tmp_path)
     assert arguments.report_to == [] and arguments.eval_strategy == "no"
-    for name, value in method_of(config).arguments(config).items():
+    for name, value in method_of(config).arguments(config, ROWS).items():
         assert getattr(arguments, name) == value
     if method_of(config).stable:
         assert arguments.max_length is None
 
 
 def test_simpo_is_cpo_without_likelihood() -> None:
-    arguments = method_of(SimpoConfig()).arguments(SimpoConfig(gamma=1.5))
+    arguments = method_of(SimpoConfig()).arguments(SimpoConfig(gamma=1.5), ROWS)
     assert (arguments["loss_type"], arguments["cpo_alpha"], arguments["simpo_gamma"]) == (
         "simpo",
         0.0,
@@ -45,8 +47,12 @@ def test_simpo_is_cpo_without_likelihood() -> None:
 
 
 def test_only_dpo_takes_soft_labels() -> None:
-    assert wants_soft_labels(DpoConfig())
-    assert not wants_soft_labels(DpoConfig(labels="hard")) and not wants_soft_labels(IpoConfig())
+    configs = [DpoConfig(), DpoConfig(labels="hard"), IpoConfig()]
+    assert [method_of(c).soft_labels(c) for c in configs] == [True, False, False]
+
+
+def test_only_kto_takes_feedback() -> None:
+    assert [name for name in METHODS if takes_feedback(name)] == ["kto"]
 
 
 def test_unknown_key_names_its_path() -> None:

@@ -35,7 +35,10 @@ def test_trl_names_become_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [row["reward_margin"] for row in rows] == [0.25, 0.5]
     assert [row["tokens_per_s"] for row in rows] == [200.0, 400.0]
     printed = capsys.readouterr().out.splitlines()
-    assert [parse_progress(line) for line in printed] == [TrainingStep(1, 9, 0.5), TrainingStep(2, 9, 0.4)]
+    assert [parse_progress(line) for line in printed] == [
+        TrainingStep(1, 9, 0.5),
+        TrainingStep(2, 9, 0.4),
+    ]
 
 
 def test_resume_forgets_later_steps(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ from pipeline.config.training import (
     SimpoConfig,
 )
 from pipeline.errors import TrainingError
-from pipeline.training.worker.losses import (
+from tests.training.builders import pair_row, read_metrics, sft_row
+from tests.training.losses import (
     ipo_loss,
     orpo_odds_loss,
     robust_dpo_loss,
     simpo_loss,
     soft_dpo_loss,
 )
-from tests.training.builders import pair_row, read_metrics, sft_row
 
 Train = Callable[..., Any]
 QUIET = AlarmConfig(probe_prompts=0)
@@ -108,8 +108,8 @@ def test_soft_trainer_follows_the_formula(make_trainer: Callable[..., Any]) -> N
     model, batch = losses_and_logps(trainer)
     batch["ref_chosen_logps"] = batch["ref_chosen_logps"] - 2.0
     batch["ref_rejected_logps"] = batch["ref_rejected_logps"] + 1.0
-    plain = {name: value for name, value in batch.items() if name != "p_chosen"}
-    certain = plain | {"p_chosen": torch.ones(8)}
+    plain = {name: value for name, value in batch.items() if name != "soft_label"}
+    certain = plain | {"soft_label": torch.ones(8)}
     assert torch.equal(
         trainer._compute_loss(model, dict(plain), False),
         trainer._compute_loss(model, dict(certain), False),
@@ -117,7 +117,7 @@ def test_soft_trainer_follows_the_formula(make_trainer: Callable[..., Any]) -> N
     for left, right in zip(gradients(trainer, plain), gradients(trainer, certain), strict=True):
         assert torch.equal(left, right)
     # At the start the policy is the reference, so the shifts above make every gap 3.
-    expected = soft_dpo_loss(torch.full((8,), 3.0), batch["p_chosen"], 0.5).mean()
+    expected = soft_dpo_loss(torch.full((8,), 3.0), batch["soft_label"], 0.5).mean()
     torch.testing.assert_close(trainer._compute_loss(model, dict(batch), False), expected)
     assert not torch.equal(gradients(trainer, batch)[0], gradients(trainer, plain)[0])
 

@@ -12,14 +12,14 @@ Does not: judge quality. A training without alarms can still be a bad one.
 from collections.abc import Sequence
 from statistics import fmean
 
-from pipeline.config.training import TrainingConfig
+from pipeline.config.training import ReferenceSection, TrainingSection
 from pipeline.training.job import Alarm, Probe, RowCounts
-from pipeline.training.methods import method_of
 from pipeline.training.metrics import MetricsRow
+from pipeline.training.worker.methods import method_of
 
 
 def find_alarms(
-    config: TrainingConfig,
+    config: TrainingSection,
     metrics: Sequence[MetricsRow],
     rows: RowCounts,
     before: Probe | None,
@@ -27,10 +27,10 @@ def find_alarms(
     chosen_tokens: float,
 ) -> list[Alarm]:
     """All alarms of one training; `chosen_tokens` is the mean length of the chosen replies."""
-    found = [_rows_dropped(config, rows), _chosen_falls(config, metrics, chosen_tokens)]
+    checks = [_rows_dropped(config, rows), _chosen_falls(config, metrics, chosen_tokens)]
     if before is not None and after is not None:
-        found += [_length_drift(config, before, after), _missing_end(config, before, after)]
-    return [alarm for alarm in found if alarm is not None]
+        checks += [_length_drift(config, before, after), _missing_end(config, before, after)]
+    return [alarm for alarm in checks if alarm is not None]
 
 
 def tail_mean(metrics: Sequence[MetricsRow], name: str) -> float | None:
@@ -44,21 +44,22 @@ def head_mean(metrics: Sequence[MetricsRow], name: str) -> float | None:
 
 
 def chosen_change(
-    config: TrainingConfig, metrics: Sequence[MetricsRow], chosen_tokens: float
+    config: TrainingSection, metrics: Sequence[MetricsRow], chosen_tokens: float
 ) -> float | None:
     """Change of the chosen replies' log-probability, nats per token; None for SFT.
 
     With a reference it is the mean log-ratio at the end, which is free of batch noise; without
     one it is the difference between the last and the first tenth of the steps.
     """
-    method = method_of(config)
-    if method.uses_reference:
+    if isinstance(config, ReferenceSection):
         reward = tail_mean(metrics, "reward_chosen")
         return None if reward is None else reward / config.beta / max(chosen_tokens, 1.0)
     first, last = head_mean(metrics, "logp_chosen"), tail_mean(metrics, "logp_chosen")
     if first is None or last is None:
         return None
-    return (last - first) / (1.0 if method.rewards_are_means else max(chosen_tokens, 1.0))
+    return (last - first) / (
+        1.0 if method_of(config).rewards_are_means else max(chosen_tokens, 1.0)
+    )
 
 
 def _mean_of(metrics: Sequence[MetricsRow], name: str) -> float | None:
@@ -67,7 +68,7 @@ def _mean_of(metrics: Sequence[MetricsRow], name: str) -> float | None:
 
 
 def _chosen_falls(
-    config: TrainingConfig, metrics: Sequence[MetricsRow], chosen_tokens: float
+    config: TrainingSection, metrics: Sequence[MetricsRow], chosen_tokens: float
 ) -> Alarm | None:
     change = chosen_change(config, metrics, chosen_tokens)
     first, last = head_mean(metrics, "reward_margin"), tail_mean(metrics, "reward_margin")
@@ -85,7 +86,7 @@ def _chosen_falls(
     )
 
 
-def _length_drift(config: TrainingConfig, before: Probe, after: Probe) -> Alarm | None:
+def _length_drift(config: TrainingSection, before: Probe, after: Probe) -> Alarm | None:
     limit = config.alarms.length_ratio
     ratio = after.mean_length / max(before.mean_length, 1.0)
     if 1 / limit <= ratio <= limit:
@@ -101,7 +102,7 @@ def _length_drift(config: TrainingConfig, before: Probe, after: Probe) -> Alarm 
     )
 
 
-def _missing_end(config: TrainingConfig, before: Probe, after: Probe) -> Alarm | None:
+def _missing_end(config: TrainingSection, before: Probe, after: Probe) -> Alarm | None:
     limit = before.missing_end_share + config.alarms.missing_end_share
     if after.missing_end_share <= limit:
         return None
@@ -117,7 +118,7 @@ def _missing_end(config: TrainingConfig, before: Probe, after: Probe) -> Alarm |
     )
 
 
-def _rows_dropped(config: TrainingConfig, rows: RowCounts) -> Alarm | None:
+def _rows_dropped(config: TrainingSection, rows: RowCounts) -> Alarm | None:
     share = rows.too_long / max(rows.too_long + rows.used, 1)
     if share <= config.alarms.dropped_share:
         return None

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers.utils import is_flash_attn_2_available
 
-from pipeline.config.training import TrainingConfig
+from pipeline.config.training import ReferenceSection, TrainingSection
 from pipeline.errors import MachineError
-from pipeline.training.methods import method_of
-from pipeline.training.worker.trainers import config_class
+from pipeline.training.job import RowCounts
+from pipeline.training.worker.methods import method_of
 
 SHARDED_BY = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 """Variables with which accelerate's launcher tells its workers what the config file asks for."""
@@ -44,7 +44,7 @@ class Placement:
         return "bfloat16" if self.autocast or self.weights == torch.bfloat16 else "float32"
 
 
-def place(config: TrainingConfig) -> Placement:
+def place(config: TrainingSection) -> Placement:
     """Settle device and formats.
 
     Raises:
@@ -58,7 +58,7 @@ def place(config: TrainingConfig) -> Placement:
         )
     autocast = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
     flash = cuda and autocast and is_flash_attn_2_available()
-    wanted = getattr(config, "packing", False) or getattr(config, "padding_free", False)
+    wanted = method_of(config).padding_free(config)
     if wanted is True and not flash:
         raise MachineError(
             "`padding_free` and `packing` need flash attention on CUDA in bfloat16, and it is not "
@@ -75,19 +75,21 @@ def place(config: TrainingConfig) -> Placement:
     )
 
 
-def trl_arguments(config: TrainingConfig, placement: Placement, checkpoints: Path) -> Any:
+def trl_arguments(
+    config: TrainingSection, rows: RowCounts, placement: Placement, checkpoints: Path
+) -> Any:
     """TRL's argument object for a method; nothing is evaluated, reported or sent anywhere."""
     method = method_of(config)
-    arguments = {
-        **_common_arguments(config, placement, checkpoints),
-        **_shape_arguments(config, placement),
-        **method.arguments(config),
-    }
-    return config_class(method)(**arguments)
+    _, argument_class = method.classes()
+    return argument_class(
+        **_common_arguments(config, placement, checkpoints)
+        | _shape_arguments(config, placement)
+        | method.arguments(config, rows)
+    )
 
 
 def _common_arguments(
-    config: TrainingConfig, placement: Placement, checkpoints: Path
+    config: TrainingSection, placement: Placement, checkpoints: Path
 ) -> dict[str, Any]:
     return {
         "output_dir": str(checkpoints),
@@ -117,25 +119,25 @@ def _common_arguments(
     }
 
 
-def _shape_arguments(config: TrainingConfig, placement: Placement) -> dict[str, Any]:
+def _shape_arguments(config: TrainingSection, placement: Placement) -> dict[str, Any]:
     method = method_of(config)
     # Rows that are too long are gone already; a limit here could only cut.
-    found: dict[str, Any] = {"max_length": None}
+    arguments: dict[str, Any] = {"max_length": None}
     if method.shape == "completion":
-        found["padding_free"] = placement.padding_free
-        found["dataset_kwargs"] = {"skip_prepare_dataset": True}
+        arguments["padding_free"] = placement.padding_free
+        arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
     if method.shape == "unpaired":
-        found["train_sampling_strategy"] = "sequential"
-    if method.uses_reference:
-        found["precompute_ref_log_probs"] = True
-        found["precompute_ref_batch_size"] = config.precompute_reference_batch_size
+        arguments["train_sampling_strategy"] = "sequential"
+    if isinstance(config, ReferenceSection):
+        arguments["precompute_ref_log_probs"] = True
+        arguments["precompute_ref_batch_size"] = config.precompute_reference_batch_size
     if not method.stable:
         # The experimental trainers take no None here, and read every column in their collator.
-        found |= {"max_length": config.max_length, "remove_unused_columns": False}
-    return found
+        arguments |= {"max_length": config.max_length, "remove_unused_columns": False}
+    return arguments
 
 
-def adapter_config(config: TrainingConfig) -> Any:
+def adapter_config(config: TrainingSection) -> Any:
     """PEFT's configuration of the adapter, or None when all weights are trained."""
     if config.lora is None:
         return None

@@ -19,18 +19,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.training import TrainingConfig
+from pipeline.config.training import TrainingSection
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import RowCounts
-from pipeline.training.methods import method_of, wants_soft_labels
 from pipeline.training.worker.kto_rows import (
     Columns,
     Ids,
     Reply,
     reply_key,
-    settle,
+    resolve_contradictions,
     unpaired_columns,
 )
+from pipeline.training.worker.methods import method_of
 
 NEEDED = {
     "completion": ("row_id", "messages", "completion"),
@@ -38,7 +38,7 @@ NEEDED = {
     "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "feedback": ("row_id", "messages", "completion", "label", "weight"),
 }
-"""Columns that a data set must have, by shape; `feedback` is the second file of an `unpaired` job."""
+"""Columns of a data set, by shape; `feedback` is the second file of an `unpaired` job."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,19 @@ class ReplyEncoder:
     def _render(
         self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
     ) -> Ids:
-        return self.tokenizer.apply_chat_template(
+        ids: Ids = self.tokenizer.apply_chat_template(
             messages,
             tokenize=True,
             return_dict=False,
             add_generation_prompt=add_generation_prompt,
             **self.template_args,
         )
+        return ids
 
     def _divergence(self, prompt: Ids, full: Ids) -> str:
-        at = next((i for i, (a, b) in enumerate(zip(prompt, full)) if a != b), len(full))
-        return self.tokenizer.decode(prompt[max(0, at - 2) : at + 3])
+        pairs = enumerate(zip(prompt, full, strict=False))
+        at = next((i for i, (a, b) in pairs if a != b), len(full))
+        return str(self.tokenizer.decode(prompt[max(0, at - 2) : at + 3]))
 
     def _end_names(self) -> str:
         return (
@@ -118,7 +120,8 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
     missing = [name for name in NEEDED[shape] if name not in schema.names]
     if missing:
         raise DataError(
-            f"data set '{path}' has no column {', '.join(missing)}; it has {', '.join(schema.names)}"
+            f"data set '{path}' has no column {', '.join(missing)}; "
+            f"it has {', '.join(schema.names)}"
         )
     columns = [name for name in (*NEEDED[shape], "status") if name in schema.names]
     rows = pq.read_table(path, columns=columns).to_pylist()
@@ -131,7 +134,7 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def training_columns(
-    path: Path, config: TrainingConfig, encoder: ReplyEncoder, feedback: Path | None = None
+    path: Path, config: TrainingSection, encoder: ReplyEncoder, feedback: Path | None = None
 ) -> tuple[Columns, RowCounts]:
     """Columns of token ids in the shape that the method's trainer takes, and the counts.
 
@@ -142,26 +145,25 @@ def training_columns(
         DataError, ConfigError: as `read_rows` and `ReplyEncoder.reply`, no row is left, or KTO has
             one side only.
     """
-    shape = method_of(config).shape
-    rows, not_ok = read_rows(path, shape)
+    method = method_of(config)
+    rows, not_ok = read_rows(path, method.shape)
     judged, not_ok_judged = read_rows(feedback, "feedback") if feedback else ([], 0)
     if not rows and not judged:
         files = " and ".join(f"'{file}'" for file in filter(None, (path, feedback)))
         raise DataError(
-            f"data set {files}: of {not_ok + not_ok_judged} rows none is usable; see in the manifest "
-            "beside it why rows were left out"
+            f"data set {files}: of {not_ok + not_ok_judged} rows none is usable; see in the "
+            "manifest beside it why rows were left out"
         )
-    clear = [
-        row for row in rows if row.get("soft_label", 1.0) >= getattr(config, "min_soft_label", 0)
-    ]
-    strong = [row for row in judged if row["weight"] >= getattr(config, "min_weight", 0)]
-    encoded = [_encode(row, encoder) for row in (*clear, *strong)]
+    smallest_label, smallest_weight = method.smallest(config)
+    confident_pairs = [row for row in rows if row.get("soft_label", 1.0) >= smallest_label]
+    weighted_feedback = [row for row in judged if row["weight"] >= smallest_weight]
+    encoded = [_encode(row, encoder) for row in (*confident_pairs, *weighted_feedback)]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
         read=len(rows) + not_ok + len(judged) + not_ok_judged,
         not_ok=not_ok + not_ok_judged,
-        unclear=len(rows) - len(clear),
-        weak=len(judged) - len(strong),
+        unclear=len(rows) - len(confident_pairs),
+        weak=len(judged) - len(weighted_feedback),
         too_long=len(encoded) - len(fitting),
         used=len(fitting),
         feedback=sum("label" in row for row in fitting),
@@ -169,16 +171,16 @@ def training_columns(
     if not fitting:
         raise DataError(
             f"no row of '{path}' is left: {counts.too_long} are longer than max_length "
-            f"({config.max_length} tokens), {counts.unclear} below min_soft_label, {counts.weak} below "
-            "min_weight; raise the first or lower the others"
+            f"({config.max_length} tokens), {counts.unclear} below min_soft_label, {counts.weak} "
+            "below min_weight; raise the first or lower the others"
         )
-    if shape == "completion":
+    if method.shape == "completion":
         return _completion_columns(fitting), counts
-    if shape == "unpaired":
-        kept, replies = settle([reply for row in fitting for reply in _replies(row)])
-        counts = counts.model_copy(update={"replies": replies})
-        return unpaired_columns(kept, config.batch_size, config.seed), counts
-    return _pair_columns(fitting, wants_soft_labels(config)), counts
+    if method.shape == "pairs":
+        return _pair_columns(fitting, method.soft_labels(config)), counts
+    kept, replies = resolve_contradictions([reply for row in fitting for reply in _replies(row)])
+    columns = unpaired_columns(kept, config.batch_size, config.seed)
+    return columns, counts.model_copy(update={"replies": replies})
 
 
 def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:
@@ -190,14 +192,13 @@ def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:
     soft_label = row.get("soft_label", 1.0)
     if not 0.5 <= soft_label <= 1:
         raise DataError(
-            f"row {row_id} has soft_label {soft_label}, and P(chosen is better) lies in [0.5, 1]; "
+            f"row {row_id} has soft_label {soft_label}, and P(chosen preferred) lies in [0.5, 1]; "
             "swap chosen and rejected, and use 1 - soft_label"
         )
     return {
         **row,
         "prompt": prompt,
         "ids": ids,
-        "soft": soft_label,
         "length": len(prompt) + max(map(len, ids.values())),
     }
 
@@ -212,8 +213,7 @@ def _replies(row: dict[str, Any]) -> Iterable[Reply]:
             yield Reply(f"{row['row_id']}:{name}", key, row["prompt"], ids, name == "chosen")
 
 
-def _completion_columns(rows: Iterable[dict[str, Any]]) -> Columns:
-    rows = list(rows)
+def _completion_columns(rows: Sequence[dict[str, Any]]) -> Columns:
     return {
         "row_id": [row["row_id"] for row in rows],
         "input_ids": [row["prompt"] + row["ids"]["completion"] for row in rows],
@@ -222,7 +222,7 @@ def _completion_columns(rows: Iterable[dict[str, Any]]) -> Columns:
     }
 
 
-def _pair_columns(rows: Iterable[dict[str, Any]], soft: bool) -> Columns:
+def _pair_columns(rows: Iterable[dict[str, Any]], soft_labels: bool) -> Columns:
     # Sorted by length, so that computing the reference wastes little on padding; the trainer's
     # sampler shuffles.
     rows = sorted(rows, key=lambda row: (row["length"], row["row_id"]))
@@ -233,6 +233,6 @@ def _pair_columns(rows: Iterable[dict[str, Any]], soft: bool) -> Columns:
         "rejected_ids": [row["ids"]["rejected"] for row in rows],
         "length": [row["length"] for row in rows],
     }
-    if soft:
-        columns["p_chosen"] = [row["soft"] for row in rows]
+    if soft_labels:
+        columns["soft_label"] = [row["soft_label"] for row in rows]
     return columns

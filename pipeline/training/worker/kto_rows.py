@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from pipeline.config.training import KtoConfig, TrainingConfig
+from pipeline.config.training import KtoConfig
 from pipeline.errors import DataError
 from pipeline.ids import content_hash, conversation_key, plain_text
 from pipeline.training.job import ReplyCounts
@@ -34,7 +34,7 @@ class Reply:
     row_id: str
     """Unique in the job: that of the row, with `:chosen` or `:rejected` for half a pair."""
     key: str
-    """The same for the same reply to the same prompt; see `reply_key`."""
+    """Id of prompt and text: two rows with one key judge one reply; see `reply_key`."""
     prompt: Ids
     ids: Ids
     """The reply up to its end of turn."""
@@ -42,13 +42,14 @@ class Reply:
 
 
 def reply_key(messages: Sequence[dict[str, str]], text: str) -> str:
-    """Id of a reply to a prompt, the same for texts that a reader cannot tell apart: importers strip
-    white space and people's keyboards choose a Unicode form, models do neither.
+    """Id of a reply to a prompt; texts that a reader cannot tell apart have one id.
+
+    Importers strip white space and people's keyboards choose a Unicode form; models do neither.
     """
     return content_hash([conversation_key(messages_from(messages)), plain_text(text)])
 
 
-def settle(replies: Sequence[Reply]) -> tuple[list[Reply], ReplyCounts]:
+def resolve_contradictions(replies: Sequence[Reply]) -> tuple[list[Reply], ReplyCounts]:
     """Each reply once and on one side; the first of several rows stays.
 
     Raises:
@@ -57,43 +58,40 @@ def settle(replies: Sequence[Reply]) -> tuple[list[Reply], ReplyCounts]:
     sides: dict[str, set[bool]] = {}
     for reply in replies:
         sides.setdefault(reply.key, set()).add(reply.good)
-    clear = [reply for reply in replies if len(sides[reply.key]) == 1]
-    once: dict[str, Reply] = {}
-    for reply in clear:
-        once.setdefault(reply.key, reply)
-    kept = list(once.values())
+    consistent = [reply for reply in replies if len(sides[reply.key]) == 1]
+    first = {reply.key: reply for reply in reversed(consistent)}
+    kept = [reply for reply in consistent if first[reply.key] is reply]
     good = sum(reply.good for reply in kept)
     counts = ReplyCounts(
         read=len(replies),
-        contradicted=len(replies) - len(clear),
-        repeated=len(clear) - len(kept),
+        contradicted=len(replies) - len(consistent),
+        repeated=len(consistent) - len(kept),
         desirable=good,
         undesirable=len(kept) - good,
     )
     if not counts.desirable or not counts.undesirable:
         raise DataError(
-            f"{counts.desirable} desirable and {counts.undesirable} undesirable replies are left to "
-            f"train on ({counts.contradicted} of {counts.read} are labeled both ways), but KTO needs "
-            "both sides; add labels of the other side"
+            f"{counts.desirable} desirable and {counts.undesirable} undesirable replies are left "
+            f"to train on ({counts.contradicted} of {counts.read} are labeled both ways), but KTO "
+            "needs both sides; add labels of the other side"
         )
     return kept, counts
 
 
-def balanced(config: TrainingConfig, replies: ReplyCounts | None) -> TrainingConfig:
-    """The settings with the smaller side's weight raised by the ratio of the counts.
+def side_weights(config: KtoConfig, replies: ReplyCounts | None) -> dict[str, float]:
+    """TRL's `desirable_weight` and `undesirable_weight`, with `balance` those of equal force.
 
-    Equal weights then give both sides equal force; TRL's documentation of KTO advises a ratio of
-    weight times count between 1 and 4/3. Other methods, and `balance: false`, stay as they are.
+    The smaller side's weight is raised by the ratio of the counts, since TRL's documentation of
+    KTO advises a ratio of weight times count between 1 and 4/3.
     """
-    if replies is None or not isinstance(config, KtoConfig) or not config.balance:
-        return config
-    larger = max(replies.desirable, replies.undesirable)
-    return config.model_copy(
-        update={
-            "desirable_weight": config.desirable_weight * larger / replies.desirable,
-            "undesirable_weight": config.undesirable_weight * larger / replies.undesirable,
-        }
-    )
+    good = bad = 1.0
+    if config.balance and replies is not None:
+        larger = max(replies.desirable, replies.undesirable)
+        good, bad = larger / replies.desirable, larger / replies.undesirable
+    return {
+        "desirable_weight": config.desirable_weight * good,
+        "undesirable_weight": config.undesirable_weight * bad,
+    }
 
 
 def unpaired_columns(replies: Sequence[Reply], batch_size: int, seed: int) -> Columns:
@@ -105,7 +103,7 @@ def unpaired_columns(replies: Sequence[Reply], batch_size: int, seed: int) -> Co
     Raises:
         DataError: all replies answer one prompt.
     """
-    order = _dealt(replies, batch_size, random.Random(seed))
+    order = _group_into_batches(replies, batch_size, random.Random(seed))
     return {
         "row_id": [reply.row_id for reply in order],
         "prompt_ids": [reply.prompt for reply in order],
@@ -116,9 +114,12 @@ def unpaired_columns(replies: Sequence[Reply], batch_size: int, seed: int) -> Co
     }
 
 
-def _dealt(replies: Sequence[Reply], batch_size: int, generator: random.Random) -> list[Reply]:
-    """Dealt to the batches like cards, prompt by prompt, so that a prompt meets itself in a batch
-    only when it has more replies than there are batches.
+def _group_into_batches(
+    replies: Sequence[Reply], batch_size: int, generator: random.Random
+) -> list[Reply]:
+    """Deal the replies to the batches like cards, prompt by prompt.
+
+    So a prompt meets itself in a batch only when it has more replies than there are batches.
     """
     by_prompt: dict[tuple[int, ...], list[Reply]] = {}
     for reply in sorted(replies, key=lambda reply: reply.row_id):
@@ -128,12 +129,13 @@ def _dealt(replies: Sequence[Reply], batch_size: int, generator: random.Random) 
     for prompt in prompts:
         generator.shuffle(prompt)
     # The large ones first: a last batch that is short leaves fewer places at the end.
-    deck = chain.from_iterable(sorted(prompts, key=len, reverse=True))
+    prompts.sort(key=len, reverse=True)
+    deck = chain.from_iterable(prompts)
     num_full, rest = divmod(len(replies), batch_size)
     sizes = [batch_size] * num_full + [rest] * bool(rest)
     batches: list[list[Reply]] = [[] for _ in sizes]
     for place in range(batch_size):
-        for batch, size in zip(batches, sizes):
+        for batch, size in zip(batches, sizes, strict=True):
             if place < size:
                 batch.append(next(deck))
     full, short = batches[:num_full], batches[num_full:]
@@ -150,6 +152,6 @@ def _mismatched(index: int, order: Sequence[Reply], batch_size: int) -> Ids:
         if order[other].prompt != order[index].prompt:
             return order[other].ids
     raise DataError(
-        f"all {len(order)} replies answer one prompt, but KTO estimates the divergence on replies to "
-        "other prompts; add rows with another prompt"
+        f"all {len(order)} replies answer one prompt, but KTO estimates the divergence on replies "
+        "to other prompts; add rows with another prompt"
     )

@@ -23,7 +23,7 @@ class Optimized(NamedTuple):
     seconds: float
 
 
-class Recorder(TrainerCallback):
+class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
     """Metrics to disk, a stop when the loss breaks, and a mark on complete checkpoints."""
 
     def __init__(self, log: MetricsLog) -> None:

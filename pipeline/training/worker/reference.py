@@ -7,17 +7,15 @@ second job with another learning rate or another loss finds them, and one with a
 never does. With them no reference model is in memory during training.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ids import content_hash
 from pipeline.store.files import atomic_write
-from pipeline.training.job import JobFile
-from pipeline.training.methods import method_of
 
 PAIR_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 UNPAIRED_COLUMNS = ("ref_logps", "ref_KL_logps")
@@ -29,7 +27,7 @@ class ReferenceCache:
 
     path: Path
     columns: tuple[str, ...]
-    state: str = field(default="unused")
+    state: str = "unused"
     """`unused`, `hit` or `miss`."""
 
     def read(self, row_ids: Sequence[str]) -> dict[str, list[float]] | None:
@@ -39,11 +37,13 @@ class ReferenceCache:
             table = pq.read_table(self.path).to_pydict()
         except (FileNotFoundError, pa.ArrowInvalid):
             return None
-        place = {row_id: i for i, row_id in enumerate(table["row_id"])}
-        if not set(self.columns) <= set(table) or not all(i in place for i in row_ids):
+        index_of = {row_id: i for i, row_id in enumerate(table["row_id"])}
+        if not set(self.columns) <= set(table) or not index_of.keys() >= set(row_ids):
             return None
         self.state = "hit"
-        return {name: [table[name][place[i]] for i in row_ids] for name in self.columns}
+        return {
+            name: [table[name][index_of[row_id]] for row_id in row_ids] for name in self.columns
+        }
 
     def write(self, row_ids: Sequence[str], values: dict[str, list[float]]) -> None:
         """Keep the columns. Raises StoreError when the disk is full."""
@@ -56,33 +56,31 @@ class ReferenceCache:
         atomic_write(self.path, lambda stream: pq.write_table(table, stream))
 
 
-def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | None:
-    """The cache that belongs to a job, or None for a method without a reference.
+def with_reference(
+    cache: ReferenceCache, dataset: Any, accelerator: Any, compute: Callable[[], Any]
+) -> Any:
+    """The data set with its reference columns: from the cache, else computed by TRL and kept.
 
-    `compute_dtype` is part of the key: bfloat16 and float32 give different log-probabilities.
+    TRL's own computation is used since it knows about sharded models and adapters.
     """
-    config = file.job.config
-    method = method_of(config)
-    if not method.uses_reference:
-        return None
-    unpaired = method.shape == "unpaired"
-    determinants = [
-        file.model_hash,
-        file.dataset_sha256,
-        config.max_length,
-        compute_dtype,
-        method.shape,
-    ]
-    if unpaired:
-        # The mismatched replies depend on the order and on the batches.
-        determinants += [
-            config.seed,
-            config.batch_size,
-            config.min_soft_label,
-            config.min_weight,
-            file.feedback_sha256,
-        ]
-    return ReferenceCache(
-        path=file.job.cache_dir / f"{content_hash(determinants)[:24]}.parquet",
-        columns=UNPAIRED_COLUMNS if unpaired else PAIR_COLUMNS,
-    )
+    row_ids = dataset["row_id"][:]
+    known = cache.read(row_ids)
+    if known is None:
+        # TRL hands the values from the first process to the others in a file, and would put it
+        # into a folder of the first process's own for a data set that lives in memory.
+        handed_over = cache.path.with_suffix(".arrow")
+        dataset._get_cache_file_path = lambda fingerprint: str(handed_over)
+        if accelerator.is_main_process:
+            print(f"phase reference log-probabilities of {len(row_ids)} rows", flush=True)
+            handed_over.parent.mkdir(parents=True, exist_ok=True)
+            handed_over.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        computed = compute()
+        known = {name: computed[name][:] for name in cache.columns}
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            handed_over.unlink(missing_ok=True)
+            cache.write(row_ids, known)
+    for name in cache.columns:
+        dataset = dataset.add_column(name, known[name])
+    return dataset

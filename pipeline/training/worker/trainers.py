@@ -1,28 +1,63 @@
-"""TRL's other trainers, fed with rows that are tokenized already (`rows.py`).
+"""TRL's trainers, fed with rows that are tokenized already (`encoding.py`).
 
 TRL would tokenize again, warn where it should fail, and cut what is too long; these subclasses
 hand it our columns instead. The two experimental trainers keep TRL's loss, so ORPO's likelihood
 term covers prompt and reply.
+
+TRL 1.16 drops unknown columns before the collator, and its DPO loss knows no per-row probability.
+So `SoftDpoTrainer` keeps the column `soft_label`, its collator makes a tensor of it, and the loss
+gets (1 - p) z, which turns -log s(z) into -p log s(z) - (1 - p) log s(-z) for p = P(chosen
+preferred). Rows without the column train with TRL's loss untouched (hard labels, IPO, robust DPO).
 """
 
-import importlib
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from datasets import Dataset
-from trl import KTOTrainer, SFTTrainer, pack_dataset
+from torch import Tensor
+from trl import DPOTrainer, KTOTrainer, pack_dataset
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from pipeline.config.training import TrainingConfig
-from pipeline.training.methods import Method
-from pipeline.training.worker.reference import ReferenceCache
-from pipeline.training.worker.soft_dpo import SoftDpoTrainer, SoftLabelCollator, with_reference
-
-
-class SftTrainer(SFTTrainer):
-    """SFTTrainer; the rows carry labels, so that the loss is on the reply alone."""
+from pipeline.config.training import SftConfig
+from pipeline.training.worker.kto_rows import Columns
+from pipeline.training.worker.reference import ReferenceCache, with_reference
 
 
-class UnpairedTrainer(KTOTrainer):
-    """KTOTrainer for rows with mismatched replies made in advance, and a reference cache."""
+def soft_label_term(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
+    """What a soft label adds to the DPO loss: (1 - p) z with z = beta * gap, in nats.
+
+    From -p log s(z) - (1 - p) log s(-z) = softplus(-z) + (1 - p) z, where the first term is
+    plain DPO. At p = 1 the term and its gradient are exactly zero.
+
+    Args:
+        gap: log-ratio of the chosen reply minus that of the rejected one, in nats, of shape
+            (batch,); a log-ratio is log pi - log pi_ref, summed over the tokens of the reply.
+        soft_label: P(chosen preferred), in [0, 1], of shape (batch,).
+        beta: weight of the reference.
+    """
+    return (1.0 - soft_label) * (beta * gap)
+
+
+@dataclass
+class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL has no types
+    """TRL's collator, and `soft_label` of shape (batch,) where the rows have it."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad a batch of pairs; chosen replies come first, then the rejected ones."""
+        batch: dict[str, Any] = super().torch_call(examples)
+        if "soft_label" in examples[0]:
+            labels = [row["soft_label"] for row in examples]
+            batch["soft_label"] = torch.tensor(labels, dtype=torch.float32)
+        return batch
+
+
+class CachedReference:
+    """Mixin of a TRL trainer: rows come tokenized, reference log-probabilities from a cache."""
+
+    accelerator: Any
+    _signature_columns: Any
 
     def __init__(self, *args: Any, reference: ReferenceCache, **kwargs: Any) -> None:
         self._reference_cache = reference
@@ -32,55 +67,64 @@ class UnpairedTrainer(KTOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        return with_reference(
-            self._reference_cache,
-            dataset,
-            self.accelerator,
-            lambda: super(UnpairedTrainer, self)._precompute_ref_logps(dataset, name, batch_size),
+        compute = partial(super()._precompute_ref_logps, dataset, name, batch_size)  # type: ignore[misc]  # TRL's
+        return with_reference(self._reference_cache, dataset, self.accelerator, compute)
+
+
+class UnpairedTrainer(CachedReference, KTOTrainer):  # type: ignore[misc]  # TRL has no types
+    """KTOTrainer for rows whose mismatched replies are chosen in advance."""
+
+
+class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL has no types
+    """DPOTrainer with soft labels."""
+
+    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
+        collator = SoftLabelCollator(pad_token_id=processing_class.pad_token_id)
+        super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        columns: list[str] = self._signature_columns
+        # `length` must survive for the sampler that groups by it; the collator passes it by.
+        self._signature_columns = [*dict.fromkeys([*columns, "soft_label", "length"])]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        soft_label = inputs.pop("soft_label", None)
+        if soft_label is None:
+            return super()._compute_loss(model, inputs, return_outputs)
+        outputs: list[Any] = []
+
+        def recording(**arguments: Any) -> Any:
+            outputs.append(model(**arguments))
+            return outputs[-1]
+
+        loss = super()._compute_loss(recording, inputs, return_outputs)
+        gap = self._gap(outputs[0].log_probs, inputs)
+        term = soft_label_term(gap, soft_label, self.beta).mean()
+        return (loss[0] + term, loss[1]) if return_outputs else loss + term
+
+    def _gap(self, log_probs: Tensor, inputs: dict[str, Any]) -> Tensor:
+        num_targets = inputs["completion_mask"].size(1) - 1
+        chosen, rejected = log_probs[:, -num_targets:].sum(dim=1).chunk(2, dim=0)
+        gap: Tensor = (chosen - inputs["ref_chosen_logps"]) - (
+            rejected - inputs["ref_rejected_logps"]
         )
+        return gap
 
 
-def trainer_class(method: Method) -> type:
-    """The trainer of a method; TRL's experimental modules are imported only when asked for."""
-    if method.trainer == "OddsRatioTrainer":
-        from trl.experimental.orpo import ORPOTrainer
-
-        return _tokenized(ORPOTrainer)
-    if method.trainer == "SimpoTrainer":
-        from trl.experimental.cpo import CPOTrainer
-
-        return _tokenized(CPOTrainer)
-    return {
-        "SftTrainer": SftTrainer,
-        "SoftDpoTrainer": SoftDpoTrainer,
-        "UnpairedTrainer": UnpairedTrainer,
-    }[method.trainer]
-
-
-def config_class(method: Method) -> type:
-    """TRL's argument class of a method."""
-    module, _, name = method.trl_config.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def training_dataset(columns: dict[str, list[Any]], config: TrainingConfig) -> Dataset:
-    """The encoded rows as a data set; packed into sequences of `max_length` where asked for."""
+def packed_dataset(columns: Columns, config: SftConfig) -> Dataset:
+    """The encoded rows; with `packing`, several in each sequence of `max_length` tokens."""
     dataset = Dataset.from_dict(columns)
-    if not getattr(config, "packing", False):
+    if not config.packing:
         return dataset
     return pack_dataset(dataset.select_columns(["input_ids", "labels"]), config.max_length, "bfd")
 
 
-def collator_for(method: Method, pad_token_id: int) -> Any:
-    """Our collator where a method needs one, else None: TRL brings its own."""
-    return (
-        SoftLabelCollator(pad_token_id=pad_token_id) if method.trainer == "SoftDpoTrainer" else None
-    )
+def tokenized(base: type) -> type:
+    """An experimental pair trainer of TRL that takes our token ids as they are."""
 
-
-def _tokenized(base: type) -> type:
-    class TokenizedTrainer(base):  # type: ignore[misc,valid-type]
-        """An experimental pair trainer that takes our token ids as they are."""
+    class TokenizedTrainer(base):  # type: ignore[misc]  # the base comes at run time
+        """TRL's trainer over token ids."""
 
         def tokenize_row(self, feature: dict[str, Any], model: Any = None) -> dict[str, Any]:
             """The columns that TRL's collator expects, from ours."""

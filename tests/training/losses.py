@@ -5,31 +5,23 @@ Notation: log pi(y|x) is a sum over the tokens of the reply; a log-ratio is log 
 log-probability divided by the number of reply tokens. Every tensor has shape (batch,), and so
 has every loss: the trainers take the mean over the batch.
 
-Only `soft_label_term` runs during training. The others state what TRL computes, so that tests
-can hold its trainers to the published formulas.
+They state what TRL computes, so that the tests hold its trainers to the published formulas.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def soft_label_term(gap: Tensor, p_chosen: Tensor, beta: float) -> Tensor:
-    """What a soft label adds to the DPO loss: (1 - p) z with z = beta * gap, in nats.
-
-    From -p log s(z) - (1 - p) log s(-z) = softplus(-z) + (1 - p) z, where the first term is
-    plain DPO. At p = 1 the term and its gradient are exactly zero.
-    """
-    return (1.0 - p_chosen) * (beta * gap)
+from pipeline.training.worker.trainers import soft_label_term
 
 
-def soft_dpo_loss(gap: Tensor, p_chosen: Tensor, beta: float) -> Tensor:
-    """DPO (Rafailov et al. 2023, eq. 7) with P(chosen is better) = `p_chosen` in [0, 1].
+def soft_dpo_loss(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
+    """DPO (Rafailov et al. 2023, eq. 7) with P(chosen preferred) = `soft_label` in [0, 1].
 
     The gradient with respect to `gap` is -beta (p - s(beta gap)); the minimum is where
     beta * gap = log(p / (1 - p)). A constant p = 1 - e is conservative DPO with flip rate e.
     """
-    return F.softplus(-beta * gap) + soft_label_term(gap, p_chosen, beta)
+    return F.softplus(-beta * gap) + soft_label_term(gap, soft_label, beta)
 
 
 def robust_dpo_loss(gap: Tensor, beta: float, label_smoothing: float) -> Tensor:

@@ -1,0 +1,161 @@
+"""Which trainer, loss and dataset shape belong to each method: one table.
+
+A new method needs its settings (`pipeline/config/training.py`), its behavior (a module with a
+`Method`) and a line in `METHODS`.
+
+Facts of TRL 1.16 that the table settles:
+
+- `DPOTrainer` with `sigmoid` ignores `label_smoothing` without a word, and knows no per-row
+  probability; `SoftDpoTrainer` adds one. `robust` does read `label_smoothing`.
+- `ipo` divides each log-ratio by the length of the reply.
+- KTO is stable API. It pairs each row with its neighbor's reply inside the batch, so it needs a
+  fixed order, at least two rows a batch, and data shuffled beforehand (`unpaired_columns`).
+- ORPO and CPO are experimental. ORPO's likelihood term covers prompt and reply. SimPO is CPO
+  with `loss_type="simpo"` and `cpo_alpha=0`, and takes gamma itself, not gamma / beta.
+- Padding-free batches exist in SFT only; in DPO the switch warns and does nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from datasets import Dataset
+from trl import DPOConfig as TrlDpoConfig
+from trl import KTOConfig as TrlKtoConfig
+from trl import SFTConfig as TrlSftConfig
+from trl import SFTTrainer
+
+from pipeline.config.training import (
+    DpoConfig,
+    IpoConfig,
+    KtoConfig,
+    OrpoConfig,
+    RobustDpoConfig,
+    SftConfig,
+    SimpoConfig,
+    Switch,
+    TrainingSection,
+)
+from pipeline.training.job import RowCounts
+from pipeline.training.worker.kto_rows import Columns, side_weights
+from pipeline.training.worker.trainers import (
+    SoftDpoTrainer,
+    UnpairedTrainer,
+    packed_dataset,
+    tokenized,
+)
+
+Shape = Literal["completion", "pairs", "unpaired"]
+Settings = TypeVar("Settings", bound=TrainingSection)
+Classes = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Method(Generic[Settings]):
+    """How one value of `method` is trained."""
+
+    classes: Callable[[], Classes]
+    """The trainer and TRL's argument class; TRL's experimental modules are imported here."""
+    shape: Shape
+    """What a training row is: prompt and reply, a pair, or a reply that is good or bad."""
+    arguments: Callable[[Settings, RowCounts], dict[str, Any]] = lambda config, rows: {}
+    """TRL arguments that only this method has, from its settings and the rows to train on."""
+    dataset: Callable[[Columns, Settings], Dataset] = lambda columns, config: Dataset.from_dict(
+        columns
+    )
+    """The encoded rows as the trainer takes them."""
+    soft_labels: Callable[[Settings], bool] = lambda config: False
+    """True when the rows' soft labels go into the loss instead of being rounded to 1."""
+    smallest: Callable[[Settings], tuple[float, float]] = lambda config: (0.0, 0.0)
+    """Smallest soft label of a pair and smallest weight of feedback that are trained on."""
+    padding_free: Callable[[Settings], Switch] = lambda config: False
+    """Whether the rows of a batch are joined without padding, which needs flash attention."""
+    rewards_are_means: bool = False
+    """True when TRL's `logps/chosen` is a mean over tokens instead of a sum."""
+    stable: bool = True
+    """False for TRL's experimental trainers."""
+
+
+def _soft_dpo() -> Classes:
+    return SoftDpoTrainer, TrlDpoConfig
+
+
+def _orpo() -> Classes:
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    return tokenized(ORPOTrainer), ORPOConfig
+
+
+def _cpo() -> Classes:
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+    return tokenized(CPOTrainer), CPOConfig
+
+
+SFT = Method[SftConfig](
+    classes=lambda: (SFTTrainer, TrlSftConfig),
+    shape="completion",
+    dataset=packed_dataset,
+    padding_free=lambda c: c.packing or c.padding_free,
+)
+DPO = Method[DpoConfig](
+    classes=_soft_dpo,
+    shape="pairs",
+    arguments=lambda c, rows: {"loss_type": ["sigmoid"], "beta": c.beta},
+    soft_labels=lambda c: c.labels == "soft",
+)
+IPO = Method[IpoConfig](
+    classes=_soft_dpo,
+    shape="pairs",
+    arguments=lambda c, rows: {"loss_type": ["ipo"], "beta": c.beta},
+)
+ROBUST_DPO = Method[RobustDpoConfig](
+    classes=_soft_dpo,
+    shape="pairs",
+    arguments=lambda c, rows: {
+        "loss_type": ["robust"],
+        "beta": c.beta,
+        "label_smoothing": c.label_smoothing,
+    },
+)
+KTO = Method[KtoConfig](
+    classes=lambda: (UnpairedTrainer, TrlKtoConfig),
+    shape="unpaired",
+    arguments=lambda c, rows: {"beta": c.beta, **side_weights(c, rows.replies)},
+    smallest=lambda c: (c.min_soft_label, c.min_weight),
+)
+ORPO = Method[OrpoConfig](
+    classes=_orpo,
+    shape="pairs",
+    arguments=lambda c, rows: {"beta": c.beta},
+    rewards_are_means=True,
+    stable=False,
+)
+SIMPO = Method[SimpoConfig](
+    classes=_cpo,
+    shape="pairs",
+    arguments=lambda c, rows: {
+        "loss_type": "simpo",
+        "beta": c.beta,
+        "simpo_gamma": c.gamma,
+        "cpo_alpha": 0.0,
+    },
+    rewards_are_means=True,
+    stable=False,
+)
+
+METHODS: dict[str, Method[Any]] = {
+    "sft": SFT,
+    "dpo": DPO,
+    "ipo": IPO,
+    "robust_dpo": ROBUST_DPO,
+    "kto": KTO,
+    "orpo": ORPO,
+    "simpo": SIMPO,
+}
+"""Methods by the name that a recipe gives them."""
+
+
+def method_of(config: TrainingSection) -> Method[Any]:
+    """The table entry of a training section."""
+    return METHODS[config.method]

@@ -1,0 +1,193 @@
+"""One training, whatever the method and the device: a job in, `result.json` out.
+
+Rows are encoded and checked, the model is loaded, TRL trains it, the model is written, and
+`result.json` comes last.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import time
+from statistics import fmean
+from typing import Any
+
+import datasets
+import transformers
+
+from pipeline.config.training import ReferenceSection
+from pipeline.engines.fingerprint import model_fingerprint
+from pipeline.ids import content_hash
+from pipeline.training.job import JobFile, RowCounts, TrainingResult, write_result
+from pipeline.training.metrics import MetricsLog
+from pipeline.training.worker.alarms import find_alarms, tail_mean
+from pipeline.training.worker.arguments import adapter_config, place, trl_arguments
+from pipeline.training.worker.encoding import ReplyEncoder, training_columns
+from pipeline.training.worker.kto_rows import Columns
+from pipeline.training.worker.loading import load_encoder, load_model, stored_dtype
+from pipeline.training.worker.methods import method_of
+from pipeline.training.worker.optimize import Optimized, check_first_batch, optimize
+from pipeline.training.worker.probe import choose_prompts, run_probe
+from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, ReferenceCache
+from pipeline.training.worker.saving import save_model
+
+LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
+
+
+def run(file: JobFile, started: float) -> TrainingResult:
+    """Train one job in this process and write everything that it leaves behind.
+
+    Args:
+        started: `time.perf_counter()` at the start of the process.
+
+    Raises:
+        UserError: settings, data or machine do not allow this training.
+        TrainingError: the loss became infinite or not a number.
+    """
+    job, config = file.job, file.job.config
+    phase("preparing")
+    placement = place(config)
+    _silence_progress_bars()
+    encoder = load_encoder(job)
+    columns, rows = training_columns(job.dataset, config, encoder, job.feedback)
+    arguments = trl_arguments(config, rows, placement, job.checkpoint_dir)
+    model = load_model(job.model, placement)
+    num_prompts = 0 if placement.sharded else config.alarms.probe_prompts
+    prompts = choose_prompts(columns, num_prompts, config.seed)
+    end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
+    before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    cache = reference_cache(file, compute_dtype=placement.compute_dtype)
+    trainer = build_trainer(file, model, arguments, columns, encoder, cache)
+    log = MetricsLog(job.metrics_path)
+    left_out = f"{rows.too_long} too long{_of_replies(rows)}"
+    phase(f"optimizing on {rows.used} of {rows.read} rows ({left_out})")
+    optimized = optimize(trainer, job.checkpoint_dir, log)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
+    phase("saving")
+    is_adapter = save_model(trainer, job, stored_dtype(job.model))
+    own = method_of(config).arguments(config, rows)
+    result = TrainingResult(
+        is_adapter=is_adapter,
+        reference_cache=cache.state if cache else "unused",
+        alarms=alarms,
+        probe_before=before,
+        probe_after=after,
+        device=placement.device,
+        desirable_weight=own.get("desirable_weight"),
+        undesirable_weight=own.get("undesirable_weight"),
+        total_s=round(time.perf_counter() - started, 2),
+        **_facts(file, trainer, log, rows, optimized),
+    )
+    if trainer.accelerator.is_main_process:
+        write_result(job, result)
+        shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
+    return result
+
+
+def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | None:
+    """The cache that belongs to a job, or None for a method without a reference.
+
+    `compute_dtype` is part of the key: bfloat16 and float32 give different log-probabilities.
+    """
+    config = file.job.config
+    if not isinstance(config, ReferenceSection):
+        return None
+    method = method_of(config)
+    unpaired = method.shape == "unpaired"
+    determinants: list[Any] = [
+        file.model_hash,
+        file.dataset_sha256,
+        config.max_length,
+        compute_dtype,
+        method.shape,
+    ]
+    if unpaired:
+        # The mismatched replies depend on the order and on the batches.
+        determinants += [config.seed, config.batch_size, *method.smallest(config)]
+        determinants += [file.feedback_sha256]
+    return ReferenceCache(
+        path=file.job.cache_dir / f"{content_hash(determinants)[:24]}.parquet",
+        columns=UNPAIRED_COLUMNS if unpaired else PAIR_COLUMNS,
+    )
+
+
+def phase(text: str) -> None:
+    """Say what comes next; one of several processes speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"phase {text}", flush=True)
+
+
+def build_trainer(
+    file: JobFile,
+    model: Any,
+    arguments: Any,
+    columns: Columns,
+    encoder: ReplyEncoder,
+    cache: ReferenceCache | None,
+) -> Any:
+    """The method's TRL trainer over the encoded rows, its first batch checked."""
+    config = file.job.config
+    method = method_of(config)
+    trainer_class, _ = method.classes()
+    trainer = trainer_class(
+        model=model,
+        args=arguments,
+        train_dataset=method.dataset(columns, config),
+        processing_class=encoder.tokenizer,
+        peft_config=adapter_config(config),
+        **({"reference": cache} if cache else {}),
+    )
+    check_first_batch(trainer, encoder.end_ids)
+    return trainer
+
+
+def _facts(
+    file: JobFile, trainer: Any, log: MetricsLog, rows: RowCounts, optimized: Optimized
+) -> dict[str, Any]:
+    """The part of a result that is read off: counts, times, hashes and versions."""
+    return {
+        "method": file.job.config.method,
+        "job_hash": file.job_hash,
+        "model_dir": file.job.model_dir,
+        "num_steps": trainer.state.global_step,
+        "train_s": round(optimized.seconds, 2),
+        "final_loss": tail_mean(log.rows, "loss") or 0.0,
+        "reward_margin": tail_mean(log.rows, "reward_margin"),
+        "rows": rows,
+        "num_processes": trainer.accelerator.num_processes,
+        "resumed_from_step": optimized.resumed_from_step,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+        },
+        "dataset_sha256": file.dataset_sha256,
+        "feedback_sha256": file.feedback_sha256,
+        "model_hash": file.model_hash,
+        "trained_hash": model_fingerprint(file.job.model_dir, dtype="stored"),
+    }
+
+
+def _of_replies(rows: RowCounts) -> str:
+    """What KTO adds about its replies."""
+    counts = rows.replies
+    if counts is None:
+        return ""
+    return (
+        f"; {counts.desirable} good and {counts.undesirable} bad replies, {counts.contradicted} "
+        f"labeled both ways and {counts.repeated} repeated left out"
+    )
+
+
+def _chosen_tokens(columns: Columns) -> float:
+    replies = columns.get("chosen_ids") or columns.get("labels")
+    if replies is None:
+        labeled = zip(columns["completion_ids"], columns["label"], strict=True)
+        replies = [ids for ids, good in labeled if good]
+    return fmean(sum(token != -100 for token in reply) for reply in replies)
+
+
+def _silence_progress_bars() -> None:
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
