@@ -8,18 +8,18 @@ alike, and a fit that has seen one of them has seen the others. Fitted labels ar
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.ids import uniform
-from pipeline.judge_eval.answers import Verdict, readable
-from pipeline.judge_eval.figures import confidence_figures
+from pipeline.judge_eval.figures import Confidence, confidence_figures
+from pipeline.judge_eval.items import Verdict, readable
 from pipeline.labeling.calibration import DIGITS, Calibration
 from pipeline.soft_labels import margin
-from pipeline.stats import paired_change
+from pipeline.stats import Estimate, paired_change
 
 Kind = Literal["temperature", "isotonic"]
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 50.0
@@ -29,23 +29,22 @@ MIN_ROWS = 20
 
 @dataclass(frozen=True)
 class Fitted:
-    """A calibration and what it does to labels that it has not seen."""
+    """A calibration, and its effect on labels that it has not seen."""
 
     calibration: Calibration
-    before: dict[str, Any]
-    after: dict[str, Any]
-    brier_change: dict[str, float] | None
+    before: Confidence
+    after: Confidence
+    brier_change: Estimate | None
     """After minus before on the held-out half, with its interval; below 0 is better."""
 
     def as_dict(self) -> dict[str, Any]:
         """The entry of metrics.json."""
+        values = {name: value for name, value in asdict(self).items() if name != "calibration"}
         return {
             "map": self.calibration.model_dump(mode="json"),
             "fitted_on": self.calibration.num_rows,
-            "measured_on": self.before["n"],
-            "before": self.before,
-            "after": self.after,
-            "brier_change": self.brier_change,
+            "measured_on": self.before.n,
+            **values,
         }
 
 
@@ -55,7 +54,7 @@ def in_fit_half(prompt_id: str, seed: int) -> bool:
 
 
 def check_halves(prompt_ids: Iterable[str], seed: int) -> None:
-    """Raises DataError when a half is too small; to be asked before any label is paid for."""
+    """Raises DataError when a half is too small; called before any label is paid for."""
     halves = [in_fit_half(prompt, seed) for prompt in prompt_ids]
     _check_size(sum(halves), len(halves) - sum(halves), "rows")
 
@@ -76,11 +75,11 @@ def fit_and_measure(
         DataError: too few readable labels, or labels that support no calibration.
         ValueError: a label is calibrated already, which is a bug of the caller.
     """
-    found = readable(verdicts)
-    if any(v.label != v.raw_label for v in found):
+    read = readable(verdicts)
+    if any(v.label != v.raw_label for v in read):
         raise ValueError("calibrations are fitted on raw labels, but these are calibrated")
-    seen = [v for v in found if in_fit_half(v.prompt_id, seed)]
-    unseen = [v for v in found if not in_fit_half(v.prompt_id, seed)]
+    seen = [v for v in read if in_fit_half(v.prompt_id, seed)]
+    unseen = [v for v in read if not in_fit_half(v.prompt_id, seed)]
     _check_size(len(seen), len(unseen), "readable labels")
     calibration = fit(kind, *_first_labels(seen)).model_copy(
         update={
@@ -173,20 +172,19 @@ def _first_labels(verdicts: Sequence[Verdict]) -> tuple[list[float], list[float]
 
 def _brier_change(
     prompts: Sequence[str], before: Sequence[float], after: Sequence[float], draws: int, seed: int
-) -> dict[str, float] | None:
-    tallies: dict[str, list[float]] = {}
+) -> Estimate | None:
+    sums: dict[str, list[float]] = {}
     for prompt, old, new in zip(prompts, before, after, strict=True):
-        tally = tallies.setdefault(prompt, [0.0, 0.0, 0.0])
-        for place, value in enumerate(((1 - old) ** 2, (1 - new) ** 2, 1.0)):
-            tally[place] += value
-    old_sums, new_sums, counts = zip(*tallies.values(), strict=True)
-    change = paired_change((old_sums, counts), (new_sums, counts), draws=draws, seed=seed)
-    return change.as_dict() if change else None
+        totals = sums.setdefault(prompt, [0.0, 0.0, 0.0])
+        for column, value in enumerate(((1 - old) ** 2, (1 - new) ** 2, 1.0)):
+            totals[column] += value
+    old_sums, new_sums, counts = zip(*sums.values(), strict=True)
+    return paired_change((old_sums, counts), (new_sums, counts), draws=draws, seed=seed)
 
 
 def _check_size(num_fit: int, num_measure: int, what: str) -> None:
     if min(num_fit, num_measure) < MIN_ROWS:
         raise DataError(
-            f"a calibration needs {MIN_ROWS} {what} in each half, and the halves have {num_fit} and "
-            f"{num_measure}; use more labeled rows or another --seed"
+            f"a calibration needs {MIN_ROWS} {what} in each half, and the halves have {num_fit} "
+            f"and {num_measure}; use more labeled rows or another --seed"
         )

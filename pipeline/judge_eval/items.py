@@ -1,21 +1,23 @@
-"""Labelled pairs as the judge stage reads them: prompts, and two responses each as first and second.
+"""Labeled pairs as the judge stage reads them, and what the judge said about each of them.
 
-In:  LabeledRow of the importers: messages, chosen, rejected
-Out: Item: the pair with the order in which it is shown; PromptRows; ResponseRows of both folders
+In:  LabeledRow of the importers (messages, chosen, rejected); afterwards the JudgmentRows
+Out: Item: a pair with the order in which it is shown, as PromptRows and ResponseRows;
+     Verdict: all probabilities as P(the chosen response), so that 1 is right whichever was first
 
 Which response is `first` is drawn by seed from the row id. If the chosen one always were, a judge
-that likes slot A would look good in one order, and every figure by order would be one-sided.
+that likes slot A would look good in one order, and every figure by order would be one-sided. A pair
+without a readable label is a Verdict too: it counts in the shares that say so.
 """
 
-import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.errors import DataError
 from pipeline.ids import row_id, text_hash, uniform
-from pipeline.records import PromptRow, ResponseRow
-from pipeline.sources.rows import Imported, LabeledRow, SourceRecord
+from pipeline.records import JudgmentRow, PromptRow, ResponseRow, Status
+from pipeline.soft_labels import outcome
+from pipeline.sources.rows import Imported, LabeledRow
 
 FIRSTS, SECONDS = "labeled/first", "labeled/second"
 """Folders of the responses; a pair has the same `sample_index` in both."""
@@ -23,7 +25,7 @@ FIRSTS, SECONDS = "labeled/first", "labeled/second"
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled pair in the order in which the judge is asked."""
+    """One labeled pair in the order in which the judge reads it."""
 
     row: LabeledRow
     chosen_first: bool
@@ -40,31 +42,23 @@ class Item:
         return self.row.rejected if self.chosen_first else self.row.chosen
 
     @cached_property
-    def first_id(self) -> str:
-        """Id of the first response."""
-        return _response_id(self.row, self.first)
-
-    @cached_property
-    def second_id(self) -> str:
-        """Id of the second response."""
-        return _response_id(self.row, self.second)
-
-    @property
     def key(self) -> tuple[str, str]:
-        """What a judgment of this pair names."""
-        return self.first_id, self.second_id
+        """Ids of the first and of the second response, which a judgment of this pair names."""
+        # Two people may have labeled one pair: each label is a comparison of its own.
+        first, second = (
+            row_id("labeled response", self.row.row_id, text) for text in (self.first, self.second)
+        )
+        return first, second
 
 
 def make_items(rows: Iterable[LabeledRow], *, seed: int, limit: int | None = None) -> list[Item]:
     """The pairs in their order, at most `limit` of them, drawn by seed."""
-    found = list(rows)
-    if limit is not None and limit < len(found):
-        drawn = heapq.nsmallest(
-            limit, ((uniform("judge-eval limit", seed, row.row_id), row.row_id) for row in found)
-        )
-        kept = {identity for _, identity in drawn}
-        found = [row for row in found if row.row_id in kept]
-    return [Item(row, uniform("judge-eval first", seed, row.row_id) < 0.5) for row in found]
+    pairs = list(rows)
+    if limit is not None and limit < len(pairs):
+        ranked = sorted((uniform("judge-eval limit", seed, p.row_id), p.row_id) for p in pairs)
+        drawn = {name for _, name in ranked[:limit]}
+        pairs = [pair for pair in pairs if pair.row_id in drawn]
+    return [Item(pair, uniform("judge-eval first", seed, pair.row_id) < 0.5) for pair in pairs]
 
 
 def usable_rows(imports: Sequence[Imported]) -> list[LabeledRow]:
@@ -73,22 +67,17 @@ def usable_rows(imports: Sequence[Imported]) -> list[LabeledRow]:
     Raises:
         DataError: a source has no pairs.
     """
-    found: list[LabeledRow] = []
+    pairs: list[LabeledRow] = []
     for each in imports:
         if not all(isinstance(row, LabeledRow) for row in each.rows):
             raise DataError(
                 f"source '{each.record.name}' holds single replies, but a judge compares two; "
                 "leave it out of the source list"
             )
-        found += [row for row in each.usable if row.soft_label is not None and row.soft_label > 0.5]
-    if not found:
+        pairs += [row for row in each.usable if row.soft_label is not None and row.soft_label > 0.5]
+    if not pairs:
         raise DataError("the sources hold no pair with a better response; check the label column")
-    return found
-
-
-def source_facts(imports: Sequence[Imported]) -> list[dict[str, object]]:
-    """What was read and what was left out, by source, for the report."""
-    return [_facts(each.record) for each in imports]
+    return pairs
 
 
 def prompt_rows(items: Sequence[Item], run_id: str) -> list[PromptRow]:
@@ -117,42 +106,104 @@ def response_rows(
     for item in items:
         if item.row.prompt_id in groups:
             groups[item.row.prompt_id].append(item)
-    firsts, seconds = [], []
-    for group in groups.values():
-        for index, item in enumerate(group):
-            firsts.append(_response(item.row, item.first_id, item.first, index, run_id))
-            seconds.append(_response(item.row, item.second_id, item.second, index, run_id))
-    return firsts, seconds
+
+    def responses(side: int) -> list[ResponseRow]:
+        return [
+            ResponseRow(
+                row_id=item.key[side],
+                parent_ids=(prompt,),
+                run_id=run_id,
+                input_hash=text_hash(prompt, text),
+                prompt_id=prompt,
+                model_fingerprint=f"source:{item.row.source}",
+                sample_index=index,
+                response=text,
+                finish_reason="stop",
+            )
+            for prompt, group in groups.items()
+            for index, item in enumerate(group)
+            for text in ((item.first, item.second)[side],)
+        ]
+
+    return responses(0), responses(1)
 
 
-def _response(row: LabeledRow, identity: str, text: str, index: int, run_id: str) -> ResponseRow:
-    return ResponseRow(
-        row_id=identity,
-        parent_ids=(row.prompt_id,),
-        run_id=run_id,
-        input_hash=text_hash(row.prompt_id, text),
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge said about one labeled pair; probabilities are P(the chosen response)."""
+
+    prompt_id: str
+    chosen_first: bool
+    status: Status
+    reason: str
+    """Why there is no label."""
+    label: float | None
+    """Mean of both orders, calibrated where the recipe names a calibration."""
+    raw_label: float | None
+    """Mean of both orders before calibration."""
+    forward: float | None
+    """Of the call in which slot A held `first`."""
+    swapped: float | None
+    """Of the call in which slot A held `second`."""
+    exact: bool
+    """False when an option was absent and its bound was used."""
+    longer: int
+    """1 when the chosen response has more words, -1 when fewer, 0 when as many."""
+    principle_id: str
+    tags: tuple[str, ...]
+
+    @property
+    def right(self) -> float | None:
+        """1 for a right label, 0 for a wrong one, 0.5 for exactly 0.5."""
+        return None if self.label is None else outcome(self.label)
+
+    @property
+    def by_slot(self) -> tuple[float, float] | None:
+        """P(chosen) when the chosen response was in slot A, and when it was in slot B."""
+        if self.forward is None or self.swapped is None:
+            return None
+        return (self.forward, self.swapped) if self.chosen_first else (self.swapped, self.forward)
+
+
+def read_verdicts(items: Iterable[Item], judgments: Iterable[JudgmentRow]) -> list[Verdict]:
+    """One verdict per judgment; judgments of other pairs are left out."""
+    by_key = {item.key: item for item in items}
+    return [
+        _verdict(by_key[key], row)
+        for row in judgments
+        if (key := (row.first_id, row.second_id)) in by_key
+    ]
+
+
+def readable(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Those with a label."""
+    return [verdict for verdict in verdicts if verdict.label is not None]
+
+
+def compare_lengths(first: str, second: str) -> int:
+    """1 when the first text has more words, -1 when fewer, 0 when as many."""
+    a, b = len(first.split()), len(second.split())
+    return (a > b) - (a < b)
+
+
+def _verdict(item: Item, row: JudgmentRow) -> Verdict:
+    def of_chosen(prob_first: float | None) -> float | None:
+        # A row that is not ok may still have the number of one order, which is not a label.
+        if prob_first is None or row.status != "ok":
+            return None
+        return prob_first if item.chosen_first else 1.0 - prob_first
+
+    return Verdict(
         prompt_id=row.prompt_id,
-        model_fingerprint=f"source:{row.source}",
-        sample_index=index,
-        response=text,
-        finish_reason="stop",
+        chosen_first=item.chosen_first,
+        status=row.status,
+        reason=row.reason,
+        label=of_chosen(row.soft_label),
+        raw_label=of_chosen(row.soft_label if row.raw_label is None else row.raw_label),
+        forward=of_chosen(row.prob_forward),
+        swapped=of_chosen(None if row.prob_swapped is None else 1.0 - row.prob_swapped),
+        exact=row.exact,
+        longer=compare_lengths(item.row.chosen, item.row.rejected),
+        principle_id=row.principle_id,
+        tags=item.row.tags,
     )
-
-
-def _response_id(row: LabeledRow, text: str) -> str:
-    # Two people may have labelled the same pair: each label is a comparison of its own.
-    return row_id("labeled response", row.row_id, text)
-
-
-def _facts(record: SourceRecord) -> dict[str, object]:
-    return {
-        "name": record.name,
-        "kind": record.kind,
-        "file": record.path,
-        "sha256": record.sha256,
-        "num_rows": record.num_rows,
-        "num_ok": record.num_ok,
-        "num_dropped": record.num_dropped,
-        "reasons": dict(record.reasons),
-        "notes": dict(record.notes),
-    }

@@ -11,7 +11,7 @@ The same command again goes on where a killed one stopped, and pays for nothing 
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
 from pipeline.errors import RunStoppedError, StoreError, UserError
 from pipeline.ids import content_hash
-from pipeline.judge_eval.answers import Verdict, read_verdicts
 from pipeline.judge_eval.figures import baselines, judge_figures
 from pipeline.judge_eval.fit import Fitted, check_halves, fit_and_measure
 from pipeline.judge_eval.items import (
     FIRSTS,
     SECONDS,
     Item,
+    Verdict,
     make_items,
     prompt_rows,
+    read_verdicts,
     response_rows,
-    source_facts,
     usable_rows,
 )
 from pipeline.judge_eval.report.page import write_judge_report
@@ -91,7 +91,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
             f"evaluation '{name}' was made with another recipe, label file, limit or seed; choose "
             "another --name, or leave it out"
         )
-    run.update_info(evaluation=identity, sources=source_facts(imports))
+    run.update_info(evaluation=identity, sources=_source_facts(imports))
     return Evaluation(request, run, items, imports, seed, is_new)
 
 
@@ -123,7 +123,7 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
     judges, verdicts = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation.items)
     for entry in judges:
-        entry |= judge_figures(verdicts[entry["name"]], draws=draws, seed=seed)
+        entry |= asdict(judge_figures(verdicts[entry["name"]], draws=draws, seed=seed))
     fitted, refusal = _fit(evaluation, judges[0], verdicts["judge"], draws)
     metrics = {
         "name": evaluation.run.run_id,
@@ -131,11 +131,11 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
         "constitution": ctx.constitution.name,
         "seed": seed,
         "limit": evaluation.request.limit,
-        "sources": source_facts(evaluation.sources),
+        "sources": _source_facts(evaluation.sources),
         "num_rows": len(evaluation.items),
         "num_prompts": len({item.row.prompt_id for item in evaluation.items}),
         "num_principles": ctx.config.preference.judge.num_principles,
-        "baselines": baselines(verdicts[judges[-1]["name"]]),
+        "baselines": asdict(baselines(verdicts[judges[-1]["name"]])),
         "judges": judges,
         "calibration": fitted.as_dict() if fitted else None,
     }
@@ -260,3 +260,21 @@ def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]
             )
         shards.append(state)
     return shards
+
+
+def _source_facts(imports: Sequence[Imported]) -> list[dict[str, Any]]:
+    """What was read and what was left out, by source, for the report."""
+    return [
+        {
+            "name": record.name,
+            "kind": record.kind,
+            "file": record.path,
+            "sha256": record.sha256,
+            "num_rows": record.num_rows,
+            "num_ok": record.num_ok,
+            "num_dropped": record.num_dropped,
+            "reasons": dict(record.reasons),
+            "notes": dict(record.notes),
+        }
+        for record in (each.record for each in imports)
+    ]

@@ -18,12 +18,16 @@ def measured(rlaif: Rlaif, tmp_path: Path, judge: dict[str, Any], **changes: Any
         "judge-eval", write_pairs(tmp_path / "pairs.jsonl"), "--recipe", recipe, "--name", "e"
     )
     assert ended.code == 0, ended.err
-    return metrics_of(tmp_path)["judges"][0]
+    (judge,) = metrics_of(tmp_path)["judges"]
+    assert isinstance(judge, dict)
+    return judge
 
 
 def metrics_of(tmp_path: Path, name: str = "e") -> dict[str, Any]:
     """metrics.json of an evaluation."""
-    return json.loads((tmp_path / "outputs/judge-eval" / name / "metrics.json").read_text())
+    path = tmp_path / "outputs/judge-eval" / name / "metrics.json"
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    return metrics
 
 
 def rows_of(tmp_path: Path, folder: str = "preference/judge", name: str = "e") -> list[Any]:

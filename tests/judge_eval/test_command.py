@@ -18,7 +18,7 @@ from tests.judge_eval.command_runs import assert_one_line, measured, metrics_of,
 def test_honest_judge_is_right(rlaif: Rlaif, tmp_path: Path) -> None:
     found = measured(rlaif, tmp_path, {})
     assert found["accuracy"]["share"] == found["accuracy_all"]["share"] == 1.0
-    assert found["position"]["flip_rate"]["share"] == 0.0
+    assert found["position"]["order_disagreement"]["share"] == 0.0
     assert found["position"]["slot_a_share"]["share"] == 0.5
     # All labels are s(1.5), each right: Brier (1 - s(1.5))^2.
     assert found["confidence"]["brier_score"] == pytest.approx((1 - sigmoid(1.5)) ** 2)
@@ -27,7 +27,7 @@ def test_honest_judge_is_right(rlaif: Rlaif, tmp_path: Path) -> None:
 def test_judge_that_always_says_a(rlaif: Rlaif, tmp_path: Path) -> None:
     found = measured(rlaif, tmp_path, {"behavior": "always_a"})
     assert found["accuracy"]["share"] == 0.5 and found["tie_share"]["share"] == 1.0
-    assert found["position"]["flip_rate"]["share"] == 1.0
+    assert found["position"]["order_disagreement"]["share"] == 1.0
     assert found["position"]["slot_a_share"]["share"] == 1.0
     # In the drawn order alone it scores what always-A scores there, and that is no skill.
     always_a = metrics_of(tmp_path)["baselines"]["always_a"]
@@ -42,7 +42,7 @@ def test_judge_that_prefers_the_longer(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["accuracy"]["share"] == pytest.approx(14 / 40)
     assert found["length"]["accuracy_shorter_right"]["share"] == 0.0
     assert metrics_of(tmp_path)["baselines"]["longer"]["share"] == pytest.approx(14 / 40)
-    assert found["position"]["flip_rate"]["share"] == 0.0
+    assert found["position"]["order_disagreement"]["share"] == 0.0
 
 
 def test_judge_that_answers_prose(rlaif: Rlaif, tmp_path: Path) -> None:
@@ -77,13 +77,17 @@ def test_prose_on_some_rows_is_not_dropped(rlaif: Rlaif, tmp_path: Path) -> None
 
 
 def test_additive_bias_in_closed_form(rlaif: Rlaif, tmp_path: Path) -> None:
-    """D = 1.5 nats and slot logit 2: label (s(3.5) + s(-0.5)) / 2, always right, always flipping."""
+    """D = 1.5 nats and slot logit 2: label (s(3.5) + s(-0.5)) / 2, always right, and the orders
+    always disagree.
+    """
     found = measured(rlaif, tmp_path, {"bias": 2.0})
     expected = (sigmoid(3.5) + sigmoid(-0.5)) / 2
     assert found["confidence"]["mean"] == pytest.approx(expected)
     assert found["accuracy"]["share"] == 1.0
     assert (
-        found["position"]["flip_rate"]["share"] == found["position"]["same_slot_a"]["share"] == 1.0
+        found["position"]["order_disagreement"]["share"]
+        == found["position"]["same_slot_a"]["share"]
+        == 1.0
     )
     assert found["orders"]["chosen_in_a"]["share"] == 1.0
     assert found["orders"]["chosen_in_b"]["share"] == 0.0

@@ -182,7 +182,9 @@ def test_mistake_is_one_line(
 
 def test_missing_files_are_named(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe = write_judge_recipe(tmp_path / "r")
-    assert_one_line(rlaif("judge-eval", "--recipe", recipe), "no labels are given; name a FILE", tmp_path)
+    assert_one_line(
+        rlaif("judge-eval", "--recipe", recipe), "no labels are given; name a FILE", tmp_path
+    )
     assert_one_line(
         rlaif("judge-eval", tmp_path / "x.jsonl", "--recipe", recipe),
         "label file .*x.jsonl does not exist",

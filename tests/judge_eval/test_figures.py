@@ -1,12 +1,13 @@
 """Figures derived by hand, from verdicts that are written by hand."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from pipeline.judge_eval.answers import Verdict, compare_lengths
 from pipeline.judge_eval.figures import baselines, judge_figures
+from pipeline.judge_eval.items import Verdict, compare_lengths
 from pipeline.soft_labels import sigmoid, swap_average
 
 
@@ -39,8 +40,8 @@ def biased(d: float, b: float, chosen_first: bool, number: int = 0) -> Verdict:
 
 
 def measure(*verdicts: Verdict) -> dict[str, Any]:
-    """All figures."""
-    return judge_figures(verdicts, draws=200, seed=0)
+    """All figures, as metrics.json has them."""
+    return asdict(judge_figures(verdicts, draws=200, seed=0))
 
 
 def share(estimate: dict[str, float] | None) -> float:
@@ -92,21 +93,23 @@ def test_contexts_are_drawn_not_rows() -> None:
     ]
     alone = [verdict(0.9 if c % 2 else 0.1, prompt_id=f"q{c}") for c in range(1000)]
     clustered, independent = (
-        judge_figures(found, draws=2000, seed=0)["accuracy"] for found in (rows, alone)
+        judge_figures(found, draws=2000, seed=0).accuracy for found in (rows, alone)
     )
-    width, narrow = (e["high"] - e["low"] for e in (clustered, independent))
+    assert clustered is not None and independent is not None
+    width, narrow = (e.high - e.low for e in (clustered, independent))
     assert width == pytest.approx(narrow * math.sqrt(10), rel=0.1)
 
 
 def test_slot_lover_is_seen_for_what_it_is() -> None:
-    """Always A: even on average, every pair flips, A wins all calls; one order is the order's luck."""
+    """Always A: even on average, the orders always disagree; one order is the order's luck."""
     rows = [biased(0.0, 50.0, number < 6, number) for number in range(10)]
     found = measure(*rows)
     assert share(found["accuracy"]) == 0.5 == share(found["accuracy_all"])
     assert share(found["tie_share"]) == 1.0
     place, order = found["position"], found["orders"]
     assert [
-        share(place[k]) for k in ("flip_rate", "same_slot_a", "same_slot_b", "slot_a_share")
+        share(place[k])
+        for k in ("order_disagreement", "same_slot_a", "same_slot_b", "slot_a_share")
     ] == [1, 1, 0, 1]
     assert (share(order["forward"]), share(order["swapped"])) == (0.6, 0.4)
     assert (share(order["chosen_in_a"]), share(order["chosen_in_b"])) == (1.0, 0.0)
@@ -123,23 +126,25 @@ def test_additive_bias_in_closed_form(bias: float, d: float) -> None:
     assert [row.label for row in rows] == pytest.approx([expected] * 8)
     found = measure(*rows)
     assert share(found["accuracy"]) == 1.0
-    flips = float(abs(bias) > d)
-    assert share(found["position"]["flip_rate"]) == flips
+    disagree = float(abs(bias) > d)
+    assert share(found["position"]["order_disagreement"]) == disagree
     assert share(found["orders"]["chosen_in_a"]) == float(d + bias > 0)
     assert share(found["orders"]["chosen_in_b"]) == float(d - bias > 0)
-    assert share(found["position"]["slot_a_share"]) == (0.5 + flips / 2 * (1 if bias > 0 else -1))
+    assert share(found["position"]["slot_a_share"]) == (
+        0.5 + disagree / 2 * (1 if bias > 0 else -1)
+    )
 
 
 def test_call_of_exactly_half_prefers_nobody() -> None:
     found = measure(verdict(0.5, 0.9))
-    assert share(found["position"]["flip_rate"]) == 0.0
+    assert share(found["position"]["order_disagreement"]) == 0.0
     assert share(found["position"]["undecided_share"]) == 0.5
     # The decided call put the chosen response in slot B, and B won; the other counts half.
     assert share(found["position"]["slot_a_share"]) == 0.25
 
 
 def test_longer_wins_on_pairs_that_differ() -> None:
-    """Longer right and preferred, longer wrong and preferred, longer wrong and not, equal: 2 of 3."""
+    """Longer: right and preferred, wrong and preferred, wrong and not preferred: 2 of 3."""
     found = measure(
         verdict(0.9, longer=1), verdict(0.2, longer=-1), verdict(0.8, longer=-1), verdict(0.9)
     )
@@ -181,11 +186,12 @@ def test_groups_count_their_unreadable_rows() -> None:
 
 
 def test_baselines_by_hand() -> None:
-    """Chosen first in 3 of 4; longer in 2, shorter in 1, equal in 1: longer 2.5, shorter 1.5 of 4."""
+    """Chosen first in 3 of 4; longer in 2, shorter in 1, equal in 1: 2.5 and 1.5 of 4."""
     rows = [
-        verdict(longer=l, chosen_first=f) for l, f in ((1, True), (1, True), (-1, True), (0, False))
+        verdict(longer=sign, chosen_first=first)
+        for sign, first in ((1, True), (1, True), (-1, True), (0, False))
     ]
-    found = {name: each["share"] for name, each in baselines(rows).items()}
+    found = {name: each["share"] for name, each in asdict(baselines(rows)).items()}
     assert found == pytest.approx(
         {"always_a": 0.75, "longer": 0.625, "shorter": 0.375, "coin": 0.5}
     )

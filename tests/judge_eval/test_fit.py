@@ -1,13 +1,20 @@
 """Calibrations derived by hand, fitted on one half of the contexts and measured on the other."""
 
 import random
-from typing import Any
 
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.judge_eval.answers import Verdict
-from pipeline.judge_eval.fit import MIN_ROWS, Kind, check_halves, fit, fit_and_measure, in_fit_half
+from pipeline.judge_eval.fit import (
+    MIN_ROWS,
+    Fitted,
+    Kind,
+    check_halves,
+    fit,
+    fit_and_measure,
+    in_fit_half,
+)
+from pipeline.judge_eval.items import Verdict
 from pipeline.soft_labels import sigmoid
 from tests.judge_eval.test_figures import verdict
 
@@ -31,7 +38,7 @@ def overconfident(count: int = 2000, sharpness: float = 3.0, seed: int = 0) -> l
     return found
 
 
-def measure(verdicts: list[Verdict], kind: Any = "temperature", **changes: Any) -> Any:
+def measure(verdicts: list[Verdict], kind: Kind = "temperature", **changes: str) -> Fitted:
     """Fit and measure."""
     return fit_and_measure(verdicts, kind, draws=300, seed=0, **(IDENTITY | changes))
 
@@ -122,12 +129,12 @@ def test_no_steps_are_made_up(labels: list[float], truths: list[float]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["temperature", "isotonic"])
-def test_unseen_half_gets_better(kind: str) -> None:
+def test_unseen_half_gets_better(kind: Kind) -> None:
     found = measure(overconfident(), kind)
     for name in ("brier_score", "log_loss", "ece"):
-        assert found.after[name] < found.before[name]
-    assert found.brier_change["high"] < 0
-    assert found.after["ece"] < 2 * found.after["ece_by_chance"]
+        assert getattr(found.after, name) < getattr(found.before, name)
+    assert found.brier_change is not None and found.brier_change.high < 0
+    assert found.after.ece < 2 * found.after.ece_by_chance
     if kind == "temperature":
         assert found.calibration.temperature == pytest.approx(3.0, rel=0.15)
     assert (found.calibration.judge_fingerprint, found.calibration.method_hash) == ("j", "m")
@@ -138,7 +145,7 @@ def test_halves_share_no_context() -> None:
     found = measure(rows)
     fitted = [v for v in rows if in_fit_half(v.prompt_id, 0)]
     assert found.calibration.num_rows == len(fitted)
-    assert found.before["n"] == len(rows) - len(fitted)
+    assert found.before.n == len(rows) - len(fitted)
     assert 0.4 < len(fitted) / len(rows) < 0.6
     assert {in_fit_half("q1", seed) for seed in range(20)} == {True, False}
 

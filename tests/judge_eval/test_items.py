@@ -6,8 +6,14 @@ from typing import Any
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.judge_eval.answers import read_verdicts
-from pipeline.judge_eval.items import Item, make_items, prompt_rows, response_rows, usable_rows
+from pipeline.judge_eval.items import (
+    Item,
+    make_items,
+    prompt_rows,
+    read_verdicts,
+    response_rows,
+    usable_rows,
+)
 from pipeline.records import JudgmentRow
 from pipeline.sources.config import FeedbackSource, PairsSource, TranscriptsSource
 from pipeline.sources.importing import import_source
@@ -35,7 +41,7 @@ def test_first_and_second_hold_both_texts() -> None:
     for item in make_items(labels(20), seed=0):
         texts = (item.row.chosen, item.row.rejected)
         assert (item.first, item.second) == (texts if item.chosen_first else texts[::-1])
-        assert item.first_id != item.second_id
+        assert item.key[0] != item.key[1]
 
 
 def test_limit_keeps_rows_whatever_follows() -> None:
@@ -65,12 +71,17 @@ def test_contexts_stand_once() -> None:
 
 def judgment(item: Item, **changes: Any) -> JudgmentRow:
     """The judge gives slot A 0.9 in both orders."""
-    values = {"soft_label": 0.5, "prob_forward": 0.9, "prob_swapped": 0.9, "principle_id": "p"}
+    values: dict[str, Any] = {
+        "soft_label": 0.5,
+        "prob_forward": 0.9,
+        "prob_swapped": 0.9,
+        "principle_id": "p",
+    }
     return JudgmentRow(
         row_id="j",
         prompt_id=item.row.prompt_id,
-        first_id=item.first_id,
-        second_id=item.second_id,
+        first_id=item.key[0],
+        second_id=item.key[1],
         **(values | changes),
     )
 

@@ -1,10 +1,11 @@
 """Bins of equal mass, the calibration error, and what chance alone makes of it."""
 
 import random
+from dataclasses import asdict
 
 import pytest
 
-from pipeline.judge_eval.reliability import chance_error, equal_mass_bins, expected_error
+from pipeline.judge_eval.figures import chance_error, equal_mass_bins, expected_error
 from pipeline.judge_eval.report.page import reliability_chart
 
 
@@ -37,7 +38,10 @@ def test_order_of_rows_changes_nothing() -> None:
     rng = random.Random(1)
     rows = [(round(rng.uniform(0.5, 1), 1), float(rng.random() < 0.7)) for _ in range(200)]
     shuffled = rng.sample(rows, len(rows))
-    errors = [expected_error(equal_mass_bins(*zip(*r, strict=True))) for r in (rows, shuffled)]
+    errors = [
+        expected_error(equal_mass_bins([c for c, _ in r], [right for _, right in r]))
+        for r in (rows, shuffled)
+    ]
     assert errors[0] == pytest.approx(errors[1])
 
 
@@ -55,7 +59,7 @@ def test_chance_error_is_what_a_calibrated_judge_gets() -> None:
 
 
 def test_chart_escapes_and_is_alone() -> None:
-    bins = [b.as_dict() for b in equal_mass_bins([0.6, 0.9], [1, 0], 2)]
+    bins = [asdict(b) for b in equal_mass_bins([0.6, 0.9], [1, 0], 2)]
     chart = str(reliability_chart('<script>"', bins))
     assert chart.startswith("<svg") and "<script>" not in chart
     assert chart.count('class="bin"') == 2 and "http" not in chart

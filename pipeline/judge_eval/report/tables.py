@@ -55,7 +55,7 @@ def cards(metrics: Metrics) -> list[Card]:
     shares = {
         "Accuracy": judge["accuracy"],
         "Over all rows": judge["accuracy_all"],
-        "Flips between orders": judge["position"]["flip_rate"],
+        "Orders disagree": judge["position"]["order_disagreement"],
         "Prefers the longer": judge["length"]["longer_wins"],
     }
     return [
@@ -134,7 +134,7 @@ def _position_table(metrics: Metrics) -> Table:
                 _share(judge["orders"][key])
                 for key in ("forward", "swapped", "chosen_in_a", "chosen_in_b")
             ),
-            spelled(judge["position"]["flip_rate"]),
+            spelled(judge["position"]["order_disagreement"]),
             _share(judge["position"]["same_slot_a"]),
             _share(judge["position"]["same_slot_b"]),
             spelled(judge["position"]["slot_a_share"]),
@@ -147,7 +147,7 @@ def _position_table(metrics: Metrics) -> Table:
         "swapped",
         "better in A",
         "better in B",
-        "flips",
+        "orders disagree",
         "A wins twice",
         "B wins twice",
         "calls won by A",
@@ -156,8 +156,8 @@ def _position_table(metrics: Metrics) -> Table:
         columns,
         rows,
         "Position",
-        "Accuracy of single calls: by order, and by the slot of the better response. The orders of "
-        "a flip prefer different responses, so that the same slot wins twice.",
+        "Accuracy of single calls: by order, and by the slot of the better response. Where the "
+        "orders disagree, one slot wins twice.",
     )
 
 
