@@ -4,22 +4,28 @@ In:  shards of preference/pair, and those of judge, samples, critiques and revis
 Out: plain dictionaries, at most `limit`, the same ones for the same run
 
 The sample is uniform over all comparisons, kept and dropped ones alike, by the smallest hashes, so
-that it depends neither on order nor on shard size. Memory: `limit` rows and one shard.
+that it depends neither on order nor on shard size.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.shard_columns import RowDict, conversations, read_columns, texts_by_id
+from pipeline.evaluation.shard_columns import (
+    RowDict,
+    conversations,
+    grouped,
+    read_columns,
+    texts_by_id,
+)
 from pipeline.ids import uniform
 from pipeline.store import Manifest, RunDir
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import load_manifest, stage_manifests
 
 MAX_PAIRS = 300
 MAX_TEXT = 4000
-"""Characters of one text on the page; the rest is cut, and said to be."""
+"""Characters of one text on the page; the page says how many more there are."""
 MAX_CHAINS = 4
 """Revision chains shown for one prompt."""
 PAIR_COLUMNS = (
@@ -53,16 +59,17 @@ JUDGE_COLUMNS = (
 def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[dict[str, Any]]:
     """The pairs to show, in an order that is random but always the same."""
     manifests = stage_manifests(run.root, "preference/pair")
-    drawn = _draw(run.root, manifests, seed, limit)
-    found: list[dict[str, Any]] = []
-    for manifest in manifests:
-        wanted = {row_id for row_id, index in drawn.items() if index == manifest.shard_index}
-        if wanted:
-            rows = read_columns(run.root, manifest.path, PAIR_COLUMNS)
-            picked = [row for row in rows if row["row_id"] in wanted]
-            found += _complete(run.root, manifest, picked)
-    place = {row_id: number for number, row_id in enumerate(drawn)}
-    return sorted(found, key=lambda entry: place[entry["id"]])
+    ids = (
+        row["row_id"]
+        for manifest in manifests
+        for row in read_columns(run.root, manifest.path, ["row_id"])
+    )
+    hashes = ((uniform("report", seed, row_id), row_id) for row_id in ids)
+    place = {row_id: number for number, (_, row_id) in enumerate(heapq.nsmallest(limit, hashes))}
+    entries = [
+        entry for manifest in manifests for entry in _entries(run.root, manifest, place.keys())
+    ]
+    return sorted(entries, key=lambda entry: place[entry["id"]])
 
 
 def cut(text: str | None) -> str:
@@ -73,31 +80,26 @@ def cut(text: str | None) -> str:
     return f"{text[:MAX_TEXT]} … [{len(text) - MAX_TEXT:,} more characters]"
 
 
-def _draw(root: Path, manifests: Iterable[Manifest], seed: int, limit: int) -> dict[str, int]:
-    """Row ids, smallest hash first, with their shard."""
-
-    def numbered() -> Iterator[tuple[float, str, int]]:
-        for manifest in manifests:
-            for row in read_columns(root, manifest.path, ["row_id"]):
-                yield uniform("report", seed, row["row_id"]), row["row_id"], manifest.shard_index
-
-    return {row_id: index for _, row_id, index in heapq.nsmallest(limit, numbered())}
-
-
-def _complete(root: Path, manifest: Manifest, rows: list[RowDict]) -> list[dict[str, Any]]:
-    inputs = list(manifest.inputs)
-    by_stage = {str(Path(path).parent): path for path in inputs}
-    prompts: dict[str, list[dict[str, str]]] = {}
-    if "prompts" in by_stage:
-        prompts = conversations(root, by_stage["prompts"])
-    judged: dict[str, RowDict] = {}
-    if labels := by_stage.get("preference/pool") or by_stage.get("preference/judge"):
-        judged = {r["row_id"]: r for r in read_columns(root, labels, JUDGE_COLUMNS)}
-    texts = texts_by_id(root, inputs)
+def _entries(root: Path, manifest: Manifest, drawn: Collection[str]) -> list[dict[str, Any]]:
+    """The drawn pairs of one shard."""
+    pairs = read_columns(root, manifest.path, PAIR_COLUMNS)
+    rows = [row for row in pairs if row["row_id"] in drawn]
+    if not rows:
+        return []
+    inputs = {str(Path(path).parent): path for path in manifest.inputs}
+    prompts = conversations(root, inputs["prompts"]) if "prompts" in inputs else {}
+    labels = inputs.get("preference/pool") or inputs.get("preference/judge")
+    judgments = read_columns(root, labels, JUDGE_COLUMNS) if labels else []
+    judged = {judgment["row_id"]: judgment for judgment in judgments}
+    texts = texts_by_id(root, list(manifest.inputs))
     chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows})
     return [
         _entry(
-            row, judged.get(row["judgment_id"]), prompts, texts, chains.get(row["prompt_id"], [])
+            row,
+            judged.get(row["judgment_id"]),
+            prompts.get(row["prompt_id"], []),
+            texts,
+            chains.get(row["prompt_id"], []),
         )
         for row in rows
     ]
@@ -106,7 +108,7 @@ def _complete(root: Path, manifest: Manifest, rows: list[RowDict]) -> list[dict[
 def _entry(
     row: RowDict,
     judged: RowDict | None,
-    prompts: dict[str, list[dict[str, str]]],
+    messages: list[dict[str, str]],
     texts: dict[str, str],
     chains: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -115,19 +117,16 @@ def _entry(
     # Without a label nothing is chosen: the two texts are shown as first and second.
     sides = (row["chosen_id"], row["rejected_id"]) if labeled else (first, second)
     orders = both_orders(judged, row["chosen_id"]) if labeled and judged else None
-    shown = (row["chosen"], row["rejected"]) if labeled else tuple(texts.get(i, "") for i in sides)
+    pair = (row["chosen"], row["rejected"]) if labeled else tuple(texts.get(i, "") for i in sides)
     return {
         "id": row["row_id"],
         "status": row["status"],
         "reason": row["reason"],
         "principle": row["principle_id"],
         "comparison": row["comparison"] or "",
-        "prompt": [
-            {"role": m["role"], "content": cut(m["content"])}
-            for m in prompts.get(row["prompt_id"], [])
-        ],
+        "prompt": [{"role": m["role"], "content": cut(m["content"])} for m in messages],
         "labeled": labeled,
-        "texts": [cut(text) for text in shown],
+        "texts": [cut(text) for text in pair],
         "ids": list(sides),
         "label": row["soft_label"],
         "margin": row["margin"],
@@ -140,7 +139,7 @@ def _entry(
 
 
 def both_orders(judged: RowDict, chosen_id: str) -> list[float] | None:
-    """P(chosen preferred) when it stood in slot A, and when it stood in slot B.
+    """P(chosen preferred) in slot A, and in slot B; None without orders.
 
     `prob_forward` is P(slot A) with `first` in A, `prob_swapped` with `second` in A.
     """
@@ -154,22 +153,18 @@ def both_orders(judged: RowDict, chosen_id: str) -> list[float] | None:
 
 def part_differences(judged: RowDict, chosen_id: str) -> list[list[Any]]:
     """Name and value of chosen minus value of rejected of each part, the largest first."""
+    if not judged["part_differences"]:
+        return []
     sign = 1 if chosen_id == judged["first_id"] else -1
-    found = (
-        [
-            [name, sign * value]
-            for name, value in zip(judged["parts"], judged["part_differences"], strict=True)
-        ]
-        if judged["part_differences"]
-        else []
-    )
-    return sorted(found, key=lambda part: -abs(part[1]))
+    values = zip(judged["parts"], judged["part_differences"], strict=True)
+    parts = [[name, sign * value] for name, value in values]
+    return sorted(parts, key=lambda part: -abs(part[1]))
 
 
 def revision_chains(
     root: Path, shard_index: int, prompt_ids: set[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Initial responses with their critiques and revisions, by prompt; empty without such stages."""
+    """Initial responses with their critiques and revisions, by prompt."""
     initials = _rows(root, "supervised/sample", shard_index, ("row_id", "prompt_id", "response"))
     chains = {
         row["row_id"]: {
@@ -182,16 +177,12 @@ def revision_chains(
         if row["prompt_id"] in prompt_ids
     }
     for number in range(1, len(list((root / "supervised").glob("revise-*"))) + 1):
-        critiques = {
-            row["row_id"]: row["critique"]
-            for row in _rows(
-                root, f"supervised/critique-{number}", shard_index, ("row_id", "critique")
-            )
-        }
+        columns: tuple[str, ...] = ("row_id", "critique")
+        rows = _rows(root, f"supervised/critique-{number}", shard_index, columns)
+        critiques = {row["row_id"]: row["critique"] for row in rows}
         columns = ("row_id", "initial_id", "critique_id", "principle_id", "revision", "status")
         for row in _rows(root, f"supervised/revise-{number}", shard_index, columns):
-            chain = chains.get(row["initial_id"])
-            if chain is not None:
+            if chain := chains.get(row["initial_id"]):
                 chain["ids"].append(row["row_id"])
                 chain["steps"].append(
                     {
@@ -202,11 +193,7 @@ def revision_chains(
                         "status": row["status"],
                     }
                 )
-    found: dict[str, list[dict[str, Any]]] = {}
-    for chain in chains.values():
-        if chain["steps"]:
-            found.setdefault(chain["prompt_id"], []).append(chain)
-    return found
+    return grouped((chain for chain in chains.values() if chain["steps"]), "prompt_id")
 
 
 def _relevant(chains: list[dict[str, Any]], sides: Iterable[str]) -> list[dict[str, Any]]:
@@ -223,7 +210,6 @@ def _relevant(chains: list[dict[str, Any]], sides: Iterable[str]) -> list[dict[s
     ]
 
 
-def _rows(root: Path, folder: str, shard_index: int, columns: tuple[str, ...]) -> list[RowDict]:
-    if not (root / folder / f"shard-{shard_index:05d}.json").exists():
-        return []
-    return read_columns(root, f"{folder}/shard-{shard_index:05d}.parquet", columns)
+def _rows(root: Path, folder: str, shard_index: int, columns: Sequence[str]) -> list[RowDict]:
+    manifest = load_manifest(root, folder, shard_index)
+    return read_columns(root, manifest.path, columns) if manifest else []

@@ -196,7 +196,7 @@ def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float 
 def principle_table(data: ReportData) -> Table:
     """What each principle did; the win rate is the final policy's."""
     with_wins = data.win_rate() is not None
-    rows = [
+    rows: list[Row] = [
         (
             Cell(entry.id, note=data.request_of(entry.id)),
             number(entry.critiques),
