@@ -76,7 +76,7 @@ def run_one(recipe: Path, runs: Path) -> None:
     """Run a recipe in this process and print the run's folder."""
     # Imported here: the process that only starts others and adds up stays light.
     from pipeline.run.context import open_context
-    from pipeline.run.finish import run_all
+    from pipeline.run.phases import run_all
     from pipeline.run.start import start_run
 
     run = start_run(recipe, runs_root_folder=runs)

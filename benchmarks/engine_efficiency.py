@@ -38,8 +38,8 @@ from pipeline.engines.fingerprint import file_hash
 from pipeline.engines.vllm.engine import Backend, open_vllm
 from pipeline.engines.vllm.settings import CPU_ENVIRONMENT, engine_arguments, vllm_environment
 from pipeline.run.context import open_context
-from pipeline.run.phases import prepare
-from pipeline.run.plan import judge_stages, supervised_stages
+from pipeline.run.passes import prompt_shards
+from pipeline.run.plan import label_stages, supervised_stages
 from pipeline.run.start import start_run
 from pipeline.types import SamplingParams, user
 
@@ -137,7 +137,7 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
 
     engine = await open_vllm(config, record)
     try:
-        stages = [*supervised_stages(ctx, engine), *judge_stages(ctx, engine)]
+        stages = [*supervised_stages(ctx, engine), *label_stages(ctx, engine)]
         # The first step of an engine is slow; vLLM alone is warmed up too.
         await engine.generate(
             (user("hello"),), SamplingParams(max_tokens=2), seed=1, request_id="w"
@@ -145,7 +145,7 @@ async def run_chain(recipe: Path, runs: Path) -> tuple[float, Recorder, dict[str
         recorders[0].requests.clear()
         recorders[0].events.clear()
         started = time.perf_counter()
-        await ctx.runner.wavefront(prepare(ctx), stages)
+        await ctx.runner.wavefront(prompt_shards(ctx), stages)
         seconds = time.perf_counter() - started
         totals = {
             "prompt_tokens": engine.stats.prompt_tokens,

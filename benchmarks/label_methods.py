@@ -44,8 +44,8 @@ from pipeline.engines.base import Engine
 from pipeline.engines.fingerprint import file_hash
 from pipeline.evaluation.oracle import clear_preference, oracle_messages
 from pipeline.run.context import RunContext, open_context
-from pipeline.run.phases import prepare
-from pipeline.run.plan import judge_folders, judge_stages, label_folder, sample_stage
+from pipeline.run.passes import prompt_shards
+from pipeline.run.plan import judge_folders, label_folder, label_stages, sample_stages
 from pipeline.run.start import start_run
 from pipeline.soft_labels import orders_agree, outcome
 from pipeline.stages.runner import ShardState
@@ -160,7 +160,7 @@ async def label_all(jobs: Sequence[Job], models: Mapping[str, Path]) -> None:
                     await _sample(job, engine, samples)
                 if name in job.method.judges:
                     number = job.method.judges.index(name)
-                    stages, before = judge_stages(job.ctx, engine, number), engine.stats.copy()
+                    stages, before = label_stages(job.ctx, engine, number), engine.stats.copy()
                     job.shards = await job.ctx.runner.wavefront(job.shards, stages)
                     job.prompt_tokens += engine.stats.prompt_tokens - before.prompt_tokens
                     job.cached_tokens += engine.stats.cached_tokens - before.cached_tokens
@@ -172,7 +172,9 @@ async def _sample(job: Job, engine: Engine, samples: dict[int, Job]) -> None:
     if first is not job:
         for folder in ("prompts", "preference/sample"):
             shutil.copytree(first.ctx.run.root / folder, job.ctx.run.root / folder)
-    job.shards = await job.ctx.runner.wavefront(prepare(job.ctx), sample_stage(job.ctx, engine))
+    job.shards = await job.ctx.runner.wavefront(
+        prompt_shards(job.ctx), sample_stages(job.ctx, engine)
+    )
 
 
 def figures(job: Job) -> dict[str, float | None]:

@@ -4,20 +4,22 @@ A second night with nothing new does nothing and says so.
 """
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from flows.end_to_end import end_to_end
-from pipeline.run.nightly import plan_nightly
+from pipeline.run.nightly import plan_nightly, run_nightly
 
 
 @flow(name="nightly", flow_run_name="nightly-{recipe}")
-async def nightly(recipe: str) -> State[str]:
+async def nightly(recipe: str, run_id: str | None = None) -> State[str]:
     """Take tonight's run through both phases; the state's message says what was done.
 
     Args:
         recipe: a YAML file such as flows/configs/demo.yaml.
+        run_id: a night that was planned already; by default the next one is planned.
     """
-    plan = plan_nightly(recipe)
-    for run in plan.runs:
-        await end_to_end(recipe, str(run.root), resume=True)
-    return Completed(message=plan.message, data=plan.message)
+    message = await run_nightly(
+        plan_nightly(recipe, run_id), lambda run: end_to_end(recipe, str(run.root), resume=True)
+    )
+    return Completed(message=message, data=message)

@@ -23,7 +23,7 @@ _HOMES = {
     "load_constitution": "pipeline.constitution",
     "open_context": "pipeline.run.context",
     "open_engine": "pipeline.engines",
-    "run_all": "pipeline.run.finish",
+    "run_all": "pipeline.run.phases",
     "start_run": "pipeline.run.start",
     "write_report": "pipeline.report",
 }

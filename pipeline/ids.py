@@ -37,6 +37,11 @@ def text_hash(*texts: str) -> str:
     return content_hash(list(texts))[:16]
 
 
+def input_hash(messages: Messages, *texts: str) -> str:
+    """Hash of a conversation and of further texts that went into a row, 16 hex digits."""
+    return text_hash(*(part for m in messages for part in (m.role, m.content)), *texts)
+
+
 def row_id(kind: str, *determinants: Any) -> str:
     """Id of a row of `kind` determined by JSON-able values, 24 hex digits."""
     return content_hash([kind, *determinants])[:ID_LENGTH]

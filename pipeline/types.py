@@ -3,9 +3,10 @@
 Plain frozen values, no behavior, no third-party import, so that every layer can use them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -67,6 +68,15 @@ class Generation:
     num_cached_tokens: int = 0
     """Prompt tokens whose keys and values came from the prefix cache."""
 
+    def costs(self) -> dict[str, Any]:
+        """How the text ended and what it cost, by the columns of a row."""
+        return {
+            "finish_reason": self.finish_reason,
+            "num_prompt_tokens": self.num_prompt_tokens,
+            "num_cached_tokens": self.num_cached_tokens,
+            "num_tokens": self.num_tokens,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class OptionScores:
@@ -80,7 +90,12 @@ class OptionScores:
     num_cached_tokens: int = 0
     num_calls: int = 1
     unreadable: str = ""
-    """Why the log-probabilities say nothing about the options; empty where they do."""
+    """Why the reply says nothing about the options; empty for one that does."""
+
+    @property
+    def measured(self) -> tuple[float, ...]:
+        """The log-probabilities for a column of numbers: NaN where there is none."""
+        return tuple(math.nan if value is None else value for value in self.logprobs)
 
     @property
     def exact(self) -> bool:

@@ -21,13 +21,12 @@ from typing import Any, TypeVar
 from pipeline.audits.canary_set import INJECTIONS, PADDINGS, CanarySet, DrawnCanary, draw_canaries
 from pipeline.constitution import Principle
 from pipeline.engines.base import Engine
-from pipeline.ids import row_id, text_hash, uniform
+from pipeline.ids import input_hash, row_id, text_hash, uniform
 from pipeline.labeling.comparisons import Candidate, candidate
 from pipeline.labeling.judge import Judge
 from pipeline.records import CanaryRow, JudgmentRow, PromptRow, Row
 from pipeline.soft_labels import swap_average
 from pipeline.stages.base import Inputs, Item
-from pipeline.stages.sample import conversation_hash
 from pipeline.types import Messages
 
 Drawn = TypeVar("Drawn", Candidate, JudgmentRow)
@@ -273,7 +272,7 @@ class CanaryStage:
             ),
             parent_ids=case.parents,
             run_id=self.run_id,
-            input_hash=conversation_hash(case.messages, first, second, case.note),
+            input_hash=input_hash(case.messages, first, second, case.note),
             prompt_id=case.prompt_id,
             model_fingerprint=self.judge.engine.fingerprint,
             template_hash=self.judge.template.hash,

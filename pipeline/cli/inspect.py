@@ -42,7 +42,7 @@ def check_file(path: Path) -> None:
         principles = ", ".join(p.id for p in constitution.principles)
         facts = [("name", constitution.name), ("principles", principles)]
     else:
-        facts = check_recipe(path)
+        facts = check_recipe(path).facts
     typer.echo(f"OK: {kind} {path}")
     for name, value in facts:
         typer.echo(f"  {name:<14}{value}")

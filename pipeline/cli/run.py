@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import typer
 
 from pipeline.errors import StoreError
-from pipeline.progress import current_progress, duration, progress_context, progress_for_stdout
-from pipeline.run.start import check_recipe, find_run, runs_root
-from pipeline.store import RunDir, new_run_id
+from pipeline.progress import duration, progress_context, progress_for_stdout
+from pipeline.run.nightly import plan_nightly, take_run
+from pipeline.run.start import check_recipe, find_run, start_run
+from pipeline.store import RunDir
 
 T = TypeVar("T")
 EXIT_INTERRUPTED = 130
@@ -26,34 +27,35 @@ EXIT_INTERRUPTED = 130
 
 def run_recipe(recipe: Path, run_id: str | None, *, with_prefect: bool) -> None:
     """Check the recipe, run it, print where the report is and the figures that matter."""
-    from pipeline.config import load_config
+    checked = check_recipe(recipe)
+    if with_prefect:
+        use_prefect()
+    run = start_run(checked, run_id=run_id)
+    _run(str(recipe), run, with_prefect=with_prefect)
 
-    check_recipe(recipe)
-    name = run_id or new_run_id(load_config(recipe).name)
-    _run(str(recipe), name, resume=False, with_prefect=with_prefect)
 
-
-def resume_run(run: str, *, with_prefect: bool) -> None:
-    """Continue a run from its folder, then print what `run_recipe` prints."""
-    folder = _refuse_evaluation(find_run(run))
-    recipe = str(folder.info().get("recipe") or folder.recipe)
-    _run(recipe, str(folder.root), resume=True, with_prefect=with_prefect)
+def resume_run(name: str, *, with_prefect: bool) -> None:
+    """Continue a run that was stopped, and print its figures."""
+    run = _refuse_evaluation(find_run(name))
+    if with_prefect:
+        use_prefect()
+    _run(str(run.info().get("recipe") or run.recipe), run, with_prefect=with_prefect)
 
 
 def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
-    """Add a data set version if there are new prompts, and print what was done."""
-    check_recipe(recipe)
-    job: Callable[[str], Coroutine[Any, Any, object]]
+    """Add a data set version if there are new prompts; says so if there are none."""
+    plan = plan_nightly(str(recipe))
+    typer.echo(plan.message)
+    if plan.run is None:
+        return
     if with_prefect:
         use_prefect()
         from flows.nightly import nightly
 
-        job = nightly
+        job: Coroutine[Any, Any, object] = nightly(str(recipe), plan.run.run_id)
     else:
-        from pipeline.run.nightly import run_nightly as nightly_without_prefect
-
-        job = nightly_without_prefect
-    typer.echo(complete(job(str(recipe)), lambda: "stopped; the next night continues from here"))
+        job = take_run(plan.run)
+    complete(job, lambda: "stopped; the next night continues from here")
 
 
 def print_report(run: str) -> None:
@@ -98,17 +100,17 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     sys.exit(EXIT_INTERRUPTED)
 
 
-def _run(recipe: str, run_id: str, *, resume: bool, with_prefect: bool) -> None:
+def _run(recipe: str, run: RunDir, *, with_prefect: bool) -> None:
     started = time.monotonic()
-    job: Callable[[str, str, bool], Coroutine[Any, Any, object]] = _without_prefect
     if with_prefect:
-        use_prefect()
         from flows.end_to_end import end_to_end
 
-        job = end_to_end
-    typer.echo(f"run {Path(run_id).name}")
-    complete(job(recipe, run_id, resume), lambda: _how_to_continue(run_id))
-    _print_end(find_run(run_id))
+        job: Coroutine[Any, Any, object] = end_to_end(recipe, str(run.root), resume=True)
+    else:
+        job = take_run(run)
+    typer.echo(f"run {run.run_id}")
+    complete(job, lambda: f"stopped; `rlaif resume {run.run_id}` continues from here")
+    _print_end(run)
     typer.echo(f"done in {duration(time.monotonic() - started)}")
 
 
@@ -122,32 +124,12 @@ def _refuse_evaluation(run: RunDir) -> RunDir:
     return run
 
 
-def _how_to_continue(run_id: str) -> str:
-    if not (runs_root() / run_id / "run.json").exists():
-        return "stopped before the run began; nothing was written"
-    return f"stopped; `rlaif resume {Path(run_id).name}` continues from here"
-
-
 def _was_stopped(error: BaseException) -> bool:
     """True for Ctrl-C and SIGTERM; Prefect has its own exception for the latter."""
     return (
         isinstance(error, (KeyboardInterrupt, asyncio.CancelledError))
         or type(error).__name__ == "TerminationSignal"
     )
-
-
-async def _without_prefect(recipe: str, run_id: str, resume: bool) -> Path:
-    from pipeline.run.begin import begin_run
-    from pipeline.run.context import open_context
-    from pipeline.run.finish import run_all
-    from pipeline.store import RunLock
-
-    run = begin_run(recipe, run_id, resume)
-    progress = current_progress()
-    with RunLock(run.root):
-        return await run_all(
-            open_context(run, progress), on_line=lambda line: progress.training("", line)
-        )
 
 
 def _print_end(run: RunDir) -> None:

@@ -1,4 +1,4 @@
-"""The labeling sections of a recipe: who says which of two responses is better, and how it is checked.
+"""The preference phase's section of a recipe: how comparisons are labeled, audited and paired.
 
     judge      compares two responses in both orders (Bai et al. 2022; Lee et al. 2023)
     score      rates each response on its own, under one principle or under all of them
@@ -13,12 +13,17 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.config.audits import CollapseConfig, LabelAuditConfig
+from pipeline.config.sampling import SampleConfig
 from pipeline.config.section import Section
+from pipeline.config.training import PreferenceTrainingConfig
 
 SIGNS = " ().[]:\n"
 """Signs around an option that a template does not show."""
 
-Labeler = Literal["judge", "score", "follow_up"]
+LabelerName = Literal["judge", "score", "follow_up"]
+"""Keys of `pipeline.labeling.labelers.LABELERS`, each with a section of its own."""
+Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
 
 
 class ChainOfThoughtConfig(Section):
@@ -172,3 +177,43 @@ class PairConfig(Section):
     """Drop pairs for which the two orders prefer different responses."""
     drop_truncated: bool = True
     """Drop pairs in which a response was cut by `max_tokens`."""
+
+
+class PreferenceConfig(Section):
+    """Preference phase: comparisons, soft labels, pairs, then training."""
+
+    enabled: bool = True
+    """False ends the run after the supervised phase."""
+    comparisons: Comparisons = "samples"
+    """What is compared: samples of the SL-CAI policy (the published method), each revision with
+    its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
+    sample: SampleConfig = SampleConfig(num_samples=2)
+    """Responses to compare; `revision_vs_initial` does not use it."""
+    labeler: LabelerName = "judge"
+    """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
+    user's next message is; the section of that name says how."""
+    judge: JudgeConfig = JudgeConfig()
+    """How the judge compares."""
+    score: ScoreConfig = ScoreConfig()
+    """How responses are rated."""
+    follow_up: FollowUpConfig = FollowUpConfig()
+    """How follow-ups are scored."""
+    audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
+    """What the labels must reach before they are exported."""
+    collapse: CollapseConfig | None = None
+    """What the chosen texts may look like before anything is trained on them; null for no check."""
+    pair: PairConfig = PairConfig()
+    """From labels to pairs."""
+    sources: Path | None = None
+    """YAML list of further label sources, such as people's, mixed into the preference set."""
+    train: PreferenceTrainingConfig | None = None
+    """Training settings; without them the phase makes data only."""
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> Self:
+        if self.comparisons != "revision_vs_initial" and self.sample.num_samples < 2:
+            raise ValueError(
+                f"comparisons '{self.comparisons}' need two samples per prompt, but "
+                f"preference.sample.num_samples is {self.sample.num_samples}; set it to 2 or more"
+            )
+        return self

@@ -1,7 +1,7 @@
 """A recipe: one YAML file that says everything about a run.
 
 In:  flows/configs/*.yaml
-Out: RunConfig; its `fingerprint` decides what a resumed run may reuse
+Out: RunConfig
 
 Unknown keys are refused, with file and line. Paths are relative to the folder where the command
 runs, else to the project root (`resolve_path`).
@@ -12,16 +12,14 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.audits import CollapseConfig, LabelAuditConfig
 from pipeline.config.engines import EngineConfig
-from pipeline.config.labeling import FollowUpConfig, JudgeConfig, Labeler, PairConfig, ScoreConfig
+from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.sampling import DrawConfig, SampleConfig
 from pipeline.config.section import Section
-from pipeline.config.training import PreferenceTrainingConfig, SftConfig
+from pipeline.config.training import SftConfig
 from pipeline.config.yaml_file import load_yaml
-from pipeline.types import SamplingParams
 
 RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
-Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
 
 
 class TemplatesConfig(Section):
@@ -48,32 +46,6 @@ class PromptsConfig(Section):
     """Use this many training prompts at most, drawn by seed."""
     heldout_limit: int | None = Field(None, ge=1)
     """Use this many held-out prompts at most, drawn by seed."""
-
-
-class DrawConfig(Section):
-    """How text is drawn."""
-
-    temperature: float = Field(1.0, ge=0)
-    """0 means the most probable token each time."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Keep the smallest set of tokens with this probability."""
-    top_k: int = Field(0, ge=0)
-    """Keep this many tokens; 0 means all."""
-    max_tokens: int = Field(512, ge=1)
-    """Longest text, in tokens."""
-    stop: tuple[str, ...] = ()
-    """Strings that end the text."""
-
-    def sampling(self) -> SamplingParams:
-        """The same as an engine takes it."""
-        return SamplingParams(self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop)
-
-
-class SampleConfig(DrawConfig):
-    """How responses are sampled."""
-
-    num_samples: int = Field(1, ge=1, le=64)
-    """Responses per prompt."""
 
 
 class ReviseConfig(Section):
@@ -110,46 +82,6 @@ class SupervisedConfig(Section):
     """Learn from every revision of a chain (the published method) or from the last one."""
     train: SftConfig | None = None
     """SFT settings; without them the phase makes data only."""
-
-
-class PreferenceConfig(Section):
-    """Preference phase: comparisons, soft labels, pairs, then training."""
-
-    enabled: bool = True
-    """False ends the run after the supervised phase."""
-    comparisons: Comparisons = "samples"
-    """What is compared: samples of the SL-CAI policy (the published method), each revision with
-    its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
-    sample: SampleConfig = SampleConfig(num_samples=2)
-    """Responses to compare; `revision_vs_initial` does not use it."""
-    labeler: Labeler = "judge"
-    """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
-    user's next message is; the section of that name says how."""
-    judge: JudgeConfig = JudgeConfig()
-    """How the judge compares."""
-    score: ScoreConfig = ScoreConfig()
-    """How responses are rated."""
-    follow_up: FollowUpConfig = FollowUpConfig()
-    """How follow-ups are scored."""
-    audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
-    """What the labels must reach before they are exported."""
-    collapse: CollapseConfig | None = None
-    """What the chosen texts may look like before anything is trained on them; null for no check."""
-    pair: PairConfig = PairConfig()
-    """From labels to pairs."""
-    sources: Path | None = None
-    """YAML list of further label sources, such as people's, mixed into the preference set."""
-    train: PreferenceTrainingConfig | None = None
-    """Training settings; without them the phase makes data only."""
-
-    @model_validator(mode="after")
-    def _something_to_compare(self) -> Self:
-        if self.comparisons != "revision_vs_initial" and self.sample.num_samples < 2:
-            raise ValueError(
-                f"comparisons '{self.comparisons}' need two samples per prompt, but "
-                f"preference.sample.num_samples is {self.sample.num_samples}; set it to 2 or more"
-            )
-        return self
 
 
 class EvaluationConfig(Section):

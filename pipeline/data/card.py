@@ -14,18 +14,19 @@ from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest, SetInfo
 from pipeline.data.prompt_lines import display_path
+from pipeline.labeling.labelers import labeler_of
 from pipeline.store.files import write_text
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import first_manifest
+from pipeline.store.stage_names import (
+    PREFERENCE,
+    SUPERVISED,
+    split_folder,
+    stage_folders,
+    stage_order,
+    stage_title,
+)
 
-STAGES = {
-    "supervised/sample": "initial responses",
-    "supervised/critique-1": "critiques",
-    "supervised/revise-1": "revisions",
-    "preference/sample": "compared responses",
-    "preference/judge": "labels",
-    "preference/score": "scores",
-}
 FIELDS = {
     "sft": (
         ("messages", "the conversation, ending with a user turn"),
@@ -186,10 +187,9 @@ def _sources(name: str, info: SetInfo) -> list[str]:
 
 
 def _labels(config: RunConfig) -> str:
-    ways = {"judge": _judge_labels, "score": _score_labels, "follow_up": _follow_up_labels}
     pair = config.preference.pair
     return (
-        f"Comparisons: `{config.preference.comparisons}`. {ways[config.preference.labeler](config)}"
+        f"Comparisons: `{config.preference.comparisons}`. {labeler_of(config.preference).describe(config.preference)}"
         f"\n\nLeft out: labels within {pair.tie_width:g} of 0.5, margins below {pair.min_margin:g} nats"
         + (", pairs on which the orders disagree" if pair.require_orders_agree else "")
         + (", truncated responses" if pair.drop_truncated else "")
@@ -197,61 +197,23 @@ def _labels(config: RunConfig) -> str:
     )
 
 
-def _judge_labels(config: RunConfig) -> str:
-    judge = config.preference.judge
-    return (
-        "For each, one principle is drawn by seed "
-        "and the judge is asked twice, with the responses in both orders. Each time the "
-        f"probabilities of the whole options `{judge.options[0]}` and `{judge.options[1]}` are "
-        "normalized to add up to 1; the soft label is the mean over both orders of what the "
-        "response got. Nothing is parsed from text, and a verdict that cannot be read is never a "
-        "label (Bai et al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267)."
-    )
-
-
-def _score_labels(config: RunConfig) -> str:
-    score = config.preference.score
-    which = (
-        "each principle, and the score is the mean by the principles' weights"
-        if score.principles == "all"
-        else "one principle, drawn by seed for each prompt"
-    )
-    return (
-        f"Each response is rated on its own under {which}. A rating is the mean of 1 to "
-        f"{len(score.options)} under the normalized probabilities of the whole ratings (Lee et al. "
-        "2023, arXiv:2309.00267). The soft label is sigmoid((score of first - score of second) / "
-        f"{score.scale:g}), a link of this project; there are no orders. report.md says how much "
-        "the scores follow length."
-    )
-
-
-def _follow_up_labels(config: RunConfig) -> str:
-    follow_up = config.preference.follow_up
-    return (
-        f"Each response is scored by the sentences of `{follow_up.follow_ups.name}`: mean "
-        "log-probability per token, as the next user turn, of what pleased users say minus that of "
-        "what displeased users say, mean over categories (after Zhang et al. 2024, "
-        "arXiv:2409.13948). The soft label is sigmoid((score of first - score of second) / "
-        f"{follow_up.scale:g}), a link of this project; there are no orders. report.md says how "
-        "much the scores follow length."
-    )
-
-
 def _models(run: RunDir) -> str:
     rows = []
-    for stage, role in STAGES.items():
-        manifest = first_manifest(run.root, stage)
-        if manifest and manifest.engine:
-            engine = manifest.engine
-            rows.append(
-                (
-                    role,
-                    f"`{_model_name(engine['name'])}`",
-                    f"`{engine['fingerprint'][:16]}`",
-                    engine["version"],
-                )
+    first = {split_folder(folder)[:2]: folder for folder in reversed(stage_folders(run.root))}
+    for folder in sorted(first.values(), key=stage_order):
+        manifest = first_manifest(run.root, folder)
+        if split_folder(folder)[0] not in (SUPERVISED, PREFERENCE) or manifest is None:
+            continue
+        engine = manifest.engine
+        rows.append(
+            (
+                stage_title(folder),
+                f"`{_model_name(engine['name'])}`" if engine else "none",
+                f"`{engine['fingerprint'][:16]}`" if engine else "",
+                engine.get("version", ""),
             )
-    return _table(("made", "model", "fingerprint", "engine"), rows)
+        )
+    return _table(("rows", "model", "fingerprint", "engine"), rows)
 
 
 def _model_name(name: str) -> str:

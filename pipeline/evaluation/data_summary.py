@@ -19,16 +19,11 @@ from pipeline.evaluation.results import (
     PrincipleMetrics,
     StageMetrics,
 )
-from pipeline.evaluation.shard_columns import (
-    RowDict,
-    iter_shards,
-    judge_folders,
-    label_folder,
-    stage_folders,
-)
+from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
 from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import JUDGE, PREFERENCE, stage_folders
 
 MARGIN_EDGES = tuple(0.5 * step for step in range(13))
 """Bins of 0.5 nats; the last one, from 6 nats (odds of 400 to 1), is open."""
@@ -122,7 +117,7 @@ def measure_data(root: Path, tie_width: float) -> tuple[DataMetrics | None, list
     for _, rows in iter_shards(root, label_folder(root), LABEL_COLUMNS):
         for row in rows:
             everything.add(row, tie_width)
-    for folder in judge_folders(root, "judge"):
+    for folder in stage_folders(root, PREFERENCE, JUDGE):
         for _, rows in iter_shards(root, folder, LABEL_COLUMNS):
             for row in rows:
                 for name in _principles(row):

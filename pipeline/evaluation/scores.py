@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.results import LengthCorrelation, ScoreLevel, ScoreMetrics
-from pipeline.evaluation.shard_columns import iter_shards, judge_folders, texts_by_id
+from pipeline.evaluation.shard_columns import iter_shards, texts_by_id
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.store import RunDir
+from pipeline.store.stage_names import PREFERENCE, SCORE, stage_folders
 
 COLUMNS = ("prompt_id", "status", "method", "response_id", "parts", "values", "score", "exact")
 _SAME = 1e-12
@@ -59,7 +60,7 @@ def measure_scores(run: RunDir, config: RunConfig) -> list[ScoreMetrics]:
     """Entries of `scores` in metrics.json, the first judge first."""
     follow_ups = _follow_ups(run, config)
     entries = []
-    for folder in judge_folders(run.root, "score"):
+    for folder in stage_folders(run.root, PREFERENCE, SCORE):
         scores = _read(run.root, folder)
         if not scores.rows:
             continue
@@ -141,11 +142,12 @@ def _read(root: Path, folder: str) -> Scores:
 
 
 def _follow_ups(run: RunDir, config: RunConfig) -> dict[str, Any]:
-    """Fields about the run's follow-up file; empty for other labelers."""
-    if config.preference.labeler != "follow_up":
+    """What the follow-up file of the run says about repeated sentences."""
+    path = run.root / "labeling" / "follow_ups.yaml"
+    if not path.exists():
         return {}
     try:
-        follow_ups = load_follow_ups(run.root / "labeling" / "follow_ups.yaml")
+        follow_ups = load_follow_ups(path)
     except ConfigError:
         return {}
     return {

@@ -17,12 +17,14 @@ from pipeline.constitution.diff import diff_constitutions
 from pipeline.ids import file_hash
 from pipeline.impact.effects import Impact, ImpactTally, Outcome, StageCost
 from pipeline.impact.text import markdown
+from pipeline.labeling.labelers import labeler_of
 from pipeline.records import JudgmentRow, ModelRow, RevisionRow, ScoreRow
 from pipeline.run.context import RunContext
-from pipeline.run.plan import INITIALS, SAMPLES, compared_folders, compared_revisions, label_folder
+from pipeline.run.plan import compared_texts, label_folder
 from pipeline.store import RunDir, read_rows, require_manifest, write_json
 from pipeline.store.files import write_text
 from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import PAIRS, stage_folders
 
 Key = tuple[str, ...]
 TRAINED = (
@@ -84,10 +86,10 @@ def write_impact(run: RunDir, impact: Impact) -> None:
 def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[Key, Outcome]]:
     """What became of each comparison of a shard; the folders are those of `ctx`."""
     places: dict[str, str] = {}
-    if folder := compared_folders(ctx)["revisions"]:
+    if folder := compared_texts(ctx).revisions:
         for row in _rows(run, folder, shard_index):
             places[row.row_id] = _place(row)
-    pairs = _rows(run, "preference/pair", shard_index)
+    pairs = _rows(run, PAIRS, shard_index)
     kept = Counter(row.judgment_id for row in pairs if row.status == "ok")
     for row in _rows(run, label_folder(ctx), shard_index):
         sides = (row.first_id, row.second_id)
@@ -120,28 +122,27 @@ def num_calls(row: ModelRow, config: RunConfig) -> int:
 
 def finished_texts(ctx: RunContext) -> list[str]:
     """Folders of compared texts that depend on no principle."""
-    texts = [SAMPLES] if compared_folders(ctx)["samples"] else []
-    return [*texts, INITIALS] if compared_revisions(ctx) else texts
+    compared = compared_texts(ctx)
+    return [folder for folder in (compared.samples, compared.initials) if folder]
 
 
 def paid_folders(ctx: RunContext) -> list[str]:
     """Stages of an impact run that ask a model, in the order in which they ran."""
-    root = ctx.run.root
-    folders = {path.parent.relative_to(root).as_posix() for path in root.rglob("shard-*.json")}
+    root, unpaid = ctx.run.root, finished_texts(ctx)
     return [
         folder
-        for folder in sorted(folders, key=lambda name: (name.startswith("preference/"), name))
-        if folder not in finished_texts(ctx)
+        for folder in stage_folders(root)
+        if folder not in unpaid
         and any(manifest.engine for manifest in stage_manifests(root, folder)[:1])
     ]
 
 
 def _notes(ctx: RunContext, before: RunDir) -> Iterable[str]:
     trained = ctx.config.supervised.enabled and ctx.config.supervised.train is not None
-    sampled = compared_folders(ctx)["samples"] is not None
+    sampled = compared_texts(ctx).samples is not None
     if sampled:
         yield (TRAINED if trained else SAMPLED).format(run=before.run_id)
-    if ctx.labeling.exemplars is not None and ctx.config.preference.labeler == "judge":
+    if ctx.files.labeling.exemplars is not None and labeler_of(ctx.config.preference).has_orders:
         yield EXEMPLARS
 
 

@@ -19,33 +19,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import resolve_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines.base import Engine
 from pipeline.engines.lazy import lazy_engine
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ids import file_hash
 from pipeline.impact.effects import Impact
 from pipeline.impact.measure import finished_texts, measure_impact, write_impact
+from pipeline.labeling.labelers import labeler_of
 from pipeline.run.context import RunContext, open_context, relative_to_project
-from pipeline.run.labeling_files import copied_labeling_files, load_labeling_files
-from pipeline.run.phases import (
-    StageMaker,
-    preference_dataset,
-    prepare,
-    prompts_key,
-    run_pass,
-    with_finished,
-)
-from pipeline.run.plan import compared_revisions, judge_stages, supervised_stages
-from pipeline.run.start import constitution_info, environment
+from pipeline.run.files import load_files
+from pipeline.run.passes import Pass, prompt_shards, prompts_key, run_pass, with_finished
+from pipeline.run.phases import preference_dataset
+from pipeline.run.plan import compared_texts, label_stages, supervised_stages
+from pipeline.run.start import make_run_folder, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
 from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import PAIRS, PROMPTS
 
-Pass = tuple[EngineConfig, list[StageMaker]]
 KEPT_INFO = ("name", "recipe", "parent")
 """Entries of run.json that are true of the new run too."""
 
@@ -90,7 +83,7 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
         raise StoreError(f"{run.root} is no impact run; `rlaif constitution impact` makes one")
     with RunLock(run.root):
         ctx = open_context(run, progress)
-        shards = with_finished(ctx, prepare(ctx), tuple(finished_texts(ctx)))
+        shards = with_finished(ctx, prompt_shards(ctx), tuple(finished_texts(ctx)))
         for engine, makers in impact_passes(ctx, before):
             shards = await run_pass(ctx, engine, shards, makers)
         # Before the export: labels that fail their audit are what a person wants to see most.
@@ -124,7 +117,7 @@ def load_impact(run: RunDir) -> Impact:
 def impact_passes(ctx: RunContext, before: RunDir) -> list[Pass]:
     """Engines with their stages, in order; neighbors with one engine share it."""
     passes: list[Pass] = []
-    if compared_revisions(ctx):
+    if compared_texts(ctx).revisions:
         passes.append((ctx.policy_engine(), [partial(_revision_stages, before=before)]))
     for number, engine in enumerate(ctx.judge_engines()):
         maker = partial(_label_stages, before=before, number=number)
@@ -141,7 +134,7 @@ def _revision_stages(ctx: RunContext, engine: Engine, before: RunDir) -> list[St
 
 
 def _label_stages(ctx: RunContext, engine: Engine, before: RunDir, number: int) -> list[Stage]:
-    return _same_models(judge_stages(ctx, engine, number), before)
+    return _same_models(label_stages(ctx, engine, number), before)
 
 
 def _same_models(stages: list[Stage], before: RunDir) -> list[Stage]:
@@ -163,58 +156,41 @@ async def _start(run: RunDir, before: RunDir, path: Path, new: Constitution) -> 
     """Check everything, then make the folder, whole or not at all."""
     ctx = open_context(before)
     _check_recipe(ctx, new)
-    load_labeling_files(copied_labeling_files(before, ctx.config), ctx.config, new)
+    load_files(ctx.config, new, before)
     stages: list[Stage] = []
     for config, makers in impact_passes(ctx, before):
         async with lazy_engine(config) as engine:
             stages += [stage for maker in makers for stage in maker(ctx, engine)]
     # Pooled labels and pairs cost nothing and name the run that they belong to: they are made anew.
-    taken = ["prompts", *finished_texts(ctx), *(s.folder for s in stages if s.engine is not None)]
-    _check_shards(before, [*taken, "preference/pair"])
-    aside = run.root.with_name(f".{run.run_id}.{os.getpid()}.tmp")
-    try:
-        _fill(RunDir(aside), run.run_id, ctx, path, taken)
-        aside.rename(run.root)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the run folder {run.root} ({error.strerror}); free space or check "
-            "permissions"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    taken = [PROMPTS, *finished_texts(ctx), *(s.folder for s in stages if s.engine is not None)]
+    _check_shards(before, [*taken, PAIRS])
+    make_run_folder(run.root, lambda folder: _fill(folder, run.run_id, ctx, path, taken))
 
 
 def _check_recipe(ctx: RunContext, new: Constitution) -> None:
     run, config = ctx.run, ctx.config.preference
-    drawn = config.labeler == "judge" or (
-        config.labeler == "score" and config.score.principles == "drawn"
-    )
-    if not config.enabled or not drawn:
-        what = (
-            "has no preference phase"
-            if not config.enabled
-            else (
-                f"labels by '{config.labeler}' under all principles"
-                if config.labeler == "score"
-                else f"labels by '{config.labeler}', without principles"
-            )
+    principles = labeler_of(config).principles(config)
+    if not config.enabled or principles != "drawn":
+        labels = {"all": "under all principles", "none": "without principles"}
+        problem = (
+            f"labels by '{config.labeler}', {labels[principles]}"
+            if config.enabled
+            else "has no preference phase"
         )
         raise ConfigError(
-            f"the recipe of run {run.run_id} {what}, but an impact is told for labels under drawn "
+            f"the recipe of run {run.run_id} {problem}, but an impact compares labels under drawn "
             "principles; take a run with `labeler: judge`, or `score` with `principles: drawn`"
         )
-    if config.labeler != "judge":
-        return
-    judge = config.judge
-    if judge.num_principles > len(new.principles):
+    num_labels = labeler_of(config).labels_per_comparison(config)
+    if num_labels > len(new.principles):
         raise ConfigError(
             f"constitution '{new.name}' has {len(new.principles)} principles, but judge."
-            f"num_principles is {judge.num_principles}; add principles"
+            f"num_principles is {num_labels}; add principles"
         )
 
 
 def _check_shards(run: RunDir, folders: Sequence[str]) -> None:
-    prompts = stage_manifests(run.root, "prompts")
+    prompts = stage_manifests(run.root, PROMPTS)
     missing = [
         f"{folder}/shard-{manifest.shard_index:05d}"
         for manifest in prompts
@@ -230,7 +206,6 @@ def _check_shards(run: RunDir, folders: Sequence[str]) -> None:
 
 def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence[str]) -> None:
     old = ctx.run
-    run.root.mkdir(parents=True)
     for name in ("templates", "labeling"):
         if (old.root / name).exists():
             shutil.copytree(old.root / name, run.root / name)
@@ -247,21 +222,9 @@ def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence
             "key": prompts_key(ctx.config, run_id, "prompts"),
         },
     )
-    write_json(run.root / "environment.json", environment())
-    copies = [
-        run.recipe,
-        run.constitution,
-        *sorted(run.root.glob("templates/*")),
-        *sorted(run.root.glob("labeling/*")),
-    ]
-    run.update_info(
-        run_id=run_id,
-        status="started",
-        impact_of=old.run_id,
-        constitution=constitution_info(load_constitution(run.constitution)),
-        files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
-        **_kept(old.info()),
-    )
+    copies = [run.recipe, run.constitution, *sorted(run.root.glob("templates/*"))]
+    copies += sorted(run.root.glob("labeling/*"))
+    write_run_info(run, run_id, copies, impact_of=old.run_id, **_kept(old.info()))
 
 
 def _kept(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pipeline.config.paths import resolve_path
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, file_hash
 from pipeline.judge_eval.fit import Kind
-from pipeline.run.labeling_files import labeling_paths
+from pipeline.labeling.labelers import LABELERS, labeler_of
+from pipeline.run.files import labeling_paths
 from pipeline.sources.config import AnySource
 from pipeline.sources.rows import Imported
 
@@ -42,10 +43,11 @@ def check_request(request: Request, config: RunConfig) -> None:
         raise ConfigError(
             f"--name is '{request.name}', but it names a folder: use letters, digits, '.', '_', '-'"
         )
-    if config.preference.labeler != "judge":
+    if not labeler_of(config.preference).has_orders:
+        comparing = [repr(name) for name, labeler in LABELERS.items() if labeler.has_orders]
         raise ConfigError(
             f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
-            "command measures a judge that compares; set it to 'judge'"
+            f"command measures a judge that compares; set it to {' or '.join(comparing)}"
         )
     if request.calibrate is None:
         return

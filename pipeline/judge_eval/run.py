@@ -35,20 +35,20 @@ from pipeline.judge_eval.items import (
 )
 from pipeline.judge_eval.report.page import write_judge_report
 from pipeline.judge_eval.request import Request, check_request, identity_of
-from pipeline.labeling.judge_stage import JudgeStage
+from pipeline.labeling.comparisons import Compared
+from pipeline.labeling.judge_stage import JudgeStage, make_judge
 from pipeline.labeling.pool import PoolStage
 from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
-from pipeline.run.phases import run_pass
-from pipeline.run.plan import judge_folders, make_judge
+from pipeline.run.passes import run_pass
+from pipeline.run.plan import judge_folders
 from pipeline.run.start import runs_root, start_run
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.stages.runner import Progress, ShardState
 from pipeline.store import RunDir, RunLock, ShardCounts, read_rows, write_json, write_shard
 from pipeline.store.files import write_text
-
-POOL = "preference/pool"
+from pipeline.store.stage_names import POOLED
 
 
 @dataclass(frozen=True)
@@ -183,15 +183,13 @@ async def _ask(
         methods: list[str] = []
 
         def stages(ctx: RunContext, engine: Engine, folder: str = folder) -> list[Any]:
-            judge = make_judge(ctx, engine)
+            judge = make_judge(ctx.labeling, engine)
             methods.append(judge.method_hash)
             return [
                 JudgeStage(
                     judge=judge,
-                    comparisons="evaluation",
+                    compared=Compared("evaluation", samples=FIRSTS, initials=SECONDS),
                     run_id=ctx.run.run_id,
-                    samples=FIRSTS,
-                    initials=SECONDS,
                     folder=folder,
                 )
             ]
@@ -205,14 +203,14 @@ async def _ask(
                 "model": Path(engine["name"]).name,
                 "fingerprint": engine["fingerprint"],
                 "method_hash": methods[0],
-                "calibration_hash": ctx.labeling.calibration.hash
-                if ctx.labeling.calibration
+                "calibration_hash": ctx.files.labeling.calibration.hash
+                if ctx.files.labeling.calibration
                 else "",
             }
         )
         verdicts[name] = _verdicts(ctx, shards, folder, items)
     if len(folders) > 1 or ctx.config.preference.judge.num_principles > 1:
-        pool = PoolStage(folders, ctx.run.run_id, folder=POOL)
+        pool = PoolStage(folders, ctx.run.run_id, folder=POOLED)
         shards = await ctx.runner.wavefront(shards, [pool])
         models = " + ".join(dict.fromkeys(entry["model"] for entry in entries))
         entries.append(
@@ -224,7 +222,7 @@ async def _ask(
                 "calibration_hash": "",
             }
         )
-        verdicts["pooled"] = _verdicts(ctx, shards, POOL, items)
+        verdicts["pooled"] = _verdicts(ctx, shards, POOLED, items)
     return entries, verdicts
 
 

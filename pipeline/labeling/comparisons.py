@@ -1,12 +1,14 @@
-"""Which responses of a prompt are compared with which. Pure: ids in, pairs of ids out."""
+"""Which responses of a prompt are compared with which. Pure: rows in, pairs of texts out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from pipeline.config.recipe import Comparisons
-from pipeline.records import ResponseRow, RevisionRow
+from pipeline.config.labeling import Comparisons
+from pipeline.records import PromptRow, ResponseRow, RevisionRow
+from pipeline.stages.base import Inputs
+from pipeline.store.stage_names import PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,50 @@ class Pairing:
     principle_id: str = ""
     """The principle to judge under; empty for a drawn one."""
 
+    @property
+    def problem(self) -> str | None:
+        """Why there is nothing to compare, or None."""
+        for side in (self.first, self.second):
+            if side.status != "ok":
+                return f"a response is {side.status}"
+        return "identical responses" if self.first.text == self.second.text else None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The folders whose texts are compared, and how."""
+
+    mode: Comparisons | Literal["evaluation", "efficacy"]
+    samples: str | None = None
+    """Folder of the samples to compare, if any."""
+    initials: str | None = None
+    """Folder of the responses before the revisions, or of the other policy."""
+    revisions: str | None = None
+    """Folder of the last revisions."""
+    prompts: str = PROMPTS
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Folders of the texts, each once."""
+        named = (self.samples, self.initials, self.revisions)
+        return tuple(dict.fromkeys(name for name in named if name))
+
+    def pairings(self, inputs: Inputs) -> Iterator[tuple[PromptRow, Pairing]]:
+        """All comparisons of a shard, prompt after prompt, in a fixed order."""
+        groups = [
+            by_prompt(inputs[name] if name else ())
+            for name in (self.samples, self.initials, self.revisions)
+        ]
+        for prompt in inputs[self.prompts]:
+            for pairing in pairings(self.mode, *(g.get(prompt.row_id, []) for g in groups)):
+                yield prompt, pairing
+
+    def candidates(self, inputs: Inputs) -> Iterator[tuple[PromptRow, list[Candidate]]]:
+        """Each prompt with all its texts, in the order of the folders."""
+        groups = by_prompt([row for folder in self.texts for row in inputs[folder]])
+        for prompt in inputs[self.prompts]:
+            yield prompt, [candidate(row) for row in groups.get(prompt.row_id, [])]
+
 
 def candidate(row: ResponseRow | RevisionRow) -> Candidate:
     """A response or revision as one side of a comparison."""
@@ -45,42 +91,40 @@ def pairings(
     """The comparisons of one prompt, in a fixed order.
 
     Args:
+        mode: `samples` and `best_vs_worst` compare each two samples; `revision_vs_initial` compares
+            each revision with the response at the start of its chain; `all` does both. `evaluation`
+            compares each sample (of one policy) with the initial of the same index (of another
+            policy). `efficacy` compares each revision with the text before it, under the revision's
+            principle.
         samples: responses of the policy whose samples are compared.
         initials: responses at the start of the revision chains; for `efficacy`, the texts before.
         revisions: the last revision of each chain.
-
-    `samples` and `best_vs_worst` compare each two samples; `revision_vs_initial` compares each
-    revision with the response at the start of its chain; `all` does both. `evaluation` compares
-    each sample (of one policy) with the initial of the same index (of another policy). `efficacy`
-    compares each revision with the text before it (`initials`), under the revision's principle.
     """
-    found: list[Pairing] = []
+    pairs: list[Pairing] = []
     if mode in ("samples", "best_vs_worst", "all"):
         kind = "best_vs_worst" if mode == "best_vs_worst" else "samples"
         ordered = sorted(samples, key=lambda row: row.sample_index)
-        found += [Pairing(kind, candidate(a), candidate(b)) for a, b in combinations(ordered, 2)]
+        pairs += [Pairing(kind, candidate(a), candidate(b)) for a, b in combinations(ordered, 2)]
     if mode in ("revision_vs_initial", "all"):
         starts = {row.row_id: row for row in initials}
-        found += [
+        pairs += [
             Pairing("revision_vs_initial", candidate(row), candidate(starts[row.initial_id]))
             for row in revisions
         ]
     if mode == "efficacy":
         before = {row.row_id: row for row in initials}
-        found += [
-            Pairing(
-                "efficacy", candidate(row), candidate(before[row.response_id]), row.principle_id
-            )
+        pairs += [
+            Pairing(mode, candidate(row), candidate(before[row.response_id]), row.principle_id)
             for row in revisions
         ]
     if mode == "evaluation":
         others = {row.sample_index: row for row in initials if isinstance(row, ResponseRow)}
-        found += [
-            Pairing("evaluation", candidate(row), candidate(others[row.sample_index]))
+        pairs += [
+            Pairing(mode, candidate(row), candidate(others[row.sample_index]))
             for row in samples
             if row.sample_index in others
         ]
-    return found
+    return pairs
 
 
 def by_prompt(rows: Sequence[Any]) -> dict[str, list[Any]]:

@@ -4,8 +4,8 @@ In:  PromptRow, the responses, a set of follow-ups
 Out: ScoreRow: one value per category, score = their mean, `details` = every L in order
 
 The follow-up is a USER turn after the response, and L is the mean log-probability of its tokens
-alone; no template token counts (`follow_ups.py` has the formula and its source). Conversation and
-response stand as turns of their own, unchanged, as the policy wrote them.
+alone; no template token counts (`follow_up_sets.py` has the formula and its source). Conversation and
+response are turns of their own, unchanged, as the policy wrote them.
 
 With a neutral reply, L after that reply is subtracted: what the response adds to the context. These
 values belong to the prompt and are asked once for all its responses. They cancel in a difference of
@@ -20,20 +20,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.config.labeling import PreferenceConfig
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
-from pipeline.ids import row_id
-from pipeline.labeling.comparisons import Candidate
+from pipeline.ids import input_hash, row_id
+from pipeline.labeling.comparisons import Candidate, Compared
 from pipeline.labeling.follow_up_sets import (
     FollowUpSet,
     category_values,
     follow_up_reward,
     mean_logprob,
 )
-from pipeline.labeling.score import candidates_by_prompt
+from pipeline.labeling.inputs import LabelingInputs
 from pipeline.records import PromptRow, Row, ScoreRow
-from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.stages.sample import conversation_hash
+from pipeline.stages.base import Inputs, Item, Stage, dropped, read_reply
+from pipeline.store.stage_names import SCORE, nth_folder
 from pipeline.types import Messages, assistant, user
 
 Likelihoods = tuple[float, ...]
@@ -63,19 +64,16 @@ class FollowUpStage:
 
     engine: Engine
     follow_ups: FollowUpSet
-    """As it is asked: repeated sentences are removed before, or meant."""
+    """As it is asked: without repeated sentences, unless the recipe keeps them."""
+    compared: Compared
     run_id: str
-    texts: tuple[str, ...]
-    """Folders of the responses and revisions to score."""
     neutral_reply: str | None = None
-    folder: str = "preference/score"
-    prompts: str = "prompts"
-    row_type: type[Row] = ScoreRow
+    folder: str = nth_folder(SCORE, 0)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts and the folders of their texts."""
-        return (self.prompts, *self.texts)
+        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """The sentences and the neutral reply."""
@@ -83,14 +81,15 @@ class FollowUpStage:
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per response, prompt after prompt."""
-        items = []
-        for prompt, sides in candidates_by_prompt(inputs, self.prompts, self.texts):
-            neutral = self._neutral(prompt)
-            items += [self._item(prompt, side, neutral) for side in sides]
-        return items
+        return [
+            self._item(prompt, side, neutral)
+            for prompt, sides in self.compared.candidates(inputs)
+            for neutral in [self._neutral(prompt)]
+            for side in sides
+        ]
 
     async def likelihoods(self, conversation: Messages, reply: str, request_id: str) -> Likelihoods:
-        """L of each follow-up after a reply, nats per token."""
+        """L of each follow-up after a reply, nats per token; NaN for one without tokens."""
 
         async def ask(number: int, sentence: str) -> float:
             total, num_tokens = await self.engine.score_reply(
@@ -101,11 +100,8 @@ class FollowUpStage:
 
         first, *others = enumerate(self.follow_ups.sentences)
         # The first call leaves conversation and reply in the prefix cache for the others.
-        found = [await ask(*first)]
-        found += await asyncio.gather(*(ask(*other) for other in others))
-        if not all(math.isfinite(value) for value in found):
-            raise VerdictError("the log-probability of a follow-up is not a finite number")
-        return tuple(found)
+        values = [await ask(*first)]
+        return (*values, *await asyncio.gather(*(ask(*other) for other in others)))
 
     def _neutral(self, prompt: PromptRow) -> Once | None:
         """The values after the neutral reply. They live as long as the plan: a resumed shard asks
@@ -120,11 +116,11 @@ class FollowUpStage:
         identity = row_id(
             "score", "follow_up", side.row_id, self.settings(), self.engine.fingerprint
         )
-        blank = ScoreRow(
+        draft = ScoreRow(
             row_id=identity,
             parent_ids=(prompt.row_id, side.row_id),
             run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, side.text),
+            input_hash=input_hash(prompt.messages, side.text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.follow_ups.hash,
@@ -133,19 +129,60 @@ class FollowUpStage:
             parts=tuple(category.id for category in self.follow_ups.categories),
         )
         if side.status != "ok":
-            return dropped(blank, f"the response is {side.status}")
+            return dropped(draft, f"the response is {side.status}")
 
-        async def call() -> Row:
-            found = await self.likelihoods(prompt.messages, side.text, identity)
-            without = await neutral.get() if neutral else ()
-            added = (
-                found
-                if neutral is None
-                else tuple(after - before for after, before in zip(found, without, strict=True))
-            )
-            values = category_values(self.follow_ups, added)
-            return replace(
-                blank, values=values, score=follow_up_reward(values), details=(*found, *without)
-            )
+        async def make() -> Row:
+            after = await self.likelihoods(prompt.messages, side.text, identity)
+            before = await neutral.get() if neutral else ()
+            row = replace(draft, details=(*after, *before))
+            return read_reply(row, lambda row: self.read(row, after, before))
 
-        return Item(blank, call)
+        return Item(draft, make)
+
+    def read(self, row: ScoreRow, after: Likelihoods, before: Likelihoods) -> ScoreRow:
+        """The row with its score.
+
+        Args:
+            after: L of each follow-up after the response.
+            before: L after the neutral reply; empty without one.
+
+        Raises:
+            VerdictError: an L is not a finite number.
+        """
+        if any(map(math.isnan, (*after, *before))):
+            raise VerdictError("a follow-up has no tokens for this model, or no log-probability")
+        if any(map(math.isinf, (*after, *before))):
+            raise VerdictError("the log-probability of a follow-up is not a finite number")
+        gains = tuple(a - b for a, b in zip(after, before, strict=True)) if before else after
+        values = category_values(self.follow_ups, gains)
+        return replace(row, values=values, score=follow_up_reward(values))
+
+
+def follow_up_stages(
+    inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
+) -> list[Stage]:
+    """Follow-up scores by one model, and the labels that result from them."""
+    config = inputs.config.follow_up
+    assert inputs.files.follow_ups is not None
+    scores = FollowUpStage(
+        engine=engine,
+        follow_ups=inputs.files.follow_ups,
+        compared=compared,
+        run_id=inputs.run_id,
+        neutral_reply=config.neutral_reply,
+        folder=inputs.score_folder(number),
+    )
+    return [scores, inputs.labels_from_scores(compared, config.scale, "follow_up", number)]
+
+
+def describe_follow_ups(config: PreferenceConfig) -> str:
+    """How follow-ups make labels, for the card of a data set."""
+    section = config.follow_up
+    return (
+        f"Each response is scored by the sentences of `{section.follow_ups.name}`: mean "
+        "log-probability per token, as the next user turn, of what pleased users say minus that of "
+        "what displeased users say, mean over categories (after Zhang et al. 2024, "
+        "arXiv:2409.13948). The soft label is sigmoid((score of first - score of second) / "
+        f"{section.scale:g}), a link of this project; there are no orders. report.md says how "
+        "much the scores follow length."
+    )

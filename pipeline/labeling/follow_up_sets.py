@@ -11,6 +11,7 @@ Source: follow-up likelihood as reward (Zhang et al. 2024, arXiv:2409.13948). Th
 form of the paper is from memory; the authors' released scorer is something else (docs/labelers.md).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +21,6 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.section import Section
 from pipeline.config.yaml_file import load_yaml
-from pipeline.errors import VerdictError
 from pipeline.ids import content_hash
 
 
@@ -111,10 +111,8 @@ def load_follow_ups(path: Path) -> FollowUpSet:
 
 
 def mean_logprob(total: float, num_tokens: int) -> float:
-    """L in nats per token. Raises VerdictError for a text without tokens."""
-    if num_tokens < 1:
-        raise VerdictError("a follow-up has no tokens for this model")
-    return total / num_tokens
+    """L in nats per token; NaN for a text without tokens."""
+    return total / num_tokens if num_tokens else math.nan
 
 
 def category_values(follow_ups: FollowUpSet, likelihoods: Sequence[float]) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Compare-scores stage: from scores of single responses to labels of comparisons.
 
 In:  the responses to compare, their ScoreRows
-Out: JudgmentRow with method `score` or `follow_up`
+Out: JudgmentRow whose method is that of the scores
 
     P(first preferred) = sigmoid((s_first - s_second) / scale)
 
@@ -12,70 +12,52 @@ stay in the row, so that one can read which attribute decided.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.config.recipe import Comparisons
-from pipeline.ids import row_id
-from pipeline.labeling.comparisons import Pairing, by_prompt, pairings
-from pipeline.records import JudgmentRow, PromptRow, Row, ScoreRow
+from pipeline.ids import input_hash, row_id
+from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.records import JudgmentRow, PromptRow, ScoreRow
 from pipeline.soft_labels import sigmoid
-from pipeline.stages.base import Inputs, Item
-from pipeline.stages.sample import conversation_hash
+from pipeline.stages.base import Inputs, Item, dropped
+from pipeline.store.stage_names import LABELS
 
 
 @dataclass(frozen=True)
 class CompareScoresStage:
     """Labels comparisons by scores. No model call."""
 
-    comparisons: Comparisons
+    compared: Compared
     scale: float
-    method: Literal["score", "follow_up"]
+    method: str
+    """Labeler whose scores they are."""
     run_id: str
-    samples: str | None
-    """Folder of the samples to compare, if any."""
-    initials: str | None = None
-    """Folder of the initial responses, for `revision_vs_initial`."""
-    revisions: str | None = None
-    """Folder of the last revisions, for `revision_vs_initial`."""
-    scores: str = "preference/score"
-    """Folder of the scores of all of them."""
-    folder: str = "preference/judge"
-    prompts: str = "prompts"
-    row_type: type[Row] = JudgmentRow
+    scores: str
+    """Folder of the scores of all texts."""
+    folder: str = LABELS
     engine: None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts, the folders that are compared, and the scores."""
-        named = (self.prompts, self.samples, self.initials, self.revisions, self.scores)
-        return tuple(dict.fromkeys(name for name in named if name))
+        return (self.compared.prompts, *self.compared.texts, self.scores)
 
     def settings(self) -> dict[str, Any]:
         """What is compared, and how a difference becomes a label."""
-        return {"comparisons": self.comparisons, "method": self.method, "scale": self.scale}
+        return {"comparisons": self.compared.mode, "method": self.method, "scale": self.scale}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per comparison, prompt after prompt."""
         scores = {row.response_id: row for row in inputs[self.scores]}
-        groups = [
-            by_prompt(inputs[name] if name else ())
-            for name in (self.samples, self.initials, self.revisions)
-        ]
         return [
-            Item(self._row(prompt, pairing, scores), None)
-            for prompt in inputs[self.prompts]
-            for pairing in pairings(
-                self.comparisons, *(group.get(prompt.row_id, []) for group in groups)
-            )
+            self._item(prompt, pairing, scores)
+            for prompt, pairing in self.compared.pairings(inputs)
         ]
 
-    def _row(
-        self, prompt: PromptRow, pairing: Pairing, scores: Mapping[str, ScoreRow]
-    ) -> JudgmentRow:
+    def _item(self, prompt: PromptRow, pairing: Pairing, scores: Mapping[str, ScoreRow]) -> Item:
         first, second = pairing.first, pairing.second
         sides = [scores[side.row_id] for side in (first, second) if side.row_id in scores]
         known = sides[0] if sides else ScoreRow(row_id="")
-        row = JudgmentRow(
+        draft = JudgmentRow(
             row_id=row_id(
                 "judgment",
                 self.method,
@@ -87,8 +69,8 @@ class CompareScoresStage:
             ),
             parent_ids=(prompt.row_id, first.row_id, second.row_id, *(s.row_id for s in sides)),
             run_id=self.run_id,
-            # The scores are inputs too: a response that was rated anew gets a new label.
-            input_hash=conversation_hash(
+            # The scores are inputs too: a response that was rated again gets a new label.
+            input_hash=input_hash(
                 prompt.messages,
                 first.text,
                 second.text,
@@ -102,16 +84,14 @@ class CompareScoresStage:
             first_id=first.row_id,
             second_id=second.row_id,
             parts=known.parts,
-            principle_id="+".join(known.parts) if self.method == "score" else "",
+            # Only parts that are principles have a hash.
+            principle_id="+".join(known.parts) if known.principle_hash else "",
             principle_hash=known.principle_hash,
             num_verdicts=0,
         )
-        for side in (first, second):
-            if side.status != "ok":
-                return replace(row, status="dropped", reason=f"a response is {side.status}")
-        if first.text == second.text:
-            return replace(row, status="dropped", reason="identical responses")
-        return self._label(row, sides)
+        if problem := pairing.problem:
+            return dropped(draft, problem)
+        return Item(self._label(draft, sides))
 
     def _label(self, row: JudgmentRow, sides: Sequence[ScoreRow]) -> JudgmentRow:
         for side in sides:
@@ -119,14 +99,14 @@ class CompareScoresStage:
                 return replace(row, status="unparsed", reason=side.reason)
             if side.status != "ok":
                 return replace(row, status="dropped", reason=f"a score is {side.status}")
-        if len(sides) < 2 or any(side.score is None for side in sides):
+        values = [side.score for side in sides if side.score is not None]
+        if len(values) < 2:
             return replace(row, status="dropped", reason="a response has no score")
         first, second = sides
-        assert first.score is not None and second.score is not None
         return replace(
             row,
-            soft_label=sigmoid((first.score - second.score) / self.scale),
+            soft_label=sigmoid((values[0] - values[1]) / self.scale),
             exact=first.exact and second.exact,
-            num_verdicts=len(first.parts) if self.method == "score" else 1,
+            num_verdicts=len(first.parts) if first.principle_hash else 1,
             part_differences=tuple(a - b for a, b in zip(first.values, second.values, strict=True)),
         )

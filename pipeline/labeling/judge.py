@@ -13,7 +13,6 @@ Each order has its own rationale, and its probability is clamped before the mean
 """
 
 import asyncio
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 from pipeline.config.labeling import JudgeConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
-from pipeline.errors import VerdictError
 from pipeline.ids import content_hash, derive_seed
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.few_shot import ExemplarSet, Shot, draw_shots, exemplar_values
@@ -29,6 +27,7 @@ from pipeline.prompting.neutralize import neutralize
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import clamp, prob_slot_a, swap_average
+from pipeline.stages.base import read_reply
 from pipeline.types import (
     Generation,
     Message,
@@ -118,7 +117,7 @@ class Judge:
         written = [answer.rationale for answer in asked if answer.rationale is not None]
         row = replace(
             row,
-            option_logprobs=_raw(forward.scores) + _raw(swapped.scores),
+            option_logprobs=forward.scores.measured + swapped.scores.measured,
             rationales=tuple(text.text for text in written),
             finish_reason="length" if any(t.finish_reason == "length" for t in written) else "",
             num_prompt_tokens=sum(a.scores.num_prompt_tokens for a in asked)
@@ -127,18 +126,18 @@ class Judge:
             + sum(text.num_cached_tokens for text in written),
             num_tokens=sum(text.num_tokens for text in written),
         )
-        return self.read(row, forward.scores, swapped.scores)
+        return read_reply(row, lambda row: self.read(row, forward.scores, swapped.scores))
 
     def read(self, row: JudgmentRow, forward: OptionScores, swapped: OptionScores) -> JudgmentRow:
-        """The row with its label, from the scores of both orders; `unparsed` when one says nothing:
-        the mean of one order alone would carry the whole position bias into the label.
+        """The row with its label, from the scores of both orders.
+
+        Raises:
+            VerdictError: one order says nothing; the mean of the other alone would carry the whole
+                position bias into the label.
         """
         low_mass = self.config.min_option_mass
-        try:
-            first = prob_slot_a(forward, min_option_mass=low_mass)
-            second = prob_slot_a(swapped, min_option_mass=low_mass)
-        except VerdictError as error:
-            return replace(row, status="unparsed", reason=str(error))
+        first = prob_slot_a(forward, min_option_mass=low_mass)
+        second = prob_slot_a(swapped, min_option_mass=low_mass)
         bounds = self.config.chain_of_thought and self.config.chain_of_thought.clamp
         pair = (first.prob_a, second.prob_a)
         if bounds:
@@ -196,7 +195,10 @@ class Judge:
                 request_id=f"{request_id}:rationale",
             )
             if not rationale.text.strip():
-                raise VerdictError("the judge wrote no rationale")
+                no_options = (None,) * len(self.config.options)
+                return Answer(
+                    OptionScores(no_options, unreadable="the judge wrote no rationale"), rationale
+                )
             messages = (
                 *messages,
                 assistant(neutralize(rationale.text)),
@@ -253,7 +255,3 @@ class Judge:
     def _lettered(self, text: str) -> str:
         a, b = self.config.letters
         return text.replace("{a}", a).replace("{b}", b)
-
-
-def _raw(scores: OptionScores) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else value for value in scores.logprobs)

@@ -4,22 +4,24 @@ In:  PromptRow, the responses to compare
 Out: JudgmentRow: P(first is preferred), or a status that says why there is none
 
 A principle is drawn per label (Bai et al. 2022, section 4), or several, each with a row of its own.
-How the judge is asked stands in `judging.py`.
+`judge.py` has the way of asking.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from pipeline.config.recipe import Comparisons
+from pipeline.config.labeling import PreferenceConfig
 from pipeline.constitution import Principle
 from pipeline.engines.base import Engine
-from pipeline.ids import row_id
-from pipeline.labeling.comparisons import Pairing, by_prompt, pairings
+from pipeline.ids import input_hash, row_id
+from pipeline.labeling.calibration import check_calibration
+from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge import Judge
-from pipeline.records import JudgmentRow, PromptRow, Row
-from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.stages.sample import conversation_hash
+from pipeline.records import JudgmentRow, PromptRow
+from pipeline.stages.base import Inputs, Item, Stage, dropped
+from pipeline.store.stage_names import LABELS
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,9 @@ class JudgeStage:
     """Labels comparisons. Two scoring calls per row, with chain of thought two generations more."""
 
     judge: Judge
-    comparisons: Comparisons | Literal["evaluation", "efficacy"]
+    compared: Compared
     run_id: str
-    samples: str | None
-    """Folder of the samples to compare, if any."""
-    initials: str | None = None
-    """Folder of the initial responses, for `revision_vs_initial`."""
-    revisions: str | None = None
-    """Folder of the last revisions, for `revision_vs_initial`."""
-    folder: str = "preference/judge"
-    prompts: str = "prompts"
-    row_type: type[Row] = JudgmentRow
+    folder: str = LABELS
 
     @property
     def engine(self) -> Engine:
@@ -47,102 +41,97 @@ class JudgeStage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts and the folders that are compared."""
-        named = (self.prompts, self.samples, self.initials, self.revisions)
-        return tuple(dict.fromkeys(name for name in named if name))
+        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
         return {
             **self.judge.settings(),
             "constitution": self.judge.constitution.hash_with_tags,
-            "comparisons": self.comparisons,
+            "comparisons": self.compared.mode,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per comparison and principle, prompt after prompt."""
-        groups = {
-            name: by_prompt(inputs[name]) if name else {}
-            for name in (self.samples, self.initials, self.revisions)
-        }
-        items = []
-        for prompt in inputs[self.prompts]:
-            found = pairings(
-                self.comparisons,
-                *(
-                    groups[name].get(prompt.row_id, [])
-                    for name in (self.samples, self.initials, self.revisions)
-                ),
-            )
-            items += [
-                self._item(prompt, pairing, principle)
-                for pairing in found
-                for principle in self._principles(pairing)
-            ]
-        return items
+        return [
+            self._item(prompt, pairing, principle)
+            for prompt, pairing in self.compared.pairings(inputs)
+            for principle in self._principles(pairing)
+        ]
 
     def _principles(self, pairing: Pairing) -> Sequence[Principle]:
         constitution = self.judge.constitution
         if pairing.principle_id:
             return (constitution.by_id(pairing.principle_id),)
-        return constitution.draw_several(
-            self.judge.config.num_principles,
-            self.judge.seed,
-            "judge",
-            pairing.first.row_id,
-            pairing.second.row_id,
-        )
+        sides = (pairing.first.row_id, pairing.second.row_id)
+        count = self.judge.config.num_principles
+        return constitution.draw_several(count, self.judge.seed, "judge", *sides)
 
     def _item(self, prompt: PromptRow, pairing: Pairing, principle: Principle) -> Item:
         first, second = pairing.first, pairing.second
-        blank = blank_judgment(
-            self.judge,
-            prompt,
-            principle,
-            pairing.comparison,
-            (first.row_id, first.text),
-            (second.row_id, second.text),
-            self.run_id,
+        draft = JudgmentRow(
+            row_id=row_id(
+                "judgment",
+                pairing.comparison,
+                first.row_id,
+                second.row_id,
+                principle.hash,
+                self.judge.identity(first.row_id, second.row_id),
+                self.engine.fingerprint,
+            ),
+            parent_ids=(prompt.row_id, first.row_id, second.row_id),
+            run_id=self.run_id,
+            input_hash=input_hash(prompt.messages, first.text, second.text),
+            prompt_id=prompt.row_id,
+            model_fingerprint=self.engine.fingerprint,
+            template_hash=self.judge.template.hash,
+            comparison=pairing.comparison,
+            first_id=first.row_id,
+            second_id=second.row_id,
+            principle_id=principle.id,
+            principle_hash=principle.hash,
         )
-        for side in (first, second):
-            if side.status != "ok":
-                return dropped(blank, f"a response is {side.status}")
-        if first.text == second.text:
-            return dropped(blank, "identical responses")
-        return Item(
-            blank,
-            lambda: self.judge.label(blank, prompt.messages, principle, first.text, second.text),
-        )
+        if problem := pairing.problem:
+            return dropped(draft, problem)
+        texts = (first.text, second.text)
+        return Item(draft, lambda: self.judge.label(draft, prompt.messages, principle, *texts))
 
 
-def blank_judgment(
-    judge: Judge,
-    prompt: PromptRow,
-    principle: Principle,
-    comparison: str,
-    first: tuple[str, str],
-    second: tuple[str, str],
-    run_id: str,
-) -> JudgmentRow:
-    """The row before it is labeled; `first` and `second` are id and text."""
-    return JudgmentRow(
-        row_id=row_id(
-            "judgment",
-            comparison,
-            first[0],
-            second[0],
-            principle.hash,
-            judge.identity(first[0], second[0]),
-            judge.engine.fingerprint,
-        ),
-        parent_ids=(prompt.row_id, first[0], second[0]),
-        run_id=run_id,
-        input_hash=conversation_hash(prompt.messages, first[1], second[1]),
-        prompt_id=prompt.row_id,
-        model_fingerprint=judge.engine.fingerprint,
-        template_hash=judge.template.hash,
-        comparison=comparison,
-        first_id=first[0],
-        second_id=second[0],
-        principle_id=principle.id,
-        principle_hash=principle.hash,
+def make_judge(inputs: LabelingInputs, engine: Engine) -> Judge:
+    """A model with the recipe's way of asking it.
+
+    Raises:
+        ConfigError: the recipe's calibration was fitted for another judge or another way of asking.
+    """
+    judge = Judge(
+        engine=engine,
+        constitution=inputs.constitution,
+        template=inputs.templates.judge,
+        config=inputs.config.judge,
+        seed=inputs.seed,
+        exemplars=inputs.files.exemplars,
+        calibration=inputs.files.calibration,
+    )
+    if judge.calibration is not None:
+        check_calibration(judge.calibration, engine.fingerprint, judge.method_hash)
+    return judge
+
+
+def judge_stages(
+    inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
+) -> list[Stage]:
+    """Labels of one judge of the panel."""
+    folder = inputs.label_folder(number)
+    return [JudgeStage(make_judge(inputs, engine), compared, inputs.run_id, folder)]
+
+
+def describe_judge(config: PreferenceConfig) -> str:
+    """How a judge makes labels, for the card of a data set."""
+    a, b = config.judge.options
+    return (
+        "For each, one principle is drawn by seed and the judge is asked twice, with the responses "
+        f"in both orders. Each time the probabilities of the whole options `{a}` and `{b}` are "
+        "normalized to add up to 1; the soft label is the mean over both orders of what the "
+        "response got. Nothing is parsed from text, and a verdict that cannot be read is never a "
+        "label (Bai et al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267)."
     )

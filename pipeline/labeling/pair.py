@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.labeling import PairConfig
-from pipeline.ids import plain_text, row_id
+from pipeline.ids import input_hash, plain_text, row_id
 from pipeline.labeling.comparisons import Candidate, candidate
-from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, Row
+from pipeline.records import JudgmentRow, PreferenceRow, PromptRow
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.stages.base import Inputs, Item
-from pipeline.stages.sample import conversation_hash
+from pipeline.store.stage_names import LABELS, PAIRS, PROMPTS
 
 SAME_TEXTS = "same texts as another comparison of the prompt"
 
@@ -35,16 +35,14 @@ class PairStage:
     run_id: str
     responses: tuple[str, ...]
     """Folders of all texts that judgments may name."""
-    judgments: str = "preference/judge"
-    folder: str = "preference/pair"
-    prompts: str = "prompts"
-    row_type: type[Row] = PreferenceRow
+    judgments: str = LABELS
+    folder: str = PAIRS
     engine: None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts, texts, judgments."""
-        return (self.prompts, *self.responses, self.judgments)
+        return (PROMPTS, *self.responses, self.judgments)
 
     def settings(self) -> dict[str, Any]:
         """The thresholds, and what happens to repeated texts."""
@@ -52,7 +50,7 @@ class PairStage:
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per judgment; for best against worst, one row per prompt."""
-        prompts = {row.row_id: row for row in inputs[self.prompts]}
+        prompts = {row.row_id: row for row in inputs[PROMPTS]}
         texts = {row.row_id: candidate(row) for folder in self.responses for row in inputs[folder]}
         single = [j for j in inputs[self.judgments] if j.comparison != "best_vs_worst"]
         tournaments: dict[str, list[JudgmentRow]] = {}
@@ -68,7 +66,7 @@ class PairStage:
             rows.append(row)
         for prompt_id, judgments in tournaments.items():
             rows.append(self._best_and_worst(prompts[prompt_id], judgments, texts))
-        return [Item(row, None) for row in rows]
+        return [Item(row) for row in rows]
 
     def _row(
         self, prompt: PromptRow, judgment: JudgmentRow, texts: Mapping[str, Candidate]
@@ -79,7 +77,7 @@ class PairStage:
             parent_ids=(judgment.row_id,),
             run_id=self.run_id,
             # The label is an input too: a judgment that was made anew makes a new pair.
-            input_hash=conversation_hash(
+            input_hash=input_hash(
                 prompt.messages,
                 first.text,
                 second.text,

@@ -14,8 +14,9 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.ids import row_id, text_hash
-from pipeline.records import JudgmentRow, Row
+from pipeline.records import JudgmentRow
 from pipeline.stages.base import Inputs, Item
+from pipeline.store.stage_names import POOLED
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class PoolStage:
     judgments: tuple[str, ...]
     """Folders of the judges' rows."""
     run_id: str
-    folder: str = "preference/pool"
-    row_type: type[Row] = JudgmentRow
+    folder: str = POOLED
     engine: None = None
 
     @property
@@ -35,7 +35,7 @@ class PoolStage:
         return self.judgments
 
     def settings(self) -> dict[str, Any]:
-        """Nothing to set."""
+        """Empty: the mean has no settings."""
         return {}
 
     def plan(self, inputs: Inputs) -> list[Item]:
@@ -44,7 +44,7 @@ class PoolStage:
         for folder in self.judgments:
             for row in inputs[folder]:
                 groups.setdefault((row.comparison, row.first_id, row.second_id), []).append(row)
-        return [Item(pool(rows, self.run_id), None) for rows in groups.values()]
+        return [Item(pool(rows, self.run_id)) for rows in groups.values()]
 
 
 def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:

@@ -14,24 +14,24 @@ probabilities (`engines/options.py`).
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.config.labeling import ScoreConfig
+from pipeline.config.labeling import PreferenceConfig, ScoreConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
-from pipeline.ids import row_id
-from pipeline.labeling.comparisons import Candidate, candidate
+from pipeline.ids import input_hash, row_id
+from pipeline.labeling.comparisons import Candidate, Compared
+from pipeline.labeling.inputs import LabelingInputs
 from pipeline.prompting.neutralize import neutralize, neutralize_conversation
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import PromptRow, Row, ScoreRow
 from pipeline.soft_labels import Rating, expected_rating, weighted_mean
-from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.stages.sample import conversation_hash
+from pipeline.stages.base import Inputs, Item, Stage, dropped, read_reply
+from pipeline.store.stage_names import SCORE, nth_folder
 from pipeline.types import Messages, OptionScores, user
 
 
@@ -45,11 +45,8 @@ class ScoreStage:
     config: ScoreConfig
     seed: int
     run_id: str
-    texts: tuple[str, ...]
-    """Folders of the responses and revisions to rate."""
-    folder: str = "preference/score"
-    prompts: str = "prompts"
-    row_type: type[Row] = ScoreRow
+    compared: Compared
+    folder: str = nth_folder(SCORE, 0)
 
     @cached_property
     def _method(self) -> dict[str, Any]:
@@ -58,7 +55,7 @@ class ScoreStage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts and the folders of their texts."""
-        return (self.prompts, *self.texts)
+        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """Template, options, constitution and seed; the scale belongs to the labels."""
@@ -73,7 +70,7 @@ class ScoreStage:
         """One row per response, prompt after prompt."""
         return [
             self._item(prompt, side, self.principles(prompt.row_id))
-            for prompt, sides in candidates_by_prompt(inputs, self.prompts, self.texts)
+            for prompt, sides in self.compared.candidates(inputs)
             for side in sides
         ]
 
@@ -108,11 +105,11 @@ class ScoreStage:
             self.template.hash,
             self.engine.fingerprint,
         )
-        blank = ScoreRow(
+        draft = ScoreRow(
             row_id=identity,
             parent_ids=(prompt.row_id, side.row_id),
             run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, side.text),
+            input_hash=input_hash(prompt.messages, side.text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash,
@@ -122,60 +119,90 @@ class ScoreStage:
             principle_hash="+".join(p.hash for p in principles),
         )
         if side.status != "ok":
-            return dropped(blank, f"the response is {side.status}")
-        return Item(blank, lambda: self._rate(blank, prompt, side, principles))
+            return dropped(draft, f"the response is {side.status}")
+        return Item(draft, lambda: self._rate(draft, prompt, side, principles))
 
     async def _rate(
-        self, blank: ScoreRow, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]
+        self, draft: ScoreRow, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]
     ) -> Row:
         async def ask(principle: Principle) -> OptionScores:
             return await self.engine.score(
                 self.messages(prompt.messages, side.text, principle),
                 self.config.options,
-                request_id=f"{blank.row_id}:{principle.id}",
+                request_id=f"{draft.row_id}:{principle.id}",
                 reply_prefix=self.config.reply_prefix,
             )
 
         # The first call leaves conversation and response in the prefix cache for the others.
-        asked = [await ask(principles[0])]
-        asked += await asyncio.gather(*(ask(principle) for principle in principles[1:]))
+        replies = [await ask(principles[0])]
+        replies += await asyncio.gather(*(ask(principle) for principle in principles[1:]))
         row = replace(
-            blank,
-            details=tuple(
-                math.nan if value is None else value for a in asked for value in a.logprobs
-            ),
-            num_prompt_tokens=sum(a.num_prompt_tokens for a in asked),
-            num_cached_tokens=sum(a.num_cached_tokens for a in asked),
+            draft,
+            details=tuple(value for reply in replies for value in reply.measured),
+            num_prompt_tokens=sum(reply.num_prompt_tokens for reply in replies),
+            num_cached_tokens=sum(reply.num_cached_tokens for reply in replies),
         )
-        return self.read(row, asked, [p.weight for p in principles])
+        weights = [p.weight for p in principles]
+        return read_reply(row, lambda row: self.read(row, replies, weights))
 
     def read(
-        self, row: ScoreRow, asked: Sequence[OptionScores], weights: Sequence[float]
+        self, row: ScoreRow, replies: Sequence[OptionScores], weights: Sequence[float]
     ) -> ScoreRow:
-        """The row with its score. One part that cannot be read leaves the whole without a score:
-        a mean over the rest would compare other principles than its neighbors' means do.
+        """The row with its score.
+
+        Raises:
+            VerdictError: a part cannot be read. The whole has no score then: a mean over the rest
+                would compare other principles than its neighbors' means do.
         """
-        ratings: list[Rating | None] = []
-        reasons: list[str] = []
-        for part, scores in zip(row.parts, asked, strict=True):
-            try:
-                ratings.append(expected_rating(scores, min_option_mass=self.config.min_option_mass))
-            except VerdictError as error:
-                ratings.append(None)
-                reasons.append(f"{part}: {error}")
-        values = tuple(rating.score if rating else math.nan for rating in ratings)
-        row = replace(row, values=values, exact=all(rating.exact for rating in ratings if rating))
-        if reasons:
-            return replace(row, status="unparsed", reason=reasons[0])
-        return replace(row, score=weighted_mean(values, weights))
+        ratings = [
+            self._rating(part, reply) for part, reply in zip(row.parts, replies, strict=True)
+        ]
+        values = tuple(rating.score for rating in ratings)
+        return replace(
+            row,
+            values=values,
+            exact=all(rating.exact for rating in ratings),
+            score=weighted_mean(values, weights),
+        )
+
+    def _rating(self, part: str, reply: OptionScores) -> Rating:
+        try:
+            return expected_rating(reply, min_option_mass=self.config.min_option_mass)
+        except VerdictError as error:
+            raise VerdictError(f"{part}: {error}") from None
 
 
-def candidates_by_prompt(
-    inputs: Inputs, prompts: str, texts: Sequence[str]
-) -> list[tuple[PromptRow, list[Candidate]]]:
-    """Each prompt with all its responses and revisions, in the order of the folders."""
-    groups: dict[str, list[Candidate]] = {}
-    for folder in texts:
-        for row in inputs[folder]:
-            groups.setdefault(row.prompt_id, []).append(candidate(row))
-    return [(prompt, groups.get(prompt.row_id, [])) for prompt in inputs[prompts]]
+def score_stages(
+    inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
+) -> list[Stage]:
+    """Ratings by one model, and the labels that result from them."""
+    assert inputs.templates.score is not None
+    config = inputs.config.score
+    scores = ScoreStage(
+        engine=engine,
+        constitution=inputs.constitution,
+        template=inputs.templates.score,
+        config=config,
+        seed=inputs.seed,
+        run_id=inputs.run_id,
+        compared=compared,
+        folder=inputs.score_folder(number),
+    )
+    return [scores, inputs.labels_from_scores(compared, config.scale, "score", number)]
+
+
+def describe_scores(config: PreferenceConfig) -> str:
+    """How ratings make labels, for the card of a data set."""
+    section = config.score
+    which = (
+        "each principle, and the score is the mean by the principles' weights"
+        if section.principles == "all"
+        else "one principle, drawn by seed for each prompt"
+    )
+    return (
+        f"Each response is rated on its own under {which}. A rating is the mean of 1 to "
+        f"{len(section.options)} under the normalized probabilities of the whole ratings (Lee et "
+        "al. 2023, arXiv:2309.00267). The soft label is sigmoid((score of first - score of second) "
+        f"/ {section.scale:g}), a link of this project; there are no orders. report.md says how "
+        "much the scores follow length."
+    )

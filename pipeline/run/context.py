@@ -15,26 +15,10 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines import ENGINES
-from pipeline.prompting.option_checks import check_option_labels, check_ratings
-from pipeline.prompting.templates import (
-    JUDGE_VARIABLES,
-    REQUEST_VARIABLES,
-    SCORE_VARIABLES,
-    PromptTemplate,
-)
-from pipeline.run.labeling_files import LabelingFiles, copied_labeling_files, load_labeling_files
+from pipeline.labeling.inputs import LabelingInputs
+from pipeline.run.files import RunFiles, load_files
 from pipeline.stages.runner import Progress, Runner
 from pipeline.store import RunDir
-
-
-@dataclass(frozen=True)
-class Templates:
-    """The parsed templates of a run."""
-
-    critique: PromptTemplate
-    revise: PromptTemplate
-    judge: PromptTemplate
-    score: PromptTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +28,21 @@ class RunContext:
     run: RunDir
     config: RunConfig
     constitution: Constitution
-    templates: Templates
+    files: RunFiles
     runner: Runner
     progress: Progress
-    labeling: LabelingFiles = LabelingFiles()
+
+    @property
+    def labeling(self) -> LabelingInputs:
+        """What the labelers are given."""
+        return LabelingInputs(
+            run_id=self.run.run_id,
+            seed=self.config.seed,
+            config=self.config.preference,
+            constitution=self.constitution,
+            templates=self.files.templates,
+            files=self.files.labeling,
+        )
 
     @property
     def reference_cache(self) -> Path:
@@ -85,15 +80,12 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
     pa.set_memory_pool(pa.system_memory_pool())
     config = load_config(run.recipe)
     constitution = load_constitution(run.constitution)
-    watcher = progress or Progress()
-    execution = config.execution
+    watcher, execution = progress or Progress(), config.execution
     return RunContext(
         run=run,
         config=config,
         constitution=constitution,
-        templates=load_templates(
-            {n: run.root / "templates" / f"{n}.jinja" for n in template_names(config)}, config
-        ),
+        files=load_files(config, constitution, run),
         runner=Runner(
             run.root,
             retries=execution.retries,
@@ -102,34 +94,6 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
             progress=watcher,
         ),
         progress=watcher,
-        labeling=load_labeling_files(copied_labeling_files(run, config), config, constitution),
-    )
-
-
-def template_names(config: RunConfig) -> tuple[str, ...]:
-    """The templates that a recipe uses."""
-    scored = ("score",) if config.preference.labeler == "score" else ()
-    return ("critique", "revise", "judge", *scored)
-
-
-def load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
-    """Parse the templates.
-
-    Raises:
-        TemplateError: syntax, an unknown variable, or a template that shows other options than
-            those that are scored.
-    """
-    judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
-    check_option_labels(judge, config.preference.judge)
-    score = None
-    if "score" in paths:
-        score = PromptTemplate.from_file(paths["score"], SCORE_VARIABLES)
-        check_ratings(score, config.preference.score)
-    return Templates(
-        critique=PromptTemplate.from_file(paths["critique"], REQUEST_VARIABLES),
-        revise=PromptTemplate.from_file(paths["revise"], REQUEST_VARIABLES),
-        judge=judge,
-        score=score,
     )
 
 

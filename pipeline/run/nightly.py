@@ -7,14 +7,15 @@ A night's run names the night before as its parent; its data set holds the paren
 them, its own, and training starts from all of them. So no prompt of the parent's rows may be held out.
 
 A night that was stopped is finished first. One whose audit failed gave no pairs and would fail again
-with what it began with: the next night asks its prompts anew, together with the new ones, as soon as
+with what it began with: the next night asks its prompts again, together with the new ones, as soon as
 the recipe or a file that it names for labeling has changed, and says so until then.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig
 from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, load_dataset
 from pipeline.data.heldout import check_version
@@ -22,10 +23,10 @@ from pipeline.data.prompts import read_prompts
 from pipeline.errors import AuditError
 from pipeline.ids import file_hash
 from pipeline.progress import current_progress
-from pipeline.run.context import open_context, template_names
-from pipeline.run.finish import run_all
-from pipeline.run.labeling_files import labeling_paths
-from pipeline.run.start import check_recipe, runs_root, start_run
+from pipeline.run.context import open_context
+from pipeline.run.files import copied_paths
+from pipeline.run.phases import run_all
+from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run
 from pipeline.store import RunDir, RunLock, new_run_id
 
 AUDIT_FAILED = "audit failed"
@@ -36,50 +37,55 @@ AUDIT_FAILED = "audit failed"
 class NightlyPlan:
     """What there is to do tonight."""
 
-    runs: tuple[RunDir, ...]
-    """The run to work on; empty when nothing is new."""
+    run: RunDir | None
+    """The run to work on; None when nothing is new."""
     message: str
-    """The same in words."""
+    """What will be done, in words."""
 
 
-def plan_nightly(recipe: str) -> NightlyPlan:
+def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
     """Find the stopped night, or make a run for the new prompts.
+
+    Args:
+        run_id: a night that was planned already; it is taken as it is.
 
     Raises:
         UserError: see `check_recipe`; nothing is written then.
         DataError: a prompt is held out that the version before has; nothing is written either.
         AuditError: the last night failed its audit, and nothing has changed since.
     """
-    path = resolve_path(Path(recipe))
-    check_recipe(path)
-    config = load_config(path)
+    if run_id is not None:
+        run = find_run(run_id)
+        return NightlyPlan(run, run.info().get("plan") or f"continues {run.run_id}")
+    checked = check_recipe(Path(recipe))
+    config = checked.config
     nights = nightly_runs(config.name)
     for run in nights:
         if run.info().get("status") not in ("finished", AUDIT_FAILED):
-            return NightlyPlan((run,), f"goes on with {run.run_id}, which was stopped")
+            return NightlyPlan(run, f"continues {run.run_id}, which was stopped")
     failed = nights.pop() if nights and nights[-1].info().get("status") == AUDIT_FAILED else None
-    if failed and not labels_otherwise(failed, path, config):
+    if failed and not labels_otherwise(failed, checked):
         raise AuditError(
             f"the audit of the last night, run {failed.run_id}, failed, and it would fail again with "
             f"the same recipe; `rlaif audit {failed.run_id}` shows every check. Correct {recipe}, its "
-            "constitution or its templates, and the next night asks the same prompts anew; if it was "
-            f"the judge itself that changed, move {failed.root} elsewhere first"
+            "constitution or its templates, and the next night asks the same prompts again; if it "
+            f"was the judge itself that changed, move {failed.root} elsewhere first"
         )
     parent = nights[-1] if nights else None
     if parent:
         check_version(config, parent)
     num_new = count_new_prompts(config, parent)
     if not num_new:
-        return NightlyPlan((), _nothing_new(parent))
-    run = start_run(path, run_id=new_run_id(f"{config.name}-nightly"))
+        return NightlyPlan(None, _nothing_new(parent))
+    run = start_run(checked, run_id=new_run_id(f"{config.name}-nightly"))
+    plan = f"{num_new} new prompts go into version {_version(parent) + 1}, run {run.run_id}"
     run.update_info(
         series=config.name,
         parent=parent.run_id if parent else None,
         replaces=failed.run_id if failed else None,
+        plan=plan,
     )
-    return NightlyPlan(
-        (run,), f"{num_new} new prompts go into version {_version(parent) + 1}, run {run.run_id}"
-    )
+    return NightlyPlan(run, plan)
 
 
 def nightly_runs(name: str) -> list[RunDir]:
@@ -101,19 +107,11 @@ def nightly_runs(name: str) -> list[RunDir]:
     return chain
 
 
-def labels_otherwise(run: RunDir, recipe: Path, config: RunConfig) -> bool:
+def labels_otherwise(run: RunDir, recipe: CheckedRecipe) -> bool:
     """Whether the recipe, or a file that decides its labels, is not what the run began with."""
-    now = {
-        run.recipe: recipe,
-        run.constitution: resolve_path(config.constitution),
-        **{
-            run.root / "templates" / f"{name}.jinja": resolve_path(getattr(config.templates, name))
-            for name in template_names(config)
-        },
-        **{run.root / "labeling" / name: path for name, path in labeling_paths(config).items()},
-    }
+    files = {run.recipe: recipe.path, **copied_paths(run, recipe.config)}
     return any(
-        not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in now.items()
+        not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in files.items()
     )
 
 
@@ -125,13 +123,22 @@ def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
     return sum(1 for _ in rows)
 
 
-async def run_nightly(recipe: str) -> str:
-    """The night without an orchestrator; returns what was done, in words."""
-    plan, progress = plan_nightly(recipe), current_progress()
-    progress.note(plan.message)
-    for run in plan.runs:
-        with RunLock(run.root):
-            await run_all(open_context(run, progress))
+async def take_run(run: RunDir) -> Path:
+    """All phases of a run under its lock, without an orchestrator; returns the report's path."""
+    with RunLock(run.root):
+        return await run_all(open_context(run, current_progress()))
+
+
+async def run_nightly(
+    plan: NightlyPlan, take: Callable[[RunDir], Awaitable[object]] = take_run
+) -> str:
+    """Take tonight's run, if there is one, through its phases; returns what was done, in words.
+
+    Args:
+        take: takes a run through its phases, such as `take_run` or a Prefect flow.
+    """
+    if plan.run is not None:
+        await take(plan.run)
     return plan.message
 
 

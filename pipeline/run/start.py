@@ -11,6 +11,8 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,13 @@ from pipeline.config.paths import PROJECT_ROOT, resolve_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
 from pipeline.engines import check_engine
+from pipeline.engines.lazy import unopened_engine
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
-from pipeline.run.calibration_check import check_recipe_calibration
-from pipeline.run.context import (
-    load_templates,
-    relative_to_project,
-    resolved_engine,
-    template_names,
-)
-from pipeline.run.labeling_files import copy_labeling_files, labeling_paths, load_labeling_files
+from pipeline.labeling.inputs import LabelingInputs
+from pipeline.labeling.judge_stage import make_judge
+from pipeline.run.context import relative_to_project, resolved_engine
+from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, new_run_id, write_json
 
@@ -40,64 +39,141 @@ def runs_root() -> Path:
     return Path(os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")) / "runs"
 
 
-def check_recipe(recipe: Path) -> list[tuple[str, str]]:
-    """Read and check a recipe with everything that it names; returns facts to print.
+@dataclass(frozen=True)
+class CheckedRecipe:
+    """A recipe in which nothing is left to correct, with everything that it names."""
+
+    path: Path
+    config: RunConfig
+    constitution: Constitution
+    facts: list[tuple[str, str]]
+    """What it will do, line by line, for a person."""
+
+
+def check_recipe(recipe: Path) -> CheckedRecipe:
+    """Read and check a recipe with everything that it names.
 
     Raises:
         UserError: the first thing that a person must correct.
     """
-    config = load_config(recipe)
+    path = resolve_path(recipe)
+    config = load_config(path)
     constitution = load_constitution(resolve_path(config.constitution))
-    templates = load_templates(_template_paths(config), config)
-    labeling = load_labeling_files(labeling_paths(config), config, constitution)
-    counts = check_prompts(
-        [resolve_path(p) for p in config.prompts.train],
-        [resolve_path(p) for p in config.prompts.heldout],
-    )
-    label_sources = check_label_sources(config)
+    files = load_files(config, constitution)
+    prompts, heldout = config.prompts.train, config.prompts.heldout
+    counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
         ("constitution", f"{constitution.name}, {len(constitution.principles)} principles"),
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
+        *(("labels", line) for line in check_label_sources(config)),
     ]
-    facts += [("labels", line) for line in label_sources]
     judges = [("judge", engine) for engine in config.judge_engines]
     for role, engine in (("policy", config.policy), *judges):
         check_engine(resolved_engine(engine))
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
-    check_recipe_calibration(config, constitution, templates.judge, labeling)
-    return facts
+    check_recipe_calibration(config, constitution, files)
+    return CheckedRecipe(path, config, constitution, facts)
+
+
+def check_recipe_calibration(
+    config: RunConfig, constitution: Constitution, files: RunFiles
+) -> None:
+    """Compare the calibration with each judge's weights and way of asking; no model is loaded.
+
+    What an endpoint says of itself is compared when it is connected.
+
+    Raises:
+        ConfigError: it was fitted for another judge or another labeling method.
+    """
+    if files.labeling.calibration is None:
+        return
+    inputs = LabelingInputs(
+        "", config.seed, config.preference, constitution, files.templates, files.labeling
+    )
+    for settings in config.judge_engines:
+        engine = unopened_engine(resolved_engine(settings))
+        if engine is not None:
+            make_judge(inputs, engine)
+
+
+def begin_run(recipe: str, run_id: str | None = None, resume: bool = False) -> RunDir:
+    """A new run of `recipe`, or with `resume` the run of that id.
+
+    Raises:
+        UserError: the recipe is wrong, the id is taken, or there is nothing to resume.
+    """
+    if not resume:
+        return start_run(Path(recipe), run_id=run_id)
+    if run_id is None:
+        raise StoreError("--resume needs a run id; `rlaif runs` lists them")
+    return find_run(run_id)
 
 
 def start_run(
-    recipe: Path, *, run_id: str | None = None, runs_root_folder: Path | None = None
+    recipe: Path | CheckedRecipe, *, run_id: str | None = None, runs_root_folder: Path | None = None
 ) -> RunDir:
-    """Check the recipe and make a run folder.
+    """Make a run folder, with copies of the recipe and of what it names; checks it first if needed.
 
     Raises:
         UserError: see `check_recipe`; nothing is written then.
         StoreError: a run of that id is there already.
     """
-    check_recipe(recipe)
-    config = load_config(recipe)
-    root = (runs_root_folder or runs_root()) / (run_id or new_run_id(config.name))
+    checked = check_recipe(recipe) if isinstance(recipe, Path) else recipe
+    root = (runs_root_folder or runs_root()) / (run_id or new_run_id(checked.config.name))
     if root.exists():
         raise StoreError(f"run {root.name} exists already; `rlaif resume {root.name}` continues it")
-    run = RunDir(root)
+
+    def fill(run: RunDir) -> None:
+        # The recipe is copied as written, comments and all: it is what the person reads again.
+        shutil.copyfile(checked.path, run.recipe)
+        copies = [run.recipe, *copy_files(run, checked.config)]
+        write_run_info(
+            run,
+            root.name,
+            copies,
+            name=checked.config.name,
+            recipe=relative_to_project(checked.path),
+        )
+
+    return make_run_folder(root, fill)
+
+
+def make_run_folder(root: Path, fill: Callable[[RunDir], None]) -> RunDir:
+    """A run folder that `fill` has filled; it appears whole or not at all.
+
+    Raises:
+        StoreError: the disk is full or may not be written.
+    """
     aside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     try:
-        _fill(RunDir(aside), run.run_id, recipe, config)
-        # The folder appears whole or not at all.
+        aside.mkdir(parents=True)
+        fill(RunDir(aside))
         aside.rename(root)
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise StoreError(
             f"cannot make the run folder {root} ({error.strerror}); free space or check permissions"
         ) from error
-    except BaseException:
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
-        raise
-    return run
+    return RunDir(root)
+
+
+def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: Any) -> None:
+    """Write environment.json and the first run.json of a folder: what was copied, and from what."""
+    constitution = load_constitution(run.constitution)
+    write_json(run.root / "environment.json", environment())
+    run.update_info(
+        run_id=run_id,
+        status="started",
+        constitution={
+            "name": constitution.name,
+            "hash": constitution.hash,
+            "principles": {p.id: p.hash for p in constitution.principles},
+        },
+        files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
+        **entries,
+    )
 
 
 def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
@@ -106,41 +182,6 @@ def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
     if (folder / "run.json").exists():
         return RunDir(folder.resolve())
     return RunDir((runs_root_folder or runs_root()) / str(name)).require()
-
-
-def _fill(run: RunDir, run_id: str, recipe: Path, config: RunConfig) -> None:
-    run.root.mkdir(parents=True)
-    (run.root / "templates").mkdir()
-    # The recipe is copied as written, comments and all: it is what the person reads again.
-    shutil.copyfile(recipe, run.recipe)
-    shutil.copyfile(resolve_path(config.constitution), run.constitution)
-    for name, path in _template_paths(config).items():
-        shutil.copyfile(path, run.root / "templates" / f"{name}.jinja")
-    constitution = load_constitution(run.constitution)
-    copies = [
-        run.recipe,
-        run.constitution,
-        *sorted((run.root / "templates").iterdir()),
-        *copy_labeling_files(run, config),
-    ]
-    write_json(run.root / "environment.json", environment())
-    run.update_info(
-        run_id=run_id,
-        name=config.name,
-        recipe=relative_to_project(recipe),
-        status="started",
-        constitution=constitution_info(constitution),
-        files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
-    )
-
-
-def constitution_info(constitution: Constitution) -> dict[str, Any]:
-    """What run.json says of the constitution: name, hash, and the hash of each principle."""
-    return {
-        "name": constitution.name,
-        "hash": constitution.hash,
-        "principles": {p.id: p.hash for p in constitution.principles},
-    }
 
 
 def environment() -> dict[str, Any]:
@@ -178,7 +219,3 @@ def code_revision() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"commit": commit, "changed": bool(changed)}
-
-
-def _template_paths(config: RunConfig) -> dict[str, Path]:
-    return {name: resolve_path(getattr(config.templates, name)) for name in template_names(config)}

@@ -7,12 +7,14 @@ coroutine. It never opens, counts, limits or retries anything: `runner.py` does.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipeline.engines.base import Engine
+from pipeline.errors import VerdictError
 from pipeline.records import Row
 from pipeline.types import SamplingParams
 
+AnyRow = TypeVar("AnyRow", bound=Row)
 Inputs = Mapping[str, Sequence[Any]]
 """Rows of the shard by the folder of the stage that made them."""
 
@@ -21,10 +23,10 @@ Inputs = Mapping[str, Sequence[Any]]
 class Item:
     """One row to be made."""
 
-    blank: Row
+    draft: Row
     """The row with its ids and status ok, still without content."""
-    call: Callable[[], Awaitable[Row]] | None
-    """Makes the row; None when `blank` is already final (dropped)."""
+    make: Callable[[], Awaitable[Row]] | None = None
+    """Makes the row; None when the draft is already final."""
 
 
 class Stage(Protocol):
@@ -32,17 +34,12 @@ class Stage(Protocol):
 
     @property
     def folder(self) -> str:
-        """Folder below the run, such as `supervised/critique-1`."""
+        """Folder below the run, named by `store.stage_names.stage_folder`; it says the row type."""
         ...
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Folders of the stages whose rows it reads, the same shard of each."""
-        ...
-
-    @property
-    def row_type(self) -> type[Row]:
-        """Kind of the rows that it makes."""
         ...
 
     @property
@@ -65,9 +62,21 @@ def sampling_values(sampling: SamplingParams) -> dict[str, Any]:
     return asdict(sampling)
 
 
-def dropped(blank: Row, reason: str) -> Item:
+def dropped(draft: Row, reason: str) -> Item:
     """An item that is final: left out on purpose, and counted."""
-    return Item(replace(blank, status="dropped", reason=reason), None)
+    return Item(replace(draft, status="dropped", reason=reason))
+
+
+def read_reply(row: AnyRow, read: Callable[[AnyRow], AnyRow]) -> AnyRow:
+    """`read(row)`, or the row as `unparsed` when the model's reply says nothing.
+
+    The only place where a VerdictError becomes a row: all that was paid for and said, such as
+    rationales, tokens and log-probabilities, is in `row` already and stays there.
+    """
+    try:
+        return read(row)
+    except VerdictError as error:
+        return replace(row, status="unparsed", reason=str(error))
 
 
 def parent_problem(*parents: Any) -> str | None:

@@ -13,11 +13,10 @@ from typing import Any
 
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
-from pipeline.ids import derive_seed, row_id
+from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
-from pipeline.stages.sample import conversation_hash
 from pipeline.types import Messages, SamplingParams, assistant, user
 
 
@@ -35,7 +34,6 @@ class CritiqueStage:
     source: str
     """Folder of the responses (round 1) or of the previous round's revisions."""
     prompts: str = "prompts"
-    row_type: type[Row] = CritiqueRow
 
     @property
     def folder(self) -> str:
@@ -76,11 +74,11 @@ class CritiqueStage:
             self.round,
         )
         text = response_text(target)
-        blank = CritiqueRow(
+        draft = CritiqueRow(
             row_id=identity,
             parent_ids=(prompt.row_id, target.row_id),
             run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, text),
+            input_hash=input_hash(prompt.messages, text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash,
@@ -92,7 +90,7 @@ class CritiqueStage:
             principle_hash=principle.hash,
         )
         if problem := parent_problem(prompt, target):
-            return dropped(blank, problem)
+            return dropped(draft, problem)
         request = self.template.render(
             principle=principle, response=text, conversation=[m.as_dict() for m in prompt.messages]
         )
@@ -100,18 +98,11 @@ class CritiqueStage:
 
         async def call() -> Row:
             reply = await self.engine.generate(
-                messages, self.sampling, seed=blank.seed, request_id=identity
+                messages, self.sampling, seed=draft.seed, request_id=identity
             )
-            return replace(
-                blank,
-                critique=reply.text,
-                finish_reason=reply.finish_reason,
-                num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens,
-                num_tokens=reply.num_tokens,
-            )
+            return replace(draft, critique=reply.text, **reply.costs())
 
-        return Item(blank, call)
+        return Item(draft, call)
 
 
 def critique_messages(conversation: Messages, response: str, request: str) -> Messages:

@@ -13,13 +13,12 @@ from typing import Any
 from pipeline.config.recipe import ReviseConfig
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
-from pipeline.ids import derive_seed, row_id
+from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.critique import chain_start, critique_messages, response_text
 from pipeline.stages.revision_checks import finds_nothing, revision_faults
-from pipeline.stages.sample import conversation_hash
 from pipeline.types import SamplingParams, assistant, user
 
 
@@ -40,7 +39,6 @@ class ReviseStage:
     revise: ReviseConfig = ReviseConfig()
     """With or without critique, what is skipped and what is rejected."""
     prompts: str = "prompts"
-    row_type: type[Row] = RevisionRow
 
     @property
     def folder(self) -> str:
@@ -107,11 +105,11 @@ class ReviseStage:
             self._rules(),
         )
         said = critique.critique if critique else ""
-        blank = RevisionRow(
+        draft = RevisionRow(
             row_id=identity,
             parent_ids=(prompt.row_id, *(row.row_id for row in parents)),
             run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages, text, said),
+            input_hash=input_hash(prompt.messages, text, said),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash,
@@ -124,9 +122,9 @@ class ReviseStage:
             principle_hash=principle.hash,
         )
         if problem := parent_problem(prompt, *parents):
-            return dropped(blank, problem)
+            return dropped(draft, problem)
         if critique and finds_nothing(said, self.revise.skip_phrases):
-            kept = replace(blank, revision=text, finish_reason=target.finish_reason, skipped=True)
+            kept = replace(draft, revision=text, finish_reason=target.finish_reason, skipped=True)
             return Item(kept, None)
         values = {
             "principle": principle,
@@ -145,7 +143,7 @@ class ReviseStage:
 
         async def call() -> Row:
             reply = await self.engine.generate(
-                messages, self.sampling, seed=blank.seed, request_id=identity
+                messages, self.sampling, seed=draft.seed, request_id=identity
             )
             faults = revision_faults(
                 reply.text,
@@ -153,18 +151,10 @@ class ReviseStage:
                 critique=said,
                 requests=(principle.critique_request, principle.revision_request),
             )
-            row = replace(
-                blank,
-                revision=reply.text,
-                faults=faults,
-                finish_reason=reply.finish_reason,
-                num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens,
-                num_tokens=reply.num_tokens,
-            )
+            row = replace(draft, revision=reply.text, faults=faults, **reply.costs())
             wrong = [fault for fault in faults if fault in self.revise.reject]
             if not wrong:
                 return row
             return replace(row, status="dropped", reason=f"not a revision: {wrong[0]}")
 
-        return Item(blank, call)
+        return Item(draft, call)

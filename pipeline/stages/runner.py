@@ -15,17 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.errors import (
-    EngineError,
-    PromptTooLongError,
-    RunStoppedError,
-    UserError,
-    VerdictError,
-)
+from pipeline.errors import EngineError, PromptTooLongError, RunStoppedError, UserError
 from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
+from pipeline.store.stage_names import STAGES, split_folder
 
 CODE_VERSION = 2
 """Raise it when a stage makes other rows from the same settings; old rows are then not reused."""
@@ -154,7 +149,7 @@ class Runner:
             stage.folder,
             shard_index,
             rows,
-            stage.row_type,
+            STAGES[split_folder(stage.folder)[1]].row_type,
             key=key,
             counts=counts,
             inputs={m.path: m.sha256 for m in upstream},
@@ -167,7 +162,7 @@ class Runner:
     async def _make(
         self, stage: Stage, items: Sequence[Item], stored: Mapping[str, Row]
     ) -> list[Row]:
-        rows: list[Row] = [item.blank for item in items]
+        rows: list[Row] = [item.draft for item in items]
 
         async def make(number: int) -> None:
             rows[number] = await self._attempt(items[number])
@@ -175,10 +170,10 @@ class Runner:
 
         calls = []
         for number, item in enumerate(items):
-            known = stored.get(item.blank.row_id)
-            if item.call is None:
-                self.progress.row_done(stage.folder, item.blank)
-            elif known is not None and known.input_hash == item.blank.input_hash:
+            known = stored.get(item.draft.row_id)
+            if item.make is None:
+                self.progress.row_done(stage.folder, item.draft)
+            elif known is not None and known.input_hash == item.draft.input_hash:
                 rows[number] = known
             else:
                 calls.append(asyncio.create_task(make(number)))
@@ -196,19 +191,16 @@ class Runner:
         reason = ""
         for attempt in range(self.retries + 1):
             try:
-                return await item.call() if item.call else item.blank
+                return await item.make() if item.make else item.draft
             except PromptTooLongError as error:
-                return replace(item.blank, status="failed", reason=str(error))
-            except VerdictError as error:
-                # Says nothing about the responses: kept and counted, never scored.
-                return replace(item.blank, status="unparsed", reason=str(error))
+                return replace(item.draft, status="failed", reason=str(error))
             except EngineError as error:
                 reason = str(error)
             if self._stopped:
                 break
             if attempt < self.retries:
                 await asyncio.sleep(self.retry_delay_s * 2**attempt)
-        return replace(item.blank, status="failed", reason=reason)
+        return replace(item.draft, status="failed", reason=reason)
 
     def _count(self, manifest: Manifest) -> None:
         self.progress.shard_done(manifest)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engines.base import Engine
-from pipeline.ids import derive_seed, row_id, text_hash
+from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.records import PromptRow, ResponseRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
-from pipeline.types import Messages, SamplingParams
+from pipeline.types import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class SampleStage:
     run_id: str
     folder: str = "supervised/sample"
     prompts: str = "prompts"
-    row_type: type[Row] = ResponseRow
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -59,35 +58,23 @@ class SampleStage:
             self.engine.fingerprint,
             self.seed,
         )
-        blank = ResponseRow(
+        draft = ResponseRow(
             row_id=identity,
             parent_ids=(prompt.row_id,),
             run_id=self.run_id,
-            input_hash=conversation_hash(prompt.messages),
+            input_hash=input_hash(prompt.messages),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             seed=derive_seed("sample", identity),
             sample_index=index,
         )
         if problem := parent_problem(prompt):
-            return dropped(blank, problem)
+            return dropped(draft, problem)
 
         async def call() -> Row:
             reply = await self.engine.generate(
-                prompt.messages, self.sampling, seed=blank.seed, request_id=identity
+                prompt.messages, self.sampling, seed=draft.seed, request_id=identity
             )
-            return replace(
-                blank,
-                response=reply.text,
-                finish_reason=reply.finish_reason,
-                num_prompt_tokens=reply.num_prompt_tokens,
-                num_cached_tokens=reply.num_cached_tokens,
-                num_tokens=reply.num_tokens,
-            )
+            return replace(draft, response=reply.text, **reply.costs())
 
-        return Item(blank, call)
-
-
-def conversation_hash(messages: Messages, *texts: str) -> str:
-    """Hash of a conversation and of further texts, for `input_hash`."""
-    return text_hash(*(part for m in messages for part in (m.role, m.content)), *texts)
+        return Item(draft, call)

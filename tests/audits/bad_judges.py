@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.engines import ScriptedEngine
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
+from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
 from pipeline.store import RunDir
 from pipeline.types import Messages

@@ -11,7 +11,7 @@ from pipeline.cli import main
 from pipeline.data.verify import verify
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
+from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
 from pipeline.store import RunDir, read_json
 from pipeline.store.shards import stage_manifests

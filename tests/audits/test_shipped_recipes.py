@@ -18,7 +18,7 @@ from pipeline.config.audits import CollapseConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
+from pipeline.run.phases import run_all
 from pipeline.store import read_json
 from tests.audits.bad_judges import started
 from tests.audits.builders import finding_of, injected, make_pairs, make_prompt, make_texts

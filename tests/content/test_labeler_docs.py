@@ -10,7 +10,7 @@ from pipeline.config import load_config
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
+from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
 from tests.run.builders import CONSTITUTION, write_recipe
 from tests.run.scripted_world import make_engine

@@ -10,8 +10,8 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.evaluation import Metrics, collect_metrics, load_oracle
 from pipeline.evaluation.data_summary import margin_bin
 from pipeline.evaluation.oracle import clear_preference
-from pipeline.evaluation.shard_columns import stage_folders
 from pipeline.store import RunDir, write_json
+from pipeline.store.stage_names import stage_folders
 from tests.evaluation.builders import (
     RECIPE,
     WordOracle,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
-from flows import batches
+from flows import driver
 from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 from pipeline.run.start import runs_root
@@ -42,9 +42,9 @@ async def run_all(folder: Path) -> dict[str, Any]:
         await note("locked", await end_to_end(smoke, "again", resume=True, return_state=True))
     bad = str(write_bad_recipe(folder / "bad", "obeys"))
     await note("refused", await end_to_end(bad, "refused", return_state=True))
-    batches.TASK_RUNS = 14  # two shards with seven stages each
+    driver.TASK_RUNS = 10  # two shards with five stages each
     await note("groups", await end_to_end(smoke, "groups", return_state=True))
-    batches.TASK_RUNS = 200
+    driver.TASK_RUNS = 200
     recipe = write_nights(folder)
     for name, count in (("night 1", 10), ("night 2", 10), ("night 3", 16)):
         write_prompts(folder, count)

@@ -8,7 +8,7 @@ import pytest
 from pipeline.data.dataset import load_dataset
 from pipeline.run.context import open_context
 from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
-from pipeline.run.phases import prepare
+from pipeline.run.passes import prompt_shards
 from pipeline.store import RunDir
 from tests.flows.conftest import Flows
 from tests.flows.nights import write_nights, write_prompts
@@ -40,9 +40,10 @@ async def test_stopped_night_is_finished_first(
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
     recipe = write_nights(tmp_path)
     write_prompts(tmp_path, 4)
-    stopped = plan_nightly(recipe).runs[0]
-    prepare(open_context(stopped))
+    stopped = plan_nightly(recipe).run
+    assert stopped is not None
+    prompt_shards(open_context(stopped))
     write_prompts(tmp_path, 6)
-    assert f"goes on with {stopped.run_id}" in await run_nightly(recipe)
-    assert "2 new prompts go into version 2" in await run_nightly(recipe)
-    assert "nothing to do" in await run_nightly(recipe)
+    assert f"continues {stopped.run_id}" in await run_nightly(plan_nightly(recipe))
+    assert "2 new prompts go into version 2" in await run_nightly(plan_nightly(recipe))
+    assert "nothing to do" in await run_nightly(plan_nightly(recipe))

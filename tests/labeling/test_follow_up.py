@@ -11,6 +11,7 @@ from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine, open_engine
 from pipeline.errors import EngineError
+from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.follow_up import FollowUpStage
 from pipeline.labeling.follow_up_sets import (
     FollowUpCategory,
@@ -19,6 +20,7 @@ from pipeline.labeling.follow_up_sets import (
     load_follow_ups,
 )
 from pipeline.records import ScoreRow
+from pipeline.store.stage_names import SAMPLES
 from pipeline.types import Messages, assistant, user
 from tests.engines.reference import Reference
 from tests.stages.builders import make_engine, numbered_reply, rows, run_chain, sample
@@ -32,6 +34,8 @@ TOY = FollowUpSet(
     ),
 )
 PLEASED = {"good one", "fine", "yes"}
+
+SAMPLED = Compared("samples", samples=SAMPLES)
 
 
 def per_token(messages: Messages) -> float:
@@ -53,7 +57,7 @@ def listener(failure: Callable[[Any], Exception | None] | None = None) -> Script
 
 def stage(engine: ScriptedEngine, **changes: Any) -> FollowUpStage:
     """Scores two samples per prompt."""
-    values: dict[str, Any] = {"follow_ups": TOY, "run_id": "r", "texts": ("preference/sample",)}
+    values: dict[str, Any] = {"follow_ups": TOY, "run_id": "r", "compared": SAMPLED}
     return FollowUpStage(engine=engine, **(values | changes))
 
 
@@ -188,7 +192,7 @@ async def test_vllm_gives_exact_values_from_its_prefix_cache(tmp_path: Path) -> 
     reference = Reference(POCKET)
     config = VllmConfig(type="vllm", model=str(POCKET), device="cpu", kv_cache_gib=0.25)
     async with open_engine(config) as engine:
-        made = FollowUpStage(engine, follow_ups, "r", ())
+        made = FollowUpStage(engine, follow_ups, Compared("samples"), "r")
         for reply in replies:
             before = engine.stats.copy()
             found = await made.likelihoods(conversation, reply, "id")

@@ -12,6 +12,7 @@ from pipeline.config.labeling import ChainOfThoughtConfig, JudgeConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
 from pipeline.labeling.calibration import Calibration
+from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.few_shot import Exemplar, ExemplarSet, Turn, draw_shots, load_exemplars
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage
@@ -20,6 +21,7 @@ from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import sigmoid
 from pipeline.sources.hhh import option_prompt
+from pipeline.store.stage_names import SAMPLES
 from pipeline.types import Messages, assistant, user
 from tests.stages.builders import (
     JUDGE,
@@ -55,9 +57,7 @@ def judge(engine: ScriptedEngine, config: JudgeConfig = JudgeConfig(), **options
 
 def stage(asked: Judge, folder: str = "preference/judge") -> JudgeStage:
     """Two samples per prompt are compared."""
-    return JudgeStage(
-        judge=asked, comparisons="samples", run_id="r", samples="preference/sample", folder=folder
-    )
+    return JudgeStage(asked, Compared("samples", samples=SAMPLES), "r", folder)
 
 
 async def labels(root: Path, asked: Judge, prompts: int = 6) -> list[JudgmentRow]:

@@ -50,8 +50,8 @@ def make_pairs(
         "preference/judge": judgments,
     }
     items = stage.plan(inputs)
-    assert all(item.call is None for item in items)
-    return [item.blank for item in items]  # type: ignore[misc]
+    assert all(item.make is None for item in items)
+    return [item.draft for item in items]  # type: ignore[misc]
 
 
 def test_second_preferred_is_turned() -> None:

@@ -13,7 +13,7 @@ from pipeline.data.verify import verify
 from pipeline.errors import ConfigError
 from pipeline.report.pairs import sample_pairs
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
+from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
 from pipeline.store import RunDir
 from pipeline.store.shards import stage_manifests

@@ -32,7 +32,7 @@ def change(recipe: Path, **values: Any) -> None:
 
 
 def night(recipe: Path) -> str:
-    return asyncio.run(run_nightly(str(recipe)))
+    return asyncio.run(run_nightly(plan_nightly(str(recipe))))
 
 
 def test_prompt_of_an_earlier_night_cannot_be_held_out(tmp_path: Path) -> None:

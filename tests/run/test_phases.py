@@ -9,8 +9,7 @@ import pytest
 from pipeline.errors import ConfigError, DataError, StoreError
 from pipeline.run.audit_gate import audit_run
 from pipeline.run.context import open_context
-from pipeline.run.finish import run_all
-from pipeline.run.phases import supervised_chain
+from pipeline.run.phases import run_all, supervised_chain
 from pipeline.run.start import find_run, start_run
 from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests

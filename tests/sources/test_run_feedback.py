@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.config.recipe import PreferenceConfig
+from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.training import DpoConfig, KtoConfig
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import FEEDBACK_SCHEMA, load_dataset

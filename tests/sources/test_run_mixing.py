@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from pipeline.config.recipe import PreferenceConfig
+from pipeline.config.labeling import PreferenceConfig
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config.labeling import JudgeConfig, PairConfig
-from pipeline.config.recipe import Comparisons
+from pipeline.config.labeling import Comparisons, JudgeConfig, PairConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines import ScriptedEngine
 from pipeline.ids import prompt_id
+from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.labeling.pair import PairStage
@@ -26,6 +26,7 @@ from pipeline.stages.revise import ReviseStage
 from pipeline.stages.runner import Runner, ShardState
 from pipeline.stages.sample import SampleStage
 from pipeline.store import read_rows
+from pipeline.store.stage_names import INITIALS, SAMPLES
 from pipeline.types import Messages, SamplingParams, user
 
 CRITIQUE = "{{ principle.critique_request }}"
@@ -166,14 +167,15 @@ def labels(
     with_revisions = comparisons in ("revision_vs_initial", "all")
     stage = JudgeStage(
         judge=Judge(engine, constitution or make_constitution(), template(source), judge, seed),
-        comparisons=comparisons,
+        compared=Compared(
+            comparisons,
+            samples=SAMPLES if with_samples else None,
+            initials=INITIALS if with_revisions else None,
+            revisions=f"supervised/revise-{rounds}" if with_revisions else None,
+        ),
         run_id="r",
-        samples="preference/sample" if with_samples else None,
-        initials="supervised/sample" if with_revisions else None,
-        revisions=f"supervised/revise-{rounds}" if with_revisions else None,
     )
-    texts = tuple(name for name in (stage.samples, stage.initials, stage.revisions) if name)
-    return [stage, PairStage(pair=pair, run_id="r", responses=texts)]
+    return [stage, PairStage(pair=pair, run_id="r", responses=stage.compared.texts)]
 
 
 def make_shards(

@@ -8,6 +8,7 @@ import pytest
 from pipeline.config.labeling import JudgeConfig
 from pipeline.config.recipe import ReviseConfig
 from pipeline.engines import ScriptedEngine
+from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.stages.revise import ReviseStage
@@ -164,11 +165,8 @@ async def test_efficacy_compares_each_revision_with_the_text_before(tmp_path: Pa
         *(
             JudgeStage(
                 judge=judge,
-                comparisons="efficacy",
+                compared=Compared("efficacy", initials=before, revisions=after),
                 run_id="r",
-                samples=None,
-                initials=before,
-                revisions=after,
                 folder=f"supervised/efficacy-{n}",
             )
             for n, (before, after) in enumerate(

@@ -1,0 +1,39 @@
+"""A flow for each phase of a run; `pipeline.run.phases` tells what a phase does."""
+
+from collections.abc import Awaitable, Callable
+
+from prefect import flow, get_run_logger
+
+from flows.driver import PrefectDriver
+from pipeline.progress import LineProgress, MultiProgress, current_progress
+from pipeline.run.context import RunContext, open_context
+from pipeline.run.phases import PHASES, Phase
+from pipeline.run.start import find_run
+
+LOG_EVERY_S = 30.0
+
+
+def open_phase(run: str) -> RunContext:
+    """The context of a run folder; stages that finish leave a line in the flow run's log."""
+    log = LineProgress(get_run_logger().info, every_s=LOG_EVERY_S)
+    return open_context(find_run(run), MultiProgress(current_progress(), log))
+
+
+def phase_flow(name: str, phase: Phase) -> Callable[[str], Awaitable[None]]:
+    """The flow of one phase."""
+
+    @flow(name=f"{name}-phase", flow_run_name=f"{name}-phase", description=phase.__doc__)
+    async def run_phase(run: str) -> None:
+        """Take one phase of a run.
+
+        Args:
+            run: id or folder of a run whose earlier phases are finished.
+        """
+        ctx = open_phase(run)
+        await phase(ctx, PrefectDriver(ctx.run))
+
+    return run_phase
+
+
+PHASE_FLOWS = {name: phase_flow(name, phase) for name, phase in PHASES.items()}
+"""The phases' flows, in order."""

@@ -1,0 +1,32 @@
+"""How text is drawn from a model."""
+
+from pydantic import Field
+
+from pipeline.config.section import Section
+from pipeline.types import SamplingParams
+
+
+class DrawConfig(Section):
+    """How text is drawn."""
+
+    temperature: float = Field(1.0, ge=0)
+    """0 means the most probable token each time."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the smallest set of tokens with this probability."""
+    top_k: int = Field(0, ge=0)
+    """Keep this many tokens; 0 means all."""
+    max_tokens: int = Field(512, ge=1)
+    """Longest text, in tokens."""
+    stop: tuple[str, ...] = ()
+    """Strings that end the text."""
+
+    def sampling(self) -> SamplingParams:
+        """The values as an engine takes them."""
+        return SamplingParams(self.temperature, self.top_p, self.top_k, self.max_tokens, self.stop)
+
+
+class SampleConfig(DrawConfig):
+    """How responses are sampled."""
+
+    num_samples: int = Field(1, ge=1, le=64)
+    """Responses per prompt."""

@@ -1,0 +1,144 @@
+"""The files that a recipe names for labeling, copied into the run like the recipe itself.
+
+In:  the paths in a recipe, or the copies in a run folder
+Out: templates, exemplars, calibration, follow-ups and canaries, loaded and checked
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.audits.canary_set import CanarySet, load_canaries
+from pipeline.config import RunConfig
+from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.paths import resolve_path
+from pipeline.constitution import Constitution
+from pipeline.labeling.calibration import load_calibration
+from pipeline.labeling.few_shot import check_exemplars, load_exemplars
+from pipeline.labeling.follow_up_sets import load_follow_ups
+from pipeline.labeling.inputs import LabelingFiles, Templates
+from pipeline.labeling.labelers import labeler_of
+from pipeline.prompting.option_checks import check_option_labels, check_ratings
+from pipeline.prompting.templates import (
+    JUDGE_VARIABLES,
+    REQUEST_VARIABLES,
+    SCORE_VARIABLES,
+    PromptTemplate,
+)
+from pipeline.sources.config import load_mixture
+from pipeline.sources.files import LIST_NAME, record_label_files
+from pipeline.store import RunDir
+
+NAMED: dict[str, Callable[[PreferenceConfig], Path | None]] = {
+    "exemplars.yaml": lambda c: c.judge.exemplars if c.judge.num_exemplars else None,
+    "calibration.json": lambda c: c.judge.calibration,
+    "follow_ups.yaml": lambda c: c.follow_up.follow_ups if labeler_of(c).uses_follow_ups else None,
+    "canaries.yaml": lambda c: c.audit.canaries if c.enabled and c.audit.enabled else None,
+    LIST_NAME: lambda c: c.sources if c.enabled else None,
+}
+"""Each file by the name of its copy, and where the recipe names it; None where it does not."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Everything that labels depend on besides recipe and constitution."""
+
+    templates: Templates
+    labeling: LabelingFiles
+    canaries: CanarySet | None
+
+
+def labeling_paths(config: RunConfig) -> dict[str, Path]:
+    """The files that the recipe names and uses, by the name of their copy."""
+    named = {name: path_in(config.preference) for name, path_in in NAMED.items()}
+    return {name: resolve_path(path) for name, path in named.items() if path is not None}
+
+
+def template_paths(config: RunConfig) -> dict[str, Path]:
+    """The templates that the recipe uses, by name."""
+    templates = config.templates
+    paths = {"critique": templates.critique, "revise": templates.revise, "judge": templates.judge}
+    if labeler_of(config.preference).uses_score_template:
+        paths["score"] = templates.score
+    return {name: resolve_path(path) for name, path in paths.items()}
+
+
+def copied_paths(run: RunDir, config: RunConfig) -> dict[Path, Path]:
+    """Each copy in a run folder, recipe and constitution included, with the file outside."""
+    return {
+        run.constitution: resolve_path(config.constitution),
+        **{run.root / "templates" / f"{n}.jinja": p for n, p in template_paths(config).items()},
+        **{run.root / "labeling" / n: p for n, p in labeling_paths(config).items()},
+    }
+
+
+def load_files(
+    config: RunConfig, constitution: Constitution, run: RunDir | None = None
+) -> RunFiles:
+    """Read and check them where the recipe names them, or with `run` its copies.
+
+    Raises:
+        ConfigError, TemplateError: the first mistake, with file and line.
+    """
+    templates, files = template_paths(config), labeling_paths(config)
+    if run is not None:
+        templates = {name: run.root / "templates" / f"{name}.jinja" for name in templates}
+        files = {name: run.root / "labeling" / name for name in files}
+    if LIST_NAME in files:
+        load_mixture(files[LIST_NAME])
+    canaries = files.get("canaries.yaml")
+    return RunFiles(
+        templates=_load_templates(templates, config),
+        labeling=_load_labeling(files, config.preference, constitution),
+        canaries=load_canaries(canaries) if canaries else None,
+    )
+
+
+def copy_files(run: RunDir, config: RunConfig) -> list[Path]:
+    """Copy them into a new run folder; returns the copies."""
+    copies = []
+    for copy, path in copied_paths(run, config).items():
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+        copies.append(copy)
+        if copy.name == LIST_NAME:
+            copies.append(record_label_files(run, load_mixture(copy)))
+    return copies
+
+
+def _load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
+    judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
+    check_option_labels(judge, config.preference.judge)
+    score = None
+    if "score" in paths:
+        score = PromptTemplate.from_file(paths["score"], SCORE_VARIABLES)
+        check_ratings(score, config.preference.score)
+    return Templates(
+        critique=PromptTemplate.from_file(paths["critique"], REQUEST_VARIABLES),
+        revise=PromptTemplate.from_file(paths["revise"], REQUEST_VARIABLES),
+        judge=judge,
+        score=score,
+    )
+
+
+def _load_labeling(
+    paths: dict[str, Path], config: PreferenceConfig, constitution: Constitution
+) -> LabelingFiles:
+    exemplars = calibration = follow_ups = None
+    if path := paths.get("exemplars.yaml"):
+        exemplars = load_exemplars(path)
+        check_exemplars(
+            path,
+            exemplars,
+            constitution,
+            config.judge.num_exemplars,
+            with_rationale=config.judge.chain_of_thought is not None,
+        )
+    if path := paths.get("calibration.json"):
+        calibration = load_calibration(path)
+    if path := paths.get("follow_ups.yaml"):
+        follow_ups = load_follow_ups(path)
+        if config.follow_up.deduplicate:
+            follow_ups = follow_ups.without_repeats()
+    return LabelingFiles(exemplars, calibration, follow_ups)

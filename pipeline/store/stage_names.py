@@ -1,0 +1,130 @@
+"""The one table of stages: what the rows of each kind are, in which order, and where they lie.
+
+A stage's folder is `<phase>/<kind>`, or `<phase>/<kind>-<part>` where a phase has several of a kind:
+
+    supervised/revise-2           the round
+    preference/judge-2            the judge of the panel; the first has no number
+    evaluation/sample-tuned       the policy
+    evaluation/judge-A-vs-B       the two policies
+
+No other file names a kind of stage or takes a folder's name apart.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.records import (
+    CanaryRow,
+    CritiqueRow,
+    JudgmentRow,
+    PreferenceRow,
+    ResponseRow,
+    RevisionRow,
+    Row,
+    ScoreRow,
+)
+
+PROMPTS, SUPERVISED, PREFERENCE = "prompts", "supervised", "preference"
+HELDOUT, EVALUATION = "heldout", "evaluation"
+PHASES = (PROMPTS, SUPERVISED, PREFERENCE, HELDOUT, EVALUATION)
+"""Top-level folders of shards, in the order in which a run fills them."""
+POLICIES = ("initial", "sl_cai", "tuned")
+"""The policies of a run, first to last; parts of the evaluation's folders."""
+
+SAMPLE, CRITIQUE, REVISE, EFFICACY = "sample", "critique", "revise", "efficacy"
+SCORE, JUDGE, CANARY, POOL, PAIR = "score", "judge", "canary", "pool", "pair"
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """What every part of the program needs to know of a kind of stage."""
+
+    row_type: type[Row]
+    """Kind of the rows that it makes."""
+    titles: dict[str, str]
+    """What its rows are, for people, by the phase that makes them."""
+    text: str = ""
+    """Column with a response's text; empty for stages that write none."""
+    interleaved: bool = False
+    """True when the stages of one round follow each other: critique 1, revise 1, critique 2."""
+
+
+STAGES: dict[str, StageKind] = {
+    SAMPLE: StageKind(
+        ResponseRow,
+        {
+            SUPERVISED: "initial responses",
+            PREFERENCE: "compared responses",
+            EVALUATION: "responses to held-out prompts",
+        },
+        text="response",
+    ),
+    CRITIQUE: StageKind(CritiqueRow, {SUPERVISED: "critiques"}, interleaved=True),
+    REVISE: StageKind(RevisionRow, {SUPERVISED: "revisions"}, text="revision", interleaved=True),
+    EFFICACY: StageKind(JudgmentRow, {SUPERVISED: "revisions against the texts before them"}),
+    SCORE: StageKind(ScoreRow, {PREFERENCE: "scores"}),
+    JUDGE: StageKind(JudgmentRow, {PREFERENCE: "labels", EVALUATION: "comparisons of policies"}),
+    CANARY: StageKind(CanaryRow, {PREFERENCE: "canaries"}),
+    POOL: StageKind(JudgmentRow, {PREFERENCE: "pooled labels"}),
+    PAIR: StageKind(PreferenceRow, {PREFERENCE: "pairs"}),
+}
+"""Every kind of stage, in the order in which a shard passes them."""
+
+
+def stage_folder(phase: str, kind: str, part: int | str = "") -> str:
+    """Folder of a stage below the run."""
+    return f"{phase}/{kind}-{part}" if part else f"{phase}/{kind}"
+
+
+def nth_folder(kind: str, number: int) -> str:
+    """Folder of judge or scorer `number` (from 0) of the panel in the preference phase."""
+    return stage_folder(PREFERENCE, kind, number + 1 if number else "")
+
+
+def split_folder(folder: str) -> tuple[str, str, str]:
+    """Phase, kind and part of a folder; kind and part are empty for prompts."""
+    phase, _, name = folder.partition("/")
+    kind, _, part = name.partition("-")
+    return phase, kind, part
+
+
+def stage_title(folder: str) -> str:
+    """What the rows of a folder are, for people; the folder itself where the table has no title."""
+    phase, kind, _ = split_folder(folder)
+    return STAGES[kind].titles.get(phase, folder) if kind in STAGES else folder
+
+
+def stage_order(folder: str) -> tuple[int, int, int, str]:
+    """Sort key that puts folders in the order in which a run makes them."""
+    phase, kind, part = split_folder(folder)
+    names = list(STAGES)
+    order = names.index(kind) if kind in STAGES else len(names)
+    number = int(part) if part.isdecimal() else 0
+    if kind in STAGES and STAGES[kind].interleaved:
+        interleaved = [name for name in names if STAGES[name].interleaved]
+        number = len(interleaved) * number + interleaved.index(kind)
+        order = names.index(interleaved[0])
+    if part in POLICIES:
+        number = POLICIES.index(part)
+    return (PHASES.index(phase) if phase in PHASES else len(PHASES), order, number, folder)
+
+
+def stage_folders(root: Path, phase: str = "", kind: str = "") -> list[str]:
+    """Folders of a run with at least one manifest, in order; of one phase or kind if named."""
+    folders = {path.parent.relative_to(root).as_posix() for path in root.glob("**/shard-*.json")}
+    wanted = (name for name in folders if name != ".")
+    return sorted(
+        (
+            name
+            for name in wanted
+            if phase in ("", split_folder(name)[0]) and kind in ("", split_folder(name)[1])
+        ),
+        key=stage_order,
+    )
+
+
+INITIALS = stage_folder(SUPERVISED, SAMPLE)
+SAMPLES = stage_folder(PREFERENCE, SAMPLE)
+LABELS = stage_folder(PREFERENCE, JUDGE)
+POOLED = stage_folder(PREFERENCE, POOL)
+PAIRS = stage_folder(PREFERENCE, PAIR)
