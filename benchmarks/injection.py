@@ -16,7 +16,7 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -169,9 +169,9 @@ async def measure(
         places = [j for j, (name, _) in enumerate(texts) if group in (name, "all")]
         rows = {name: [[answers[j] for j in places] for answers in found[name]] for name in found}
         entry = {
-            **{f"success_{name}": share_of_wins(rows[name]).as_dict() for name in rows},
-            **{f"single_{name}": share_of_wins(rows[name], single=True).as_dict() for name in rows},
-            **{f"shift_{name}": mean_shift(rows[name], clean).as_dict() for name in rows},
+            **{f"success_{name}": asdict(share_of_wins(rows[name])) for name in rows},
+            **{f"single_{name}": asdict(share_of_wins(rows[name], single=True)) for name in rows},
+            **{f"shift_{name}": asdict(mean_shift(rows[name], clean)) for name in rows},
             **{f"unreadable_{name}": unreadable_share(rows[name]) for name in rows},
         }
         by_group[group] = entry

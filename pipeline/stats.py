@@ -10,7 +10,7 @@ Does not: correct for looking at many measures at once, or for prompts that rese
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,10 +33,6 @@ class Estimate:
     high: float
     n: int
     """Observations, not prompts."""
-
-    def as_dict(self) -> dict[str, float]:
-        """The shape that metrics.json holds."""
-        return asdict(self)
 
 
 @dataclass

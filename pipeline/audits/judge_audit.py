@@ -6,14 +6,14 @@ Out: JudgeAudit, one per judge
 One shard is in memory at a time. No model is asked and nothing is written.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.audits.findings import AuditFinding
-from pipeline.audits.label_figures import EVERYTHING, LabelFigures, check_labels, raw_label
+from pipeline.audits.label_figures import EVERYTHING, Figure, LabelFigures, check_labels, raw_label
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
@@ -35,15 +35,11 @@ class JudgeAudit:
     judge: str
     """Name of the model."""
     fingerprint: str
-    figures: dict[str, dict[str, dict[str, float]]]
-    """Share, interval, n and clusters by scope (a principle's id, or empty for all) and figure."""
+    figures: dict[str, dict[str, Figure]]
+    """By scope (a principle's id, or empty for all rows) and name of the figure."""
     findings: tuple[AuditFinding, ...]
     judges_itself: bool
     """True when the compared texts were written by the judge's own model."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def canary_folder(judgments: str) -> str:
@@ -90,10 +86,7 @@ def audit_judge(
         folder=folder,
         judge=engine.get("name", ""),
         fingerprint=engine.get("fingerprint", ""),
-        figures={
-            scope: {name: figure.as_dict() for name, figure in by_name.items()}
-            for scope, by_name in estimates.items()
-        },
+        figures=estimates,
         findings=tuple(
             f for scope in checked for f in check_labels(estimates[scope], config, scope)
         ),

@@ -13,7 +13,6 @@ the shipped canary, which is asked again in other shards.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from pipeline.audits.findings import AuditFinding, Bounds, judged, skipped
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.soft_labels import is_tie, outcome, swap_average
-from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, wilson
+from pipeline.stats import Estimate, Tally, wilson
 
 RowDict = Mapping[str, Any]
 EVERYTHING = ""
@@ -200,25 +199,12 @@ class Figure(Estimate):
 
 
 @dataclass
-class Tally:
-    """One figure: its sum and its number of observations by cluster."""
-
-    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-    def add(self, cluster: str, value: float) -> None:
-        """Count one observation."""
-        self.sums[cluster] += value
-        self.counts[cluster] += 1
-
-
-@dataclass
 class LabelFigures:
     """Running figures of one judge."""
 
     tie_width: float
-    tallies: dict[tuple[str, str], Tally] = field(default_factory=dict)
-    """By scope and figure."""
+    totals: dict[tuple[str, str], dict[str, tuple[float, int]]] = field(default_factory=dict)
+    """By scope and figure, then by cluster: sum and number of the observations."""
 
     def add_labels(self, rows: Iterable[RowDict], words: Mapping[str, int]) -> None:
         """Count judgments.
@@ -260,28 +246,27 @@ class LabelFigures:
     def _add(self, row: RowDict, cluster: str, name: str, value: float) -> None:
         # A label from follow-ups has no principle: its scope is that of all rows, once.
         for scope in {EVERYTHING, row["principle_id"]}:
-            self.tallies.setdefault((scope, name), Tally()).add(cluster, value)
+            clusters = self.totals.setdefault((scope, name), {})
+            total, count = clusters.get(cluster, (0.0, 0))
+            clusters[cluster] = (total + value, count + 1)
 
     @property
     def principles(self) -> list[str]:
         """Ids of the principles that were drawn, sorted."""
-        return sorted({scope for scope, _ in self.tallies} - {EVERYTHING})
+        return sorted({scope for scope, _ in self.totals} - {EVERYTHING})
 
     def estimates(self, scope: str, *, draws: int, seed: int) -> dict[str, Figure]:
         """The figures of a scope that have at least one observation."""
         figures = {}
         for name, kind in FIGURES.items():
-            if (tally := self.tallies.get((scope, name))) is None:
-                continue
-            sums, counts = list(tally.sums.values()), list(tally.counts.values())
+            totals = self.totals.get((scope, name), {}).values()
+            tally = Tally([total for total, _ in totals], [count for _, count in totals])
             if kind.greatest is None:
-                estimate = clustered_share(sums, counts)
+                estimate = tally.share()
             else:
-                estimate = cluster_bootstrap(
-                    sums, counts, draws=draws, seed=seed, most=kind.greatest
-                )
+                estimate = tally.bootstrap(draws=draws, seed=seed, most=kind.greatest)
             if estimate is not None:
-                figures[name] = Figure(**asdict(estimate), clusters=len(counts))
+                figures[name] = Figure(**asdict(estimate), clusters=tally.num_clusters)
         return figures
 
 

@@ -62,7 +62,7 @@ def figures_table(judge: JudgeAudit) -> Table:
         (
             "all" if scope == EVERYTHING else scope,
             *(
-                f"{figure['share']:.2f} ({figure['n']:,})" if (figure := figures.get(name)) else "–"
+                f"{figure.share:.2f} ({figure.n:,})" if (figure := figures.get(name)) else "–"
                 for name in FIGURES
             ),
         )

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.judge_eval.items import Verdict, readable
 from pipeline.soft_labels import outcome
-from pipeline.stats import Estimate, cluster_bootstrap, clustered_share, log_loss, wilson
+from pipeline.stats import Estimate, Tally, log_loss, wilson
 
 NUM_BINS = 15
 CHANCE_DRAWS = 400
@@ -183,7 +183,7 @@ def judge_figures(verdicts: Sequence[Verdict], *, draws: int, seed: int) -> Judg
     """
 
     def bootstrap(rows: Sequence[Verdict], value: Value) -> Estimate | None:
-        return cluster_bootstrap(*_by_context(rows, value), draws=draws, seed=seed)
+        return _tally(rows, value).bootstrap(draws=draws, seed=seed)
 
     read = readable(verdicts)
     statuses = Counter(v.status for v in verdicts)
@@ -350,14 +350,17 @@ def _decided(probability: float | None) -> float | None:
     return None if probability is None else outcome(probability)
 
 
-def _by_context(verdicts: Sequence[Verdict], value: Value) -> tuple[list[float], list[int]]:
-    """Sums and counts of the values by context."""
-    values: dict[str, list[float]] = {}
+def _tally(verdicts: Iterable[Verdict], value: Value) -> Tally:
+    """The values by context."""
+    by_context: dict[str, list[float]] = {}
     for verdict in verdicts:
         if (number := value(verdict)) is not None:
-            values.setdefault(verdict.prompt_id, []).append(number)
-    return [sum(v) for v in values.values()], [len(v) for v in values.values()]
+            by_context.setdefault(verdict.prompt_id, []).append(number)
+    tally = Tally()
+    for values in by_context.values():
+        tally.add(values)
+    return tally
 
 
-def _share(verdicts: Sequence[Verdict], value: Value) -> Estimate | None:
-    return clustered_share(*_by_context(verdicts, value))
+def _share(verdicts: Iterable[Verdict], value: Value) -> Estimate | None:
+    return _tally(verdicts, value).share()

@@ -65,7 +65,7 @@ def figure_tables(audit: Audit) -> list[Table]:
                 (
                     scope or "all",
                     *(
-                        f"{figure['share']:.2f} ({figure['n']:,.0f})" if figure else MISSING
+                        f"{figure.share:.2f} ({figure.n:,})" if figure else MISSING
                         for figure in map(figures.get, FIGURES)
                     ),
                 )

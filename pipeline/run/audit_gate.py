@@ -8,7 +8,7 @@ The audit reads what is on disk and asks no model, so a resumed run gets the sam
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class RunAudit:
         return {
             "passed": not self.failed,
             "notes": self.notes,
-            "judges": [judge.as_dict() for judge in self.judges],
+            "judges": [asdict(judge) for judge in self.judges],
             "collapse": self.collapse.as_dict() if self.collapse else None,
         }
 
