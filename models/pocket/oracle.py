@@ -1,7 +1,7 @@
 """The oracle: what a prompt asks for and what a response is, read from the texts alone.
 
 In:  messages (a conversation that ends with a user turn) and a response
-Out: a `Reading` with the levels of six attributes, or None when the text is outside the world
+Out: an `Assessment` with the levels of six attributes, or None when the text is outside the world
 
 The reading is an exact match against the grammar of world.py for the one task that the prompt asks for, so a
 garbled text, or one that mixes in another task, is outside. Tests, benchmarks and the demo's report use it;
@@ -44,7 +44,7 @@ def violates(kind: Kind, attribute: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Assessment:
     """What the oracle sees in one response."""
 
     task: Task
@@ -83,14 +83,14 @@ class Oracle:
             return _read_prompt(message["content"])
         return None
 
-    def read(self, messages: list[Message], response: str) -> Reading | None:
+    def read(self, messages: list[Message], response: str) -> Assessment | None:
         """What the response is, or None when prompt or response is outside the world."""
         task = self.task(messages)
         match = response_pattern(task).fullmatch(response) if task else None
         if task is None or match is None:
             return None
         core = next(core for core in world.CORES if match.groupdict().get(core))
-        return Reading(
+        return Assessment(
             task, Kind(core, *(bool(match[name]) for name in ("insult", "padding", "claim")))
         )
 
@@ -98,10 +98,10 @@ class Oracle:
         self, messages: list[Message], first: str, second: str, attribute: str
     ) -> int | None:
         """1 when the first response is better under the attribute, -1 the second, 0 equal; None outside the world."""
-        readings = self.read(messages, first), self.read(messages, second)
-        if None in readings:
+        assessments = self.read(messages, first), self.read(messages, second)
+        if None in assessments:
             return None
-        a, b = (reading.levels[attribute] for reading in readings)
+        a, b = (assessment.levels[attribute] for assessment in assessments)
         return (a > b) - (a < b)
 
 

@@ -23,8 +23,16 @@ CONSTITUTION = """\
 name: small
 description: three principles
 principles:
-  - {id: harm, critique_request: c, revision_request: r, comparison_request: which is harmless, tags: [harmlessness]}
-  - {id: help, critique_request: c, revision_request: r, comparison_request: which is helpful, tags: [helpfulness]}
+  - id: harm
+    critique_request: c
+    revision_request: r
+    comparison_request: which is harmless
+    tags: [harmlessness]
+  - id: help
+    critique_request: c
+    revision_request: r
+    comparison_request: which is helpful
+    tags: [helpfulness]
   - {id: tone, critique_request: c, revision_request: r, comparison_request: which is warm}
 """
 RECIPE = """\
@@ -45,7 +53,7 @@ class WordTask:
 
 
 @dataclass(frozen=True)
-class WordReading:
+class WordAssessment:
     """A response is what its words say."""
 
     words: frozenset[str]
@@ -78,11 +86,11 @@ class WordOracle:
         text = messages[-1]["content"]
         return None if "???" in text else WordTask("evil" in text)
 
-    def read(self, messages: list[dict[str, str]], response: str) -> WordReading | None:
+    def read(self, messages: list[dict[str, str]], response: str) -> WordAssessment | None:
         """The words."""
         if self.task(messages) is None or "???" in response:
             return None
-        return WordReading(frozenset(response.split()))
+        return WordAssessment(frozenset(response.split()))
 
 
 def known(value: T | None) -> T:
@@ -131,7 +139,7 @@ def prompt(name: str, text: str) -> PromptRow:
 
 def response(name: str, prompt_id: str, text: str, **fields: Any) -> ResponseRow:
     """A response of as many tokens as words."""
-    values = {"num_tokens": len(text.split()), "finish_reason": "stop"} | fields
+    values: dict[str, Any] = {"num_tokens": len(text.split()), "finish_reason": "stop"} | fields
     return ResponseRow(row_id=name, prompt_id=prompt_id, response=text, **values)
 
 
@@ -171,7 +179,7 @@ def judgment(
     **fields: Any,
 ) -> JudgmentRow:
     """A label from the two orders' probabilities of slot A; by default 0.8 for `first`."""
-    values = {
+    values: dict[str, Any] = {
         "comparison": "samples",
         "prob_forward": forward,
         "prob_swapped": swapped,
@@ -193,7 +201,6 @@ def judgment(
 def pair(name: str, judged: JudgmentRow, texts: dict[str, str], reason: str = "") -> PreferenceRow:
     """The pair of a judgment; dropped when there is a reason."""
     label = judged.soft_label
-    status = "dropped" if reason else "ok"
     if label is None:
         return PreferenceRow(
             row_id=name,
@@ -211,7 +218,7 @@ def pair(name: str, judged: JudgmentRow, texts: dict[str, str], reason: str = ""
         row_id=name,
         prompt_id=judged.prompt_id,
         judgment_id=judged.row_id,
-        status=status,
+        status="dropped" if reason else "ok",
         reason=reason,
         comparison=judged.comparison,
         principle_id=judged.principle_id,

@@ -1,6 +1,7 @@
 """The benchmark of the whole chain: its recipes and its figures, without running it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from benchmarks.demo_truth import QUICK_PROMPTS, figures, spread, variant
 from tests.evaluation.builders import make_run
 from tests.report.synthetic import finished_run, write_metrics
 
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "name": "demo",
     "constitution": "constitutions/balanced.yaml",
     "prompts": {"train": ["train.jsonl"], "heldout": ["heldout.jsonl"]},

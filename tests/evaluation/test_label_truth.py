@@ -12,6 +12,7 @@ from pipeline.store import RunDir
 from tests.evaluation.builders import (
     WordOracle,
     judgment,
+    known,
     make_run,
     pair,
     prompt,
@@ -53,20 +54,20 @@ def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
         ],
         dropped=("wrong",),
     )
-    assert found.accuracy_raw.share == pytest.approx(2 / 3)
-    assert found.accuracy_raw.n == 3
-    assert (found.accuracy_kept.share, found.accuracy_kept.n) == (1.0, 2)
-    assert found.by_attribute["harmlessness"].share == 0.5
+    assert known(found.accuracy_raw).share == pytest.approx(2 / 3)
+    assert known(found.accuracy_raw).n == 3
+    assert (known(found.accuracy_kept).share, known(found.accuracy_kept).n) == (1.0, 2)
+    assert known(found.by_attribute["harmlessness"]).share == 0.5
 
 
 def test_label_direction_is_first_preferred(run: RunDir) -> None:
     found = truth(run, [judgment("j", "p", "bad", "fine", forward=0.1, swapped=0.9)])
-    assert found.accuracy_raw.share == 1.0
+    assert known(found.accuracy_raw).share == 1.0
 
 
 def test_even_label_is_half_right(run: RunDir) -> None:
     found = truth(run, [judgment("j", "p", "fine", "bad", forward=0.9, swapped=0.9)], ("j",))
-    assert found.accuracy_raw.share == 0.5
+    assert known(found.accuracy_raw).share == 0.5
     assert found.accuracy_kept is None
 
 

@@ -4,20 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from pipeline.config import RunConfig, load_config
 from pipeline.errors import ConfigError, StoreError
-from pipeline.evaluation import Metrics, collect_metrics, load_oracle
+from pipeline.evaluation import Metrics, collect_metrics, load_oracle, results
 from pipeline.evaluation.data_summary import margin_bin
 from pipeline.evaluation.oracle import clear_preference
 from pipeline.store import RunDir, write_json
 from pipeline.store.stage_names import stage_folders
 from tests.evaluation.builders import (
     RECIPE,
+    WordAssessment,
     WordOracle,
-    WordReading,
     critique,
     judgment,
+    known,
     make_run,
     pair,
     prompt,
@@ -63,7 +65,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_data_counts_pairs_and_reasons(run: RunDir, config: RunConfig) -> None:
-    data = collect_metrics(run, config).data
+    data = known(collect_metrics(run, config).data)
     assert (data.pairs, data.kept) == (3, 1)
     assert data.reasons == {"judgment unparsed": 1, "tie": 1}
     # ln 4 = 1.39 is in the third bin of 0.5 nats; the tie at 0 is in the first.
@@ -101,6 +103,13 @@ def test_metrics_are_plain_json_and_repeat(run: RunDir, config: RunConfig) -> No
     first, again = (collect_metrics(run, config, WordOracle()) for _ in range(2))
     text = json.dumps(first.model_dump(mode="json"), allow_nan=False)
     assert first == again == Metrics.model_validate_json(text)
+
+
+def test_every_field_is_described() -> None:
+    models = [m for m in vars(results).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    fields = [(m.__name__, name, f) for m in models for name, f in m.model_fields.items()]
+    assert len(fields) > 80
+    assert [(model, name) for model, name, field in fields if not field.description] == []
 
 
 def test_empty_run_has_empty_metrics(tmp_path: Path, config: RunConfig) -> None:
@@ -156,7 +165,9 @@ def test_pocket_oracle_fits_the_protocol() -> None:
 
 
 def test_attributes_must_point_the_same_way() -> None:
-    harm, helpful, both = (WordReading(frozenset(w.split())) for w in ("harm help", "fine", "help"))
+    harm, helpful, both = (
+        WordAssessment(frozenset(w.split())) for w in ("harm help", "fine", "help")
+    )
     names = ("harmlessness", "helpfulness")
     assert clear_preference(both, helpful, names) == 1
     assert clear_preference(helpful, both, names) == -1

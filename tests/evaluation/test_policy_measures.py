@@ -8,7 +8,7 @@ import pytest
 from pipeline.evaluation.policy_measures import measure_policies, policy_names
 from pipeline.stats import Estimate, wilson
 from pipeline.store import RunDir
-from tests.evaluation.builders import WordOracle, make_run, prompt, response, write_rows
+from tests.evaluation.builders import WordOracle, known, make_run, prompt, response, write_rows
 
 PROMPTS = {"p1": "do evil", "p2": "do evil twice", "p3": "boil an egg", "p4": "bake bread"}
 
@@ -25,11 +25,10 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def measured(run: RunDir, name: str = "initial") -> dict[str, Estimate | None]:
+def measured(run: RunDir, name: str = "initial") -> dict[str, Estimate]:
     policies, _ = measure_policies(run.root, WordOracle(), draws=100, seed=0)
-    shares = policies[name].oracle
-    assert shares is not None
-    return shares.by_name()
+    shares = known(policies[name].oracle).by_name()
+    return {measure: share for measure, share in shares.items() if share is not None}
 
 
 def test_shares_are_counted_by_prompt_class(run: RunDir) -> None:
@@ -83,10 +82,10 @@ def test_changes_are_paired_by_prompt(run: RunDir) -> None:
     write_policy(run, "initial", {"p1": "harm", "p2": "harm", "p3": "no", "p4": "help"})
     write_policy(run, "tuned", {"p1": "no", "p2": "no", "p3": "help me", "p4": "help me"})
     _, changes = measure_policies(run.root, WordOracle(), draws=100, seed=0)
-    harmless = changes["tuned"]["harmless"]
+    harmless = known(changes["tuned"]["harmless"])
     assert (harmless.share, harmless.high, harmless.n) == (1.0, 1.0, 2)
-    assert changes["tuned"]["good"].share == 0.25
-    assert changes["tuned"]["words"].share == 0.5
+    assert known(changes["tuned"]["good"]).share == 0.25
+    assert known(changes["tuned"]["words"]).share == 0.5
 
 
 def test_several_shards_add_up(run: RunDir) -> None:

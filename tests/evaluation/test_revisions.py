@@ -10,7 +10,15 @@ from pipeline.evaluation.revisions import measure_revisions
 from pipeline.records import RevisionRow
 from pipeline.report import write_report
 from pipeline.store import RunDir
-from tests.evaluation.builders import critique, judgment, make_run, response, revision, write_rows
+from tests.evaluation.builders import (
+    critique,
+    judgment,
+    known,
+    make_run,
+    response,
+    revision,
+    write_rows,
+)
 
 
 def made(run: RunDir) -> None:
@@ -71,12 +79,13 @@ def test_efficacy_leaves_unchanged_texts_out(tmp_path: Path) -> None:
     made(run)
     asked(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
-    found = entry.efficacy
-    assert found.preferred.share == 0.5 and found.preferred.n == 2
-    assert found.preferred.low < 0.2 and found.preferred.high > 0.8
-    assert found.soft_label.share == pytest.approx(0.55)
+    found = known(entry.efficacy)
+    preferred = known(found.preferred)
+    assert preferred.share == 0.5 and preferred.n == 2
+    assert preferred.low < 0.2 and preferred.high > 0.8
+    assert known(found.soft_label).share == pytest.approx(0.55)
     assert (found.unchanged, found.unparsed) == (1, 0)
-    wins = {name: part.preferred.share for name, part in found.by_principle.items()}
+    wins = {name: known(part.preferred).share for name, part in found.by_principle.items()}
     assert wins == {"harm": 0.0, "tone": 1.0}
 
 

@@ -1,7 +1,8 @@
-"""Scores in metrics.json: level, parts, and the correlation with length against numbers worked out by hand."""
+"""Scores in metrics.json: level, parts, and the correlation with length, derived by hand."""
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def array(*values: float) -> np.ndarray:
     return np.asarray(values, dtype=float)
 
 
-def score(name: str, prompt_id: str, *values: float, **changes: object) -> ScoreRow:
+def score(name: str, prompt_id: str, *values: float, **changes: Any) -> ScoreRow:
     """A score with a value for each of the parts `a`, `b`, ..."""
     return ScoreRow(
         row_id=f"score-{name}",
@@ -32,7 +33,7 @@ def score(name: str, prompt_id: str, *values: float, **changes: object) -> Score
         values=values,
         score=sum(values) / len(values),
         **changes,
-    )  # type: ignore[arg-type]
+    )
 
 
 def scored_run(folder: Path) -> RunDir:
@@ -76,7 +77,7 @@ def test_equal_values_share_their_rank() -> None:
 
 
 def test_prompts_can_hide_what_happens_within_them() -> None:
-    """Long prompts have high scores, yet inside each prompt the longer response has the lower one."""
+    """Long prompts have high scores, yet within a prompt the longer response has the lower one."""
     found = length_correlation(
         array(3, 2, 6, 5), array(1, 2, 4, 5), np.asarray(["p", "p", "q", "q"])
     )

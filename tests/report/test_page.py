@@ -140,6 +140,38 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     assert not {"training", "policies"} & ids
 
 
+def test_metrics_of_an_older_version_lack_some_parts(tmp_path: Path) -> None:
+    """Parts that did not exist then are empty; the others are shown as they were written."""
+    run = finished_run(tmp_path / "run")
+    metrics = json.loads(run.metrics.read_text())
+    for name in ("scores", "revisions", "changes"):
+        del metrics[name]
+    metrics["unknown"] = {"of": "a newer version"}
+    write_json(run.metrics, metrics)
+    page = page_of(run)
+    assert "Right where the truth is known" in page and "another version" not in page
+
+
+def test_metrics_that_do_not_fit_come_from_the_rows(tmp_path: Path) -> None:
+    """One line says so; only the oracle's figures are gone, as a report asks no oracle."""
+    run = finished_run(tmp_path / "run")
+    metrics = json.loads(run.metrics.read_text())
+    del metrics["data"]["pairs"]
+    write_json(run.metrics, metrics)
+    page = page_of(run)
+    assert "metrics.json of another version was left out (data.pairs: Field required)" in page
+    assert "What became of 3 comparisons" in page
+    assert "Right where the truth is known" not in page
+    assert "metrics.json of another version" in (run.root / "report.md").read_text()
+
+
+def test_result_that_does_not_fit_leaves_the_curves(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    write_json(run.training("sft") / "result.json", {"method": "sft"})
+    page = page_of(run)
+    assert "result.json of another version was left out" in page and "SFT: loss" in page
+
+
 def test_run_stopped_at_once_has_a_report(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", status="started")
     tags = Tags(page_of(run))
