@@ -10,7 +10,7 @@ Imports wait inside the commands, so that `rlaif --help` stays quick.
 import importlib.metadata
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -130,6 +130,20 @@ def report(run: Run) -> None:
     from pipeline.cli.run import print_report
 
     print_report(run)
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="JSON Lines file to write; must not exist.")],
+    format: Annotated[
+        Literal["trl", "kto", "openai"], typer.Option(help="Shape of a line.")
+    ] = "trl",
+) -> None:
+    """Write the preference set of a run as JSON Lines for other programs."""
+    from pipeline.cli.inspect import export_run
+
+    export_run(run, out, format)
 
 
 @app.command()

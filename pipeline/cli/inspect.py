@@ -1,4 +1,4 @@
-"""The commands that look at files: `check`, `trace`, `verify`, `runs`."""
+"""The commands that look at files: `check`, `trace`, `verify`, `export`, `runs`."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pipeline.cli.tables import console
 from pipeline.config.yaml_file import parse_yaml
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
+from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import verify
 from pipeline.errors import ConfigError, DataError, UserError
@@ -135,6 +136,13 @@ def print_problems(name: str) -> bool:
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
     typer.echo(f"{run.run_id}: {count if problems else 'every file matches its manifest'}")
     return bool(problems)
+
+
+def export_run(run: str, out: Path, shape: str) -> None:
+    """Write the preference set of a run as JSON Lines. Raises UserError without such a set."""
+    folder = find_run(run)
+    count = export_lines(folder, out, shape)
+    typer.echo(f"{out}: {count:,} lines of {folder.run_id} for {shape}")
 
 
 def print_runs() -> None:

@@ -1,53 +1,58 @@
-"""Preference sets in the shapes that other programs read, as JSON Lines.
+"""The preference set of a run in the shapes that other programs read, as JSON Lines.
 
-    trl      {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, TRL's trainers
-    kto      {"prompt": [...], "completion": [{assistant}], "label": bool}, two lines a pair; also
-             for `feedback.parquet`, a line each
-    openai   {"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}
+    trl      {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, as the trainers
+             of TRL read it; `row_id` and `soft_label` are extra columns, which they ignore
+    kto      {"prompt": [...], "completion": [{assistant}], "label": bool}: two lines per pair, and
+             one per reply of the feedback set, where the run has one
+    openai   {"input": {"messages": [...]}, "preferred_output": [...],
+              "non_preferred_output": [...]}, as OpenAI's fine-tuning endpoint reads it
 
-`trl` keeps `row_id` and `soft_label`, which its trainers leave alone. The others have no place for
-a soft label or a weight: there each row counts in full.
+Does not: keep soft labels and weights in `kto` and `openai`, where each line counts in full.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
-import pyarrow.parquet as pq
-
-from pipeline.data.dataset import iter_tables
+from pipeline.data.dataset import iter_tables, load_dataset, set_path
 from pipeline.errors import DataError
 from pipeline.store.files import atomic_write
+from pipeline.store.layout import RunDir
 
-Format = Literal["trl", "kto", "openai"]
 Line = dict[str, Any]
-COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
-FEEDBACK_COLUMNS = ("messages", "completion", "label")
 
 
-def write_format(dataset: Path, target: Path, shape: Format) -> int:
-    """Write `preference.parquet`, or `feedback.parquet` as `kto`; returns the number of lines.
+def export_lines(run: RunDir, target: Path, shape: str) -> int:
+    """Write the preference set of a run in a shape of `SHAPES`; returns the number of lines.
 
     Raises:
-        DataError: not such a set, or feedback in a shape that holds pairs.
-        StoreError: the disk is full.
+        DataError: the run has no preference set, or the target exists.
+        StoreError: the data set is damaged, or the disk is full.
     """
-    names = pq.read_schema(dataset).names
-    lines, columns = SHAPES[shape], COLUMNS
-    if shape == "kto" and set(FEEDBACK_COLUMNS) <= set(names):
-        lines, columns = feedback_lines, FEEDBACK_COLUMNS
-    missing = [name for name in columns if name not in names]
-    if missing:
+    manifest = load_dataset(run)
+    if manifest is None or "preference" not in manifest.sets:
         raise DataError(
-            f"{dataset} has no column {', '.join(missing)}, so it is not a preference set; "
-            "give a run's dataset/preference.parquet"
+            f"run {run.run_id} has no preference set to export; `rlaif resume {run.run_id}` "
+            "finishes a run that was stopped"
         )
+    if target.exists():
+        raise DataError(f"{target} exists already; remove it or choose another name")
+    sets = {"preference": SHAPES[shape]}
+    if shape == "kto" and "feedback" in manifest.sets:
+        sets["feedback"] = _feedback_lines
+    lines = (
+        line
+        for name, make_lines in sets.items()
+        for table in iter_tables(set_path(run, name))
+        for row in table.to_pylist()
+        for line in make_lines(row)
+    )
     count = 0
 
-    def write(stream: Any) -> None:
+    def write(stream: BinaryIO) -> None:
         nonlocal count
-        for line in _lines(dataset, columns, lines):
+        for line in lines:
             stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
             count += 1
 
@@ -55,8 +60,7 @@ def write_format(dataset: Path, target: Path, shape: Format) -> int:
     return count
 
 
-def trl_lines(row: Line) -> Iterable[Line]:
-    """One pair as TRL's conversational preference row."""
+def _trl_lines(row: Line) -> Iterator[Line]:
     yield {
         "prompt": row["messages"],
         "chosen": _reply(row["chosen"]),
@@ -66,23 +70,17 @@ def trl_lines(row: Line) -> Iterable[Line]:
     }
 
 
-def kto_lines(row: Line) -> Iterable[Line]:
-    """One pair as a desirable and an undesirable completion."""
+def _kto_lines(row: Line) -> Iterator[Line]:
     for name, label in (("chosen", True), ("rejected", False)):
         yield {"prompt": row["messages"], "completion": _reply(row[name]), "label": label}
 
 
-def feedback_lines(row: Line) -> Iterable[Line]:
-    """One reply with feedback as the completion that it is."""
-    yield {
-        "prompt": row["messages"],
-        "completion": _reply(row["completion"]),
-        "label": row["label"],
-    }
+def _feedback_lines(row: Line) -> Iterator[Line]:
+    completion = _reply(row["completion"])
+    yield {"prompt": row["messages"], "completion": completion, "label": row["label"]}
 
 
-def openai_lines(row: Line) -> Iterable[Line]:
-    """One pair as OpenAI's fine-tuning endpoint takes it."""
+def _openai_lines(row: Line) -> Iterator[Line]:
     yield {
         "input": {"messages": row["messages"], "tools": [], "parallel_tool_calls": True},
         "preferred_output": _reply(row["chosen"]),
@@ -91,18 +89,10 @@ def openai_lines(row: Line) -> Iterable[Line]:
 
 
 SHAPES: dict[str, Callable[[Line], Iterable[Line]]] = {
-    "trl": trl_lines,
-    "kto": kto_lines,
-    "openai": openai_lines,
+    "trl": _trl_lines,
+    "kto": _kto_lines,
+    "openai": _openai_lines,
 }
-
-
-def _lines(
-    path: Path, columns: tuple[str, ...], shape: Callable[[Line], Iterable[Line]]
-) -> Iterator[Line]:
-    for table in iter_tables(path):
-        for row in table.select(columns).to_pylist():
-            yield from shape(row)
 
 
 def _reply(text: str) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.scripted_chain import HOLD_AFTER
 from pipeline.config.paths import PROJECT_ROOT
+from pipeline.data.dataset import load_dataset
 from pipeline.store import RunDir, read_json, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.cli.commands import Ended, Rlaif
@@ -148,6 +149,22 @@ def test_impact_pays_for_what_changed_and_repeats_for_nothing(rlaif: Rlaif, tmp_
         "is not the impact of .*old.yaml on one; give another --run-id",
     )
     assert_one_line(rlaif("constitution", "impact", "none", new), "is not a run")
+
+
+def test_pairs_of_a_run_are_exported(rlaif: Rlaif, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    assert rlaif("run", recipe, "--no-prefect", "--run-id", "one").code == 0
+    pairs = load_dataset(RunDir(tmp_path / "outputs/runs/one"))
+    assert pairs is not None
+    for shape, lines_per_pair in (("trl", 1), ("openai", 1), ("kto", 2)):
+        out = tmp_path / f"{shape}.jsonl"
+        ended = rlaif("export", "one", "--format", shape, "--out", out)
+        count = lines_per_pair * pairs.sets["preference"].rows
+        assert (ended.code, len(out.read_text().splitlines())) == (0, count), ended.err
+        assert ended.out == f"{out}: {count} lines of one for {shape}\n"
+    again = rlaif("export", "one", "--out", tmp_path / "trl.jsonl")
+    assert_one_line(again, "trl.jsonl exists already; remove it or choose another name")
+    assert rlaif("export", "one", "--format", "csv", "--out", tmp_path / "x").code == 2
 
 
 def test_killed_impact_goes_on(rlaif: Rlaif, tmp_path: Path) -> None:

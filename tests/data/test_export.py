@@ -11,7 +11,7 @@ from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import PREFERENCE_SCHEMA, SFT_SCHEMA, known_prompt_ids, load_dataset
 from pipeline.data.export import export_preference, export_sft, sft_folders
-from pipeline.data.json_lines import write_format
+from pipeline.data.json_lines import export_lines
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.store import RunDir
@@ -181,12 +181,21 @@ async def test_card_states_what_is_there(tmp_path: Path) -> None:
     assert (run.dataset / "recipe.yaml").read_bytes() == run.recipe.read_bytes()
 
 
+def exported(run: RunDir, shape: str) -> list[dict[str, Any]]:
+    """The lines that `export_lines` writes."""
+    path = run.root / f"{shape}.jsonl"
+    count = export_lines(run, path, shape)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == count
+    return lines
+
+
 async def test_trl_lines_round_trip(tmp_path: Path) -> None:
     run = await whole_run(tmp_path / "r")
     preference(run)
-    assert write_format(run.dataset / "preference.parquet", tmp_path / "trl.jsonl", "trl") == 10
-    lines = [json.loads(line) for line in (tmp_path / "trl.jsonl").read_text().splitlines()]
-    for line, row in zip(lines, read(run, "preference"), strict=True):
+    lines, rows = exported(run, "trl"), read(run, "preference")
+    assert len(lines) == 10
+    for line, row in zip(lines, rows, strict=True):
         assert line["prompt"] == row["messages"]
         assert line["chosen"] == [{"role": "assistant", "content": row["chosen"]}]
         assert line["rejected"] == [{"role": "assistant", "content": row["rejected"]}]
@@ -196,20 +205,24 @@ async def test_trl_lines_round_trip(tmp_path: Path) -> None:
 async def test_other_formats_keep_all_texts(tmp_path: Path) -> None:
     run = await whole_run(tmp_path / "r")
     preference(run)
-    path, rows = run.dataset / "preference.parquet", read(run, "preference")
+    rows = read(run, "preference")
     expected = {(row["chosen"], row["rejected"]) for row in rows}
-    write_format(path, tmp_path / "openai.jsonl", "openai")
-    lines = [json.loads(line) for line in (tmp_path / "openai.jsonl").read_text().splitlines()]
+    lines = exported(run, "openai")
     assert expected == {
         (line["preferred_output"][0]["content"], line["non_preferred_output"][0]["content"])
         for line in lines
     }
     assert [line["input"]["messages"] for line in lines] == [row["messages"] for row in rows]
-    assert write_format(path, tmp_path / "kto.jsonl", "kto") == 20
-    halves = [json.loads(line) for line in (tmp_path / "kto.jsonl").read_text().splitlines()]
+    halves = exported(run, "kto")
+    assert len(halves) == 20
     good = [h["completion"][0]["content"] for h in halves if h["label"]]
     bad = [h["completion"][0]["content"] for h in halves if not h["label"]]
     assert expected == set(zip(good, bad, strict=True))
+
+
+async def test_run_without_pairs_exports_nothing(tmp_path: Path) -> None:
+    run = await whole_run(tmp_path / "r")
     sft(run)
-    with pytest.raises(DataError, match="no column chosen, rejected, soft_label"):
-        write_format(run.dataset / "sft.parquet", tmp_path / "x", "trl")
+    with pytest.raises(DataError, match="run r has no preference set to export"):
+        export_lines(run, tmp_path / "x", "trl")
+    assert not (tmp_path / "x").exists()

@@ -1,5 +1,6 @@
 """Thumbs and regenerate events in the data set of a run: a file of their own, counted and traced."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from pipeline.config.training import DpoConfig, KtoConfig
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import FEEDBACK_SCHEMA, load_dataset
 from pipeline.data.export import export_preference
-from pipeline.data.json_lines import write_format
+from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 from pipeline.ids import file_hash
 from pipeline.run.phases import feedback_file
 from pipeline.run.start import start_run
@@ -186,21 +187,19 @@ def test_kto_alone_reads_the_feedback(mixed: tuple[RunDir, dict[str, Any]]) -> N
     assert feedback_file(run, DpoConfig()) is None
 
 
-def test_feedback_as_lines_for_other_programs(
+def test_feedback_follows_the_pairs_in_kto_lines(
     mixed: tuple[RunDir, dict[str, Any]], tmp_path: Path
 ) -> None:
-    run, _ = mixed
-    path = run.dataset / "feedback.parquet"
-    assert write_format(path, tmp_path / "kto.jsonl", "kto") == 4
+    run, counts = mixed
+    assert export_lines(run, tmp_path / "kto.jsonl", "kto") == 2 * counts["rows"] + 4
     first = read(run)[0]
-    line = yaml.safe_load((tmp_path / "kto.jsonl").read_text().splitlines()[0])
+    line = json.loads((tmp_path / "kto.jsonl").read_text().splitlines()[-4])
     assert line == {
         "prompt": first["messages"],
         "label": first["label"],
         "completion": [{"role": "assistant", "content": first["completion"]}],
     }
-    with pytest.raises(DataError, match="no column chosen, rejected, soft_label"):
-        write_format(path, tmp_path / "trl.jsonl", "trl")
+    assert export_lines(run, tmp_path / "trl.jsonl", "trl") == counts["rows"]
 
 
 def test_weight_counts_a_reply_as_one_label(tmp_path: Path) -> None:
