@@ -23,7 +23,7 @@ from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
 from pipeline.store.shards import stage_manifests
-from pipeline.store.stage_names import JUDGE, PREFERENCE, stage_folders
+from pipeline.store.stage_names import CRITIQUE, JUDGE, PAIRS, PREFERENCE, SUPERVISED, stage_folders
 
 MARGIN_EDGES = tuple(0.5 * step for step in range(13))
 """Bins of 0.5 nats; the last one, from 6 nats (odds of 400 to 1), is open."""
@@ -123,8 +123,8 @@ def measure_data(root: Path, tie_width: float) -> tuple[DataMetrics | None, list
                 for name in _principles(row):
                     by_principle[name].add(row, tie_width)
     critiques: Counter[str] = Counter()
-    for path in (root / "supervised").glob("critique-*"):
-        for _, rows in iter_shards(root, f"supervised/{path.name}", ("principle_id",)):
+    for folder in stage_folders(root, SUPERVISED, CRITIQUE):
+        for _, rows in iter_shards(root, folder, ("principle_id",)):
             critiques.update(row["principle_id"] for row in rows)
     data = _measure_pairs(root, everything, by_principle) if everything.drawn else None
     principles = [
@@ -152,9 +152,8 @@ def _measure_pairs(
     kept_bins: Counter[int] = Counter()
     dropped_bins: Counter[int] = Counter()
     pairs = 0
-    for _, rows in iter_shards(
-        root, "preference/pair", ("status", "reason", "principle_id", "margin")
-    ):
+    columns = ("status", "reason", "principle_id", "margin")
+    for _, rows in iter_shards(root, PAIRS, columns):
         pairs += len(rows)
         for row in rows:
             kept = row["status"] == "ok"

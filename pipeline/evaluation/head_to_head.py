@@ -8,7 +8,6 @@ not asked about. What it could not read is counted and left out. The mean of the
 given as well: it needs no tie width and shows how sure the judge was.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipeline.evaluation.results import PrincipleWins, WinRate
 from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards
 from pipeline.soft_labels import orders_agree, outcome
 from pipeline.stats import Tally
+from pipeline.store.stage_names import EVALUATION, JUDGE, split_folder, stage_folders
 
 IDENTICAL = "identical responses"
 COLUMNS = (
@@ -29,7 +29,6 @@ COLUMNS = (
     "soft_label",
     "position_gap",
 )
-_FOLDER = re.compile(r"judge-(?P<policy>.+)-vs-(?P<against>.+)")
 
 
 @dataclass
@@ -105,11 +104,11 @@ class Match:
 def win_rates(root: Path, *, tie_width: float, draws: int, seed: int) -> list[WinRate]:
     """Entries of `win_rates`, the comparisons with the initial policy first."""
     rates = []
-    for folder in sorted((root / "evaluation").glob("judge-*-vs-*")):
+    for folder in stage_folders(root, EVALUATION, JUDGE):
         match = Match()
-        for _, rows in iter_shards(root, f"evaluation/{folder.name}", COLUMNS):
+        for _, rows in iter_shards(root, folder, COLUMNS):
             for group in grouped(rows, "prompt_id").values():
                 match.add_prompt(group, tie_width)
-        if names := _FOLDER.fullmatch(folder.name):
-            rates.append(match.metrics(*names.groups(), draws=draws, seed=seed))
+        policy, _, against = split_folder(folder)[2].partition("-vs-")
+        rates.append(match.metrics(policy, against, draws=draws, seed=seed))
     return sorted(rates, key=lambda r: (policy_order(r.against), -policy_order(r.policy)))

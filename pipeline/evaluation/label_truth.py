@@ -30,6 +30,7 @@ from pipeline.evaluation.shard_columns import (
 from pipeline.soft_labels import outcome
 from pipeline.stats import Tally, brier, calibration_error
 from pipeline.store.shards import Manifest, load_manifest, stage_manifests
+from pipeline.store.stage_names import JUDGE, PAIRS, PROMPTS, split_folder
 
 JUDGE_COLUMNS = (
     "row_id",
@@ -126,7 +127,7 @@ class TruthCounts:
 
 def label_truth(root: Path, constitution: Constitution, oracle: Oracle) -> LabelTruth | None:
     """The entry `labels` of metrics.json; None when nothing was judged."""
-    pairs = {m.shard_index: m.path for m in stage_manifests(root, "preference/pair")}
+    pairs = {m.shard_index: m.path for m in stage_manifests(root, PAIRS)}
     truth = TruthCounts(oracle, {p.id: p.tags for p in constitution.principles})
     judged = False
     for manifest, rows in iter_shards(root, label_folder(root), JUDGE_COLUMNS):
@@ -138,7 +139,7 @@ def label_truth(root: Path, constitution: Constitution, oracle: Oracle) -> Label
         prompts = {
             row_id: oracle_messages(messages)
             for path in paths
-            if Path(path).parent.name == "prompts"
+            if Path(path).parent.name == PROMPTS
             for row_id, messages in conversations(root, path).items()
         }
         texts = texts_by_id(root, paths)
@@ -151,9 +152,9 @@ def _text_paths(root: Path, manifest: Manifest) -> list[str]:
     """The inputs of a label shard; for a pooled one, those of the verdicts behind it."""
     paths: dict[str, None] = {}
     for path in manifest.inputs:
-        parent = Path(path).parent
-        if parent.name.startswith("judge"):
-            inner = load_manifest(root, str(parent), manifest.shard_index)
+        folder = str(Path(path).parent)
+        if split_folder(folder)[1] == JUDGE:
+            inner = load_manifest(root, folder, manifest.shard_index)
             paths.update(dict.fromkeys(inner.inputs if inner else ()))
         else:
             paths[path] = None

@@ -18,12 +18,18 @@ from pipeline.evaluation.shard_columns import RowDict, conversations, grouped, r
 from pipeline.stats import Estimate, Tally, paired_change
 from pipeline.store import Manifest
 from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import (
+    EVALUATION,
+    HELDOUT,
+    POLICIES,
+    SAMPLE,
+    split_folder,
+    stage_folder,
+    stage_folders,
+)
 
-POLICIES = ("initial", "sl_cai", "tuned")
-"""In the order of training; others come after them."""
 TEXT_MEASURES = ("truncated", "empty", "tokens", "words")
 COLUMNS = ("prompt_id", "status", "response", "finish_reason", "num_tokens")
-_PREFIX = "sample-"
 
 Tallies = dict[str, Tally]
 """By measure; entry i of every tally belongs to the same prompt."""
@@ -31,17 +37,13 @@ Changes = dict[str, dict[str, Estimate | None]]
 
 
 def policy_order(name: str) -> int:
-    """Place of a policy in the order of training."""
+    """Place of a policy in the order of training; unknown ones come last."""
     return POLICIES.index(name) if name in POLICIES else len(POLICIES)
 
 
 def policy_names(root: Path) -> list[str]:
     """Policies with samples on held-out prompts, the initial one first."""
-    names = [
-        path.name.removeprefix(_PREFIX)
-        for path in (root / "evaluation").glob(f"{_PREFIX}*")
-        if stage_manifests(root, f"evaluation/{path.name}")
-    ]
+    names = [split_folder(folder)[2] for folder in stage_folders(root, EVALUATION, SAMPLE)]
     return sorted(names, key=lambda name: (policy_order(name), name))
 
 
@@ -50,7 +52,8 @@ def measure_policies(
 ) -> tuple[dict[str, PolicyMetrics], Changes]:
     """Entries of `policies` and of `changes` in metrics.json."""
     manifests = {
-        name: stage_manifests(root, f"evaluation/{_PREFIX}{name}") for name in policy_names(root)
+        name: stage_manifests(root, stage_folder(EVALUATION, SAMPLE, name))
+        for name in policy_names(root)
     }
     tallies = _count(root, manifests, oracle)
     policies = {
@@ -106,7 +109,7 @@ def _count(
 ) -> dict[str, Tallies]:
     measures = (*TEXT_MEASURES, *(OracleShares.model_fields if oracle else ()))
     tallies = {name: {measure: Tally() for measure in measures} for name in manifests}
-    for heldout in stage_manifests(root, "heldout"):
+    for heldout in stage_manifests(root, HELDOUT):
         prompts = {
             row_id: oracle_messages(messages)
             for row_id, messages in conversations(root, heldout.path).items()

@@ -18,6 +18,14 @@ from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards
 from pipeline.soft_labels import outcome
 from pipeline.stats import Tally
 from pipeline.store.shards import first_manifest
+from pipeline.store.stage_names import (
+    EFFICACY,
+    REVISE,
+    SUPERVISED,
+    split_folder,
+    stage_folder,
+    stage_folders,
+)
 
 REJECTED = "not a revision"
 ROW_COLUMNS = ("status", "reason", "skipped", "faults")
@@ -55,11 +63,10 @@ def measure_revisions(
     root: Path, tie_width: float, *, draws: int, seed: int
 ) -> list[RevisionMetrics]:
     """One entry per round; `efficacy` is None where the judge was not asked."""
-    names = (path.name.removeprefix("revise-") for path in (root / "supervised").glob("revise-*"))
     rounds = []
-    for number in sorted(int(name) for name in names if name.isdecimal()):
-        shards = iter_shards(root, f"supervised/revise-{number}", ROW_COLUMNS)
-        rows = [row for _, shard in shards for row in shard]
+    for folder in stage_folders(root, SUPERVISED, REVISE):
+        rows = [row for _, shard in iter_shards(root, folder, ROW_COLUMNS) for row in shard]
+        number = int(split_folder(folder)[2])
         faults = Counter(fault for row in rows for fault in row["faults"] or ())
         rounds.append(
             RevisionMetrics(
@@ -82,7 +89,7 @@ def efficacy(
     root: Path, number: int, tie_width: float, *, draws: int, seed: int
 ) -> Efficacy | None:
     """How often the judge prefers a round's revisions to the texts before; None if not asked."""
-    folder = f"supervised/efficacy-{number}"
+    folder = stage_folder(SUPERVISED, EFFICACY, number)
     if first_manifest(root, folder) is None:
         return None
     everything, by_principle = EfficacyCounts(), defaultdict[str, EfficacyCounts](EfficacyCounts)

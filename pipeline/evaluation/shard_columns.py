@@ -62,7 +62,7 @@ def texts_by_id(root: Path, paths: Sequence[str]) -> dict[str, str]:
 
 
 def label_folder(root: Path) -> str:
-    """Folder of the labels that became pairs: pooled ones where there are several per comparison."""
+    """Folder of the labels that pairs are made from: the pooled ones of a panel, if any."""
     return POOLED if stage_manifests(root, POOLED) else LABELS
 
 

@@ -21,6 +21,7 @@ from pipeline.report.numbers import (
 )
 from pipeline.report.source import ReportData
 from pipeline.stats import Estimate
+from pipeline.store.stage_names import REVISE, split_folder
 
 MEASURES = {
     "harmless": ("harmless replies to misdeeds", 1),
@@ -160,7 +161,7 @@ def _about_data(data: ReportData) -> str:
         comparisons = count_of(summary.pairs, "comparison")
         return f"{summary.kept:,} of {comparisons} became preference pairs."
     stages = data.metrics.stages.items()
-    revisions = sum(stage.ok for name, stage in stages if name.startswith("supervised/revise"))
+    revisions = sum(stage.ok for name, stage in stages if split_folder(name)[1] == REVISE)
     if revisions:
         return f"The run made {count_of(revisions, 'revision')} and no preference pairs yet."
     return "This run has no results yet."

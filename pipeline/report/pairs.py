@@ -22,6 +22,18 @@ from pipeline.evaluation.shard_columns import (
 from pipeline.ids import uniform
 from pipeline.store import Manifest, RunDir
 from pipeline.store.shards import load_manifest, stage_manifests
+from pipeline.store.stage_names import (
+    CRITIQUE,
+    INITIALS,
+    LABELS,
+    PAIRS,
+    POOLED,
+    PROMPTS,
+    REVISE,
+    SUPERVISED,
+    stage_folder,
+    stage_folders,
+)
 
 MAX_PAIRS = 300
 MAX_TEXT = 4000
@@ -58,7 +70,7 @@ JUDGE_COLUMNS = (
 
 def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[dict[str, Any]]:
     """The pairs to show, in an order that is random but always the same."""
-    manifests = stage_manifests(run.root, "preference/pair")
+    manifests = stage_manifests(run.root, PAIRS)
     ids = (
         row["row_id"]
         for manifest in manifests
@@ -87,8 +99,8 @@ def _entries(root: Path, manifest: Manifest, drawn: Collection[str]) -> list[dic
     if not rows:
         return []
     inputs = {str(Path(path).parent): path for path in manifest.inputs}
-    prompts = conversations(root, inputs["prompts"]) if "prompts" in inputs else {}
-    labels = inputs.get("preference/pool") or inputs.get("preference/judge")
+    prompts = conversations(root, inputs[PROMPTS]) if PROMPTS in inputs else {}
+    labels = inputs.get(POOLED) or inputs.get(LABELS)
     judgments = read_columns(root, labels, JUDGE_COLUMNS) if labels else []
     judged = {judgment["row_id"]: judgment for judgment in judgments}
     texts = texts_by_id(root, list(manifest.inputs))
@@ -165,7 +177,7 @@ def revision_chains(
     root: Path, shard_index: int, prompt_ids: set[str]
 ) -> dict[str, list[dict[str, Any]]]:
     """Initial responses with their critiques and revisions, by prompt."""
-    initials = _rows(root, "supervised/sample", shard_index, ("row_id", "prompt_id", "response"))
+    initials = _rows(root, INITIALS, shard_index, ("row_id", "prompt_id", "response"))
     chains = {
         row["row_id"]: {
             "prompt_id": row["prompt_id"],
@@ -176,12 +188,12 @@ def revision_chains(
         for row in initials
         if row["prompt_id"] in prompt_ids
     }
-    for number in range(1, len(list((root / "supervised").glob("revise-*"))) + 1):
+    for number in range(1, len(stage_folders(root, SUPERVISED, REVISE)) + 1):
         columns: tuple[str, ...] = ("row_id", "critique")
-        rows = _rows(root, f"supervised/critique-{number}", shard_index, columns)
+        rows = _rows(root, stage_folder(SUPERVISED, CRITIQUE, number), shard_index, columns)
         critiques = {row["row_id"]: row["critique"] for row in rows}
         columns = ("row_id", "initial_id", "critique_id", "principle_id", "revision", "status")
-        for row in _rows(root, f"supervised/revise-{number}", shard_index, columns):
+        for row in _rows(root, stage_folder(SUPERVISED, REVISE, number), shard_index, columns):
             if chain := chains.get(row["initial_id"]):
                 chain["ids"].append(row["row_id"])
                 chain["steps"].append(
