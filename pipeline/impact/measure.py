@@ -3,11 +3,10 @@
 In:  two run folders with the same prompts
 Out: Impact; impact.json and impact.md in the new one
 
-A comparison is recognized by its prompt and its two places: a response by its id, a revision by the
-response at the start of its chain and its round, as its own id changes with its text.
+A comparison is recognized by its prompt and its two sides: a response by its id, a revision by
+the response at the start of its chain and its round, as its own id changes with its text.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,17 +28,18 @@ from pipeline.store.stage_names import PAIRS, stage_folders
 Key = tuple[str, ...]
 TRAINED = (
     "The compared responses are those of the SL-CAI policy of run {run}: nothing was trained and "
-    "no response drawn anew. A full run under the new constitution would train another policy first."
+    "no response was sampled again. A full run under the new constitution would first train "
+    "another policy."
 )
-SAMPLED = "The compared responses are those of run {run}; no response was drawn anew."
+SAMPLED = "The compared responses are those of run {run}; no response was sampled again."
 EXEMPLARS = (
-    "The judge's exemplars show principles too, so comparisons that showed a changed one were asked "
-    "again."
+    "The judge's exemplars show principles too, so comparisons that showed a changed one were "
+    "judged again."
 )
 
 
 def measure_impact(ctx: RunContext, before: RunDir) -> Impact:
-    """Compare all labels and pairs, and add up the costs.
+    """Compare all labels and pairs, and add up what the new ones cost.
 
     Raises:
         StoreError: a shard of either run is missing or damaged.
@@ -76,7 +76,7 @@ def measure_impact(ctx: RunContext, before: RunDir) -> Impact:
 
 
 def write_impact(run: RunDir, impact: Impact) -> None:
-    """Write impact.json and impact.md, and enter their hashes where `rlaif verify` finds them."""
+    """Write impact.json and impact.md, with their hashes in run.json for `rlaif verify`."""
     write_text(run.root / "impact.md", markdown(impact))
     write_json(run.root / "impact.json", impact.model_dump(mode="json"))
     files = {name: file_hash(run.root / name) for name in ("impact.json", "impact.md")}
@@ -85,12 +85,10 @@ def write_impact(run: RunDir, impact: Impact) -> None:
 
 def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[Key, Outcome]]:
     """What became of each comparison of a shard; the folders are those of `ctx`."""
-    places: dict[str, str] = {}
-    if folder := compared_texts(ctx).revisions:
-        for row in _rows(run, folder, shard_index):
-            places[row.row_id] = _place(row)
-    pairs = _rows(run, PAIRS, shard_index)
-    kept = Counter(row.judgment_id for row in pairs if row.status == "ok")
+    folder = compared_texts(ctx).revisions
+    revisions: list[RevisionRow] = _rows(run, folder, shard_index) if folder else []
+    places = {row.row_id: f"{row.initial_id}/{row.round}" for row in revisions}
+    paired = {row.judgment_id for row in _rows(run, PAIRS, shard_index) if row.status == "ok"}
     for row in _rows(run, label_folder(ctx), shard_index):
         sides = (row.first_id, row.second_id)
         key = (row.prompt_id, row.comparison, *(places.get(side, side) for side in sides))
@@ -101,7 +99,7 @@ def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[K
                 text_ids=sides,
                 principle_ids=tuple(row.principle_id.split("+")),
                 soft_label=row.soft_label if row.status == "ok" else None,
-                kept=bool(kept[row.row_id]),
+                kept=row.row_id in paired,
                 asked=row.status != "dropped",
             ),
         )
@@ -144,10 +142,6 @@ def _notes(ctx: RunContext, before: RunDir) -> Iterable[str]:
         yield (TRAINED if trained else SAMPLED).format(run=before.run_id)
     if ctx.files.labeling.exemplars is not None and labeler_of(ctx.config.preference).has_orders:
         yield EXEMPLARS
-
-
-def _place(row: RevisionRow) -> str:
-    return f"{row.initial_id}/{row.round}"
 
 
 def _rows(run: RunDir, folder: str, shard_index: int) -> list[Any]:

@@ -8,16 +8,15 @@ Runner, which takes over each stored row whose id and inputs are still right: on
 whose drawn principle changed are asked again, and where revisions are compared, the critiques and
 revisions that the change touches. The old run is only read.
 
-Does not: train, or draw responses anew. Samples stay those of the policy that the old run had.
+Does not: train, or sample responses again. Samples stay those of the policy that the old run had.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.paths import resolve_path
 from pipeline.constitution import Constitution, load_constitution
@@ -50,11 +49,11 @@ async def run_impact(
     run_id: str | None = None,
     progress: Progress | None = None,
 ) -> tuple[RunDir, bool]:
-    """Make the new run, or go on with it; returns it, and whether there was anything to do.
+    """Make the new run, or continue it; returns it, and whether there was anything to do.
 
     Args:
-        run_id: name of the new run's folder, beside the old one; without it a name that is the
-            same whenever the same constitution is asked for.
+        run_id: name of the new run's folder, beside the old one; by default a name that follows
+            from the old run and the constitution.
 
     Raises:
         UserError: the old run's labels are not finished, were made by another model, or the folder
@@ -68,19 +67,19 @@ async def run_impact(
         await _start(run, before, constitution, new)
     elif not _is_impact(run, before, new):
         raise StoreError(
-            f"run {run.run_id} is there already and is not the impact of {constitution} on "
+            f"run {run.run_id} exists already and is not the impact of {constitution} on "
             f"{before.run_id}; give another --run-id"
         )
     return run, await continue_impact(run, progress)
 
 
 async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool:
-    """Finish an impact run; returns whether it was unfinished. Raises as `run_impact`."""
+    """Finish an impact run; returns whether it was unfinished. Raises what `run_impact` raises."""
     if run.info().get("status") == "finished":
         return False
     before = impact_of(run)
     if before is None:
-        raise StoreError(f"{run.root} is no impact run; `rlaif constitution impact` makes one")
+        raise StoreError(f"{run.root} is not an impact run; `rlaif constitution impact` makes one")
     with RunLock(run.root):
         ctx = open_context(run, progress)
         shards = with_finished(ctx, prompt_shards(ctx), tuple(finished_texts(ctx)))
@@ -95,7 +94,9 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
 
 def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> RunDir:
     """The folder of an impact run: beside the old run, named by the constitution's hash."""
-    return RunDir(before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash_with_tags[:8]}"))
+    return RunDir(
+        before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash_with_tags[:8]}")
+    )
 
 
 def impact_of(run: RunDir) -> RunDir | None:
@@ -105,13 +106,13 @@ def impact_of(run: RunDir) -> RunDir | None:
 
 
 def load_impact(run: RunDir) -> Impact:
-    """What impact.json of a finished impact run says. Raises StoreError when there is none."""
-    found = read_json(run.root / "impact.json")
-    if found is None:
+    """impact.json of a finished impact run. Raises StoreError when there is none."""
+    impact = read_json(run.root / "impact.json")
+    if impact is None:
         raise StoreError(
             f"run {run.run_id} has no impact.json; `rlaif resume {run.run_id}` makes it"
         )
-    return Impact.model_validate(found)
+    return Impact.model_validate(impact)
 
 
 def impact_passes(ctx: RunContext, before: RunDir) -> list[Pass]:
@@ -146,7 +147,7 @@ def _same_models(stages: list[Stage], before: RunDir) -> list[Stage]:
                 raise ConfigError(
                     f"{stage.folder} of run {before.run_id} was made by a model with fingerprint "
                     f"{made_by[:16]}, but {stage.engine.name} has {stage.engine.fingerprint[:16]} "
-                    "now, so a difference would not tell the principles' part; bring the model "
+                    "now, so a difference would not come from the principles alone; bring the model "
                     "back, or make a new run"
                 )
     return stages
@@ -161,7 +162,7 @@ async def _start(run: RunDir, before: RunDir, path: Path, new: Constitution) -> 
     for config, makers in impact_passes(ctx, before):
         async with lazy_engine(config) as engine:
             stages += [stage for maker in makers for stage in maker(ctx, engine)]
-    # Pooled labels and pairs cost nothing and name the run that they belong to: they are made anew.
+    # Pooled labels and pairs cost nothing and name their run: they are made again.
     taken = [PROMPTS, *finished_texts(ctx), *(s.folder for s in stages if s.engine is not None)]
     _check_shards(before, [*taken, PAIRS])
     make_run_folder(run.root, lambda folder: _fill(folder, run.run_id, ctx, path, taken))
@@ -224,15 +225,13 @@ def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence
     )
     copies = [run.recipe, run.constitution, *sorted(run.root.glob("templates/*"))]
     copies += sorted(run.root.glob("labeling/*"))
-    write_run_info(run, run_id, copies, impact_of=old.run_id, **_kept(old.info()))
-
-
-def _kept(info: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: info[name] for name in KEPT_INFO if info.get(name)}
+    info = old.info()
+    kept = {name: info[name] for name in KEPT_INFO if info.get(name)}
+    write_run_info(run, run_id, copies, impact_of=old.run_id, **kept)
 
 
 def _with_constitution(recipe: str, path: Path) -> str:
-    """The recipe with another constitution, comments and all; unchanged where it is not a plain line."""
+    """The recipe with another constitution, comments included; unchanged without a plain line."""
     line = f"constitution: {relative_to_project(resolve_path(path))}"
     return re.sub(r"(?m)^constitution:\s.*$", lambda _: line, recipe, count=1)
 

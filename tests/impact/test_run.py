@@ -247,5 +247,5 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     before = full_run(tmp_path, "before", CONSTITUTION["principles"])
-    with pytest.raises(StoreError, match="is there already and is not the impact of"):
+    with pytest.raises(StoreError, match="exists already and is not the impact of"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))
