@@ -1,11 +1,15 @@
 """Every mistake in a YAML file gets one line with the file, the line and the remedy."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.config import RunConfig
 from pipeline.config.yaml_file import load_yaml, parse_yaml
 from pipeline.errors import ConfigError
 
@@ -110,3 +114,52 @@ def test_lines_are_counted_from_one() -> None:
     value, lines = parse_yaml("a: 1\nb:\n  - c\n  - d: 2\n", "x")
     assert value == {"a": 1, "b": ["c", {"d": 2}]}
     assert lines[("a",)] == 1 and lines[("b", 1, "d")] == 4
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+KEYS = st.text(max_size=4) | st.sampled_from(["name", "prompts", "policy", "type", "preference", 1])
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+PIECES = st.sampled_from(
+    [
+        *":-[]{}&*!|>#%@`,?~ '\"\t\n",
+        ": ",
+        "- ",
+        "\n  ",
+        "a: ",
+        "&x ",
+        "*x",
+        "<<: ",
+        "!!int ",
+        "---\n",
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("yaml") / "r.yaml"
+
+
+def assert_loads_or_is_named(path: Path, text: str) -> None:
+    """A recipe with this text loads, or the mistake is one line that begins with the file."""
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        load_yaml(path, RunConfig, what="recipe")
+    except ConfigError as error:
+        assert str(error).startswith(f"recipe {path}") and "\n" not in str(error)
+
+
+@given(text=st.text() | st.lists(PIECES, max_size=12).map("".join))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_text_loads_or_is_named(text: str, recipe: Path) -> None:
+    assert_loads_or_is_named(recipe, text)
+
+
+@given(value=VALUES)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_value_loads_or_is_named(value: Any, recipe: Path) -> None:
+    assert_loads_or_is_named(recipe, yaml.safe_dump(value, allow_unicode=True))
