@@ -65,10 +65,11 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
         raise ConfigError(
             f"{where}, line {line}: {problem}; fix the indentation or quoting there"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
-        # ValueError: a date that does not exist, such as 2026-02-31.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # Not only YAMLError: PyYAML lets 2026-02-31, an empty !!int and `!!bool x` escape.
+        problem = str(error).partition("\n")[0]
         raise ConfigError(
-            f"{where} is not YAML: {str(error).splitlines()[0]}; correct it, or quote the value"
+            f"{where} is not YAML: {problem}; correct it, or quote the value"
         ) from None
     except RecursionError:
         raise ConfigError(f"{where} contains itself through an alias; write it out") from None

@@ -134,7 +134,7 @@ def test_linted_errors_are_load_errors(tmp_path: Path) -> None:
         ({**HONESTY, "tags": 3},),
         ("no mapping",),
     ):
-        path = write_constitution(tmp_path / "c.yaml", *principles)  # type: ignore[arg-type]
+        path = write_constitution(tmp_path / "c.yaml", *principles)
         try:
             load_constitution(path)
             loads = True

@@ -6,7 +6,7 @@ it has more than one user turn, and topic tags.
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
@@ -180,7 +180,7 @@ def test_tags_come_from_the_vocabulary() -> None:
 
 def test_safety_honesty_and_help_are_drawn() -> None:
     """No family has less than a fifth of the draws, and helpfulness is not outweighed by safety."""
-    shares: Counter[str] = Counter()
+    shares: dict[str, float] = defaultdict(float)
     principles = _constitution().principles
     total = sum(principle.weight for principle in principles)
     for principle in principles:

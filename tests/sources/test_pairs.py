@@ -144,7 +144,7 @@ def test_mapping_names_one_way() -> None:
 
 
 def test_zero_and_one_need_a_declaration(tmp_path: Path) -> None:
-    """A column of 0 and 1 names the better response from 0 on in one file and from 1 on in another."""
+    """A column of 0 and 1 counts the responses from 0 in one file and from 1 in another."""
     rows = [{"question": f"Q{y}", "left": "a", "right": "b", "better": y} for y in (1, 0)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     with pytest.raises(

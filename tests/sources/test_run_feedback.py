@@ -1,4 +1,4 @@
-"""Thumbs and regenerate events in the data set of a run: a file of their own, counted and traced."""
+"""Thumbs and regenerate events of a run: a data set of their own, counted and traced."""
 
 import json
 from collections import Counter
@@ -68,7 +68,7 @@ def finished(folder: Path, listed: Path) -> tuple[RunDir, dict[str, Any]]:
 
 
 def read(run: RunDir, name: str = "feedback") -> list[dict[str, Any]]:
-    return pq.read_table(run.dataset / f"{name}.parquet").to_pylist()
+    return list(pq.read_table(run.dataset / f"{name}.parquet").to_pylist())
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_same_label_of_a_second_source_comes_once(tmp_path: Path) -> None:
 
 
 async def test_next_version_keeps_the_feedback(tmp_path: Path) -> None:
-    """The second night brings one event more; a third without feedback in its list keeps the rows."""
+    """The second night adds one event; a third without feedback in its list keeps the rows."""
     for name, first, events, info in (
         ("a", 0, EVENTS[:2], {}),
         ("b", 100, EVENTS[:3], {"parent": "a"}),

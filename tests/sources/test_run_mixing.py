@@ -1,4 +1,4 @@
-"""Labels of other sources in the preference set of a run: mixed, counted, traced, and kept honest."""
+"""Labels of other sources in the preference set of a run: mixed, counted and traced."""
 
 import asyncio
 from collections import Counter
@@ -62,7 +62,7 @@ def start(folder: Path, sources: Path | None, run_id: str = "mixed") -> RunDir:
 
 
 def pairs(run: RunDir) -> list[dict[str, Any]]:
-    return pq.read_table(run.dataset / "preference.parquet").to_pylist()
+    return list(pq.read_table(run.dataset / "preference.parquet").to_pylist())
 
 
 def own_count(folder: Path) -> int:
@@ -151,7 +151,7 @@ def test_held_out_prompts_stay_out(tmp_path: Path) -> None:
 
 
 def test_held_out_prompts_of_a_data_set_stay_out(tmp_path: Path) -> None:
-    """Its messages are kept as they are, with line breaks; and what was held out at the start stays so."""
+    """A data set keeps its line breaks; a prompt that was held out at the start stays held out."""
     row = PreferenceRow(
         row_id="p1",
         messages=(user("heldout question 1?\n"),),
