@@ -4,7 +4,7 @@ Imports wait inside the command, so that `rlaif --help` stays quick.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -58,10 +58,12 @@ def judge_eval(
     )
     evaluation = prepare_evaluation(request)
     typer.echo(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
-    metrics = complete(
-        run_evaluation(evaluation, current_progress()),
-        lambda: "stopped; the same command continues from here",
-    )
+
+    async def job() -> dict[str, Any]:
+        # Not outside: the progress is current only while `complete` runs.
+        return await run_evaluation(evaluation, current_progress())
+
+    metrics = complete(job(), lambda: "stopped; the same command continues from here")
     out = console()
     sections = (table for table in all_tables(metrics) if table.title in SECTIONS)
     for table in (accuracy_table(metrics), *sections):
