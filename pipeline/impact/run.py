@@ -147,8 +147,8 @@ def _same_models(stages: list[Stage], before: RunDir) -> list[Stage]:
                 raise ConfigError(
                     f"{stage.folder} of run {before.run_id} was made by a model with fingerprint "
                     f"{made_by[:16]}, but {stage.engine.name} has {stage.engine.fingerprint[:16]} "
-                    "now, so a difference would not come from the principles alone; bring the model "
-                    "back, or make a new run"
+                    "now, so a difference would not come from the principles alone; bring the "
+                    "model back, or make a new run"
                 )
     return stages
 

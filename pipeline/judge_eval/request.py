@@ -1,4 +1,4 @@
-"""What a person asks of `rlaif judge-eval`, and what is wrong with it.
+"""The request of `rlaif judge-eval`: its options, their checks, and the hash that names it.
 
 In:  recipe, label sources, options
 Out: the first mistake as one line; a hash of all that decides the labels
@@ -24,16 +24,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for."""
+    """Recipe, label sources and options of one evaluation."""
 
     recipe: Path
     sources: tuple[AnySource, ...]
     limit: int | None = None
     name: str | None = None
     seed: int | None = None
-    """None for that of the recipe."""
+    """None for the recipe's seed."""
     calibrate: Path | None = None
-    """File for the calibration; None fits none."""
+    """File for the fitted calibration; None for no calibration."""
     kind: Kind = "temperature"
 
 
@@ -53,23 +53,23 @@ def check_request(request: Request, config: RunConfig) -> None:
         return
     if config.panel:
         raise ConfigError(
-            f"{request.recipe} has a panel of {len(config.judge_engines)} judges, and a calibration "
-            "belongs to one; leave out `panel` or --calibrate"
+            f"{request.recipe} has a panel of {len(config.judge_engines)} judges, but a "
+            "calibration belongs to one judge; leave out `panel` or --calibrate"
         )
     if config.preference.judge.calibration is not None:
         raise ConfigError(
-            f"the labels of {request.recipe} are calibrated already, and a calibration is fitted on "
-            "raw ones; remove preference.judge.calibration or --calibrate"
+            f"{request.recipe} names a calibration already, but a calibration is fitted on raw "
+            "labels; remove preference.judge.calibration or --calibrate"
         )
     if request.calibrate.is_dir() or not request.calibrate.absolute().parent.is_dir():
         raise ConfigError(
-            f"--calibrate {request.calibrate} is no file in a folder that exists; name one, such as "
-            "calibration.json"
+            f"--calibrate {request.calibrate} is a folder, or its folder does not exist; name a "
+            "file in a folder that exists, such as calibration.json"
         )
 
 
 def identity_of(request: Request, config: RunConfig, imports: Sequence[Imported], seed: int) -> str:
-    """Hash of all that decides the labels, by content: what may go on in one folder."""
+    """Hash of everything that decides the labels, by content: one folder holds one evaluation."""
     paths = [
         request.recipe,
         resolve_path(config.constitution),

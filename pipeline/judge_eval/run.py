@@ -1,17 +1,18 @@
-"""Ask a recipe's judge about labelled pairs, and measure its answers.
+"""Put labeled pairs to a recipe's judge, and measure its answers.
 
 In:  a recipe, label sources
 Out: outputs/judge-eval/<name>/ with the rows, metrics.json, report.html and report.md; a
      calibration file if one is asked for
 
 The folder is that of a run: copies of recipe, constitution and templates, shards with manifests.
-The same command again goes on where a killed one stopped, and pays for nothing twice.
+Repeating the command continues an evaluation that was stopped, and pays for nothing twice.
 """
 
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from pipeline.judge_eval.items import (
 from pipeline.judge_eval.report.page import write_judge_report
 from pipeline.judge_eval.request import Request, check_request, identity_of
 from pipeline.labeling.comparisons import Compared
+from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
 from pipeline.labeling.pool import PoolStage
 from pipeline.records import ResponseRow
@@ -45,10 +47,35 @@ from pipeline.run.plan import judge_folders
 from pipeline.run.start import runs_root, start_run
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
+from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress, ShardState
 from pipeline.store import RunDir, RunLock, ShardCounts, read_rows, write_json, write_shard
 from pipeline.store.files import write_text
 from pipeline.store.stage_names import POOLED
+
+
+@dataclass(frozen=True)
+class AskedJudge:
+    """One judge, or the pool of all labels, with what it said."""
+
+    name: str
+    """`judge`, `judge 2`, ..., or `pooled`."""
+    model: str
+    verdicts: Sequence[Verdict]
+    fingerprint: str = ""
+    method_hash: str = ""
+    calibration_hash: str = ""
+
+    def metrics(self, *, draws: int, seed: int) -> dict[str, Any]:
+        """The entry of metrics.json: who it is, and its `JudgeFigures`."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "method_hash": self.method_hash,
+            "calibration_hash": self.calibration_hash,
+            **asdict(judge_figures(self.verdicts, draws=draws, seed=seed)),
+        }
 
 
 @dataclass(frozen=True)
@@ -64,7 +91,7 @@ class Evaluation:
 
 
 def prepare_evaluation(request: Request) -> Evaluation:
-    """Check all that a person could have got wrong, then make or find the folder.
+    """Check everything that a person could have got wrong, then make or find the folder.
 
     Raises:
         UserError: the first thing to correct; nothing is written then.
@@ -101,7 +128,7 @@ async def run_evaluation(
     """Ask, measure, write the report and the calibration; returns the metrics.
 
     Raises:
-        UserError: the judge cannot be asked like this; a folder without any answer is removed.
+        UserError: the judge cannot be used like this; a folder without any answer is removed.
         RunStoppedError: too many calls failed; the answers are kept.
     """
     run = evaluation.run
@@ -121,10 +148,8 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     ctx = open_context(evaluation.run, progress)
     ctx = replace(ctx, config=ctx.config.model_copy(update={"seed": evaluation.seed}))
     draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
-    judges, verdicts = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation.items)
-    for entry in judges:
-        entry |= asdict(judge_figures(verdicts[entry["name"]], draws=draws, seed=seed))
-    fitted, refusal = _fit(evaluation, judges[0], verdicts["judge"], draws)
+    judges = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation.items)
+    fitted, refusal = _fit(evaluation, judges[0], draws)
     metrics = {
         "name": evaluation.run.run_id,
         "recipe": ctx.config.name,
@@ -135,8 +160,8 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
         "num_rows": len(evaluation.items),
         "num_prompts": len({item.row.prompt_id for item in evaluation.items}),
         "num_principles": ctx.config.preference.judge.num_principles,
-        "baselines": asdict(baselines(verdicts[judges[-1]["name"]])),
-        "judges": judges,
+        "baselines": asdict(baselines(judges[-1].verdicts)),
+        "judges": [judge.metrics(draws=draws, seed=seed) for judge in judges],
         "calibration": fitted.as_dict() if fitted else None,
     }
     write_json(evaluation.run.root / "metrics.json", metrics)
@@ -152,20 +177,20 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
 
 
 def _fit(
-    evaluation: Evaluation, judge: dict[str, Any], verdicts: Sequence[Verdict], draws: int
+    evaluation: Evaluation, judge: AskedJudge, draws: int
 ) -> tuple[Fitted | None, UserError | None]:
-    """The calibration; or why there is none, to be told after the report is written."""
+    """The calibration, or why there is none, which is raised after the report is written."""
     if evaluation.request.calibrate is None:
         return None, None
     files = [f"{each.record.path} sha256 {each.record.sha256}" for each in evaluation.sources]
     try:
         return fit_and_measure(
-            verdicts,
+            judge.verdicts,
             evaluation.request.kind,
             draws=draws,
             seed=evaluation.seed,
-            judge_fingerprint=judge["fingerprint"],
-            method_hash=judge["method_hash"],
+            judge_fingerprint=judge.fingerprint,
+            method_hash=judge.method_hash,
             fitted_on="; ".join(files),
         ), None
     except UserError as error:
@@ -174,56 +199,38 @@ def _fit(
 
 async def _ask(
     ctx: RunContext, shards: list[ShardState], items: Sequence[Item]
-) -> tuple[list[dict[str, Any]], dict[str, list[Verdict]]]:
-    """Entries of the judges, and of the pool where there are several labels, with their verdicts."""
-    entries: list[dict[str, Any]] = []
-    verdicts: dict[str, list[Verdict]] = {}
+) -> list[AskedJudge]:
+    """The judges, and the pool where there are several labels of a pair."""
+    judges: list[AskedJudge] = []
     folders = judge_folders(ctx)
+    calibration = ctx.files.labeling.calibration
     for number, (folder, config) in enumerate(zip(folders, ctx.config.judge_engines, strict=True)):
-        methods: list[str] = []
-
-        def stages(ctx: RunContext, engine: Engine, folder: str = folder) -> list[Any]:
-            judge = make_judge(ctx.labeling, engine)
-            methods.append(judge.method_hash)
-            return [
-                JudgeStage(
-                    judge=judge,
-                    compared=Compared("evaluation", samples=FIRSTS, initials=SECONDS),
-                    run_id=ctx.run.run_id,
-                    folder=folder,
-                )
-            ]
-
-        shards = await run_pass(ctx, resolved_engine(config), shards, [stages])
+        opened: list[Judge] = []
+        plan = partial(_judge_stages, folder=folder, opened=opened)
+        shards = await run_pass(ctx, resolved_engine(config), shards, [plan])
         engine = shards[0][folder].engine
-        name = "judge" if number == 0 else f"judge {number + 1}"
-        entries.append(
-            {
-                "name": name,
-                "model": Path(engine["name"]).name,
-                "fingerprint": engine["fingerprint"],
-                "method_hash": methods[0],
-                "calibration_hash": ctx.files.labeling.calibration.hash
-                if ctx.files.labeling.calibration
-                else "",
-            }
+        judges.append(
+            AskedJudge(
+                name="judge" if number == 0 else f"judge {number + 1}",
+                model=Path(engine["name"]).name,
+                verdicts=_verdicts(ctx, shards, folder, items),
+                fingerprint=engine["fingerprint"],
+                method_hash=opened[0].method_hash,
+                calibration_hash=calibration.hash if calibration else "",
+            )
         )
-        verdicts[name] = _verdicts(ctx, shards, folder, items)
     if len(folders) > 1 or ctx.config.preference.judge.num_principles > 1:
         pool = PoolStage(folders, ctx.run.run_id, folder=POOLED)
         shards = await ctx.runner.wavefront(shards, [pool])
-        models = " + ".join(dict.fromkeys(entry["model"] for entry in entries))
-        entries.append(
-            {
-                "name": "pooled",
-                "model": models,
-                "fingerprint": "",
-                "method_hash": "",
-                "calibration_hash": "",
-            }
-        )
-        verdicts["pooled"] = _verdicts(ctx, shards, POOLED, items)
-    return entries, verdicts
+        models = " + ".join(dict.fromkeys(judge.model for judge in judges))
+        judges.append(AskedJudge("pooled", models, _verdicts(ctx, shards, POOLED, items)))
+    return judges
+
+
+def _judge_stages(ctx: RunContext, engine: Engine, folder: str, opened: list[Judge]) -> list[Stage]:
+    opened.append(make_judge(ctx.labeling, engine))
+    compared = Compared("evaluation", samples=FIRSTS, initials=SECONDS)
+    return [JudgeStage(opened[0], compared, ctx.run.run_id, folder=folder)]
 
 
 def _verdicts(
@@ -262,17 +269,9 @@ def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]
 
 def _source_facts(imports: Sequence[Imported]) -> list[dict[str, Any]]:
     """What was read and what was left out, by source, for the report."""
-    return [
-        {
-            "name": record.name,
-            "kind": record.kind,
-            "file": record.path,
-            "sha256": record.sha256,
-            "num_rows": record.num_rows,
-            "num_ok": record.num_ok,
-            "num_dropped": record.num_dropped,
-            "reasons": dict(record.reasons),
-            "notes": dict(record.notes),
-        }
-        for record in (each.record for each in imports)
-    ]
+    facts = []
+    for each in imports:
+        entry = asdict(each.record)
+        del entry["label_accuracy"]
+        facts.append(entry | {"file": entry.pop("path")})
+    return facts

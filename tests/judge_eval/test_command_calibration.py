@@ -144,7 +144,7 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
         ({}, ["--type", "hh-rlhf"], r"p.jsonl, line 1.*whole|line 1.*transcript"),
         ({}, ["--sources", "x.yaml"], "FILE and --sources are both given"),
         ({}, ["--name", "../x"], "--name is '../x'"),
-        ({}, ["--calibrate", "{tmp}"], "is no file in a folder that exists"),
+        ({}, ["--calibrate", "{tmp}"], "is a folder, or its folder does not exist"),
         ({}, ["--calibrate", "{tmp}/c.json", "--limit", "20"], "needs 20 rows in each half"),
         (
             {},
@@ -154,12 +154,12 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
         (
             {"preference": {"judge": {"calibration": "c.json"}}},
             ["--calibrate", "{tmp}/c.json"],
-            "calibrated already, and a calibration is fitted on raw ones",
+            "names a calibration already, but a calibration is fitted on raw labels",
         ),
         (
             {"panel": [{"type": "scripted", "script": "tests.judge_eval.judges:make_engine"}]},
             ["--calibrate", "{tmp}/c.json"],
-            "a panel of 2 judges, and a calibration belongs to one",
+            "a panel of 2 judges, but a calibration belongs to one judge",
         ),
         (
             {"preference": {"labeler": "score"}},
