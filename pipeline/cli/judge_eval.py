@@ -67,7 +67,7 @@ def judge_eval(
     out = console()
     sections = (table for table in all_tables(metrics) if table.title in SECTIONS)
     for table in (accuracy_table(metrics), *sections):
-        rows = [[str(cell) for cell in row] for row in table.rows]
+        rows = [[str(cell) for cell in row.values()] for row in table.rows]
         out.print(number_table(table.columns, rows, title=table.title, lines=False))
     summary = headline(metrics)
     for line in (summary.lead, summary.detail):

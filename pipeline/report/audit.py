@@ -8,7 +8,7 @@ from pipeline.audits.findings import AuditFinding
 from pipeline.audits.label_figures import FIGURES
 from pipeline.report.numbers import MISSING, count_of, joined, number
 from pipeline.report.source import Audit
-from pipeline.report.tables import Cell, Table
+from pipeline.report.tables import Cell, Row, Table
 
 
 def audit_findings(audit: Audit) -> list[tuple[str, AuditFinding]]:
@@ -41,34 +41,35 @@ def audit_verdict(audit: Audit) -> str:
 def check_table(audit: Audit) -> Table:
     """Every check with its bounds and its result."""
     styles = {"failed": "bad", "skipped": "zero"}
-    rows = [
-        (
-            Cell(finding.title, note="; ".join([finding.detail, *finding.examples])),
-            Cell(subject, style="code"),
-            number(finding.value, 3),
-            "{:.3f} to {:.3f}".format(*finding.interval) if finding.interval else MISSING,
-            _needed(finding),
-            number(finding.n),
-            Cell(finding.status, style=styles.get(finding.status, "")),
-        )
+    rows: list[Row] = [
+        {
+            "check": Cell(finding.title, note="; ".join([finding.detail, *finding.examples])),
+            "of": Cell(subject, style="code"),
+            "value": number(finding.value, 3),
+            "95 % interval": "{:.3f} to {:.3f}".format(*finding.interval)
+            if finding.interval
+            else MISSING,
+            "needed": _needed(finding),
+            "n": number(finding.n),
+            "result": Cell(finding.status, style=styles.get(finding.status, "")),
+        }
         for subject, finding in audit_findings(audit)
     ]
-    return Table(("check", "of", "value", "95 % interval", "needed", "n", "result"), rows)
+    return Table(rows)
 
 
 def figure_tables(audit: Audit) -> list[Table]:
     """Per judge a table: one row of all labels, one per principle; shares with their rows."""
     return [
         Table(
-            ("principle", *(kind.title for kind in FIGURES.values())),
             [
-                (
-                    scope or "all",
-                    *(
-                        f"{figure.share:.2f} ({figure.n:,})" if figure else MISSING
-                        for figure in map(figures.get, FIGURES)
-                    ),
-                )
+                {"principle": scope or "all"}
+                | {
+                    kind.title: f"{figure.share:.2f} ({figure.n:,})"
+                    if (figure := figures.get(name))
+                    else MISSING
+                    for name, kind in FIGURES.items()
+                }
                 for scope, figures in judge.figures.items()
             ],
             f"By principle: {judge.judge}, {judge.folder}; number of rows in brackets",

@@ -64,21 +64,20 @@ def render_markdown(data: ReportData) -> str:
         "report.md.jinja",
         **_values(data),
         shares=tables.share_table(data),
-        reasons=tables.reason_table(data),
+        reasons=tables.outcome_table(data),
         alarms=[
             f"Alarm, {record.title}: {alarm.message}"
             for record in data.training
             if record.result
             for alarm in record.result.alarms
         ],
-        figures=Table(("figure", "value"), headline_numbers(data)),
+        figures=_figures(data),
     )
 
 
 def render_summary(data: ReportData) -> str:
     """Headline and figures as Markdown."""
-    figures = Table(("figure", "value"), headline_numbers(data))
-    return render("summary.md.jinja", data=data, headline=headline(data), figures=figures)
+    return render("summary.md.jinja", data=data, headline=headline(data), figures=_figures(data))
 
 
 def render_audit(audit: Audit) -> str:
@@ -161,6 +160,10 @@ def _values(data: ReportData) -> dict[str, Any]:
         "lineage": tables.lineage_table(data),
         **_audit_values(data.audit),
     }
+
+
+def _figures(data: ReportData) -> Table:
+    return Table([{"figure": name, "value": value} for name, value in headline_numbers(data)])
 
 
 def _audit_values(audit: Audit) -> dict[str, Any]:

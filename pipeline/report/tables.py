@@ -5,11 +5,11 @@ Out: `Table`; the macro `data_table` of `parts.html.jinja` renders one as HTML, 
      Markdown
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.evaluation.results import EfficacyPart, PolicyMetrics, PrincipleMetrics, ScoreLevel
+from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel
 from pipeline.report.numbers import (
     MISSING,
     count_of,
@@ -46,18 +46,23 @@ class Cell:
         return self.text
 
 
-Row = Sequence[str | Cell]
+Row = Mapping[str, str | Cell]
+"""A cell for each column; all rows of a table have the same columns."""
 
 
 @dataclass(frozen=True)
 class Table:
     """Spelled values in rows; the first column is text, the others are numbers."""
 
-    columns: Sequence[str]
     rows: Sequence[Row]
     title: str = ""
     note: str = ""
     """A remark above the table."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns; none without rows."""
+        return list(self.rows[0]) if self.rows else []
 
 
 def escape_markdown(text: object) -> str:
@@ -73,23 +78,17 @@ def markdown_table(table: Table) -> str:
     if not table.rows:
         return ""
     notes = [
-        next((c.note for c in row if isinstance(c, Cell) and c.note), "") for row in table.rows
+        next((c.note for c in row.values() if isinstance(c, Cell) and c.note), "")
+        for row in table.rows
     ]
     extra = ["explanation"] if any(notes) else []
-    columns = [*table.columns, *extra]
-    rule = ["---"] + ["---:"] * (len(table.columns) - 1) + ["---"] * len(extra)
     cells = [
-        [escape_markdown(cell) for cell in (*row, *([note] if extra else []))]
+        [escape_markdown(cell) for cell in (*row.values(), *([note] if extra else []))]
         for row, note in zip(table.rows, notes, strict=True)
     ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (columns, rule, *cells))
-
-
-def spelled_share(estimate: Estimate | None) -> tuple[str, str]:
-    """A share and its interval: `72 %`, `63 to 80 %`."""
-    if estimate is None:
-        return MISSING, MISSING
-    return percent(estimate.share), percent_range(estimate.low, estimate.high)
+    rule = ["---"] + ["---:"] * (len(table.columns) - 1) + ["---"] * len(extra)
+    lines = ([*table.columns, *extra], rule, *cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def share_bars(data: ReportData) -> dict[str, list[tuple[str, Estimate]]]:
@@ -107,41 +106,38 @@ def share_bars(data: ReportData) -> dict[str, list[tuple[str, Estimate]]]:
 
 def share_table(data: ReportData) -> Table:
     """The oracle's shares by policy."""
-    rows = [
-        (SHARE_TITLES[name], policy_label(policy), *spelled_share(share), number(share.n))
-        for name, bars in share_bars(data).items()
-        for policy, share in bars
-    ]
-    return Table(("share", "policy", "value", "95 % interval", "n"), rows)
+    return Table(
+        [
+            {
+                "share": SHARE_TITLES[name],
+                "policy": policy_label(policy),
+                "value": percent(share.share),
+                "95 % interval": percent_range(share.low, share.high),
+                "n": number(share.n),
+            }
+            for name, bars in share_bars(data).items()
+            for policy, share in bars
+        ]
+    )
 
 
 def match_table(data: ReportData) -> Table:
     """Win rates of every match."""
     rows = [
-        (
-            match_title(entry.policy, entry.against),
-            percent(entry.win_rate),
-            percent_range(entry.low, entry.high),
-            number(entry.num_comparisons),
-            percent(entry.tie_share),
-            number(entry.soft_label.share if entry.soft_label else None, 2),
-            percent(entry.position_consistency),
-            number(entry.unparsed),
-        )
+        {
+            "match": match_title(entry.policy, entry.against),
+            "win rate": percent(entry.win_rate),
+            "95 % interval": percent_range(entry.low, entry.high),
+            "comparisons": number(entry.num_comparisons),
+            "ties": percent(entry.tie_share),
+            "mean soft label": number(entry.soft_label.share if entry.soft_label else None, 2),
+            "position consistency": percent(entry.position_consistency),
+            "unparsed": number(entry.unparsed),
+        }
         for entry in data.metrics.win_rates
         if entry.win_rate is not None
     ]
-    columns = (
-        "match",
-        "win rate",
-        "95 % interval",
-        "comparisons",
-        "ties",
-        "mean soft label",
-        "position consistency",
-        "unparsed",
-    )
-    return Table(columns, rows, "Matches")
+    return Table(rows, "Matches")
 
 
 def match_title(policy: str, against: str) -> str:
@@ -151,25 +147,17 @@ def match_title(policy: str, against: str) -> str:
 
 def policy_table(data: ReportData) -> Table:
     """Length and endings of each policy's replies."""
-
-    def row(name: str, entry: PolicyMetrics) -> Row:
-        return (
-            Cell(policy_label(name), style=f"swatch {policy_class(name)}"),
-            number(entry.num_responses),
-            number(entry.mean_words, 1),
-            percent(entry.truncated_share),
-            percent(entry.empty_share),
-        )
-
-    columns = ("policy", "replies", "words per reply", "cut at the limit", "empty")
-    rows = [row(*item) for item in data.metrics.policies.items()]
-    return Table(columns, rows, "The replies themselves")
-
-
-def reason_table(data: ReportData) -> Table:
-    """Pairs kept and dropped, with shares of all comparisons."""
-    rows = [(reason, number(n), percent(share)) for reason, n, share in comparison_outcomes(data)]
-    return Table(("comparisons", "n", "share"), rows)
+    rows: list[Row] = [
+        {
+            "policy": Cell(policy_label(name), style=f"swatch {policy_class(name)}"),
+            "replies": number(entry.num_responses),
+            "words per reply": number(entry.mean_words, 1),
+            "cut at the limit": percent(entry.truncated_share),
+            "empty": percent(entry.empty_share),
+        }
+        for name, entry in data.metrics.policies.items()
+    ]
+    return Table(rows, "The replies themselves")
 
 
 def comparison_outcomes(data: ReportData) -> list[tuple[str, int, float]]:
@@ -179,6 +167,16 @@ def comparison_outcomes(data: ReportData) -> list[tuple[str, int, float]]:
         return []
     counts = [("kept", summary.kept), *summary.reasons.items()]
     return [(name or "no reason given", n, n / summary.pairs) for name, n in counts]
+
+
+def outcome_table(data: ReportData) -> Table:
+    """Pairs kept and dropped, with shares of all comparisons."""
+    return Table(
+        [
+            {"comparisons": reason, "n": number(n), "share": percent(share)}
+            for reason, n, share in comparison_outcomes(data)
+        ]
+    )
 
 
 def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float | None]]:
@@ -195,69 +193,43 @@ def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float 
 
 def principle_table(data: ReportData) -> Table:
     """What each principle did; the win rate is the final policy's."""
-    with_wins = data.win_rate() is not None
     rows: list[Row] = [
-        (
-            Cell(entry.id, note=data.request_of(entry.id)),
-            number(entry.critiques),
-            number(entry.drawn),
-            number(entry.kept),
-            number(entry.mean_margin, 2),
-            percent(entry.tie_share),
-            number(entry.mean_position_gap, 2),
-            *([percent(win_rate)] if with_wins else []),
-        )
+        {
+            "principle": Cell(entry.id, note=data.request_of(entry.id)),
+            "critiques": number(entry.critiques),
+            "labels": number(entry.drawn),
+            "pairs kept": number(entry.kept),
+            "mean margin": number(entry.mean_margin, 2),
+            "ties": percent(entry.tie_share),
+            "position gap": number(entry.mean_position_gap, 2),
+            **({"win rate": percent(win_rate)} if data.win_rate() else {}),
+        }
         for entry, win_rate in principles_in_order(data)
     ]
-    columns = (
-        "principle",
-        "critiques",
-        "labels",
-        "pairs kept",
-        "mean margin",
-        "ties",
-        "position gap",
-        *(["win rate"] if with_wins else []),
-    )
-    return Table(columns, rows, "Principles")
+    return Table(rows, "Principles")
 
 
 def score_table(data: ReportData) -> Table:
     """Level, spread and dependence on length of scores: a row for each judge, then its parts."""
-
-    def row(title: Cell | str, level: ScoreLevel) -> Row:
-        length = level.length
-        correlations = (
-            length.pearson,
-            length.spearman,
-            length.pearson_within,
-            length.spearman_within,
-        )
-        return (
-            title,
-            number(level.n),
-            number(level.mean, 3),
-            number(level.spread, 3),
-            *(number(value, 2) for value in correlations),
-        )
-
-    rows = []
+    levels: list[tuple[str | Cell, ScoreLevel]] = []
     for entry in data.metrics.scores:
         title = entry.folder if entry.method == "score" else f"{entry.folder}, follow-ups"
-        rows.append(row(Cell(title, style="strong"), entry))
-        if len(entry.parts) > 1:
-            rows += [row(name, part) for name, part in entry.parts.items()]
-    columns = (
-        "score",
-        "responses",
-        "mean",
-        "spread",
-        "Pearson with words",
-        "Spearman with words",
-        "Pearson within prompts",
-        "Spearman within prompts",
-    )
-    return Table(columns, rows, "Scores, and how much they follow the number of words")
+        levels.append((Cell(title, style="strong"), entry))
+        levels += entry.parts.items() if len(entry.parts) > 1 else []
+    rows: list[Row] = [
+        {
+            "score": title,
+            "responses": number(level.n),
+            "mean": number(level.mean, 3),
+            "spread": number(level.spread, 3),
+            "Pearson with words": number(level.length.pearson, 2),
+            "Spearman with words": number(level.length.spearman, 2),
+            "Pearson within prompts": number(level.length.pearson_within, 2),
+            "Spearman within prompts": number(level.length.spearman_within, 2),
+        }
+        for title, level in levels
+    ]
+    return Table(rows, "Scores, and how much they follow the number of words")
 
 
 def score_notes(data: ReportData) -> list[str]:
@@ -276,45 +248,35 @@ def score_notes(data: ReportData) -> list[str]:
 
 def revision_table(data: ReportData) -> Table:
     """One row per round."""
-    rows = [
-        (
-            number(entry.round),
-            number(entry.rows),
-            number(entry.skipped),
-            number(entry.rejected),
-            ", ".join(f"{name} {n:,}" for name, n in entry.faults.items()) or "none",
-            *_efficacy(entry.efficacy),
-        )
-        for entry in data.metrics.revisions
-    ]
-    columns = (
-        "round",
-        "rows",
-        "left as they were",
-        "not a revision",
-        "faults",
-        "preferred to the text before",
-        "95 % interval",
-        "mean label",
+    return Table(
+        [
+            {
+                "round": number(entry.round),
+                "rows": number(entry.rows),
+                "left as they were": number(entry.skipped),
+                "not a revision": number(entry.rejected),
+                "faults": ", ".join(f"{k} {n:,}" for k, n in entry.faults.items()) or "none",
+                **_efficacy("preferred to the text before", entry.efficacy),
+            }
+            for entry in data.metrics.revisions
+        ]
     )
-    return Table(columns, rows)
 
 
 def efficacy_table(data: ReportData) -> Table:
     """One row per round and principle."""
     rows = [
-        (
-            name,
-            number(entry.round),
-            *_efficacy(part),
-            number(part.preferred.n if part.preferred else None),
-        )
+        {
+            "principle": name,
+            "round": number(entry.round),
+            **_efficacy("revisions preferred", part),
+            "n": number(part.preferred.n if part.preferred else None),
+        }
         for entry in data.metrics.revisions
         if entry.efficacy
         for name, part in entry.efficacy.by_principle.items()
     ]
-    columns = ("principle", "round", "revisions preferred", "95 % interval", "mean label", "n")
-    return Table(columns, rows, "Revisions preferred, by principle")
+    return Table(rows, "Revisions preferred, by principle")
 
 
 def training_table(data: ReportData) -> Table:
@@ -323,55 +285,41 @@ def training_table(data: ReportData) -> Table:
     for record in data.training:
         result = record.result
         rows.append(
-            (record.title, MISSING, number(len(record.rows)), *5 * (MISSING,))
-            if result is None
-            else (
-                record.title,
-                result.method,
-                number(result.num_steps),
-                number(result.rows.used),
-                number(result.final_loss, 3),
-                number(result.reward_margin, 2),
-                duration(result.total_s),
-                result.device,
-            )
+            {
+                "job": record.title,
+                "method": result.method if result else MISSING,
+                "steps": number(result.num_steps if result else len(record.rows)),
+                "rows": number(result.rows.used if result else None),
+                "final loss": number(result.final_loss if result else None, 3),
+                "reward margin": number(result.reward_margin if result else None, 2),
+                "time": duration(result.total_s if result else None),
+                "device": result.device if result else MISSING,
+            }
         )
-    columns = ("job", "method", "steps", "rows", "final loss", "reward margin", "time", "device")
-    return Table(columns, rows)
+    return Table(rows)
 
 
 def stage_table(data: ReportData) -> Table:
     """Rows, tokens and seconds per stage."""
-    rows = [
-        (
-            Cell(folder, style="code"),
-            number(stage.expected),
-            number(stage.ok),
-            number(stage.unparsed),
-            Cell(number(stage.failed), style="bad" if stage.failed else "zero"),
-            number(stage.dropped),
-            number(stage.reused),
-            number(stage.prompt_tokens),
-            percent(stage.cached_tokens / stage.prompt_tokens if stage.prompt_tokens else None),
-            number(stage.generated_tokens),
-            duration(stage.seconds),
-        )
+    rows: list[Row] = [
+        {
+            "stage": Cell(folder, style="code"),
+            "rows": number(stage.expected),
+            "ok": number(stage.ok),
+            "unparsed": number(stage.unparsed),
+            "failed": Cell(number(stage.failed), style="bad" if stage.failed else "zero"),
+            "dropped": number(stage.dropped),
+            "reused": number(stage.reused),
+            "prompt tokens": number(stage.prompt_tokens),
+            "cached": percent(
+                stage.cached_tokens / stage.prompt_tokens if stage.prompt_tokens else None
+            ),
+            "generated tokens": number(stage.generated_tokens),
+            "time in shards": duration(stage.seconds),
+        }
         for folder, stage in data.metrics.stages.items()
     ]
-    columns = (
-        "stage",
-        "rows",
-        "ok",
-        "unparsed",
-        "failed",
-        "dropped",
-        "reused",
-        "prompt tokens",
-        "cached",
-        "generated tokens",
-        "time in shards",
-    )
-    return Table(columns, rows)
+    return Table(rows)
 
 
 def lineage_table(data: ReportData) -> Table:
@@ -394,7 +342,7 @@ def lineage_table(data: ReportData) -> Table:
         *((f"file {name}", digest) for name, digest in (info.get("files") or {}).items()),
     ]
     return Table(
-        ("what", "value"), [(name, str(value)) for name, value in rows if value not in (None, "")]
+        [{"what": name, "value": str(value)} for name, value in rows if value not in (None, "")]
     )
 
 
@@ -414,11 +362,13 @@ def _models(data: ReportData) -> Iterable[tuple[str, str]]:
             yield f"weights of {record.title}", record.result.trained_hash
 
 
-def _efficacy(part: EfficacyPart | None) -> tuple[str, str, str]:
-    if part is None:
-        return MISSING, MISSING, MISSING
-    soft = part.soft_label.share if part.soft_label else None
-    return (*spelled_share(part.preferred), number(soft, 2))
+def _efficacy(title: str, part: EfficacyPart | None) -> dict[str, str]:
+    share, soft = (part.preferred, part.soft_label) if part else (None, None)
+    return {
+        title: percent(share.share if share else None),
+        "95 % interval": percent_range(share.low, share.high) if share else MISSING,
+        "mean label": number(soft.share if soft else None, 2),
+    }
 
 
 def _with_hash(name: Any, extra: Any) -> str | None:

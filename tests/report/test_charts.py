@@ -132,13 +132,13 @@ def test_numbers_read_naturally() -> None:
 
 def test_markdown_cells_cannot_break_out() -> None:
     assert escape_markdown("a|b\n<i>`x`") == "a\\|b &lt;i&gt;\\`x\\`"
-    assert markdown_table(Table(("n",), [])) == ""
-    assert markdown_table(Table(("n", "v"), [("a|b", "1")])).splitlines()[-1] == "| a\\|b | 1 |"
+    assert markdown_table(Table([])) == ""
+    assert markdown_table(Table([{"n": "a|b", "v": "1"}])).splitlines()[-1] == "| a\\|b | 1 |"
 
 
 def test_notes_become_a_column_at_the_end() -> None:
     """A row without a note leaves its cell empty."""
-    table = Table(("n", "v"), [(Cell("a", note="why"), "1"), ("b", "2")])
+    table = Table([{"n": Cell("a", note="why"), "v": "1"}, {"n": "b", "v": "2"}])
     assert markdown_table(table).splitlines() == [
         "| n | v | explanation |",
         "| --- | ---: | --- |",

@@ -18,7 +18,6 @@ BASELINES = {
     "shorter": "the shorter response",
     "coin": "a coin",
 }
-CONFIDENCE = ("mean confidence", "Brier", "log-loss", "ECE", "ECE by chance")
 
 
 def headline(metrics: Metrics) -> Headline:
@@ -90,28 +89,30 @@ def all_tables(metrics: Metrics) -> list[Table]:
 def accuracy_table(metrics: Metrics) -> Table:
     """Judges, then the rules that read nothing."""
     judges = [
-        (
-            _name(judge),
-            spelled(judge["accuracy"]),
-            spelled(judge["accuracy_all"]),
-            _share(judge["tie_share"]),
-            number(judge["rows"]["expected"]),
-            number(judge["rows"]["expected"] - (judge["accuracy"] or {"n": 0})["n"]),
-        )
+        {
+            "judge": _name(judge),
+            "accuracy": spelled(judge["accuracy"]),
+            "over all rows": spelled(judge["accuracy_all"]),
+            "exactly 0.5": _share(judge["tie_share"]),
+            "rows": number(judge["rows"]["expected"]),
+            "no label": number(judge["rows"]["expected"] - (judge["accuracy"] or {"n": 0})["n"]),
+        }
         for judge in metrics["judges"]
     ]
     rules = [
-        (
-            title,
-            *2 * (percent(0.5) if key == "coin" else spelled(metrics["baselines"][key]),),
-            MISSING,
-            number(metrics["baselines"][key]["n"]),
-            MISSING,
-        )
+        {
+            "judge": title,
+            **dict.fromkeys(
+                ("accuracy", "over all rows"),
+                percent(0.5) if key == "coin" else spelled(metrics["baselines"][key]),
+            ),
+            "exactly 0.5": MISSING,
+            "rows": number(metrics["baselines"][key]["n"]),
+            "no label": MISSING,
+        }
         for key, title in BASELINES.items()
     ]
     return Table(
-        ("judge", "accuracy", "over all rows", "exactly 0.5", "rows", "no label"),
         [*judges, *rules],
         "Accuracy",
         "A label of exactly 0.5 counts half. The first column leaves out rows without a label, the "
@@ -128,32 +129,20 @@ def spelled(estimate: Mapping[str, float] | None) -> str:
 
 def _position_table(metrics: Metrics) -> Table:
     rows = [
-        (
-            _name(judge),
-            *(
-                _share(judge["orders"][key])
-                for key in ("forward", "swapped", "chosen_in_a", "chosen_in_b")
-            ),
-            spelled(judge["position"]["order_disagreement"]),
-            _share(judge["position"]["same_slot_a"]),
-            _share(judge["position"]["same_slot_b"]),
-            spelled(judge["position"]["slot_a_share"]),
-        )
+        {
+            "judge": _name(judge),
+            "forward": _share(judge["orders"]["forward"]),
+            "swapped": _share(judge["orders"]["swapped"]),
+            "better in A": _share(judge["orders"]["chosen_in_a"]),
+            "better in B": _share(judge["orders"]["chosen_in_b"]),
+            "orders disagree": spelled(judge["position"]["order_disagreement"]),
+            "A wins twice": _share(judge["position"]["same_slot_a"]),
+            "B wins twice": _share(judge["position"]["same_slot_b"]),
+            "calls won by A": spelled(judge["position"]["slot_a_share"]),
+        }
         for judge in _readable(metrics)
     ]
-    columns = (
-        "judge",
-        "forward",
-        "swapped",
-        "better in A",
-        "better in B",
-        "orders disagree",
-        "A wins twice",
-        "B wins twice",
-        "calls won by A",
-    )
     return Table(
-        columns,
         rows,
         "Position",
         "Accuracy of single calls: by order, and by the slot of the better response. Where the "
@@ -163,24 +152,16 @@ def _position_table(metrics: Metrics) -> Table:
 
 def _length_table(metrics: Metrics) -> Table:
     rows = [
-        (
-            _name(judge),
-            spelled(judge["length"]["longer_wins"]),
-            *(
-                _share(judge["length"][key])
-                for key in ("chosen_longer", "accuracy_longer_right", "accuracy_shorter_right")
-            ),
-        )
+        {
+            "judge": _name(judge),
+            "prefers the longer": spelled(judge["length"]["longer_wins"]),
+            "the better is longer": _share(judge["length"]["chosen_longer"]),
+            "accuracy there": _share(judge["length"]["accuracy_longer_right"]),
+            "accuracy elsewhere": _share(judge["length"]["accuracy_shorter_right"]),
+        }
         for judge in _readable(metrics)
     ]
-    columns = (
-        "judge",
-        "prefers the longer",
-        "the better is longer",
-        "accuracy there",
-        "accuracy elsewhere",
-    )
-    return Table(columns, rows, "Length", "In words, on pairs whose lengths differ.")
+    return Table(rows, "Length", "In words, on pairs whose lengths differ.")
 
 
 def _confidence_table(metrics: Metrics) -> Table:
@@ -189,11 +170,10 @@ def _confidence_table(metrics: Metrics) -> Table:
     for judge in _readable(metrics):
         raw = judge["raw_confidence"]
         title = f"{_name(judge)}, calibrated" if raw else _name(judge)
-        rows.append(_confidence_row(title, judge["confidence"]))
-        rows += [_confidence_row(f"{_name(judge)}, raw", raw)] if raw else []
+        rows.append({"judge": title, **_confidence(judge["confidence"])})
+        rows += [{"judge": f"{_name(judge)}, raw", **_confidence(raw)}] if raw else []
     bins = rows and _readable(metrics)[0]["confidence"]["num_bins"]
     return Table(
-        ("judge", *CONFIDENCE),
         rows,
         "Confidence",
         f"ECE: calibration error over at most {bins} bins of equal mass; beside it that of a "
@@ -205,11 +185,10 @@ def _confidence_table(metrics: Metrics) -> Table:
 def _calibration_table(metrics: Metrics) -> Table:
     fitted = metrics["calibration"]
     if not fitted:
-        return Table((), [])
+        return Table([])
     change, temperature = fitted["brier_change"], fitted["map"]["temperature"]
     return Table(
-        ("labels", *CONFIDENCE),
-        [_confidence_row(name, fitted[name]) for name in ("before", "after")],
+        [{"labels": name, **_confidence(fitted[name])} for name in ("before", "after")],
         "Calibration",
         f"{f'temperature {temperature:.3f}' if temperature else 'isotonic'}, fitted on "
         f"{count_of(fitted['fitted_on'], 'label')} of one half of the contexts, measured on "
@@ -223,26 +202,24 @@ def _group_table(metrics: Metrics, kind: str) -> Table:
     # With several judges the pooled label has many principles; the first judge's has one.
     judge = metrics["judges"][0]
     rows = [
-        (
-            group["id"],
-            spelled(group["accuracy"]),
-            number(group["expected"]),
-            number(group["unreadable"]),
-        )
+        {
+            kind: group["id"],
+            "accuracy": spelled(group["accuracy"]),
+            "rows": number(group["expected"]),
+            "no label": number(group["unreadable"]),
+        }
         for group in judge[f"by_{kind}"]
     ]
-    columns = (kind, "accuracy", "rows", "no label")
-    return Table(columns, rows, f"By {kind}", f"Labels of '{judge['name']}'.")
+    return Table(rows, f"By {kind}", f"Labels of '{judge['name']}'.")
 
 
 def _unreadable_table(metrics: Metrics) -> Table:
     rows = [
-        (_name(judge), reason, number(count))
+        {"judge": _name(judge), "reason": reason, "rows": number(count)}
         for judge in metrics["judges"]
         for reason, count in judge["unreadable"].items()
     ]
     return Table(
-        ("judge", "reason", "rows"),
         rows,
         "Rows without a label",
         "Unparsed: the reply is not a verdict. Failed: the call gave no reply.",
@@ -250,30 +227,29 @@ def _unreadable_table(metrics: Metrics) -> Table:
 
 
 def _source_table(metrics: Metrics) -> Table:
-    rows = [
-        (
-            f"{source['file']} ({source['kind']})",
-            number(source["num_rows"]),
-            number(source["num_ok"]),
-            ": ".join(
-                filter(
-                    None,
-                    (
-                        str(source["num_dropped"]),
-                        "; ".join(f"{n} x {reason}" for reason, n in source["reasons"].items()),
-                    ),
-                )
-            ),
-            source["sha256"][:16],
+    rows = []
+    for source in metrics["sources"]:
+        reasons = "; ".join(f"{n} x {reason}" for reason, n in source["reasons"].items())
+        rows.append(
+            {
+                "file": f"{source['file']} ({source['kind']})",
+                "lines": number(source["num_rows"]),
+                "usable": number(source["num_ok"]),
+                "dropped": f"{source['num_dropped']}{f': {reasons}' if reasons else ''}",
+                "SHA-256": source["sha256"][:16],
+            }
         )
-        for source in metrics["sources"]
-    ]
-    return Table(("file", "lines", "usable", "dropped", "SHA-256"), rows, "Label files")
+    return Table(rows, "Label files")
 
 
-def _confidence_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
-    keys = ("brier_score", "log_loss", "ece", "ece_by_chance")
-    return (name, percent(figures["mean"]), *(number(figures[key], 3) for key in keys))
+def _confidence(figures: dict[str, Any]) -> dict[str, str]:
+    return {
+        "mean confidence": percent(figures["mean"]),
+        "Brier": number(figures["brier_score"], 3),
+        "log-loss": number(figures["log_loss"], 3),
+        "ECE": number(figures["ece"], 3),
+        "ECE by chance": number(figures["ece_by_chance"], 3),
+    }
 
 
 def _readable(metrics: Metrics) -> list[dict[str, Any]]:
