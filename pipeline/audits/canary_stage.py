@@ -27,6 +27,7 @@ from pipeline.labeling.judge import Judge
 from pipeline.records import CanaryRow, JudgmentRow, PromptRow, Row
 from pipeline.soft_labels import swap_average
 from pipeline.stages.base import Inputs, Item
+from pipeline.store.stage_names import CANARY, LABELS, nth_folder
 from pipeline.types import Messages
 
 Drawn = TypeVar("Drawn", Candidate, JudgmentRow)
@@ -200,9 +201,9 @@ class CanaryStage:
     run_id: str
     texts: tuple[str, ...]
     """Folders of the compared responses."""
-    judgments: str = "preference/judge"
+    judgments: str = LABELS
     """Folder of this judge's labels."""
-    folder: str = "preference/canary"
+    folder: str = nth_folder(CANARY, 0)
     prompts: str = "prompts"
     row_type: type[Row] = CanaryRow
 

@@ -44,7 +44,8 @@ class JudgeAudit:
 
 def canary_folder(judgments: str) -> str:
     """`preference/judge-2` has its canaries in `preference/canary-2`."""
-    return judgments.replace("/judge", "/canary")
+    phase, _, part = split_folder(judgments)
+    return stage_folder(phase, CANARY, part)
 
 
 def audit_judge(

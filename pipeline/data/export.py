@@ -37,6 +37,7 @@ from pipeline.sources.mix_into_run import BY_WEIGHT, MixtureResult, SourceRows, 
 from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
+from pipeline.store.stage_names import INITIALS, PAIRS, REVISE, SUPERVISED, stage_folder
 
 SCHEMAS = {"sft": SFT_SCHEMA, "preference": PREFERENCE_SCHEMA, "feedback": FEEDBACK_SCHEMA}
 NO_SET = {"rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0}
@@ -103,9 +104,9 @@ def sft_folders(config: RunConfig) -> tuple[str, ...]:
     """Stages whose texts go into the SFT set."""
     rounds = config.supervised.revise.rounds
     if not rounds:
-        return ("supervised/sample",)
+        return (INITIALS,)
     first = rounds if config.supervised.sft_rows == "last" else 1
-    return tuple(f"supervised/revise-{number}" for number in range(first, rounds + 1))
+    return tuple(stage_folder(SUPERVISED, REVISE, number) for number in range(first, rounds + 1))
 
 
 def sft_problem(row: ResponseRow | RevisionRow, text: str) -> str | None:
@@ -250,7 +251,7 @@ def _parents_tables(
 
 def _pair_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
     for shard in stage_manifests(run.root, "prompts"):
-        yield read_table(run.root, _whole(run, "preference/pair", shard.shard_index, tally))
+        yield read_table(run.root, _whole(run, PAIRS, shard.shard_index, tally))
 
 
 def _states(table: pa.Table, tally: Tally) -> Iterator[tuple[str, str, str]]:

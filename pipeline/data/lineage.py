@@ -24,6 +24,7 @@ from pipeline.errors import DataError, UserError
 from pipeline.sources.files import label_file
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, stage_manifests
+from pipeline.store.stage_names import PAIRS
 
 SETS = ("preference", "feedback", "sft")
 ROWS_OF_RUN = {
@@ -210,7 +211,7 @@ def _folders(run: RunDir) -> list[str]:
         path.parent.relative_to(run.root).as_posix() for path in run.root.rglob("shard-*.json")
     }
     # Made last, asked for most.
-    return sorted(found, key=lambda folder: (not folder.startswith("preference/pair"), folder))
+    return sorted(found, key=lambda folder: (not folder == PAIRS, folder))
 
 
 def _match(path: Path, row_id: str) -> str | None:

@@ -22,6 +22,7 @@ from pipeline.run.context import RunContext
 from pipeline.run.plan import judge_folders
 from pipeline.store import RunDir, read_rows, write_json
 from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import PAIRS
 
 SELF_PREFERENCE = (
     "the judge of {folder} is the model that wrote the responses; a model may prefer what it would "
@@ -145,7 +146,7 @@ def _audit_pairs(ctx: RunContext) -> AuditReport | None:
     if config is None:
         return None
     prompts = list(_rows(ctx, "prompts"))
-    return audit_pairs(_rows(ctx, "preference/pair"), prompts=prompts, config=config)
+    return audit_pairs(_rows(ctx, PAIRS), prompts=prompts, config=config)
 
 
 def _rows(ctx: RunContext, folder: str) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
+from pipeline.store.stage_names import CRITIQUE, PROMPTS, SUPERVISED, stage_folder
 from pipeline.types import Messages, SamplingParams, assistant, user
 
 
@@ -33,17 +34,16 @@ class CritiqueStage:
     round: int
     source: str
     """Folder of the responses (round 1) or of the previous round's revisions."""
-    prompts: str = "prompts"
 
     @property
     def folder(self) -> str:
         """`supervised/critique-<round>`."""
-        return f"supervised/critique-{self.round}"
+        return stage_folder(SUPERVISED, CRITIQUE, self.round)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts and the texts to criticize."""
-        return (self.prompts, self.source)
+        return (PROMPTS, self.source)
 
     def settings(self) -> dict[str, Any]:
         """Template, constitution, sampling and seed."""
@@ -57,7 +57,7 @@ class CritiqueStage:
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per response."""
-        prompts = {row.row_id: row for row in inputs[self.prompts]}
+        prompts = {row.row_id: row for row in inputs[PROMPTS]}
         return [self._item(prompts[row.prompt_id], row) for row in inputs[self.source]]
 
     def _item(self, prompt: PromptRow, target: ResponseRow | RevisionRow) -> Item:

@@ -19,6 +19,7 @@ from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, R
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.stages.critique import chain_start, critique_messages, response_text
 from pipeline.stages.revision_checks import finds_nothing, revision_faults
+from pipeline.store.stage_names import CRITIQUE, PROMPTS, REVISE, SUPERVISED, stage_folder
 from pipeline.types import SamplingParams, assistant, user
 
 
@@ -38,23 +39,22 @@ class ReviseStage:
     """Folder of the texts that were criticized."""
     revise: ReviseConfig = ReviseConfig()
     """With or without critique, what is skipped and what is rejected."""
-    prompts: str = "prompts"
 
     @property
     def folder(self) -> str:
         """`supervised/revise-<round>`."""
-        return f"supervised/revise-{self.round}"
+        return stage_folder(SUPERVISED, REVISE, self.round)
 
     @property
     def critiques(self) -> str:
         """Folder of this round's critiques."""
-        return f"supervised/critique-{self.round}"
+        return stage_folder(SUPERVISED, CRITIQUE, self.round)
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts, texts to revise, and critiques where there are any."""
         with_critique = (self.critiques,) if self.revise.with_critique else ()
-        return (self.prompts, self.source, *with_critique)
+        return (PROMPTS, self.source, *with_critique)
 
     def settings(self) -> dict[str, Any]:
         """Templates, constitution, sampling and seed."""
@@ -74,7 +74,7 @@ class ReviseStage:
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per text, joined to its parents by id."""
-        prompts = {row.row_id: row for row in inputs[self.prompts]}
+        prompts = {row.row_id: row for row in inputs[PROMPTS]}
         if not self.revise.with_critique:
             return [self._item(prompts[row.prompt_id], row, None) for row in inputs[self.source]]
         targets = {row.row_id: row for row in inputs[self.source]}

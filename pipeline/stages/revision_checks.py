@@ -29,11 +29,7 @@ _SHORTEST_QUOTE = 20
 
 
 def revision_faults(
-    revision: str,
-    before: str,
-    *,
-    critique: str = "",
-    requests: tuple[str, ...] = (),
+    revision: str, before: str, *, critique: str = "", requests: tuple[str, ...] = ()
 ) -> tuple[RevisionFault, ...]:
     """What is wrong with `revision` as a rewriting of `before`; empty for a good one.
 

@@ -11,6 +11,7 @@ from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.records import PromptRow, ResponseRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
+from pipeline.store.stage_names import INITIALS, PROMPTS
 from pipeline.types import SamplingParams
 
 
@@ -23,8 +24,8 @@ class SampleStage:
     num_samples: int
     seed: int
     run_id: str
-    folder: str = "supervised/sample"
-    prompts: str = "prompts"
+    folder: str = INITIALS
+    prompts: str = PROMPTS
 
     @property
     def inputs(self) -> tuple[str, ...]:

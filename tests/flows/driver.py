@@ -23,6 +23,8 @@ from tests.audits.bad_judges import recipe as write_bad_recipe
 from tests.engines.toy_engine import install as install_toy_engine
 from tests.flows.labelers import LABELERS
 from tests.flows.nights import SMOKE, write_nights, write_prompts
+from tests.labeling.toy_labeler import TOY_RECIPE
+from tests.labeling.toy_labeler import install as install_toy_labeler
 from tests.run.builders import write_recipe
 
 
@@ -56,6 +58,10 @@ async def run_all(folder: Path) -> dict[str, Any]:
         install_toy_engine(patch)
         path = str(write_recipe(folder / "toy-engine", heldout=2, policy={"type": "toy"}))
         await note("toy engine", await end_to_end(path, "toy-engine", return_state=True))
+    with pytest.MonkeyPatch.context() as patch:
+        install_toy_labeler(patch)
+        path = str(write_recipe(folder / "toy-labeler", **TOY_RECIPE))
+        await note("toy labeler", await end_to_end(path, "toy-labeler", return_state=True))
     return ends
 
 

@@ -6,7 +6,7 @@ from pipeline.store import RunDir
 from tests.flows.conftest import Flows
 
 
-@pytest.mark.parametrize("name", ["toy engine"])
+@pytest.mark.parametrize("name", ["toy engine", "toy labeler"])
 def test_toy_runs_under_prefect(flows: Flows, name: str) -> None:
     assert flows.ends[name]["state"] == "Completed", flows.ends[name]["message"]
     run = RunDir(flows.outputs / "runs" / name.replace(" ", "-"))

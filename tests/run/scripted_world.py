@@ -14,7 +14,7 @@ PLEASED = {
 }
 
 
-def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
+def make_engine(prefers: str = "polite", fail_on: str = "", wordy: bool = False) -> ScriptedEngine:
     """A policy that is polite in every second sample, and a judge that prefers what it is told."""
 
     def reply(messages: Messages, seed: int) -> str:
@@ -24,7 +24,7 @@ def make_engine(prefers: str = "polite", fail_on: str = "") -> ScriptedEngine:
         if "critique" in last.lower():
             return "The response is rude."
         manner = "polite" if seed % 2 else "rude"
-        return f"a {manner} reply {seed}"
+        return f"a {manner} reply {seed}" + (" indeed" if wordy and seed % 2 else "")
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         # With chain of thought, the sample stands before the rationale and the last request.
