@@ -138,7 +138,9 @@ def test_impact_pays_for_what_changed_and_repeats_for_nothing(rlaif: Rlaif, tmp_
     now = bill(tmp_path)[len(paid) :]
     assert len(now) == cost["calls"] == 2 * impact["total"]["asked_again"] > 0
     assert sum(now) == cost["tokens"] and 0.05 < impact["cost_share"] < 0.5
-    assert f"{cost['calls']} of 96 calls" in ended.out and "no response was sampled again" in ended.out
+    assert (
+        f"{cost['calls']} of 96 calls" in ended.out and "no response was sampled again" in ended.out
+    )
     again = rlaif("constitution", "impact", "one", new, "--run-id", "two")
     assert again.code == 0 and len(bill(tmp_path)) == len(paid) + len(now)
     assert "was finished before" in again.out
