@@ -132,7 +132,7 @@ def print_impact(run: "RunDir") -> None:
     typer.echo(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
     for table in tables(impact):
         if table.rows:
-            rows = [[str(cell) for cell in row] for row in table.rows]
+            rows = [[str(cell) for cell in row.values()] for row in table.rows]
             num_names = 2 if table.columns[1] in ("change", "now") else 1
             console().print(
                 number_table(table.columns, rows, title=table.title, num_names=num_names)

@@ -4,14 +4,14 @@ In:  Impact
 Out: headline sentences, tables, the Markdown page
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from pipeline.impact.effects import Impact
 from pipeline.report.page import render
-from pipeline.report.tables import Table
+from pipeline.report.tables import Row, Table
 
 MOVES_SHOWN = 20
 CHANGES = {
@@ -31,8 +31,14 @@ EFFECTS = {
 }
 """Columns of the table of principles, and their fields of `Effects`."""
 MOVES = {"labels": "after", **CHANGES, "mean change": "mean_change"}
-COST_COLUMNS = ("stage", "rows made", "rows", "calls", "of", "tokens", "of", "share")
-COSTS = ("rows_made", "rows", "calls", "calls_full", "tokens", "tokens_full")
+COSTS = {
+    "rows made": "rows_made",
+    "rows": "rows",
+    "calls": "calls",
+    "of calls": "calls_full",
+    "tokens": "tokens",
+    "of tokens": "tokens_full",
+}
 
 
 def headline(impact: Impact) -> list[str]:
@@ -66,24 +72,26 @@ def tables(impact: Impact) -> list[Table]:
         if len(impact.moves) > MOVES_SHOWN
         else ""
     )
+    principles: list[Row] = [
+        {"principle": p.id, "change": p.change, **_numbers(p, EFFECTS)} for p in impact.principles
+    ]
+    principles.append({"principle": "all", "change": "", **_numbers(impact.total, EFFECTS)})
     return [
+        Table(principles, "principles: comparisons that each decided"),
         Table(
-            ("principle", "change", *EFFECTS),
             [
-                *((p.id, p.change, *_numbers(p, EFFECTS.values())) for p in impact.principles),
-                ("all", "", *_numbers(impact.total, EFFECTS.values())),
+                {"before": m.before_id or "none", "now": m.after_id, **_numbers(m, MOVES)}
+                for m in moves
             ],
-            "principles: comparisons that each decided",
-        ),
-        Table(
-            ("before", "now", *MOVES),
-            [(m.before_id or "none", m.after_id, *_numbers(m, MOVES.values())) for m in moves],
             f"labels made again: who decided before, who decides now{largest}",
         ),
         Table(
-            COST_COLUMNS,
             [
-                (c.folder, *_numbers(c, COSTS), f"{c.tokens / max(1, c.tokens_full):.1%}")
+                {
+                    "stage": c.folder,
+                    **_numbers(c, COSTS),
+                    "share": f"{c.tokens / max(1, c.tokens_full):.1%}",
+                }
                 for c in impact.costs
             ],
             "cost: paid now, and of all rows of the stage",
@@ -97,9 +105,9 @@ def markdown(impact: Impact) -> str:
     return render("impact.md.jinja", folder=Path(__file__).parent, **values)
 
 
-def _numbers(values: BaseModel, fields: Iterable[str]) -> list[str]:
+def _numbers(values: BaseModel, columns: Mapping[str, str]) -> dict[str, str]:
     numbers = values.model_dump()
-    return [
-        f"{numbers[name]:.3f}" if isinstance(numbers[name], float) else f"{numbers[name]:,}"
-        for name in fields
-    ]
+    return {
+        column: f"{numbers[name]:.3f}" if isinstance(numbers[name], float) else f"{numbers[name]:,}"
+        for column, name in columns.items()
+    }
