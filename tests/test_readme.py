@@ -101,6 +101,16 @@ def test_architecture_describes_every_room() -> None:
     assert set(re.findall(r"\*\*`(\w+)/`\*\*", page)) == rooms
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_paths_exist(page: Path) -> None:
+    """Paths of code that a page names, such as `pipeline/run/phases.py`."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(
+        r"`((?:pipeline|flows|tests|models|benchmarks|requirements)/[\w./-]+)`", text
+    ):
+        assert (PROJECT_ROOT / path).exists(), f"{page.name} names {path}"
+
+
 def test_readme_tree_is_complete() -> None:
     tree = next(b for b in blocks(README, "") if b.startswith("pipeline/ "))
     named = {line.split()[0].rstrip("/") for line in tree.splitlines() if not line.startswith(" ")}
