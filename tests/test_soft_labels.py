@@ -205,7 +205,7 @@ def test_uniform_ratings_are_in_the_middle() -> None:
     """(1 + ... + 10) / 10 = 5.5."""
     rating = expected_rating(scores(*[0.05] * 10))
     assert rating.score == pytest.approx(5.5)
-    assert (rating.option_mass, rating.exact) == (pytest.approx(0.5), True)
+    assert rating.option_mass == pytest.approx(0.5) and rating.exact
 
 
 @pytest.mark.parametrize("rating", [1, 7, 10])

@@ -13,6 +13,7 @@ from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
+from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, read_json
 from pipeline.store.shards import stage_manifests
 from tests.audits.bad_judges import audited_run, recipe, started
@@ -242,14 +243,11 @@ def test_command_without_labels(
     assert "has no labels yet" in capsys.readouterr().err
 
 
-class Listener:
-    """Hears remarks, and nothing else."""
+class Listener(Progress):
+    """Keeps remarks, and ignores everything else."""
 
-    def __init__(self, told: list[str]) -> None:
-        self._told = told
+    def __init__(self, notes: list[str]) -> None:
+        self._notes = notes
 
     def note(self, text: str) -> None:
-        self._told.append(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *values: None
+        self._notes.append(text)

@@ -69,17 +69,13 @@ def test_both_orders_for_the_first() -> None:
 def test_slot_a_both_times() -> None:
     """0.9 and 0.8 for slot A: the label is (0.9 + 0.2) / 2 = 0.55, and the orders disagree."""
     seen = observe_label(label(0.9, 0.8), WORDS, 0.02)
-    assert (
-        seen["slot_share"] == 1.0 and seen["order_disagreement"] is True and seen["longer"] == 0.0
-    )
+    assert (seen["slot_share"], seen["order_disagreement"], seen["longer"]) == (1.0, True, 0.0)
 
 
 def test_undecided_order_disagrees_with_nothing() -> None:
     """0.59 is within 0.1 of 0.5: that order prefers nothing, so the orders do not disagree."""
     seen = observe_label(label(0.59, 0.9), WORDS, 0.02)
-    assert (
-        seen["order_disagreement"] is False and seen["slot_share"] == 0.75 and seen["longer"] == 1.0
-    )
+    assert (seen["slot_share"], seen["order_disagreement"], seen["longer"]) == (0.75, False, 1.0)
 
 
 def test_equal_lengths_and_unknown_texts_say_nothing_about_length() -> None:
@@ -175,10 +171,8 @@ def test_unreadable_known_canary_is_not_found() -> None:
         row = unread("known") if i % 10 > 2 else canary("known", 1.0, 0.9, 0.1)
         figures.add_canaries([row | {"prompt_id": "", "canary_id": f"c{i}"}])
     found = figures.estimates("", draws=100, seed=0)
-    assert (found["known"].share, found["canary_unparsed"].share) == (
-        pytest.approx(0.3),
-        pytest.approx(0.7),
-    )
+    shares = (found["known"].share, found["canary_unparsed"].share)
+    assert shares == pytest.approx((0.3, 0.7))
     failed = {f.name for f in check_labels(found, LabelAuditConfig()) if f.status == "failed"}
     assert failed == {"known", "canary_unparsed"}
 

@@ -24,6 +24,7 @@ from pipeline.types import Messages
 from tests.run.builders import CONSTITUTION, write_recipe
 
 SCRIPT = "tests.impact.impact_runs:make_engine"
+PRINCIPLES: list[dict[str, str]] = CONSTITUTION["principles"]
 
 
 def make_engine(taste: str = "") -> ScriptedEngine:
@@ -43,13 +44,15 @@ def make_engine(taste: str = "") -> ScriptedEngine:
     return ScriptedEngine(reply, scores, name=f"tests {taste}", keep_calls=False)
 
 
-def full_run(folder: Path, run_id: str, principles: list[Any], **changes: Any) -> RunDir:
+def full_run(
+    folder: Path, run_id: str, principles: Sequence[dict[str, Any]], **changes: Any
+) -> RunDir:
     """A run from its prompts to its preference set, under these principles."""
     recipe = write_recipe(
         folder / run_id, **({"policy": {"type": "scripted", "script": SCRIPT}} | changes)
     )
     (folder / run_id / "constitution.yaml").write_text(
-        yaml.safe_dump({"name": "tests", "principles": principles})
+        yaml.safe_dump({"name": "tests", "principles": list(principles)})
     )
     run = start_run(recipe, run_id=run_id, runs_root_folder=folder / "runs")
 
@@ -71,16 +74,17 @@ def make_impact(before: RunDir, new: Path, **options: Any) -> RunDir:
     return run
 
 
-def reworded(number: int = 1) -> list[Any]:
-    found = [dict(p) for p in CONSTITUTION["principles"]]
-    found[number]["comparison_request"] = "Which is kinder by far?"
-    found[number]["critique_request"] = "Critique what is unkind."
-    return found
+def reworded(number: int = 1) -> list[dict[str, str]]:
+    """The principles with one of them in other words."""
+    principles = [dict(principle) for principle in PRINCIPLES]
+    principles[number]["comparison_request"] = "Which is kinder by far?"
+    principles[number]["critique_request"] = "Critique what is unkind."
+    return principles
 
 
-def write_new(folder: Path, principles: list[Any]) -> Path:
+def write_new(folder: Path, principles: Sequence[dict[str, Any]]) -> Path:
     path = folder / "new.yaml"
-    path.write_text(yaml.safe_dump({"name": "tests", "principles": principles}))
+    path.write_text(yaml.safe_dump({"name": "tests", "principles": list(principles)}))
     return path
 
 

@@ -15,6 +15,7 @@ from pipeline.impact.text import markdown
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
 from tests.impact.impact_runs import (
+    PRINCIPLES,
     SCRIPT,
     full_run,
     hashes,
@@ -24,11 +25,10 @@ from tests.impact.impact_runs import (
     stored,
     write_new,
 )
-from tests.run.builders import CONSTITUTION
 
 
 def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30)
     untouched = hashes(before)
     new = write_new(tmp_path, reworded())
     run = make_impact(before, new)
@@ -51,7 +51,7 @@ def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("comparisons", ["revision_vs_initial", "all"])
 def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> None:
     extra = {"preference": {"comparisons": comparisons}, "supervised": {"revise": {"rounds": 2}}}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
     run = make_impact(before, write_new(tmp_path, reworded()))
     fresh = full_run(tmp_path, "fresh", reworded(), prompts=20, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
@@ -68,7 +68,7 @@ def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> N
 
 def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
     extra = {"preference": {"judge": {"num_principles": 2}}}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
     run = make_impact(before, write_new(tmp_path, reworded()))
     impact = load_impact(run)
     assert verify(run) == [] and impact.total.after == 20
@@ -82,7 +82,7 @@ def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
 
 def test_each_judge_of_a_panel_asks_again(tmp_path: Path) -> None:
     extra = {"panel": [{"type": "scripted", "script": SCRIPT, "args": {"taste": "other"}}]}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20, **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
     run = make_impact(before, write_new(tmp_path, reworded()))
     impact = load_impact(run)
     assert verify(run) == [] and impact.total.after == 20
@@ -110,7 +110,7 @@ def test_only_comparisons_that_show_a_changed_principle_are_asked_again(tmp_path
         )
     )
     extra = {"preference": {"judge": {"exemplars": str(shots), "num_exemplars": 1}}}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30, **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30, **extra)
     run = make_impact(before, write_new(tmp_path, reworded()))
     fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
@@ -137,9 +137,7 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
             "slot_share",
         )
     }
-    before = full_run(
-        tmp_path, "before", CONSTITUTION["principles"], prompts=40, preference={"audit": off}
-    )
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=40, preference={"audit": off})
     strict = yaml.safe_load(before.recipe.read_text())
     strict["preference"]["audit"]["slot_share"] = [0.9, 1.0]
     before.recipe.write_text(yaml.safe_dump(strict))
@@ -153,7 +151,7 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
 
 def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
     extra = {"preference": {"labeler": "score", "sample": {"num_samples": 2}}}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=30, **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30, **extra)
     run = make_impact(before, write_new(tmp_path, reworded()))
     fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
@@ -168,20 +166,19 @@ def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> Non
 
 def test_a_vector_of_all_principles_has_no_impact_to_tell(tmp_path: Path) -> None:
     extra = {"preference": {"labeler": "score", "score": {"principles": "all"}}}
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], **extra)
+    before = full_run(tmp_path, "before", PRINCIPLES, **extra)
     refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "under all principles")
 
 
 def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
-    principles = CONSTITUTION["principles"]
-    before = full_run(tmp_path, "before", principles, prompts=30)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30)
     run = make_impact(
         before,
         write_new(
             tmp_path,
             [
-                *principles[:2],
-                {**principles[2], "id": "p-new", "comparison_request": "Which is kinder?"},
+                *PRINCIPLES[:2],
+                {**PRINCIPLES[2], "id": "p-new", "comparison_request": "Which is kinder?"},
             ],
         ),
     )
@@ -193,7 +190,7 @@ def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
 
 
 def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    before = full_run(tmp_path, "before", PRINCIPLES)
     new = write_new(tmp_path, reworded())
     run = make_impact(before, new, run_id="again")
     there = hashes(run)
@@ -204,7 +201,7 @@ def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
 def test_stopped_impact_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.impact import run as module
 
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"], prompts=20)
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20)
     new = write_new(tmp_path, reworded())
 
     def stop(*_: Any) -> None:
@@ -226,7 +223,7 @@ def refused(tmp_path: Path, before: RunDir, new: Path, kind: type[UserError], ma
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    before = full_run(tmp_path, "before", PRINCIPLES)
     recipe = yaml.safe_load(before.recipe.read_text())
     recipe["policy"]["args"] = {"taste": "other"}
     before.recipe.write_text(yaml.safe_dump(recipe))
@@ -234,7 +231,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_unfinished_run_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    before = full_run(tmp_path, "before", PRINCIPLES)
     (before.root / "preference/pair/shard-00001.json").unlink()
     refused(
         tmp_path,
@@ -246,6 +243,6 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", CONSTITUTION["principles"])
+    before = full_run(tmp_path, "before", PRINCIPLES)
     with pytest.raises(StoreError, match="exists already and is not the impact of"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))

@@ -11,7 +11,7 @@ from pipeline.run.context import open_context
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
 from pipeline.store import RunDir, RunLock
 
-CONSTITUTION = {
+CONSTITUTION: dict[str, Any] = {
     "name": "tests",
     "principles": [
         {
