@@ -36,12 +36,13 @@ from typing import Any
 import yaml
 
 from benchmarks.demo_truth import spread
+from benchmarks.engine_efficiency import Recorder
 from models.pocket.oracle import Oracle
 from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.engines import open_engine
 from pipeline.engines.base import Engine
 from pipeline.engines.fingerprint import file_hash
+from pipeline.engines.vllm.engine import Backend, open_vllm
 from pipeline.evaluation.oracle import clear_preference, oracle_messages
 from pipeline.run.context import RunContext, open_context
 from pipeline.run.passes import prompt_shards
@@ -143,7 +144,7 @@ class Job:
     ctx: RunContext
     shards: list[ShardState] = field(default_factory=list)
     prompt_tokens: int = 0
-    """All that was asked for the labels, as the engine counts it."""
+    """All prompt tokens that the labels needed, as vLLM received them."""
     cached_tokens: int = 0
 
 
@@ -152,18 +153,26 @@ async def label_all(jobs: Sequence[Job], models: Mapping[str, Path]) -> None:
     samples: dict[int, Job] = {}
     for name, folder in models.items():
         async with AsyncExitStack() as stack:
-            engine: Engine = await stack.enter_async_context(
-                open_engine(VllmConfig(type="vllm", model=str(folder), device="cpu"))
-            )
+            recorders: list[Recorder] = []
+
+            def record(backend: Backend, recorders: list[Recorder] = recorders) -> Backend:
+                recorders.append(Recorder(backend))
+                return recorders[0]
+
+            config = VllmConfig(type="vllm", model=str(folder), device="cpu")
+            engine = await open_vllm(config, record)
+            stack.push_async_callback(engine.close)
             for job in jobs:
                 if name == "pocket":
                     await _sample(job, engine, samples)
                 if name in job.method.judges:
                     number = job.method.judges.index(name)
-                    stages, before = label_stages(job.ctx, engine, number), engine.stats.copy()
+                    stages = label_stages(job.ctx, engine, number)
+                    first = len(recorders[0].requests)
                     job.shards = await job.ctx.runner.wavefront(job.shards, stages)
-                    job.prompt_tokens += engine.stats.prompt_tokens - before.prompt_tokens
-                    job.cached_tokens += engine.stats.cached_tokens - before.cached_tokens
+                    requests = recorders[0].requests[first:]
+                    job.prompt_tokens += sum(len(request.token_ids) for request in requests)
+                    job.cached_tokens += sum(request.cached for request in requests)
                     print(f"{job.method.name}, seed {job.seed}, {name}", flush=True)
 
 

@@ -5,7 +5,7 @@ Plain frozen values, no behavior, no third-party import, so that every layer can
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -101,26 +101,3 @@ class OptionScores:
     def exact(self) -> bool:
         """True when every option has its own measured value."""
         return all(value is not None for value in self.logprobs)
-
-
-@dataclass(slots=True)
-class EngineStats:
-    """Running totals of one engine, for manifests and progress lines."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    failures: int = 0
-    extra: dict[str, float] = field(default_factory=dict)
-
-    def copy(self) -> "EngineStats":
-        """A snapshot to subtract from later."""
-        return EngineStats(
-            self.requests,
-            self.prompt_tokens,
-            self.cached_tokens,
-            self.generated_tokens,
-            self.failures,
-            dict(self.extra),
-        )

@@ -12,14 +12,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from pipeline.config.engines import EngineSection
 from pipeline.errors import ConfigError, EngineError
-from pipeline.types import (
-    EngineStats,
-    FinishReason,
-    Generation,
-    Messages,
-    OptionScores,
-    SamplingParams,
-)
+from pipeline.types import FinishReason, Generation, Messages, OptionScores, SamplingParams
 
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
 CUT = frozenset({"length", "max_tokens", "content_filter", "repetition"})
@@ -52,7 +45,6 @@ class Engine(Protocol):
     """Engine and version, such as 'vllm 0.32.0'; part of the lineage, not of the fingerprint."""
     max_context: int
     """Most tokens of prompt and reply together."""
-    stats: EngineStats
 
     async def generate(
         self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str

@@ -13,7 +13,7 @@ from pipeline.config.engines import EngineSection
 from pipeline.engines import ENGINES, check_engine, open_engine
 from pipeline.engines.base import Engine, Identity
 from pipeline.errors import EngineDeadError
-from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
+from pipeline.types import Generation, Messages, OptionScores, SamplingParams
 
 T = TypeVar("T")
 MAX_OPENINGS = 3
@@ -29,7 +29,6 @@ class LazyEngine:
         self.name, self.fingerprint = identity.name, identity.fingerprint
         self.version = f"{config.type} (not opened)"
         self.max_context = 0
-        self.stats = EngineStats()
         self._config = config
         self._engine: Engine | None = None
         self._stack = AsyncExitStack()
@@ -73,7 +72,6 @@ class LazyEngine:
                 self._openings += 1
                 engine = await self._stack.enter_async_context(open_engine(self._config))
                 self.version, self.max_context = engine.version, engine.max_context
-                self.stats = engine.stats
                 self._engine = engine
         return self._engine
 

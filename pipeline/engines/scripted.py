@@ -22,14 +22,7 @@ from pipeline.config.engines import ScriptedConfig
 from pipeline.engines.base import Engine, EngineKind, Identity
 from pipeline.engines.options import check_distinct
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
-from pipeline.types import (
-    EngineStats,
-    FinishReason,
-    Generation,
-    Messages,
-    OptionScores,
-    SamplingParams,
-)
+from pipeline.types import FinishReason, Generation, Messages, OptionScores, SamplingParams
 
 ReplyFunction = Callable[..., str]
 """`reply(messages)`, or `reply(messages, seed)` when it takes two arguments."""
@@ -87,7 +80,6 @@ class ScriptedEngine:
         self.version = "scripted 1"
         self.fingerprint = hashlib.sha256(f"scripted:{name}".encode()).hexdigest()
         self.max_context = max_context
-        self.stats = EngineStats()
         self.calls: list[Call] = []
         self.most_in_flight = 0
         self._reply, self._scores, self._score_replies = reply, scores, score_replies
@@ -111,9 +103,7 @@ class ScriptedEngine:
         )
         text = self._reply(messages, seed) if self._takes_seed else self._reply(messages)
         text, reason = _cut(text, sampling)
-        num_prompt, num_tokens = count_words(messages), max(1, len(text.split()))
-        self._count(num_prompt, num_tokens)
-        return Generation(text, reason, num_prompt, num_tokens)
+        return Generation(text, reason, count_words(messages), max(1, len(text.split())))
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
@@ -136,7 +126,6 @@ class ScriptedEngine:
                 f"for {len(options)} options; return one for each"
             )
         known = [value for value in values if value is not None]
-        self._count(count_words(messages), 1)
         return OptionScores(
             values,
             upper_bound=min(known, default=0.0) if len(known) < len(values) else None,
@@ -146,7 +135,6 @@ class ScriptedEngine:
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
         """What `score_replies` says; without it, each word counts -1 nat."""
         await self._admit(Call("score_reply", request_id, messages), 0)
-        self._count(count_words(messages), 0)
         if self._score_replies is not None:
             return self._score_replies(messages)
         num_words = len(messages[-1].content.split())
@@ -176,13 +164,7 @@ class ScriptedEngine:
                 self._in_flight -= 1
         error = self._failure(call) if self._failure is not None else None
         if error is not None:
-            self.stats.failures += 1
             raise error
-
-    def _count(self, prompt_tokens: int, generated_tokens: int) -> None:
-        self.stats.requests += 1
-        self.stats.prompt_tokens += prompt_tokens
-        self.stats.generated_tokens += generated_tokens
 
 
 def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +31,8 @@ def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path
     return path
 
 
-def config_for(folder: Path | str, **fields: object) -> VllmConfig:
-    return VllmConfig(type="vllm", model=str(folder), **fields)  # type: ignore[arg-type]
+def config_for(folder: Path | str, **fields: Any) -> VllmConfig:
+    return VllmConfig(type="vllm", model=str(folder), **fields)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ The expected scores come from transformers on the same token ids (`reference.py`
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from pipeline.config.engines import OpenAIConfig, VllmConfig
+from pipeline.config.engines import EngineSection, OpenAIConfig, VllmConfig
 from pipeline.engines import Engine, ScriptedEngine, open_engine
 from pipeline.errors import ConfigError, PromptTooLongError
 from pipeline.types import Messages, SamplingParams, assistant, user
@@ -39,7 +39,7 @@ class Case:
         return self.reference.option_logprobs(messages, options, prefix)
 
 
-def scripted_scores(messages: Messages, options: list[str]) -> list[float]:
+def scripted_scores(messages: Messages, options: Sequence[str]) -> list[float]:
     return [-float(len(messages[-1].content) + number) for number, _ in enumerate(options)]
 
 
@@ -68,6 +68,7 @@ async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     if request.param == "scripted":
         yield Case(ScriptedEngine(scripted_reply, scripted_scores, max_context=512), None)
         return
+    config: EngineSection
     if request.param == "vllm":
         folder = request.getfixturevalue("tiny_model")
         config = VllmConfig(type="vllm", model=str(folder), device="cpu", kv_cache_gib=0.25)
@@ -112,23 +113,6 @@ async def test_same_seed_repeats_the_reply(case: Case) -> None:
         for seed in (2**40 + 7, 2**40 + 7, 8)
     ]
     assert first.text == again.text != other.text
-
-
-async def test_stats_add_up(case: Case) -> None:
-    before = case.engine.stats.copy()
-    replies = await asyncio.gather(
-        *(
-            case.engine.generate(
-                (user("word " * (n + 1)),), SamplingParams(max_tokens=n + 1), seed=n, request_id="r"
-            )
-            for n in range(8)
-        )
-    )
-    after = case.engine.stats
-    assert after.requests - before.requests == 8
-    assert after.prompt_tokens - before.prompt_tokens == sum(r.num_prompt_tokens for r in replies)
-    assert after.generated_tokens - before.generated_tokens == sum(r.num_tokens for r in replies)
-    assert after.cached_tokens - before.cached_tokens == sum(r.num_cached_tokens for r in replies)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +166,10 @@ async def test_prefix_cache_changes_no_score(case: Case) -> None:
     start = (user("Which is better? " * 8), assistant("The first one, I would say. " * 4))
     for text in ("that is no help", "that is a great help", "that is no help"):
         messages = (*start, user(text))
-        before = case.engine.stats.cached_tokens
         total, num_tokens = await case.engine.score_reply(messages, request_id="s")
         if case.reference is not None:
             assert total == pytest.approx(case.reference.reply_logprob(messages), abs=1e-3)
             assert num_tokens == len(case.reference.ids(text))
-    if case.reference is not None and "endpoint" not in case.engine.version:
-        assert case.engine.stats.cached_tokens > before >= 64
 
 
 async def test_long_prompt_costs_neighbors_nothing(case: Case) -> None:

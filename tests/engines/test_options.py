@@ -1,11 +1,10 @@
-"""Options as a tree of tokens, the top-token fallback, and the gate before the engine."""
+"""Options as a tree of tokens, and the gate before the engine."""
 
 import asyncio
 import math
 
 import pytest
 
-from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.options import (
     check_distinct,
     longest_only,
@@ -62,43 +61,6 @@ def test_only_the_next_longer_options_are_taken_off() -> None:
 def test_rounding_leaves_nothing_not_less() -> None:
     assert longest_only([(1,), (1, 0)], [-0.5, -0.5 + 1e-9]) == (-math.inf, -0.5 + 1e-9)
     assert longest_only([(1,), (1, 0)], [-math.inf, -math.inf]) == (-math.inf, -math.inf)
-
-
-def test_listed_beginning_of_an_absent_option_is_in_doubt() -> None:
-    """'10' may be one token that is not listed, or begin with the listed '1'."""
-    ratings = ["1", "2", "10"]
-    with pytest.raises(ConfigError, match="'1' begins option '10'.* may stand for both"):
-        scores_from_top_tokens(ratings, [("2", -0.5), ("1", -1.0)])
-    unlikely = math.log(0.005)
-    assert scores_from_top_tokens(ratings, [("2", -0.1), ("1", unlikely)]) == (
-        (None, -0.1, None),
-        unlikely,
-    )
-    assert scores_from_top_tokens(ratings, [("10", -0.5), ("1", -1.0), ("2", -4.0)]) == (
-        (-1.0, -4.0, -0.5),
-        None,
-    )
-
-
-def test_absent_option_gets_a_bound() -> None:
-    """B is not among the three listed tokens, so it is at most as probable as the third."""
-    top = [("A", -0.1), ("I", -3.0), ("The", -5.0)]
-    assert scores_from_top_tokens(["A", "B"], top) == ((-0.1, None), -5.0)
-    assert scores_from_top_tokens(["A", "I"], top) == ((-0.1, -3.0), None)
-
-
-def test_option_of_several_tokens_is_refused() -> None:
-    """The model begins both options with ' (': its probability says nothing about either."""
-    with pytest.raises(ConfigError, match="first tokens only"):
-        scores_from_top_tokens([" (A)", " (B)"], [(" (", -0.01), ("A", -6.0)])
-
-
-def test_unlikely_beginning_only_widens_the_bound() -> None:
-    """'Y' at 0.5 % may begin 'Yes': the bound is its log-probability, not that of the last."""
-    top = [("No", -0.1), ("Y", math.log(0.005)), ("x", -9.0)]
-    values, bound = scores_from_top_tokens(["Yes", "No"], top)
-    assert values == (None, -0.1)
-    assert bound == pytest.approx(math.log(0.005))
 
 
 async def test_gate_keeps_tokens_within_cache() -> None:

@@ -9,7 +9,7 @@ from pipeline.engines import ENGINES
 from pipeline.engines.base import EngineKind, Identity
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash
-from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
+from pipeline.types import Generation, Messages, OptionScores, SamplingParams
 from tests.engines.toy_settings import RecipeWithToy, ToyConfig
 
 
@@ -21,7 +21,6 @@ class ToyEngine:
 
     def __init__(self, config: ToyConfig) -> None:
         self.name, self.fingerprint = identity(config).name, identity(config).fingerprint
-        self.stats = EngineStats()
         self._word = config.word
 
     async def generate(

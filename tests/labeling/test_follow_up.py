@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.engines import ScriptedEngine, open_engine
+from pipeline.engines import ScriptedEngine
+from pipeline.engines.vllm.engine import open_vllm
 from pipeline.errors import EngineError
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.follow_up import FollowUpStage
@@ -22,6 +23,7 @@ from pipeline.labeling.follow_up_sets import (
 from pipeline.records import ScoreRow
 from pipeline.store.stage_names import SAMPLES
 from pipeline.types import Messages, assistant, user
+from tests.engines.cached_tokens import CachedTokens
 from tests.engines.reference import Reference
 from tests.stages.builders import make_engine, numbered_reply, rows, run_chain, sample
 
@@ -191,10 +193,12 @@ async def test_vllm_gives_exact_values_from_its_prefix_cache(tmp_path: Path) -> 
     )
     reference = Reference(POCKET)
     config = VllmConfig(type="vllm", model=str(POCKET), device="cpu", kv_cache_gib=0.25)
-    async with open_engine(config) as engine:
+    counter = CachedTokens()
+    engine = await open_vllm(config, counter.watch)
+    try:
         made = FollowUpStage(engine, follow_ups, Compared("samples"), "r")
         for reply in replies:
-            before = engine.stats.copy()
+            before = counter.total
             found = await made.likelihoods(conversation, reply, "id")
             expected = []
             for sentence in follow_ups.sentences:
@@ -205,9 +209,11 @@ async def test_vllm_gives_exact_values_from_its_prefix_cache(tmp_path: Path) -> 
                 category_values(follow_ups, expected), abs=1e-3
             )
             # All calls but the first find whole blocks of conversation and reply.
-            cached = engine.stats.cached_tokens - before.cached_tokens
+            cached = counter.total - before
             assert cached >= (len(follow_ups.sentences) - 1) * 64
             # Asked again, even the follow-ups are in the cache, and must be computed all the same.
             assert await made.likelihoods(conversation, reply, "again") == pytest.approx(
                 found, abs=1e-4
             )
+    finally:
+        await engine.close()

@@ -27,7 +27,7 @@ from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.vllm.settings import vllm_environment
 from pipeline.engines.vllm.token_gate import TokenGate
 from pipeline.errors import EngineDeadError, PromptTooLongError
-from pipeline.types import EngineStats, Generation, Messages, OptionScores, SamplingParams
+from pipeline.types import Generation, Messages, OptionScores, SamplingParams
 
 _SEED_BITS = 2**63 - 1
 _CACHE_SHARE = 0.95  # the rest is for blocks that are only partly filled or being copied
@@ -65,7 +65,6 @@ class VllmEngine:
         self.name, self.fingerprint = identity.name, identity.fingerprint
         self.version, self.max_context = backend.version, backend.max_context
         self.kv_cache_tokens = backend.num_blocks * backend.block_size
-        self.stats = EngineStats(extra={"kv_cache_tokens": float(self.kv_cache_tokens)})
         self._backend: Backend | None = backend
         self._renderer = renderer
         self._gate = TokenGate(int(backend.num_blocks * _CACHE_SHARE), backend.block_size)
@@ -214,7 +213,7 @@ class VllmEngine:
     async def _run(
         self, request_id: str, token_ids: list[int], params: Any, num_reply_tokens: int
     ) -> Any:
-        """Admit, send, count."""
+        """Wait until the tokens fit the cache, then send."""
         needed = len(token_ids) + num_reply_tokens
         if needed > self.max_context:
             raise PromptTooLongError(
@@ -227,16 +226,7 @@ class VllmEngine:
         async with self._gate.hold(needed):
             if self._backend is None:
                 raise EngineDeadError(f"engine '{self.name}' was closed while a call waited")
-            try:
-                output = await self._backend.run(request_id, token_ids, params)
-            except Exception:
-                self.stats.failures += 1
-                raise
-        self.stats.requests += 1
-        self.stats.prompt_tokens += len(token_ids)
-        self.stats.cached_tokens += output.num_cached_tokens or 0
-        self.stats.generated_tokens += len(output.outputs[0].token_ids)
-        return output
+            return await self._backend.run(request_id, token_ids, params)
 
 
 async def open_vllm(

@@ -8,6 +8,7 @@ continuous), and takes it down. Nothing else touches it.
 """
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import queue
@@ -97,7 +98,7 @@ class InProcessBackend:
             try:
                 if engine is not None:
                     _take_down(engine)
-            finally:  # whatever happens, nobody is left waiting
+            finally:  # whatever happens, no call is left waiting
                 del engine
                 gc.collect()
                 self._tell(self._finish, pending)
@@ -179,10 +180,8 @@ class InProcessBackend:
             raise RuntimeError(f"vLLM lost {len(pending)} requests")
 
     def _tell(self, function: Any, *args: Any) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no one is waiting
             self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
 
     def _finish(self, pending: dict[str, _Request]) -> None:
         """In the loop: fail what still waits, then let `close` return."""

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.engines.base import finish_reason
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
-from pipeline.errors import EngineError, VerdictError
+from pipeline.errors import ConfigError, EngineError, VerdictError
 from pipeline.soft_labels import expected_rating, prob_slot_a
+from pipeline.types import OptionScores
 
 LETTERS = ("A", "B")
 
@@ -76,6 +77,39 @@ def test_the_floor_of_an_endpoint_bounds_nothing(floor: float) -> None:
         assert scores.logprobs == (0.0, None) and scores.upper_bound is None
         with pytest.raises(VerdictError, match="gave no bound"):
             prob_slot_a(scores)
+
+
+def test_listed_beginning_of_an_absent_option_is_in_doubt() -> None:
+    """'10' may be one token that is not listed, or begin with the listed '1'."""
+    ratings = ["1", "2", "10"]
+    with pytest.raises(ConfigError, match=r"'1' begins option '10'.* may stand for both"):
+        scores_from_top_tokens(ratings, [("2", -0.5), ("1", -1.0)])
+    unlikely = math.log(0.005)
+    scores = scores_from_top_tokens(ratings, [("2", -0.1), ("1", unlikely)])
+    assert scores == OptionScores((None, -0.1, None), unlikely)
+    scores = scores_from_top_tokens(ratings, [("10", -0.5), ("1", -1.0), ("2", -4.0)])
+    assert scores == OptionScores((-1.0, -4.0, -0.5))
+
+
+def test_absent_option_gets_a_bound() -> None:
+    """B is not among the three listed tokens, so it is at most as probable as the third."""
+    top = [("A", -0.1), ("I", -3.0), ("The", -5.0)]
+    assert scores_from_top_tokens(["A", "B"], top) == OptionScores((-0.1, None), -5.0)
+    assert scores_from_top_tokens(["A", "I"], top) == OptionScores((-0.1, -3.0))
+
+
+def test_option_of_several_tokens_is_refused() -> None:
+    """The model begins both options with ' (': its probability says nothing about either."""
+    with pytest.raises(ConfigError, match="first tokens only"):
+        scores_from_top_tokens([" (A)", " (B)"], [(" (", -0.01), ("A", -6.0)])
+
+
+def test_unlikely_beginning_only_widens_the_bound() -> None:
+    """'Y' at 0.5 % may begin 'Yes': the bound is its log-probability, not that of the last."""
+    top = [("No", -0.1), ("Y", math.log(0.005)), ("x", -9.0)]
+    scores = scores_from_top_tokens(["Yes", "No"], top)
+    assert scores.logprobs == (None, -0.1)
+    assert scores.upper_bound == pytest.approx(math.log(0.005))
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,11 @@ async def test_same_request_id_twice_is_fine(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_refused_request_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = await backend_with(monkeypatch, lambda self: (FakeEngine(), None))
-    good, bad = await asyncio.gather(
+    results: list[Any] = await asyncio.gather(
         backend.run("good", [1], None), backend.run("bad", [1], "refuse"), return_exceptions=True
     )
-    assert good.finished
-    assert isinstance(bad, EngineError) and "refused request bad" in str(bad)
+    assert results[0].finished
+    assert isinstance(results[1], EngineError) and "refused request bad" in str(results[1])
     await backend.close()
 
 
