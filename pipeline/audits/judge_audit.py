@@ -19,6 +19,7 @@ from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
 from pipeline.store import Manifest
 from pipeline.store.shards import read_table, stage_manifests
+from pipeline.store.stage_names import CANARY, split_folder, stage_folder
 
 DRAWS = 2000
 """Bootstrap samples of a mean."""
