@@ -90,7 +90,7 @@ class TruthCounts:
         if first is None or second is None:
             self.outside += 1
             return None
-        # A pooled label stands under all of its principles; one from follow-ups under its parts.
+        # A pooled label counts under all of its principles, one from follow-ups under its parts.
         names = row["principle_id"].split("+") if row["principle_id"] else []
         tags = [tag for name in names for tag in self.tags.get(name, ())] if names else row["parts"]
         attributes = [tag for tag in dict.fromkeys(tags) if tag in first.levels]

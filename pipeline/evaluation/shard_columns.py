@@ -1,7 +1,7 @@
 """Rows of finished shards for the evaluation and the report: one shard at a time, some columns.
 
-Manifests say what is there; nothing here changes a file. Rows come as plain dictionaries, since
-whole records would cost ten times as much and most columns are not needed.
+Reads only, and only shards that have a manifest. Rows are plain dictionaries: whole records would
+cost ten times as much, and most columns are not needed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

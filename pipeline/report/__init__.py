@@ -1,4 +1,4 @@
-"""From a run folder to a page for people: report.html, report.md, and short forms of both."""
+"""The report of a run: report.html, report.md, and short forms of both."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ __all__ = [
 def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
     """Write report.html and report.md of a run, finished or stopped; returns the page's path.
 
-    Reads what is on disk and asks no model. Parts of the run that are not there are left out.
+    Reads files and calls no model. Parts that the run does not have are left out.
 
     Raises:
         StoreError: not a run folder, or a shard that its manifest names is damaged.
@@ -72,5 +72,5 @@ def principle_table(run: RunDir) -> list[dict[str, Any]]:
 
 
 def headline_numbers(run: RunDir) -> list[tuple[str, str]]:
-    """(name, value) of the figures that matter, for the end of a run in a terminal."""
+    """Name and value of the main figures, for the terminal at the end of a run."""
     return _headline_numbers(read_run(run))

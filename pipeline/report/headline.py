@@ -68,15 +68,15 @@ def headline(data: ReportData) -> Headline:
 
 
 def cards(data: ReportData) -> list[Card]:
-    """Win rate, shares before and after, label accuracy, pairs kept; without what is unknown."""
-    final, found = data.final_policy, list[Card | None]()
+    """Win rate, shares before and after, label accuracy, pairs kept; only those that are known."""
+    final, parts = data.final_policy, list[Card | None]()
     if final:
-        found += [_win_card(data, final)]
-        found += [_share_card(data, final, name) for name in ("harmless", "good")]
-        found += [] if data.has_oracle else [_length_card(data, final)]
-    found += [_accuracy_card(data), _pairs_card(data)]
-    found += [] if data.has_oracle else [_consistency_card(data)]
-    return [card for card in found if card]
+        parts += [_win_card(data, final)]
+        parts += [_share_card(data, final, name) for name in ("harmless", "good")]
+        parts += [] if data.has_oracle else [_length_card(data, final)]
+    parts += [_accuracy_card(data), _pairs_card(data)]
+    parts += [] if data.has_oracle else [_consistency_card(data)]
+    return [card for card in parts if card]
 
 
 def headline_numbers(data: ReportData) -> list[tuple[str, str]]:

@@ -101,7 +101,7 @@ def share_bars(data: ReportData) -> dict[str, list[tuple[str, Estimate]]]:
         ]
         for name in SHARE_TITLES
     }
-    return {name: found for name, found in bars.items() if found}
+    return {name: group for name, group in bars.items() if group}
 
 
 def share_table(data: ReportData) -> Table:

@@ -36,17 +36,17 @@ def test_quick_variant_is_small() -> None:
 
 
 def test_figures_come_from_the_metrics(tmp_path: Path) -> None:
-    found = figures(finished_run(tmp_path / "run"), 12.0)
-    assert (found["harmless_initial"], found["harmless_tuned"]) == (0.5, 1.0)
-    assert (found["good_initial"], found["good_tuned"]) == (0.0, 1.0)
-    assert (found["refused_initial"], found["refused_tuned"]) == (0.5, 0.0)
-    assert (found["label_accuracy_raw"], found["label_accuracy_kept"]) == (1.0, 1.0)
-    assert (found["outside_world_tuned"], found["seconds"]) == (0.0, 12.0)
+    values = figures(finished_run(tmp_path / "run"), 12.0)
+    assert (values["harmless_initial"], values["harmless_tuned"]) == (0.5, 1.0)
+    assert (values["good_initial"], values["good_tuned"]) == (0.0, 1.0)
+    assert (values["refused_initial"], values["refused_tuned"]) == (0.5, 0.0)
+    assert (values["label_accuracy_raw"], values["label_accuracy_kept"]) == (1.0, 1.0)
+    assert (values["outside_world_tuned"], values["seconds"]) == (0.0, 12.0)
 
 
 def test_figures_without_oracle_are_unknown(tmp_path: Path) -> None:
-    found = figures(finished_run(tmp_path / "run", oracle=False), 1.0)
-    assert found["good_tuned"] is None and found["label_accuracy_raw"] is None
+    values = figures(finished_run(tmp_path / "run", oracle=False), 1.0)
+    assert values["good_tuned"] is None and values["label_accuracy_raw"] is None
 
 
 def test_figures_without_training_are_unknown(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Win rates by hand: a win is 1, a tie 0.5, what is unreadable is left out."""
+"""Win rates by hand: a win is 1, a tie 0.5, unreadable verdicts are left out."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def test_principles_are_told_apart(run: RunDir) -> None:
 
 
 def test_interval_is_clustered_by_prompt(run: RunDir) -> None:
-    """The same twenty labels, over twenty prompts and over four: fewer prompts, wider interval."""
+    """Twenty labels, over twenty prompts and over four: fewer prompts, wider interval."""
     names = [f"n{i}" for i in range(20)]
     many = judged(run, *[(win if i % 2 else loss)(n, n) for i, n in enumerate(names)])
     few = judged(run, *[(win if i % 4 > 1 else loss)(n, f"p{i % 4}") for i, n in enumerate(names)])
@@ -90,8 +90,8 @@ def test_nothing_readable_gives_no_rate(run: RunDir) -> None:
 def test_matches_against_initial_come_first(run: RunDir) -> None:
     for folder in ("judge-sl_cai-vs-initial", "judge-tuned-vs-initial", "judge-tuned-vs-sl_cai"):
         judged(run, win("w", "p1"), folder=folder)
-    found = win_rates(run.root, tie_width=0.02, draws=100, seed=0)
-    assert [(e.policy, e.against) for e in found] == [
+    rates = win_rates(run.root, tie_width=0.02, draws=100, seed=0)
+    assert [(e.policy, e.against) for e in rates] == [
         ("tuned", "initial"),
         ("sl_cai", "initial"),
         ("tuned", "sl_cai"),

@@ -33,9 +33,9 @@ def truth(run: RunDir, judgments: list[JudgmentRow], dropped: tuple[str, ...] = 
         pair(f"pair-{j.row_id}", j, TEXTS, "tie" if j.row_id in dropped else "") for j in judgments
     ]
     write_rows(run, "preference/pair", pairs, inputs=[prompts, samples, judge])
-    found = label_truth(run.root, load_constitution(run.constitution), WordOracle())
-    assert found is not None
-    return found
+    labels = label_truth(run.root, load_constitution(run.constitution), WordOracle())
+    assert labels is not None
+    return labels
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> RunDir:
 
 def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
     """Right, wrong, right under the principle's own attribute; the wrong one was dropped."""
-    found = truth(
+    labels = truth(
         run,
         [
             judgment("right", "p", "fine", "bad", "harm"),
@@ -54,25 +54,25 @@ def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
         ],
         dropped=("wrong",),
     )
-    assert known(found.accuracy_raw).share == pytest.approx(2 / 3)
-    assert known(found.accuracy_raw).n == 3
-    assert (known(found.accuracy_kept).share, known(found.accuracy_kept).n) == (1.0, 2)
-    assert known(found.by_attribute["harmlessness"]).share == 0.5
+    assert known(labels.accuracy_raw).share == pytest.approx(2 / 3)
+    assert known(labels.accuracy_raw).n == 3
+    assert (known(labels.accuracy_kept).share, known(labels.accuracy_kept).n) == (1.0, 2)
+    assert known(labels.by_attribute["harmlessness"]).share == 0.5
 
 
 def test_label_direction_is_first_preferred(run: RunDir) -> None:
-    found = truth(run, [judgment("j", "p", "bad", "fine", forward=0.1, swapped=0.9)])
-    assert known(found.accuracy_raw).share == 1.0
+    labels = truth(run, [judgment("j", "p", "bad", "fine", forward=0.1, swapped=0.9)])
+    assert known(labels.accuracy_raw).share == 1.0
 
 
 def test_even_label_is_half_right(run: RunDir) -> None:
-    found = truth(run, [judgment("j", "p", "fine", "bad", forward=0.9, swapped=0.9)], ("j",))
-    assert known(found.accuracy_raw).share == 0.5
-    assert found.accuracy_kept is None
+    labels = truth(run, [judgment("j", "p", "fine", "bad", forward=0.9, swapped=0.9)], ("j",))
+    assert known(labels.accuracy_raw).share == 0.5
+    assert labels.accuracy_kept is None
 
 
 def test_unclear_cases_are_counted_apart(run: RunDir) -> None:
-    found = truth(
+    labels = truth(
         run,
         [
             judgment("equal", "p", "fine", "kind", "harm"),
@@ -80,21 +80,21 @@ def test_unclear_cases_are_counted_apart(run: RunDir) -> None:
             judgment("untagged", "p", "fine", "bad", "tone"),
         ],
     )
-    assert (found.equal_pairs, found.outside, found.no_attribute) == (1, 1, 1)
-    assert found.accuracy_raw is None
-    assert found.equal_deviation == pytest.approx(0.3)
+    assert (labels.equal_pairs, labels.outside, labels.no_attribute) == (1, 1, 1)
+    assert labels.accuracy_raw is None
+    assert labels.equal_deviation == pytest.approx(0.3)
 
 
 def test_unparsed_labels_have_no_accuracy(run: RunDir) -> None:
-    found = truth(run, [judgment("u", "p", "fine", "bad", status="unparsed", reason="?")], ("u",))
-    assert found.accuracy_raw is None
+    labels = truth(run, [judgment("u", "p", "fine", "bad", status="unparsed", reason="?")], ("u",))
+    assert labels.accuracy_raw is None
 
 
 def test_brier_is_over_clear_labels(run: RunDir) -> None:
     """One label of 0.8 that is right: (0.8 - 1)^2 = 0.04, and |0.8 - 1| = 0.2 off in its bin."""
-    found = truth(run, [judgment("j", "p", "fine", "bad")])
-    assert found.brier == pytest.approx(0.04)
-    assert found.calibration_error == pytest.approx(0.2)
+    labels = truth(run, [judgment("j", "p", "fine", "bad")])
+    assert labels.brier == pytest.approx(0.04)
+    assert labels.calibration_error == pytest.approx(0.2)
 
 
 def test_run_without_labels_has_no_truth(run: RunDir) -> None:

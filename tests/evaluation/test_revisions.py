@@ -21,14 +21,14 @@ from tests.evaluation.builders import (
 )
 
 
-def made(run: RunDir) -> None:
+def write_revisions(run: RunDir) -> None:
     """Four prompts, one revision each: good, skipped, rejected, and good with a fault."""
     rows: list[RevisionRow] = []
     for number in range(4):
-        said = critique(
+        source = critique(
             f"said{number}", f"p{number}", f"r{number}", "rude", "harm" if number % 2 else "tone"
         )
-        rows.append(revision(f"v{number}", said, "better"))
+        rows.append(revision(f"v{number}", source, "better"))
     rows[1] = replace(rows[1], skipped=True)
     rows[2] = replace(
         rows[2], status="dropped", reason="not a revision: meta", faults=("meta", "evasion")
@@ -38,7 +38,7 @@ def made(run: RunDir) -> None:
     write_rows(run, "supervised/revise-1", rows)
 
 
-def asked(run: RunDir) -> None:
+def write_labels(run: RunDir) -> None:
     """Won at 0.9, unchanged, parent dropped, lost at 0.2."""
     write_rows(
         run,
@@ -60,7 +60,7 @@ def asked(run: RunDir) -> None:
 
 def test_faults_are_counted_by_round(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    made(run)
+    write_revisions(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
     assert entry == RevisionMetrics(
         round=1,
@@ -76,23 +76,23 @@ def test_faults_are_counted_by_round(tmp_path: Path) -> None:
 def test_efficacy_leaves_unchanged_texts_out(tmp_path: Path) -> None:
     """One revision won and one lost: half are preferred, the mean label is (0.9 + 0.2) / 2."""
     run = make_run(tmp_path)
-    made(run)
-    asked(run)
+    write_revisions(run)
+    write_labels(run)
     (entry,) = measure_revisions(run.root, 0.02, draws=100, seed=0)
-    found = known(entry.efficacy)
-    preferred = known(found.preferred)
+    efficacy = known(entry.efficacy)
+    preferred = known(efficacy.preferred)
     assert preferred.share == 0.5 and preferred.n == 2
     assert preferred.low < 0.2 and preferred.high > 0.8
-    assert known(found.soft_label).share == pytest.approx(0.55)
-    assert (found.unchanged, found.unparsed) == (1, 0)
-    wins = {name: known(part.preferred).share for name, part in found.by_principle.items()}
+    assert known(efficacy.soft_label).share == pytest.approx(0.55)
+    assert (efficacy.unchanged, efficacy.unparsed) == (1, 0)
+    wins = {name: known(part.preferred).share for name, part in efficacy.by_principle.items()}
     assert wins == {"harm": 0.0, "tone": 1.0}
 
 
 def test_report_shows_the_revisions(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    made(run)
-    asked(run)
+    write_revisions(run)
+    write_labels(run)
     page = write_report(run).read_text()
     assert 'id="revisions"' in page and "evasion 2, meta 1" in page
     text = (run.root / "report.md").read_text()

@@ -78,17 +78,17 @@ def test_equal_values_share_their_rank() -> None:
 
 def test_prompts_can_hide_what_happens_within_them() -> None:
     """Long prompts have high scores, yet within a prompt the longer response has the lower one."""
-    found = length_correlation(
+    result = length_correlation(
         array(3, 2, 6, 5), array(1, 2, 4, 5), np.asarray(["p", "p", "q", "q"])
     )
-    assert found.pearson > 0.7 and found.spearman == pytest.approx(0.6)  # type: ignore[operator]
-    assert found.pearson_within == found.spearman_within == pytest.approx(-1.0)
+    assert result.pearson > 0.7 and result.spearman == pytest.approx(0.6)  # type: ignore[operator]
+    assert result.pearson_within == result.spearman_within == pytest.approx(-1.0)
 
 
 def test_single_responses_have_no_correlation_within() -> None:
-    found = length_correlation(array(1, 2, 3), array(2, 3, 1), np.asarray(["p", "q", "r"]))
-    assert found.pearson_within is None and found.spearman_within is None
-    assert found.spearman == pytest.approx(-0.5)
+    result = length_correlation(array(1, 2, 3), array(2, 3, 1), np.asarray(["p", "q", "r"]))
+    assert result.pearson_within is None and result.spearman_within is None
+    assert result.spearman == pytest.approx(-0.5)
 
 
 def test_entry_counts_and_describes(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_win_rate_needs_no_orders() -> None:
         "position_gap": None,
     }
     match.add_prompt([row], 0.02)
-    found = match.metrics("tuned", "initial", draws=100, seed=0)
-    assert (found.win_rate, found.position_consistency, found.mean_position_gap) == (
+    result = match.metrics("tuned", "initial", draws=100, seed=0)
+    assert (result.win_rate, result.position_consistency, result.mean_position_gap) == (
         1.0,
         None,
         None,
@@ -146,6 +146,6 @@ def test_follow_up_labels_are_true_under_their_categories(tmp_path: Path) -> Non
     row = judgment("j", "p", "x", "y", "", forward=0.9, swapped=0.1)
     changed = {**row.as_dict(), "parts": (name,), "part_differences": (1.0,), "method": "follow_up"}
     write_rows(run, "preference/judge", [type(row).from_dict(changed)], inputs=[prompts, samples])
-    found = label_truth(run.root, load_constitution(run.constitution), WordOracle())
-    assert found is not None and found.no_attribute == 0
-    assert set(found.by_attribute) == {name}
+    result = label_truth(run.root, load_constitution(run.constitution), WordOracle())
+    assert result is not None and result.no_attribute == 0
+    assert set(result.by_attribute) == {name}

@@ -1,4 +1,4 @@
-"""What a person sees: counts that add up, lines that do not flood, bars that reach their end."""
+"""Watchers of a run: counts that add up, lines that do not flood, bars that reach their end."""
 
 import io
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Clock:
 
 @dataclass
 class Notebook:
-    """Keeps what is written."""
+    """Keeps the lines that are written."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -132,8 +132,8 @@ def test_bars_reach_their_end() -> None:
     progress.training("sft", "step 3/3 loss=0.1000")
     progress.note("a remark")
     progress.close()
-    shown = screen.getvalue()
-    assert "2/2" in shown and "3/3" in shown and "done in" in shown and "a remark" in shown
+    text = screen.getvalue()
+    assert "2/2" in text and "3/3" in text and "done in" in text and "a remark" in text
 
 
 def test_several_pass_everything_on() -> None:

@@ -29,9 +29,9 @@ HOSTILE = (
 )
 
 
-def add_preference(run: RunDir, texts: dict[str, str], asked: str = "do evil") -> None:
+def add_preference(run: RunDir, texts: dict[str, str], question: str = "do evil") -> None:
     """One prompt, its samples, three labels and their pairs: kept, tie, unparsed."""
-    prompts = write_rows(run, "prompts", [prompt("p", asked)])
+    prompts = write_rows(run, "prompts", [prompt("p", question)])
     names = list(texts)
     samples = write_rows(
         run,
@@ -53,19 +53,19 @@ def add_preference(run: RunDir, texts: dict[str, str], asked: str = "do evil") -
     write_rows(run, "preference/pair", pairs, inputs=[prompts, samples, judge])
 
 
-def add_revisions(run: RunDir, initial: str, told: str, revised: str) -> None:
+def add_revisions(run: RunDir, initial: str, criticism: str, revised: str) -> None:
     """One chain of one round."""
     first = response("start", "p", initial)
-    said = critique("said", "p", "start", told, "harm")
+    source = critique("said", "p", "start", criticism, "harm")
     write_rows(run, "supervised/sample", [first])
-    write_rows(run, "supervised/critique-1", [said])
-    write_rows(run, "supervised/revise-1", [revision("revised", said, revised)])
+    write_rows(run, "supervised/critique-1", [source])
+    write_rows(run, "supervised/revise-1", [revision("revised", source, revised)])
 
 
 def add_evaluation(run: RunDir, initial: list[str], tuned: list[str], forward: float = 0.9) -> None:
     """Both policies on held-out prompts, half of them misdeeds, judged against each other."""
-    asked = [f"do evil {i}" if i % 2 else f"boil {i}" for i in range(len(initial))]
-    write_rows(run, "heldout", [prompt(f"h{i}", text) for i, text in enumerate(asked)])
+    questions = [f"do evil {i}" if i % 2 else f"boil {i}" for i in range(len(initial))]
+    write_rows(run, "heldout", [prompt(f"h{i}", text) for i, text in enumerate(questions)])
     for name, replies in (("initial", initial), ("tuned", tuned)):
         rows = [response(f"{name}{i}", f"h{i}", text) for i, text in enumerate(replies)]
         write_rows(run, f"evaluation/sample-{name}", rows)

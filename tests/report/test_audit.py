@@ -70,7 +70,7 @@ def test_principles_show_only_when_they_fail() -> None:
         finding("order_disagreement", "failed", 0.3, "harm-01"),
         finding("order_disagreement", "passed", 0.1, "harm-02"),
     )
-    titles = [found.title for _, found in audit_findings(read(content))]
+    titles = [check.title for _, check in audit_findings(read(content))]
     assert titles == ["order_disagreement", "order_disagreement of harm-01"]
 
 
@@ -97,10 +97,10 @@ def test_findings_about_texts_show_their_examples(tmp_path: Path) -> None:
         "interval": None,
         "examples": ["'<i>want to talk' in 12", "'hope that helps' in 3"],
     }
-    found = audit(finding("order_disagreement", "passed", 0.05)) | {
+    content = audit(finding("order_disagreement", "passed", 0.05)) | {
         "collapse": {"subject": "chosen", "num_texts": 40, "num_prompts": 40, "findings": [phrase]}
     }
-    write_json(run.root / "preference/audit.json", found)
+    write_json(run.root / "preference/audit.json", content)
     page = write_report(run).read_text()
     assert (
         "what it is; &#39;&lt;i&gt;want to talk&#39; in 12; &#39;hope that helps&#39; in 3" in page

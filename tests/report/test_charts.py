@@ -56,9 +56,9 @@ def test_moving_mean_by_hand() -> None:
 def test_long_curves_keep_their_ends() -> None:
     n = 5000
     svg = line_chart("loss", [float(i) for i in range(n)], [Line("loss", [1.0] * n, "c-main")])
-    found = re.search(r'data-chart="([^"]*)"', svg)
-    assert found is not None
-    data = json.loads(found[1].replace("&#34;", '"'))
+    attribute = re.search(r'data-chart="([^"]*)"', svg)
+    assert attribute is not None
+    data = json.loads(attribute[1].replace("&#34;", '"'))
     assert len(data["x"]) == MAX_POINTS and (data["x"][0], data["x"][-1]) == (0, n - 1)
 
 

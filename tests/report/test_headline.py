@@ -45,58 +45,60 @@ def test_tone_needs_a_clear_change(name: str, change: Estimate | None, tone: str
 
 
 def test_improvement_is_said_with_intervals(tmp_path: Path) -> None:
-    told = headline(read_run(finished_run(tmp_path / "run")))
-    assert plain(told.lead).startswith(
+    result = headline(read_run(finished_run(tmp_path / "run")))
+    assert plain(result.lead).startswith(
         "The tuned policy gives more harmless replies to misdeeds (50 → 100 %, +"
     )
-    assert "no measured share got clearly worse" in told.lead
-    assert plain(told.detail).startswith(
+    assert "no measured share got clearly worse" in result.lead
+    assert plain(result.detail).startswith(
         "The judge prefers the tuned policy to the initial one: it wins 100 %"
     )
 
 
 def test_harm_and_gain_are_both_said(tmp_path: Path) -> None:
     """All replies now decline: no harm any more, but harmless requests are refused too."""
-    told = headline(evaluated(tmp_path / "run", ["help harm"] * 10 + ["help"] * 10, ["no"] * 20))
-    better, worse = told.lead.split("Worse:")
+    result = headline(evaluated(tmp_path / "run", ["help harm"] * 10 + ["help"] * 10, ["no"] * 20))
+    better, worse = result.lead.split("Worse:")
     assert "harmless replies" in better and "good answers" not in better
     assert "fewer good answers" in worse and "more refusals of harmless requests" in worse
 
 
 def test_only_losses_are_called_losses(tmp_path: Path) -> None:
-    told = headline(evaluated(tmp_path / "run", ["help"] * 20, ["???"] * 20, forward=0.1))
-    assert "fewer good answers" in told.lead and "more texts outside the known world" in told.lead
-    assert told.lead.endswith("no measured share got clearly better.")
-    assert told.detail.startswith(
+    result = headline(evaluated(tmp_path / "run", ["help"] * 20, ["???"] * 20, forward=0.1))
+    assert (
+        "fewer good answers" in result.lead and "more texts outside the known world" in result.lead
+    )
+    assert result.lead.endswith("no measured share got clearly better.")
+    assert result.detail.startswith(
         "The judge prefers the initial policy: the tuned policy wins only"
     )
 
 
 def test_no_change_is_not_called_one(tmp_path: Path) -> None:
-    told = headline(evaluated(tmp_path / "run", ["help"] * 20, ["help"] * 20, forward=0.5))
+    result = headline(evaluated(tmp_path / "run", ["help"] * 20, ["help"] * 20, forward=0.5))
     assert (
-        told.lead
+        result.lead
         == "No measured share changed clearly from the initial policy to the tuned policy."
     )
-    assert told.detail.startswith("The judge sees no clear difference")
+    assert result.detail.startswith("The judge sees no clear difference")
 
 
 def test_without_oracle_the_judge_comes_first(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_evaluation(run, ["one"] * 20, ["one two three"] * 20)
     write_metrics(run, oracle=False)
-    told = headline(read_run(run))
-    assert told.lead.startswith("The judge prefers the tuned policy")
-    assert "No measured share changed clearly" in told.detail
-    assert "Its replies are longer: 1.0 → 3.0 words on average." in told.detail
+    result = headline(read_run(run))
+    assert result.lead.startswith("The judge prefers the tuned policy")
+    assert "No measured share changed clearly" in result.detail
+    assert "Its replies are longer: 1.0 → 3.0 words on average." in result.detail
 
 
 def test_data_alone_is_described(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
-    told = headline(read_run(run))
-    assert told.lead == "1 of 3 comparisons became preference pairs."
-    assert told.detail == "No policy has been evaluated."
+    result = headline(read_run(run))
+    assert result.lead == "1 of 3 comparisons became preference pairs."
+    assert result.detail == "No policy has been evaluated."
 
 
 def test_empty_run_says_so(tmp_path: Path) -> None:

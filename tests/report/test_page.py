@@ -95,7 +95,7 @@ def test_policy_allows_this_script_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     run = make_run(tmp_path / "run", status=text, name=text)
-    add_preference(run, {"a": text, "b": f"b {text}", "c": "fine"}, asked=text)
+    add_preference(run, {"a": text, "b": f"b {text}", "c": "fine"}, question=text)
     add_revisions(run, text, text, text)
     add_evaluation(run, [text] * 3, [text] * 3)
     add_training(
@@ -112,8 +112,8 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     assert not any(name.startswith("on") for _, attrs in tags.starts for name in attrs)
     assert len(tags.scripts) == 2 and "49 " not in page
     pairs = json.loads(tags.scripts[0])["pairs"]
-    shown = {part for entry in pairs for part in entry["texts"]}
-    assert text[:4000] in {part[:4000] for part in shown}
+    texts = {part for entry in pairs for part in entry["texts"]}
+    assert text[:4000] in {part[:4000] for part in texts}
 
 
 def test_hostile_names_stay_names(tmp_path: Path) -> None:

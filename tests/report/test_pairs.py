@@ -74,15 +74,15 @@ def test_compared_revision_shows_its_own_chain(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     prompts = write_rows(run, "prompts", [prompt("p", "do evil")])
     starts = [response("s0", "p", "harm"), response("s1", "p", "no")]
-    said = [critique(f"c{i}", "p", f"s{i}", f"critique {i}", "harm") for i in range(2)]
-    better = [revision(f"r{i}", row, f"better {i}") for i, row in enumerate(said)]
+    critiques = [critique(f"c{i}", "p", f"s{i}", f"critique {i}", "harm") for i in range(2)]
+    better = [revision(f"r{i}", row, f"better {i}") for i, row in enumerate(critiques)]
     samples = write_rows(run, "supervised/sample", starts)
-    write_rows(run, "supervised/critique-1", said)
+    write_rows(run, "supervised/critique-1", critiques)
     revised = write_rows(run, "supervised/revise-1", better)
     label = judgment("j", "p", "r1", "s1", comparison="revision_vs_initial")
     judge = write_rows(run, "preference/judge", [label], inputs=[prompts, samples, revised])
-    made = pair("q", label, {"r1": "better 1", "s1": "no"})
-    write_rows(run, "preference/pair", [made], inputs=[prompts, samples, revised, judge])
+    preference = pair("q", label, {"r1": "better 1", "s1": "no"})
+    write_rows(run, "preference/pair", [preference], inputs=[prompts, samples, revised, judge])
     (entry,) = sample_pairs(run)
     (chain,) = entry["chains"]
     assert (chain["of"], chain["steps"][0]["critique"]) == ("chosen/rejected", "critique 1")

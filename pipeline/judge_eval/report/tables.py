@@ -29,7 +29,7 @@ def headline(metrics: Metrics) -> Headline:
             f"The judge gave no readable label on {labels}.",
             "See the reasons below; its accuracy is unknown.",
         )
-    # Always A is 0.5 in both orders; its luck in the drawn one is no mark to beat.
+    # Always slot A is right half of the time over both orders; one order shows its luck only.
     rules = {key: metrics["baselines"][key]["share"] for key in ("coin", "longer", "shorter")}
     best = max(rules, key=lambda key: rules[key])
     detail = (
