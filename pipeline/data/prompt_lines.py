@@ -59,8 +59,8 @@ def parse_line(line: bytes, where: str) -> tuple[Messages, tuple[str, ...]]:
             hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(KEYS)}"
             raise DataError(f"{where}: '{key}' is not a known key; {hint}")
     if ("prompt" in value) == ("messages" in value):
-        found = "both 'prompt' and 'messages'" if "prompt" in value else "no prompt"
-        raise DataError(f"{where}: has {found}, but one of them is needed; keep one")
+        keys = "both 'prompt' and 'messages'" if "prompt" in value else "no prompt"
+        raise DataError(f"{where}: has {keys}, but one of them is needed; keep one")
     messages = (
         (user(_text(value["prompt"], where, "prompt")),)
         if "prompt" in value
@@ -69,7 +69,7 @@ def parse_line(line: bytes, where: str) -> tuple[Messages, tuple[str, ...]]:
     tags = value.get("tags", [])
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise DataError(f'{where}: \'tags\' must be a list of strings; write ["one", "two"]')
-    return messages, tuple(tags)
+    return messages, tuple(_unicode(tag, where, "a tag") for tag in tags)
 
 
 def display_path(path: Path) -> str:
@@ -94,6 +94,9 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise DataError(f"{where}: JSON nested too deeply; write one flat object") from None
+    except ValueError as error:
+        # A number of more digits than Python converts.
+        raise DataError(f"{where}: {error}; quote the number") from None
     if not isinstance(value, dict):
         raise DataError(
             f"{where}: found a JSON {type(value).__name__}, but an object is needed; "
@@ -147,6 +150,10 @@ def _text(value: Any, where: str, name: str) -> str:
         )
     if not value.strip():
         raise DataError(f"{where}: {name} is empty; write something or remove the line")
+    return _unicode(value, where, name)
+
+
+def _unicode(value: str, where: str, name: str) -> str:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

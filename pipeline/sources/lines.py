@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.errors import DataError
-from pipeline.sources.conversations import parse_messages
+from pipeline.sources.conversations import BROKEN_TEXT, is_unicode, parse_messages
 from pipeline.types import Messages
 
 _LARGEST_FIELD = 1 << 24
@@ -66,7 +66,10 @@ class Line:
 
     def word(self, key: str | None) -> str:
         """A value as text, such as a name; empty when it is missing or the key is not mapped."""
-        return str(self.values.get(key) or "") if key else ""
+        word = str(self.values.get(key) or "") if key else ""
+        if not is_unicode(word):
+            raise self.error(f"'{key}' is {BROKEN_TEXT}; write the character itself")
+        return word
 
     def tags(self, key: str | None) -> tuple[str, ...]:
         """Tags from a list of texts or from one text with commas; none when not mapped."""
@@ -77,6 +80,8 @@ class Line:
             value = value.split(",")
         if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
             raise self.error(f"'{key}' must be a list of words, or words with commas between")
+        if not all(map(is_unicode, value)):
+            raise self.error(f"'{key}' is {BROKEN_TEXT}; write the character itself")
         return tuple(tag.strip() for tag in value if tag.strip())
 
     def messages(self, key: str) -> Messages:

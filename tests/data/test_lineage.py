@@ -63,8 +63,9 @@ async def test_revision_is_traced_through_its_rounds(tmp_path: Path) -> None:
         "critique",
         "critique",
     ]
-    texts = json.dumps(origin.as_dict())
-    assert "CRITIQUE" in texts and row["completion"] in texts
+    principles = [node.principle for node in origin.walk() if node.principle]
+    assert principles and all("CRITIQUE" in each.critique_request for each in principles)
+    assert row["completion"] in [node.row.get("revision") for node in origin.walk()]
 
 
 async def test_beginning_of_an_id_is_enough(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.heldout import PromptCounts, check_prompts
+from pipeline.data.prompt_lines import parse_line
 from pipeline.data.prompts import read_prompts, write_prompt_shards
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id, row_id
-from pipeline.records import PromptRow
+from pipeline.records import PromptRow, table_from_rows
 from pipeline.store import Manifest, read_rows
 from pipeline.types import assistant, user
 
@@ -95,6 +98,27 @@ def test_bad_line_is_named(tmp_path: Path, line: object, message: str) -> None:
     with pytest.raises(DataError, match=f"p.jsonl, line 2: .*{message}") as caught:
         check_prompts([path])
     assert "\n" not in str(caught.value)
+
+
+TURN = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "x"]), "content": st.text(max_size=3)}
+)
+VALUE = st.text(max_size=3) | st.lists(st.text(max_size=3) | TURN) | st.integers() | st.none()
+LINE = st.dictionaries(st.sampled_from(["prompt", "messages", "tags", "x"]), VALUE).map(json.dumps)
+
+
+@given(line=LINE.map(str.encode) | st.text().map(str.encode) | st.binary())
+@example(line=b'{"prompt": ' + b"1" * 5000 + b"}")
+@example(line=b'{"prompt": "a", "tags": ["\\ud800"]}')
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_line_is_a_prompt_or_is_named(line: bytes) -> None:
+    try:
+        messages, tags = parse_line(line, "p.jsonl, line 1")
+    except DataError as error:
+        assert str(error).startswith("p.jsonl, line 1: ")
+    else:
+        row = PromptRow(row_id=prompt_id(messages), messages=messages, tags=tags)
+        assert messages[-1].role == "user" and table_from_rows([row], PromptRow).num_rows == 1
 
 
 def test_other_encoding_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
+from pipeline.records import table_from_rows
 from pipeline.sources.config import AnySource, ExpertSource, PairColumns, PairsSource
 from pipeline.sources.importing import SOURCE_TYPES, import_source
 
@@ -26,7 +27,8 @@ MESSAGES = st.lists(
 )
 NAMES = (
     "prompt", "messages", "chosen", "rejected", "first", "second", "label", "p", "tags", "answer",
-    "response", "event", "user", "corrects", "incorrects", "text_correct", "text_incorrect",
+    "response", "event", "user", "author", "corrects", "incorrects", "text_correct",
+    "text_incorrect",
 )  # fmt: skip
 WORDS = st.sampled_from(
     ["a", "2", "tie", "thumbs_up", "regenerate", [" (A)"], [" (B)"], 0.7, 10**400]
@@ -49,7 +51,9 @@ def sources(path: Path) -> list[AnySource]:
 def assert_imports_or_is_named(path: Path) -> None:
     for source in sources(path):
         try:
-            assert import_source(source).usable
+            usable = import_source(source).usable
+            # What is usable can be stored.
+            assert table_from_rows(usable, type(usable[0])).num_rows == len(usable)
         except DataError as error:
             assert str(path) in str(error), source.name
 
