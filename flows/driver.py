@@ -1,8 +1,8 @@
 """Prefect as the driver of a phase: shard-stages and steps become task runs of its flow run.
 
-At most about 200 task runs are in one flow run: the first shards are task runs of the phase's own, and
-each later group of shards gets a sub-flow that stays open while its steps come in. The engine stays open
-all the time.
+At most about 200 task runs are in one flow run: the first shards are task runs of the phase's own,
+and each later group of shards gets a sub-flow that stays open while its steps come in. The engine
+stays open all the time.
 """
 
 import asyncio

@@ -11,7 +11,8 @@ from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 
 RECIPE = {"recipe": "flows/configs/demo.yaml"}
-# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule lost its slug.
+# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule lost its
+# slug.
 NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 

@@ -1,8 +1,8 @@
 """Every Prefect task of the project: one per kind of stage, and one for the steps between them.
 
 A task passes its result on inside a Handle, and Prefect draws the graph from the identity of these
-objects; it would also look into a manifest and take equal strings for edges. Its caching is off: the
-manifests on disk are the cache, and a shard-stage that was there already ends in a state called
+objects; it would also look into a manifest and take equal strings for edges. Its caching is off:
+the manifests on disk are the cache, and a shard-stage that was there already ends in a state called
 `Reused`.
 """
 

@@ -32,7 +32,8 @@ class ChainOfThoughtConfig(Section):
     request: str = (
         "Before you answer, say what response ({a}) and response ({b}) do in this respect."
     )
-    """Follows the sample and asks for the rationale; `{a}` and `{b}` become the options' letters."""
+    """Follows the sample and asks for the rationale; `{a}` and `{b}` become the options' letters.
+    """
     ending: str = "So which response is better, ({a}) or ({b})?"
     """The turn after the rationale."""
     max_tokens: int = Field(512, ge=1)
@@ -123,7 +124,8 @@ class ScoreConfig(Section):
     """One principle drawn per prompt, the same for all its responses, or a vector with one rating
     for each principle; its score is their mean by the principles' weights."""
     scale: float = Field(1.0, gt=0)
-    """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
+    """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link).
+    """
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -153,7 +155,9 @@ class FollowUpConfig(Section):
     what the response adds. It is the same for all responses to a prompt, so it changes scores and
     no label. Null for the plain likelihood."""
     scale: float = Field(0.1, gt=0)
-    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label (our link)."""
+    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label (our
+    link).
+    """
     deduplicate: bool = True
     """Count a sentence once that stands twice in a list; the report says how many do."""
 
@@ -185,8 +189,9 @@ class PreferenceConfig(Section):
     enabled: bool = True
     """False ends the run after the supervised phase."""
     comparisons: Comparisons = "samples"
-    """What is compared: samples of the SL-CAI policy (the published method), each revision with
-    its initial response (the shortcut of the open recipes), the best with the worst sample, or all."""
+    """What is compared: samples of the SL-CAI policy (the published method), each revision with its
+    initial response (the shortcut of the open recipes), the best with the worst sample, or all.
+    """
     sample: SampleConfig = SampleConfig(num_samples=2)
     """Responses to compare; `revision_vs_initial` does not use it."""
     labeler: LabelerName = "judge"

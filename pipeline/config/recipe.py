@@ -60,7 +60,8 @@ class ReviseConfig(Section):
     with_critique: bool = True
     """False revises at once, under the principle's revision request alone."""
     skip_phrases: tuple[str, ...] = ()
-    """A critique with one of these phrases found nothing: the text stays as it is, for no tokens."""
+    """A critique with one of these phrases found nothing: the text stays as it is, for no tokens.
+    """
     reject: tuple[RevisionFault, ...] = ("critique", "request", "meta")
     """What is dropped, since it is no revision: text that goes on with the critique, repeats a
     request, talks about the response or announces it (`meta`), equals the text that was to be
@@ -105,7 +106,9 @@ class ExecutionConfig(Section):
     shards_in_flight: int = Field(4, ge=1)
     """Shards that share the engine at once."""
     max_failed_share: float = Field(0.1, ge=0, le=1)
-    """Stop when more rows than this share have failed: early from five failed rows on, else at the end."""
+    """Stop when more rows than this share have failed: early from five failed rows on, else at the
+    end.
+    """
     retries: int = Field(2, ge=0, le=10)
     """Further tries of a failed call."""
 

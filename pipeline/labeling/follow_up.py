@@ -4,8 +4,8 @@ In:  PromptRow, the responses, a set of follow-ups
 Out: ScoreRow: one value per category, score = their mean, `details` = every L in order
 
 The follow-up is a USER turn after the response, and L is the mean log-probability of its tokens
-alone; no template token counts (`follow_up_sets.py` has the formula and its source). Conversation and
-response are turns of their own, unchanged, as the policy wrote them.
+alone; no template token counts (`follow_up_sets.py` has the formula and its source). Conversation
+and response are turns of their own, unchanged, as the policy wrote them.
 
 With a neutral reply, L after that reply is subtracted: what the response adds to the context. These
 values belong to the prompt and are asked once for all its responses. They cancel in a difference of

@@ -3,9 +3,9 @@
 In:  prompts/follow_ups/*.yaml, and L(u | c, y) of each follow-up u to a response y in context c
 Out: R(c, y) = mean_d [ mean_{u in P_d} L(u | c, y) - mean_{u in N_d} L(u | c, y) ]
 
-L is the MEAN log-probability of the follow-up's tokens (nats per token); P_d and N_d are the pleased
-and the displeased follow-ups of category d. A sum would prefer short follow-ups, and a constant
-added to all tokens of a context would not cancel.
+L is the MEAN log-probability of the follow-up's tokens (nats per token); P_d and N_d are the
+pleased and the displeased follow-ups of category d. A sum would prefer short follow-ups, and a
+constant added to all tokens of a context would not cancel.
 
 Source: follow-up likelihood as reward (Zhang et al. 2024, arXiv:2409.13948). That this is the exact
 form of the paper is from memory; the authors' released scorer is something else (docs/labelers.md).

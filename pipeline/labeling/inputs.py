@@ -1,4 +1,6 @@
-"""What a labeler is given besides a model: the recipe's settings, and the files that it names, loaded."""
+"""What a labeler is given besides a model: the recipe's settings, and the files that it names,
+loaded.
+"""
 
 from dataclasses import dataclass
 

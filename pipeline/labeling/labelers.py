@@ -1,8 +1,8 @@
 """The one table of labelers: who says which of two responses is better.
 
-A labeler has a section of its own in the recipe (`pipeline.config.labeling`) and a function that plans
-its stages. Whatever is planned ends with a stage that writes JudgmentRows; everything behind it, from
-the pairs to the report, is the same for all of them.
+A labeler has a section of its own in the recipe (`pipeline.config.labeling`) and a function that
+plans its stages. Whatever is planned ends with a stage that writes JudgmentRows; everything behind
+it, from the pairs to the report, is the same for all of them.
 """
 
 from collections.abc import Callable

@@ -6,10 +6,10 @@ Out: PreferenceRow, `ok` or `dropped`
 The soft label is hardened here and nowhere else: direction by label > 0.5, ties dropped, then
 the thresholds of the recipe. The label itself stays in the row and reaches the loss.
 
-Samples of a prompt repeat each other, so the same two texts may be compared several times, under other
-principles and with opposite labels. One of these labels stands for them, drawn without a look at the
-labels; the others are dropped and counted. A mean would use more of them, but it would be the label of no
-judgment and no principle, and a pair must name both.
+Samples of a prompt repeat each other, so the same two texts may be compared several times, under
+other principles and with opposite labels. One of these labels stands for them, drawn without a look
+at the labels; the others are dropped and counted. A mean would use more of them, but it would be
+the label of no judgment and no principle, and a pair must name both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -168,9 +168,9 @@ def drop_reason(
 def repeated_texts(judgments: Sequence[JudgmentRow], texts: Mapping[str, Candidate]) -> set[str]:
     """Ids of labeled judgments of two texts whose label is that of another judgment.
 
-    The one with the smallest ids of its responses stands for the others: these are hashes, which know
-    neither the label nor, for samples, the constitution. A tie that stands for others drops them all;
-    to prefer one with a direction would be a choice by label.
+    The one with the smallest ids of its responses stands for the others: these are hashes, which
+    know neither the label nor, for samples, the constitution. A tie that stands for others drops
+    them all; to prefer one with a direction would be a choice by label.
     """
     groups: dict[tuple[str, frozenset[str]], list[JudgmentRow]] = {}
     for judgment in judgments:

@@ -20,7 +20,9 @@ class Driver(Protocol):
     async def chain(
         self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
     ) -> list[ShardState]:
-        """Take the shards through the stages; returns their manifests. Raises as `Runner.wavefront`."""
+        """Take the shards through the stages; returns their manifests. Raises as
+        `Runner.wavefront`.
+        """
         ...
 
     async def step(self, name: str, work: Work) -> Any:

@@ -4,11 +4,12 @@ In:  a recipe, and the runs that earlier nights made from it
 Out: NightlyPlan: the run to take through its phases, or none because nothing is new
 
 A night's run names the night before as its parent; its data set holds the parent's rows and, after
-them, its own, and training starts from all of them. So no prompt of the parent's rows may be held out.
+them, its own, and training starts from all of them. So no prompt of the parent's rows may be held
+out.
 
-A night that was stopped is finished first. One whose audit failed gave no pairs and would fail again
-with what it began with: the next night asks its prompts again, together with the new ones, as soon as
-the recipe or a file that it names for labeling has changed, and says so until then.
+A night that was stopped is finished first. One whose audit failed gave no pairs and would fail
+again with what it began with: the next night asks its prompts again, together with the new ones, as
+soon as the recipe or a file that it names for labeling has changed, and says so until then.
 """
 
 from collections.abc import Awaitable, Callable

@@ -102,7 +102,8 @@ async def run_all(ctx: RunContext, driver: Driver = PLAIN) -> Path:
 
 
 async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
-    """Initial responses, critiques and revisions; before them, the prompts and the held-out prompts.
+    """Initial responses, critiques and revisions; before them, the prompts and the held-out
+    prompts.
 
     When the comparisons need nothing but revisions and the policy judges itself, the labels are
     made in the same pass, while each shard's prefix is still in the cache.

@@ -1,4 +1,6 @@
-"""Which stages a recipe asks for, in order: a context with its prompts and open engines in, stages out."""
+"""Which stages a recipe asks for, in order: a context with its prompts and open engines in, stages
+out.
+"""
 
 import itertools
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """The one table of stages: what the rows of each kind are, in which order, and where they lie.
 
-A stage's folder is `<phase>/<kind>`, or `<phase>/<kind>-<part>` where a phase has several of a kind:
+A stage's folder is `<phase>/<kind>`, or `<phase>/<kind>-<part>` where a phase has several of a
+kind:
 
     supervised/revise-2           the round
     preference/judge-2            the judge of the panel; the first has no number

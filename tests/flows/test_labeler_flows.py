@@ -1,4 +1,6 @@
-"""Every labeler through the Prefect flow: what it plans has a task, a title and a place in the report."""
+"""Every labeler through the Prefect flow: what it plans has a task, a title and a place in the
+report.
+"""
 
 import pyarrow.parquet as pq
 import pytest

@@ -132,7 +132,9 @@ async def test_failed_neutral_call_is_tried_again(tmp_path: Path) -> None:
 
 
 async def test_resumed_rows_equal_undisturbed_ones(tmp_path: Path) -> None:
-    """One response's calls fail for good; the second run asks for that row and its prompt's neutral."""
+    """One response's calls fail for good; the second run asks for that row and its prompt's
+    neutral.
+    """
 
     def failure(call: Any) -> Exception | None:
         return EngineError("down") if call.messages[1].content[-1] in "13579" else None

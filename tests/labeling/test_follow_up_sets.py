@@ -83,7 +83,9 @@ def test_constant_of_a_context_cancels() -> None:
 
 
 def test_sums_would_let_a_constant_in() -> None:
-    """One: 1.5 tokens of positives against 1; two: 1 against 3, so -1 nat a token gives -0.5 and +2."""
+    """One: 1.5 tokens of positives against 1; two: 1 against 3, so -1 nat a token gives -0.5 and
+    +2.
+    """
     before, after = category_values(TOY, sums()), category_values(TOY, sums(-1.0))
     assert [a - b for a, b in zip(after, before, strict=True)] == pytest.approx([-0.5, 2.0])
 

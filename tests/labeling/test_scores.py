@@ -1,4 +1,6 @@
-"""Direct scores and attribute vectors: who is rated under what, labels from scores, every comparison mode."""
+"""Direct scores and attribute vectors: who is rated under what, labels from scores, every
+comparison mode.
+"""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,6 @@
-"""A new labeler is two files and a line, a new stage one file and a line: toys of both, in whole runs."""
+"""A new labeler is two files and a line, a new stage one file and a line: toys of both, in whole
+runs.
+"""
 
 from pathlib import Path
 from typing import get_args

@@ -1,4 +1,6 @@
-"""Nights that must not go on: held-out prompts that were trained on, labels that failed their audit."""
+"""Nights that must not go on: held-out prompts that were trained on, labels that failed their
+audit.
+"""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""A small world for stage tests: a scripted model, three principles, and the chain through the runner.
+"""A small world for stage tests: a scripted model, three principles, and the chain through the
+runner.
 
 states = await run_chain(tmp_path, [*supervised(engine), *labels(engine)], num_prompts=6)
 pairs = rows(tmp_path, states, "preference/pair")

@@ -145,7 +145,9 @@ async def test_revising_without_critique(tmp_path: Path) -> None:
 
 
 async def test_efficacy_compares_each_revision_with_the_text_before(tmp_path: Path) -> None:
-    """A judge who likes revisions: the label of every round is above 0.5, under the round's principle."""
+    """A judge who likes revisions: the label of every round is above 0.5, under the round's
+    principle.
+    """
 
     def scores(messages: Messages, options: Any) -> list[float]:
         a, b = (text.startswith("revise") - text.startswith("answer") for text in slots(messages))

@@ -1,4 +1,6 @@
-"""A toy stage: the words of each response, counted. A new kind needs this file and a line in STAGES."""
+"""A toy stage: the words of each response, counted. A new kind needs this file and a line in
+STAGES.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
