@@ -9,7 +9,7 @@ Needs neither model nor oracle, so it works for a run that was stopped halfway t
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.evaluation.results import (
@@ -42,17 +42,10 @@ class LabelCounts:
     """Running sums over labels: all of them, or those under one principle."""
 
     drawn: int = 0
-    labeled: int = 0
     unparsed: int = 0
-    ties: int = 0
-    margins: float = 0.0
-    ordered: int = 0
-    """Labels that come from both orders of a comparison."""
-    gaps: float = 0.0
-    agreeing: int = 0
-    always_a: int = 0
-    always_b: int = 0
     kept: int = 0
+    values: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """One value a label, by the field of `LabelMetrics` that is their mean."""
 
     def add(self, row: RowDict, tie_width: float) -> None:
         """Count one judgment."""
@@ -61,33 +54,25 @@ class LabelCounts:
         label = row["soft_label"]
         if row["status"] != "ok" or label is None:
             return
-        self.labeled += 1
-        self.ties += is_tie(label, tie_width)
-        self.margins += abs(margin(label))
+        self.values["mean_margin"].append(abs(margin(label)))
+        self.values["tie_share"].append(is_tie(label, tie_width))
         forward, swapped = row["prob_forward"], row["prob_swapped"]
         if forward is None or swapped is None:
             # Scores and follow-ups look at one response at a time: no order, no gap.
             return
-        self.ordered += 1
-        self.gaps += row["position_gap"]
-        self.agreeing += orders_agree(forward, swapped)
-        self.always_a += forward > 0.5 and swapped > 0.5
-        self.always_b += forward < 0.5 and swapped < 0.5
+        self.values["position_consistency"].append(orders_agree(forward, swapped))
+        self.values["mean_position_gap"].append(row["position_gap"])
+        self.values["always_slot_a"].append(forward > 0.5 and swapped > 0.5)
+        self.values["always_slot_b"].append(forward < 0.5 and swapped < 0.5)
 
     def metrics(self) -> LabelMetrics:
         """Counts and means; means are None without labels."""
-        n, ordered = self.labeled, self.ordered
         return LabelMetrics(
             drawn=self.drawn,
-            labeled=n,
+            labeled=len(self.values["mean_margin"]),
             unparsed=self.unparsed,
             kept=self.kept,
-            mean_margin=self.margins / n if n else None,
-            tie_share=self.ties / n if n else None,
-            position_consistency=self.agreeing / ordered if ordered else None,
-            mean_position_gap=self.gaps / ordered if ordered else None,
-            always_slot_a=self.always_a / ordered if ordered else None,
-            always_slot_b=self.always_b / ordered if ordered else None,
+            **{name: sum(v) / len(v) for name, v in self.values.items() if v},
         )
 
 

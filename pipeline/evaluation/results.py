@@ -183,17 +183,17 @@ class LabelMetrics(_Entry):
     """Those whose verdict could not be read."""
     kept: int
     """Those that became pairs."""
-    mean_margin: float | None
+    mean_margin: float | None = None
     """Mean absolute log-odds of `labeled`, in nats."""
-    tie_share: float | None
+    tie_share: float | None = None
     """Of `labeled`: within the tie width of 0.5."""
-    position_consistency: float | None
+    position_consistency: float | None = None
     """Of the labels asked in both orders, as are the three below: the same preference in both."""
-    mean_position_gap: float | None
+    mean_position_gap: float | None = None
     """Mean distance of the two orders' probabilities, in [0, 1]."""
-    always_slot_a: float | None
+    always_slot_a: float | None = None
     """Share that prefers slot A in both orders."""
-    always_slot_b: float | None
+    always_slot_b: float | None = None
     """Share that prefers slot B in both orders."""
 
 

@@ -4,6 +4,7 @@ Stages overlap, so the tokens a second of one stage are its share of what the en
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -36,7 +37,7 @@ class StageTotals:
     tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    not_ok: dict[str, int] = field(default_factory=dict)
+    not_ok: Counter[str] = field(default_factory=Counter)
     started: float | None = None
     first_row: float | None = None
     """Clock at the first new row; loading a model can take the time before it."""
@@ -66,8 +67,7 @@ class StageTotals:
         self.done += taken
         self.reused += taken
         self.finished += 1
-        for status in ("unparsed", "failed", "dropped"):
-            self.not_ok[status] = self.not_ok.get(status, 0) + getattr(counts, status)
+        self.not_ok.update(unparsed=counts.unparsed, failed=counts.failed, dropped=counts.dropped)
 
     @property
     def is_finished(self) -> bool:

@@ -64,14 +64,12 @@ def test_long_curves_keep_their_ends() -> None:
 
 def margins(*bins: tuple[float, int, int]) -> DataMetrics:
     """Preference data with these bins of low, kept, dropped; only the bins matter."""
-    counts = dict.fromkeys(("drawn", "labeled", "unparsed", "kept"), 0)
-    means = dict.fromkeys(set(LabelMetrics.model_fields) - set(counts))
     return DataMetrics(
         pairs=0,
         kept=0,
         reasons={},
         margins=[MarginBin(low=low, kept=kept, dropped=dropped) for low, kept, dropped in bins],
-        labels=LabelMetrics.model_validate({**counts, **means}),
+        labels=LabelMetrics(drawn=0, labeled=0, unparsed=0, kept=0),
     )
 
 
