@@ -1,4 +1,4 @@
-"""The table of stages is the only place that names kinds of stages and knows the order of folders."""
+"""The table of stages alone names kinds of stages and knows the order of folders."""
 
 import ast
 import re
