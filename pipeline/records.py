@@ -204,7 +204,7 @@ class CanaryRow(JudgmentRow):
     first_text: str = ""
     second_text: str = ""
     expected: float | None = None
-    """What the label should be: 1.0 or 0.0 for a side, 0.5 for neither, in between for a twin."""
+    """What the label should be: 1.0 or 0.0 for a side, 0.5 for neither, in between for `swapped`."""
 
 
 @dataclass(frozen=True, kw_only=True)

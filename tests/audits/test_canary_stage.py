@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.audits.canary_set import CanarySet, draw_canaries, load_canaries
 from pipeline.audits.canary_stage import KINDS, CanaryStage
+from pipeline.audits.label_figures import FIGURES
 from pipeline.config.labeling import JudgeConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
@@ -92,20 +93,20 @@ async def test_known_answer_is_found(tmp_path: Path) -> None:
         assert row.soft_label is not None and (row.soft_label > 0.5) == (row.expected == 1.0)
 
 
-async def test_swapped_twin_mirrors_its_label(tmp_path: Path) -> None:
+async def test_swapped_canary_mirrors_its_label(tmp_path: Path) -> None:
     found = await made(tmp_path, lambda a, b: 1.5 if a < b else -0.5)
     for row in of_kind(found, "swapped"):
         assert row.soft_label == pytest.approx(row.expected)
 
 
-async def test_identical_twin_shows_the_slot_bias(tmp_path: Path) -> None:
+async def test_identical_canary_shows_the_slot_bias(tmp_path: Path) -> None:
     for row in of_kind(await made(tmp_path, lambda a, b: 3.0), "identical"):
         assert row.first_text == row.second_text and row.soft_label == pytest.approx(0.5)
         # sigmoid(3) = 0.9526, in both orders: the mean hides what one order shows.
         assert row.prob_forward == row.prob_swapped == pytest.approx(0.9526, abs=1e-4)
 
 
-async def test_padded_twin_adds_a_sentence(tmp_path: Path) -> None:
+async def test_padded_canary_adds_a_sentence(tmp_path: Path) -> None:
     found = of_kind(await made(tmp_path, lambda a, b: float(len(a) - len(b))), "padded")
     for row in found:
         assert row.second_text == f"{row.first_text} blah blah"
@@ -123,7 +124,7 @@ async def test_instruction_is_the_same_canary_as_known(tmp_path: Path) -> None:
         assert row.soft_label is not None and (row.soft_label > 0.5) != (row.expected == 1.0)
 
 
-async def test_without_file_twins_are_made_from_samples(tmp_path: Path) -> None:
+async def test_without_file_canaries_are_made_from_samples(tmp_path: Path) -> None:
     found = await made(tmp_path, lambda a, b: 3.0 if a < b else -3.0, canaries=None)
     assert not of_kind(found, "known")
     injected = of_kind(found, "injected")
@@ -140,12 +141,17 @@ async def test_judges_itself_again_for_nothing(tmp_path: Path) -> None:
     assert rows(tmp_path, first, "preference/canary") == rows(tmp_path, again, "preference/canary")
 
 
-async def test_another_label_makes_its_twin_anew(tmp_path: Path) -> None:
+async def test_another_label_makes_its_canary_again(tmp_path: Path) -> None:
     before = await made(tmp_path / "a", lambda a, b: 1.0 if a < b else -1.0)
     after = await made(tmp_path / "b", lambda a, b: 2.0 if a < b else -2.0)
     pairs = list(zip(of_kind(before, "swapped"), of_kind(after, "swapped"), strict=True))
     assert all(old.row_id == new.row_id for old, new in pairs)
     assert all(old.input_hash != new.input_hash for old, new in pairs)
+
+
+def test_every_kind_has_a_figure() -> None:
+    figures = {name for name, kind in FIGURES.items() if kind.is_canary}
+    assert figures == {*KINDS, "canary_unparsed"}
 
 
 async def test_canaries_never_become_pairs(tmp_path: Path) -> None:

@@ -194,10 +194,10 @@ def test_failed_call_is_no_unreadable_verdict() -> None:
 
 @pytest.mark.parametrize("prompt_id, counted", [("", False), ("p", True)])
 def test_instruction_without_a_readable_known_answer(prompt_id: str, counted: bool) -> None:
-    """Only one that was made from a clear label of the shard needs no twin."""
+    """Only one that was made from a clear label of the shard counts without one."""
     figures = LabelFigures(0.02)
-    twin = [unread("known", prompt_id="")] if not prompt_id else []
-    figures.add_canaries([*twin, canary("injected", 1.0, 0.1, 0.9, prompt_id=prompt_id)])
+    known = [unread("known", prompt_id="")] if not prompt_id else []
+    figures.add_canaries([*known, canary("injected", 1.0, 0.1, 0.9, prompt_id=prompt_id)])
     assert ("injected" in figures.estimates("", draws=100, seed=0)) is counted
 
 

@@ -136,7 +136,7 @@ def test_same_command_pays_once(rlaif: Rlaif, tmp_path: Path) -> None:
     assert re.fullmatch(r"small-p-[0-9a-f]{8}", root.name)
     shards = sorted((root / "preference/judge").glob("*.json"))
     before = [path.stat().st_mtime_ns for path in shards]
-    # A lost shard is what a killed evaluation has not written: only that one is asked anew.
+    # A lost shard is what a killed evaluation has not written: only that one is judged again.
     shards[3].unlink()
     ended = rlaif(*command)
     assert ended.code == 0 and len(list((tmp_path / "outputs/judge-eval").iterdir())) == 1

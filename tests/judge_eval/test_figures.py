@@ -135,7 +135,7 @@ def test_additive_bias_in_closed_form(bias: float, d: float) -> None:
     )
 
 
-def test_call_of_exactly_half_prefers_nobody() -> None:
+def test_call_of_exactly_half_prefers_neither() -> None:
     found = measure(verdict(0.5, 0.9))
     assert share(found["position"]["order_disagreement"]) == 0.0
     assert share(found["position"]["undecided_share"]) == 0.5
