@@ -196,6 +196,14 @@ def test_unfinished_training_shows_its_curve(tmp_path: Path) -> None:
     assert "SFT: loss" in page_of(run)
 
 
+def test_alarms_of_a_training_are_in_both_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    alarm = {"name": "loss", "value": 9.0, "limit": 1.0, "message": "the loss rose"}
+    add_training(run, "sft", alarms=[alarm])
+    assert '<p class="alarm"><b>SFT</b> the loss rose</p>' in page_of(run)
+    assert "Alarm, SFT: the loss rose" in (run.root / "report.md").read_text()
+
+
 def test_same_run_gives_same_page(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     assert page_of(run) == page_of(run)
