@@ -26,7 +26,7 @@ class Principle(Section):
     """One rule, with the three requests that put it to work."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    """Names the principle in every row that it made; never reuse an id for another rule."""
+    """Names the principle in every row made under it; never reuse an id for another rule."""
     critique_request: str
     """Asks the model what is wrong with its last response under this principle."""
     revision_request: str

@@ -109,7 +109,7 @@ class ImportedConstitution:
 def import_constitution(
     paths: Sequence[Path], name: str, *, verbatim: bool = False
 ) -> ImportedConstitution:
-    """Read the files, pair critiques with comparisons where both are given, fill what is missing.
+    """Read the files, pair critiques with comparisons, and fill in requests that are missing.
 
     Args:
         verbatim: keep the frames; the loader strips white space at both ends all the same.

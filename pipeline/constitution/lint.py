@@ -1,7 +1,7 @@
 """Lint a constitution: report everything that is wrong or doubtful about it at once.
 
 In:  a YAML file, also one that does not load
-Out: LintReport: findings with principle, line, what was found, what is needed, what to do
+Out: LintReport: findings with principle, line, problem, what is needed, what to do
 
 An `error` stops a run as well; a `warning` is for a person to judge. A file that is not YAML or
 cannot be read raises ConfigError, because nothing can be reported about it.
@@ -84,7 +84,7 @@ class Finding:
     principle_id: str
     """Id, or `#3` for the third principle when it has none; empty for the whole file."""
     line: int | None
-    found: str
+    problem: str
     needed: str
     action: str
 
@@ -93,7 +93,7 @@ class Finding:
         place = f"{path}, line {self.line}" if self.line else path
         name = f" {self.principle_id}:" if self.principle_id else ""
         head = f"{place}: {self.severity} [{self.code}]{name}"
-        return f"{head} {self.found}; {self.needed}; {self.action}"
+        return f"{head} {self.problem}; {self.needed}; {self.action}"
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,12 @@ class Draft:
         return [tag for tag in value if isinstance(tag, str)] if isinstance(value, list) else []
 
     def finding(
-        self, code: str, key: str, found: str, needed: str = "", action: str = ""
+        self, code: str, key: str, problem: str, needed: str = "", action: str = ""
     ) -> Finding:
         """A fault of one field; what is needed and what to do come from the rule by default."""
         own: KeyPath = ("principles", self.index)
         line = self.lines.get((*own, key), self.lines.get(own))
-        return _finding(code, self.name, line, found, needed, action)
+        return _finding(code, self.name, line, problem, needed, action)
 
 
 def lint_constitution(path: Path) -> LintReport:
@@ -186,8 +186,8 @@ def _ids(drafts: Sequence[Draft]) -> Iterator[Finding]:
     for draft in drafts:
         other = first.setdefault(draft.name, draft)
         if other is not draft:
-            found = f"the id is also that of principle {other.index + 1}"
-            yield draft.finding("duplicate-id", "id", found)
+            problem = f"the id is also that of principle {other.index + 1}"
+            yield draft.finding("duplicate-id", "id", problem)
 
 
 def _duplicates(drafts: Sequence[Draft]) -> Iterator[Finding]:
@@ -235,8 +235,8 @@ def _lengths(drafts: Sequence[Draft]) -> Iterator[Finding]:
     for draft in drafts:
         for key, limit in MAX_WORDS.items():
             if (number := len(words(draft.text(key)))) > limit:
-                found, needed = f"the {key} has {number} words", f"at most {limit} are meant here"
-                yield draft.finding("too-long", key, found, needed)
+                problem, needed = f"the {key} has {number} words", f"at most {limit} are meant here"
+                yield draft.finding("too-long", key, problem, needed)
 
 
 def _tags(drafts: Sequence[Draft]) -> Iterator[Finding]:
@@ -246,30 +246,30 @@ def _tags(drafts: Sequence[Draft]) -> Iterator[Finding]:
         for tag in draft.tags:
             common = [t for t, n in counts.most_common() if n > counts[tag]]
             for close in difflib.get_close_matches(tag, common, n=1, cutoff=0.8):
-                found = f"the tag '{tag}' is not known"
-                yield draft.finding("unknown-tag", "tags", found, action=f"write '{close}'")
+                problem = f"the tag '{tag}' is not known"
+                yield draft.finding("unknown-tag", "tags", problem, action=f"write '{close}'")
 
 
 CHECKS = (_present, _ids, _duplicates, _directions, _questions, _tags, _lengths)
 
 
 def _finding(
-    code: str, name: str, line: int | None, found: str, needed: str = "", action: str = ""
+    code: str, name: str, line: int | None, problem: str, needed: str = "", action: str = ""
 ) -> Finding:
     rule = RULES[code]
     return Finding(
-        code, rule.severity, name, line, found, needed or rule.needed, action or rule.action
+        code, rule.severity, name, line, problem, needed or rule.needed, action or rule.action
     )
 
 
 def _loader_fault(path: Path) -> list[Finding]:
-    """The loader's complaint when no check has one; its message names found, needed and remedy."""
+    """The loader's complaint when no check has one; its message is a problem and a remedy."""
     try:
         load_constitution(path)
     except ConfigError as error:
         place, _, rest = str(error).removeprefix(f"constitution {path}").partition(": ")
         digits = re.search(r"\d+", place)
-        found, _, action = rest.rpartition("; ")
+        problem, _, action = rest.rpartition("; ")
         line = int(digits[0]) if digits else None
-        return [_finding("schema", "", line, found or rest, action=action if found else "")]
+        return [_finding("schema", "", line, problem or rest, action=action if problem else "")]
     return []

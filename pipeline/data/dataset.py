@@ -1,4 +1,4 @@
-"""The dataset folder of a run: which files belong together, of which version, made from what.
+"""The dataset folder of a run: its files, their version, and the shards they come from.
 
     dataset/manifest.json    version, parent, and for each set its hash, inputs, counts and reasons
     dataset/sft.parquet  dataset/preference.parquet  dataset/feedback.parquet
@@ -85,7 +85,7 @@ class SetInfo(Section):
     inputs: dict[str, str] = Field({})
     """Path below the run and SHA-256 of each shard that was read."""
     sources: tuple[SourceUse, ...] = ()
-    """The run and its label sources, where it has any besides itself."""
+    """The run and its label sources; empty without label sources."""
 
 
 class Parent(Section):
@@ -104,7 +104,7 @@ class DatasetManifest(Section):
     """1 without a parent, else one more than the parent's."""
     parent: Parent | None = None
     num_prompts: int = 0
-    """Prompts that this version and all before it have asked."""
+    """Prompts that were asked for this version and all versions before it."""
     sets: dict[str, SetInfo] = Field({})
 
     @property
@@ -115,9 +115,9 @@ class DatasetManifest(Section):
 
 def load_dataset(run: RunDir) -> DatasetManifest | None:
     """The dataset manifest of a run, or None when it has none yet."""
-    found = read_json(run.dataset / "manifest.json")
+    values = read_json(run.dataset / "manifest.json")
     try:
-        return DatasetManifest.model_validate(found) if found else None
+        return DatasetManifest.model_validate(values) if values else None
     except ValidationError:
         return None
 
@@ -141,7 +141,7 @@ def parent_run(run: RunDir) -> RunDir | None:
 
 
 def known_prompt_ids(run: RunDir) -> set[str]:
-    """Ids of all prompts that a run's version and the versions before it have asked.
+    """Ids of all prompts that were asked for a run's version and the versions before it.
 
     Includes prompts that yielded no row: one whose pairs were all ties is not asked again.
     """
@@ -205,7 +205,7 @@ def has_parent_set(run: RunDir, name: str) -> bool:
 
 
 def fill_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) -> pa.Table:
-    """The columns of a schema; one that the table lacks holds the given value in each row."""
+    """The columns of a schema; `values` has the constants for columns that the table lacks."""
     for name, value in values.items():
         if name not in table.column_names:
             column = pa.array([value] * table.num_rows, schema.field(name).type)

@@ -58,7 +58,7 @@ def test_same_words_are_duplicates(tmp_path: Path) -> None:
         "truth",
         "warning",
     )
-    assert "the same words as honesty" in finding.found
+    assert "the same words as honesty" in finding.problem
 
 
 def test_shared_comparison_is_a_duplicate(tmp_path: Path) -> None:
@@ -66,7 +66,9 @@ def test_shared_comparison_is_a_duplicate(tmp_path: Path) -> None:
     (finding,) = lint(
         tmp_path, HONESTY, {**KINDNESS, "comparison_request": HONESTY["comparison_request"]}
     )
-    assert finding.code == "duplicate" and "comparison_request has the same words" in finding.found
+    assert (
+        finding.code == "duplicate" and "comparison_request has the same words" in finding.problem
+    )
 
 
 def test_near_duplicates_name_the_pair(tmp_path: Path) -> None:
@@ -78,7 +80,7 @@ def test_near_duplicates_name_the_pair(tmp_path: Path) -> None:
         "comparison_request": "Which response is less dishonest?",
     }
     (finding,) = lint(tmp_path, HONESTY, copy)
-    assert finding.code == "near-duplicate" and "with honesty" in finding.found
+    assert finding.code == "near-duplicate" and "with honesty" in finding.problem
 
 
 def test_requests_without_direction_are_named(tmp_path: Path) -> None:
@@ -88,8 +90,8 @@ def test_requests_without_direction_are_named(tmp_path: Path) -> None:
         {**KINDNESS, "revision_request": "Please rewrite the response."},
     )
     assert codes(findings) == [("no-direction", "honesty"), ("no-quality", "kindness")]
-    assert "comparison_request names no direction" in findings[0].found
-    assert "revision_request names no quality" in findings[1].found
+    assert "comparison_request names no direction" in findings[0].problem
+    assert "revision_request names no quality" in findings[1].problem
 
 
 def test_two_questions_are_named(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_two_questions_are_named(tmp_path: Path) -> None:
 def test_long_requests_are_named(tmp_path: Path) -> None:
     long = {**HONESTY, "critique_request": "Name false statements. " * 31}
     (finding,) = lint(tmp_path, long)
-    assert (finding.code, finding.found) == ("too-long", "the critique_request has 93 words")
+    assert (finding.code, finding.problem) == ("too-long", "the critique_request has 93 words")
 
 
 def test_misspelled_tag_is_named(tmp_path: Path) -> None:

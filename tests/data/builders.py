@@ -50,7 +50,7 @@ async def whole_run(root: Path, prompts: int = 10, first: int = 0, **info: Any) 
     run = make_run(root, **info)
     engine = make_engine(lambda a, b: 2.0 if a < b else -2.0)
     questions = [prompt(f"question {n}") for n in range(first, first + prompts)]
-    stages = [*supervised(engine, rounds=2), sample(engine), *labels(engine)]
+    stages: list[Any] = [*supervised(engine, rounds=2), sample(engine), *labels(engine)]
     await run_chain(root, [replace(stage, run_id=root.name) for stage in stages], questions)
     return run
 

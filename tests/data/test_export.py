@@ -19,7 +19,7 @@ from tests.data.builders import CONFIG, make_run, whole_run, write_stage
 
 
 def read(run: RunDir, name: str) -> list[dict[str, Any]]:
-    return pq.read_table(run.dataset / f"{name}.parquet").to_pylist()
+    return list(pq.read_table(run.dataset / f"{name}.parquet").to_pylist())
 
 
 def sft(run: RunDir, **changes: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ async def finished_run(root: Path, prompts: int = 6, **options: Any) -> RunDir:
 
 
 def first_row(run: RunDir, name: str) -> dict[str, Any]:
-    return pq.read_table(run.dataset / f"{name}.parquet").to_pylist()[0]
+    return dict(pq.read_table(run.dataset / f"{name}.parquet").to_pylist()[0])
 
 
 def kinds(origin: Origin) -> list[str]:
@@ -133,7 +133,7 @@ def swap_shards(run: RunDir) -> None:
         two.with_suffix(suffix).write_text(first, "latin-1")
 
 
-DAMAGES: dict[str, tuple[Callable[[RunDir], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[RunDir], object], str]] = {
     "flipped bit": (flip("supervised/sample/shard-00000.parquet"), "damaged or changed"),
     "lost file": (
         lambda run: (run.root / "preference/judge/shard-00001.parquet").unlink(),

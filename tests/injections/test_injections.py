@@ -45,9 +45,11 @@ def judge(name: str = "judge", **config: object) -> Judge:
     )
 
 
-def asked(
-    first: str, second: str, name: str = "judge", conversation: Messages = (user("How?"),)
-) -> str:
+HOW = (user("How?"),)
+
+
+def asked(first: str, second: str, name: str = "judge", conversation: Messages = HOW) -> str:
+    """The text of the judge's prompt."""
     messages = judge(name).messages(conversation, PRINCIPLE, first, second)
     assert len(messages) == 1
     return messages[0].content
@@ -60,10 +62,10 @@ def read_slots(text: str, name: str = "judge") -> tuple[str, str]:
     """
     a, b = TEMPLATES[name]
     pattern = rf"\({a}\) \[\[\[(.*?)\]\]\]\n ?\({b}\) \[\[\[(.*?)\]\]\](?:\n|$)"
-    found = re.findall(pattern, text, re.S)
+    matches: list[tuple[str, str]] = re.findall(pattern, text, re.S)
     greedy = re.findall(pattern.replace("*?", "*"), text, re.S)
-    assert found == greedy and len(found) == 1
-    return found[0]
+    assert matches == greedy and len(matches) == 1
+    return matches[0]
 
 
 def test_there_are_enough_texts() -> None:
