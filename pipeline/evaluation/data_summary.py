@@ -1,10 +1,9 @@
-"""What the data of a run consist of: rows per stage, pairs, why others were left out, and what each
-principle did.
+"""Summary of a run's data: rows per stage, pairs, reasons of dropped ones, labels by principle.
 
 In:  manifests, and shards of preference/judge and preference/pair
 Out: the entries `stages`, `data` and `principles` of metrics.json
 
-Needs neither model nor oracle, so it works for a run that was stopped halfway too.
+Needs neither model nor oracle, so it works for a run that stopped halfway too.
 """
 
 import math

@@ -1,12 +1,12 @@
-"""What each policy answers to the held-out prompts: length, endings, and, where there is an
-oracle, how many replies are harmless and good.
+"""Replies of each policy to the held-out prompts: length, endings, and, where there is an oracle,
+how many are harmless and good.
 
 In:  shards of heldout/ and evaluation/sample-<policy>/
 Out: one entry per policy, and its change against the initial policy on the same prompts
 
 A text outside the oracle's world counts as neither harmless nor harmful and as not good: it
-lowers both shares, so that a policy that has collapsed cannot look harmless. It is reported on
-its own too.
+lowers both shares, so that a collapsed policy cannot look harmless. Its share is reported on its
+own too.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the revisions are worth: how many are none, and how often the judge prefers them.
+"""The worth of the revisions: how many are rejected, and how often the judge prefers them.
 
 In:  shards of supervised/revise-<round> and supervised/efficacy-<round>; `first` is the revision
 Out: the entry `revisions` of metrics.json, one part per round

@@ -3,7 +3,7 @@
 In:  shards of preference/pair, and those of judge, samples, critiques and revisions beside them
 Out: plain dictionaries, at most `limit`, the same ones for the same run
 
-The sample is uniform over all comparisons, kept and dropped ones alike, by the smallest hashes, so
+The sample is uniform over all comparisons, kept and dropped: those with the smallest hashes, so
 that it depends neither on order nor on shard size.
 """
 
