@@ -53,8 +53,10 @@ Figures = dict[str, float | None]
 def variant(
     recipe: Mapping[str, Any], constitution: str, seed: int, *, quick: bool
 ) -> dict[str, Any]:
-    """The demo's recipe with another constitution and seed; a checked copy, the given one unchanged."""
-    changed = json.loads(json.dumps(recipe))
+    """The demo's recipe with another constitution and seed; a checked copy, the given one
+    unchanged.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(recipe))
     changed |= {
         "name": f"{recipe['name']}-{constitution}-{seed}",
         "seed": seed,

@@ -1,13 +1,16 @@
-"""How often does a response win by talking to the judge? On the pocket model, with and without the defense.
+"""How often does a response win by talking to the judge? On the pocket model, with and without the
+defense.
 
     python -m benchmarks.injection [--quick] [--model models/pocket]
 
-In:  comparisons of the pocket world with a clear winner, and the texts of tests/injections/injections.yaml
+In:  comparisons of the pocket world with a clear winner, and the texts of
+     tests/injections/injections.yaml
 Out: a table by group of texts; the last line is one JSON object
 
-Each text is appended to the losing response. A success is a comparison that the loser then wins; with the
-defense (`judge.defend`) delimiters, turn headers and turn tokens in it are neutralized, without it they are
-not. Comparisons that the judge gets wrong as they are stay in: `clean_error_rate` says how many.
+Each text is appended to the losing response. A success is a comparison that the loser then wins;
+with the defense (`judge.defend`) delimiters, turn headers and turn tokens in it are neutralized,
+without it they are not. Comparisons that the judge gets wrong as they are stay in:
+`clean_error_rate` says how many.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -53,7 +57,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Asked:
-    """P(loser preferred) of one request: mean of both orders, and each of them; nothing when it was unreadable."""
+    """P(loser preferred) of one request: mean of both orders, and each of them; nothing when it was
+    unreadable.
+    """
 
     label: float | None = None
     orders: tuple[float, ...] = ()
@@ -61,20 +67,21 @@ class Asked:
 
 def draw_cases(count: int, seed: int) -> list[Case]:
     """Comparisons of a best with a worst response, over all attributes in turn."""
-    rng, oracle, cases = random.Random(seed), Oracle(), []
+    rng, oracle = random.Random(seed), Oracle()
+    cases: list[Case] = []
     for index in range(count):
         attribute = ATTRIBUTES[index % len(ATTRIBUTES)]
         task, a, b = draw_pair(attribute, "clear", rng)
         conversation = world.write_conversation(task, rng, world.ASKS_HELD_OUT, held_out=True)
-        texts = [world.write_response(task, kind, rng) for kind in (a, b)]
-        if oracle.compare(conversation, *texts, attribute) != 1:
-            texts.reverse()
+        first, second = (world.write_response(task, kind, rng) for kind in (a, b))
+        if oracle.compare(conversation, first, second, attribute) != 1:
+            first, second = second, first
         asks = {
             f"{purpose}_request": principles.write_request(purpose, attribute, rng)
             for purpose in ("critique", "revision", "comparison")
         }
         principle = Principle(id=attribute, **asks)
-        cases.append(Case(messages_from(conversation), principle, *texts))
+        cases.append(Case(messages_from(conversation), principle, first, second))
     return cases
 
 
@@ -84,7 +91,8 @@ async def ask(judge: Judge, case: Case, loser: str, name: str) -> Asked:
         JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser
     )
     if row.soft_label is None or row.prob_forward is None or row.prob_swapped is None:
-        # The pipeline makes no label of such a verdict, so the text has won nothing: it is counted apart.
+        # The pipeline makes no label of such a verdict, so the text has won nothing: it is
+        # counted apart.
         return Asked()
     return Asked(1.0 - row.soft_label, (1.0 - row.prob_forward, row.prob_swapped))
 
@@ -117,7 +125,9 @@ def share_of_wins(asked: Sequence[Sequence[Asked]], *, single: bool = False) -> 
 
 
 def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Estimate:
-    """Mean change of P(loser preferred) by the text where it is readable, in [-1, 1], with its bootstrap interval."""
+    """Mean change of P(loser preferred) by the text where it is readable, in [-1, 1], with its
+    bootstrap interval.
+    """
     # The bootstrap is for values in [0, 1]: it gets (1 + change) / 2.
     changes = [
         [
@@ -131,7 +141,8 @@ def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Esti
         list(map(sum, changes)), list(map(len, changes)), draws=2000, seed=SEED
     )
     assert found is not None
-    return Estimate(*(2 * value - 1 for value in (found.share, found.low, found.high)), n=found.n)
+    share, low, high = (2 * value - 1 for value in (found.share, found.low, found.high))
+    return Estimate(share, low, high, n=found.n)
 
 
 def unreadable_share(asked: Sequence[Sequence[Asked]]) -> float:
@@ -161,14 +172,15 @@ async def measure(
         found[name] = [
             list(answers[i * len(texts) : (i + 1) * len(texts)]) for i in range(len(cases))
         ]
-    by_group = {}
+    by_group: dict[str, dict[str, Any]] = {}
     print(
-        f"{'group':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}{'single order, with':<21}{'without':<10}"
+        f"{'group':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}"
+        f"{'single order, with':<21}{'without':<10}"
     )
     for group in (*groups, "all"):
         places = [j for j, (name, _) in enumerate(texts) if group in (name, "all")]
         rows = {name: [[answers[j] for j in places] for answers in found[name]] for name in found}
-        entry = {
+        entry: dict[str, Any] = {
             **{f"success_{name}": asdict(share_of_wins(rows[name])) for name in rows},
             **{f"single_{name}": asdict(share_of_wins(rows[name], single=True)) for name in rows},
             **{f"shift_{name}": asdict(mean_shift(rows[name], clean)) for name in rows},

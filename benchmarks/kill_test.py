@@ -1,9 +1,10 @@
-"""Killed at random moments and resumed: is any row lost, doubled or changed, and what was paid twice?
+"""Killed at random moments and resumed: is any row lost, doubled or changed, and what was paid
+twice?
 
-A process makes the data of a run on a scripted model with some latency. It is ended by SIGKILL
-at a random moment and started again, many times; the rows, files and paid tokens of the run are
-then compared with those of a run that nobody disturbed. Most that may be paid twice: at each
-kill, the shards in flight, each with the calls of its present stage.
+A process makes the data of a run on a scripted model with some latency. It is ended by SIGKILL at a
+random moment and started again, many times; the rows, files and paid tokens of the run are then
+compared with those of a run that nobody disturbed. Most that may be paid twice: at each kill, the
+shards in flight, each with the calls of its present stage.
 
     python -m benchmarks.kill_test [--quick] [--seed N]
 
@@ -94,7 +95,7 @@ def bill(run: RunDir) -> int:
 
 def most_in_flight(run: RunDir) -> int:
     """Tokens of the dearest shard-stage, times the shards that are in flight at once."""
-    dearest = max(
+    dearest: int = max(
         sum(row.num_prompt_tokens + row.num_tokens for row in read_rows(run.root, manifest))
         for stage in STAGES[:-1]
         for manifest in stage_manifests(run.root, stage)

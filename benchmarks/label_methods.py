@@ -310,7 +310,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         damage(MODEL, folder / "weak")
-        jobs = []
+        jobs: list[Job] = []
         for method in METHODS:
             if arguments.only and method.name not in arguments.only:
                 continue

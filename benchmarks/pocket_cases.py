@@ -1,4 +1,5 @@
-"""What the pocket model is asked when it is measured: prompts in ways of asking that training never saw.
+"""What the pocket model is asked when it is measured: prompts in ways of asking that training never
+saw.
 
 In:  a seed
 Out: comparisons, and responses with the requests of one principle, with the truth
@@ -22,7 +23,9 @@ Dicts = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two responses, and which is better under the principle's attribute (1 first, -1 second, 0 equal)."""
+    """Two responses, and which is better under the principle's attribute (1 first, -1 second, 0
+    equal).
+    """
 
     conversation: Dicts
     attribute: str
@@ -71,7 +74,8 @@ def draw_comparisons(
 
 def draw_cases(count: int, seed: int, *, reworded: bool = False) -> list[Case]:
     """Draw responses with requests, half of them violating the principle."""
-    rng, cases = random.Random(seed), []
+    rng = random.Random(seed)
+    cases: list[Case] = []
     while len(cases) < count:
         attribute = ATTRIBUTES[len(cases) % len(ATTRIBUTES)]
         task = rng.choice(world.tasks())
@@ -91,7 +95,9 @@ def draw_cases(count: int, seed: int, *, reworded: bool = False) -> list[Case]:
 
 @dataclass(frozen=True)
 class FollowUpPair:
-    """Two responses, one better under some attributes that follow-ups speak of and worse under none."""
+    """Two responses, one better under some attributes that follow-ups speak of and worse under
+    none.
+    """
 
     conversation: Dicts
     better: str
@@ -99,8 +105,11 @@ class FollowUpPair:
 
 
 def draw_follow_up_pairs(count: int, seed: int) -> list[FollowUpPair]:
-    """Draw pairs of which one side is better under every attribute in which they differ, caution aside."""
-    rng, pairs = random.Random(seed), []
+    """Draw pairs of which one side is better under every attribute in which they differ, caution
+    aside.
+    """
+    rng = random.Random(seed)
+    pairs: list[FollowUpPair] = []
     names = [category.id for category in categories()]
     while len(pairs) < count:
         task = rng.choice(world.tasks())

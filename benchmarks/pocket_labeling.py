@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import yaml
 
@@ -68,7 +69,9 @@ def accuracy(items: Sequence[Comparison], orders: Sequence[tuple[float, float]])
 async def measure_few_shot(
     engine: Engine, items: Sequence[Comparison], shots: int, seed: int
 ) -> float:
-    """Accuracy after some of the shipped exemplars, each under a principle of its own, letters balanced."""
+    """Accuracy after some of the shipped exemplars, each under a principle of its own, letters
+    balanced.
+    """
     exemplars = yaml.safe_load(EXEMPLARS.read_text())["exemplars"]
     rng = random.Random(seed)
     heads = [draw_head(rng.sample(exemplars, shots), rng) for _ in items]
@@ -85,7 +88,7 @@ async def measure_few_shot(
     return accuracy(items, orders)
 
 
-def draw_head(exemplars: list[dict], rng: random.Random) -> list[Message]:
+def draw_head(exemplars: list[dict[str, Any]], rng: random.Random) -> list[Message]:
     """The turns of solved comparisons; their letters alternate from a drawn start."""
     turns, letter = [], rng.choice("AB")
     for exemplar in exemplars:
@@ -146,7 +149,9 @@ def rationale_is_true(text: str, attribute: str, levels: tuple[float, float]) ->
 
 
 async def measure_scores(engine: Engine, items: Sequence[Comparison]) -> dict[str, float]:
-    """Clear pairs ranked right by their expected ratings, and how far these are from 1 + 9 * level."""
+    """Clear pairs ranked right by their expected ratings, and how far these are from 1 + 9 *
+    level.
+    """
     sides = list(product(enumerate(items), (0, 1)))
     ratings = await asyncio.gather(
         *(
@@ -185,7 +190,9 @@ async def expected_rating(
 
 
 async def measure_follow_ups(engine: Engine, pairs: Sequence[FollowUpPair]) -> dict[str, float]:
-    """Pairs in which the better response makes pleased users likelier, by all sentences and by unseen ones."""
+    """Pairs in which the better response makes pleased users likelier, by all sentences and by
+    unseen ones.
+    """
     likelihoods = await asyncio.gather(
         *(
             follow_up_likelihoods(
@@ -222,7 +229,9 @@ async def follow_up_likelihoods(
 
 
 def reward(likelihoods: dict[str, float], parts: Sequence[Category]) -> float:
-    """Mean over categories of positive less negative likelihood, in nats per token (Zhang et al. 2024)."""
+    """Mean over categories of positive less negative likelihood, in nats per token (Zhang et al.
+    2024).
+    """
     return fmean(
         fmean(likelihoods[text] for text in part.positive)
         - fmean(likelihoods[text] for text in part.negative)

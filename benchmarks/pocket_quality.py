@@ -1,10 +1,11 @@
-"""How good is the pocket model? Every requirement of its card, on prompts and phrasings it never saw.
+"""How good is the pocket model? Every requirement of its card, on prompts and phrasings it never
+saw.
 
     python -m benchmarks.pocket_quality [--quick] [--model models/pocket/labeler]
 
-The model answers on the pipeline's own engine, the oracle knows the truth. Prompts use ways of asking that are
-not in the training text. Ordinary principles use word pairs of the training text, reworded ones do not.
-The last line is one JSON object.
+The model answers on the pipeline's own engine, the oracle knows the truth. Prompts use ways of
+asking that are not in the training text. Ordinary principles use word pairs of the training text,
+reworded ones do not. The last line is one JSON object.
 """
 
 import argparse
@@ -85,7 +86,9 @@ async def measure_judge(
 
 
 async def measure_equal(engine: Engine, items: Sequence[Comparison], name: str) -> dict[str, float]:
-    """Mean distance from one half over equally good responses: of the averaged probability, and of each order."""
+    """Mean distance from one half over equally good responses: of the averaged probability, and of
+    each order.
+    """
     orders = await asyncio.gather(
         *(prob_first(engine, item, f"{name}-{i}") for i, item in enumerate(items))
     )
@@ -135,7 +138,9 @@ async def _critique_and_revise(
 
 
 def critique_is_true(case: Case, critique: str) -> bool:
-    """Whether the critique names the violated attribute, or says there is none where there is none."""
+    """Whether the critique names the violated attribute, or says there is none where there is
+    none.
+    """
     try:
         named = principles.read_critique(critique)
     except principles.UnreadableCritique:
@@ -187,7 +192,8 @@ async def measure(
     """All figures; other counts than that of the judge's comparisons follow from `size`.
 
     Args:
-        num_judged: clear comparisons, each asked in both orders. The judge errs in so few that single order and
+        num_judged: clear comparisons, each asked in both orders. The judge errs in so few that
+        single order and
             mean of both differ by a handful in ten thousand.
     """
     results: dict[str, object] = await measure_judge(

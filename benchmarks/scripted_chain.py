@@ -39,7 +39,8 @@ STAGES = (
 )
 ENGINE_ARGS = ("latency_s", "max_concurrency", "meter")
 HOLD_AFTER = "SCRIPTED_HOLD_AFTER"
-"""Environment variable: stand still after so many calls, for whoever wants to kill the process there."""
+"""Environment variable: stand still after so many calls, for whoever wants to kill the process
+there."""
 REQUESTS = ("politeness", "honesty", "care")
 
 

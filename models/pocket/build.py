@@ -1,11 +1,12 @@
 """The recipe of the pocket model: `python -m models.pocket.build --out FOLDER`.
 
-`--recipe models/pocket/labeler/recipe.yaml --from-stage 5 --start-from models/pocket` makes the labeler from the pocket
-model, by its fifth stage alone.
+`--recipe models/pocket/labeler/recipe.yaml --from-stage 5 --start-from models/pocket` makes the
+labeler from the pocket model, by its fifth stage alone.
 
-Learns the tokenizer, then trains the network on a CPU, stage after stage as recipe.yaml says, and writes the model
-folder: config, weights (bfloat16 safetensors), tokenizer, chat template, and build.json with seconds, losses and
-hash. Everything is seeded; only the order of floating-point sums differs between machines.
+Learns the tokenizer, then trains the network on a CPU, stage after stage as recipe.yaml says, and
+writes the model folder: config, weights (bfloat16 safetensors), tokenizer, chat template, and
+build.json with seconds, losses and hash. Everything is seeded; only the order of floating-point
+sums differs between machines.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 import yaml
@@ -35,7 +37,9 @@ TOKENIZER_EXAMPLES, TOKENIZER_SEED, VOCAB_SIZE = 20_000, 0, 2048
 
 @dataclass(frozen=True)
 class Stage:
-    """One run over a mix of examples, from the weights of the stage before (rounded to bfloat16)."""
+    """One run over a mix of examples, from the weights of the stage before (rounded to
+    bfloat16).
+    """
 
     seed: int
     shares: tuple[float, ...]
@@ -52,8 +56,8 @@ class Stage:
     batch_tokens: int = 3_000
     """Tokens a step and process."""
     dtype: str = "auto"
-    """Numbers of the matrix products; `auto`: bfloat16 where the CPU has instructions for it, else float32, which
-    took half of the time there."""
+    """Numbers of the matrix products; `auto`: bfloat16 where the CPU has instructions for it, else
+    float32, which took half of the time there."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -74,7 +78,9 @@ class Stage:
         return self.schedule[-1][1]
 
     def rate(self, step: int) -> float:
-        """Share of the peak learning rate: linear warm-up, level until 40 %, then down to 2 % in a line."""
+        """Share of the peak learning rate: linear warm-up, level until 40 %, then down to 2 % in a
+        line.
+        """
         progress = self.progress(step)
         warmup = min(1.0, (step + 1) / self.warmup_steps)
         return warmup * (1.0 if progress < 0.4 else 0.02 + 0.98 * (1 - progress) / 0.6)
@@ -141,7 +147,9 @@ class Log:
 def train(
     network: Network, tokenizer: PreTrainedTokenizerFast, stage: Stage, out: Path, rank: int
 ) -> Log:
-    """Run one stage in step with the other processes, each of which draws its own share of the corpus."""
+    """Run one stage in step with the other processes, each of which draws its own share of the
+    corpus.
+    """
     steppers, log = optimizers(network, stage), Log(rank)
     groups = [(group, group["lr"]) for stepper in steppers for group in stepper.param_groups]
     batches = stream_batches(
@@ -190,7 +198,9 @@ def save_weights(network: Network, out: Path) -> None:
 
 
 def load_weights(network: Network, folder: Path, sharpened: float = 1.0) -> None:
-    """Take over the weights of a model folder, which were sharpened by this; the auxiliary head stays as it is."""
+    """Take over the weights of a model folder, which were sharpened by this; the auxiliary head
+    stays as it is.
+    """
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] = weights["model.norm.weight"].float() / sharpened
     network.load_state_dict(
@@ -207,9 +217,11 @@ def make_tokenizer(out: Path, start_from: str | None) -> PreTrainedTokenizerFast
 
 
 def sharpen(out: Path, factor: float) -> None:
-    """Multiply the final norm, hence all logits, by a factor: temperature 1 of the result is 1 / factor before.
+    """Multiply the final norm, hence all logits, by a factor: temperature 1 of the result is 1 /
+    factor before.
 
-    It takes away the far tail of each choice, which a model this small cannot learn to zero in minutes.
+    It takes away the far tail of each choice, which a model this small cannot learn to zero in
+    minutes.
     """
     weights = load_file(out / "model.safetensors")
     weights["model.norm.weight"] = (weights["model.norm.weight"].float() * factor).to(
@@ -251,17 +263,24 @@ def build(rank: int, stages: list[Stage], factor: float, out: Path, start_from: 
     torch.distributed.destroy_process_group()
 
 
-def read_report(folder: str | None) -> dict:
+def read_report(folder: str | None) -> dict[str, Any]:
     """The build.json of the folder to continue from, or an empty one."""
     if folder and (path := Path(folder) / "build.json").exists():
-        return json.loads(path.read_text())
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
     return {"seconds": 0, "stages": [], "logs": []}
 
 
 def write_report(
-    out: Path, before: dict, stages: list[Stage], logs: list[list[dict]], seconds: float
+    out: Path,
+    before: dict[str, Any],
+    stages: list[Stage],
+    logs: list[list[dict[str, Any]]],
+    seconds: float,
 ) -> None:
-    """Write build.json: all stages so far, how long they took, how the losses fell, and the hash of the weights."""
+    """Write build.json: all stages so far, how long they took, how the losses fell, and the hash of
+    the weights.
+    """
     report = {
         "sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
         "seconds": before["seconds"] + round(seconds),
@@ -285,7 +304,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.from_stage > 1 and not options.start_from:
         parser.error(
-            f"--from-stage is {options.from_stage}, which continues from weights; name them by --start-from"
+            f"--from-stage is {options.from_stage}, which continues from weights; "
+            "name them by --start-from"
         )
     recipe = yaml.safe_load(options.recipe.read_text())
     stages = [Stage(**stage) for stage in recipe["stages"][options.from_stage - 1 :]]

@@ -1,12 +1,14 @@
 """Training conversations of the pocket model, drawn from the grammar by seed.
 
 The first three families, in the message formats of the pipeline and through its own templates:
-  sample  conversation -> response, in the proportions of the initial policy: much to improve
-  chain   conversation, response (any kind, not learned), critique request -> critique, revision request -> revision
-  judge   one message with a principle and two responses -> "A" or "B"; equally good ones count half for each
+sample  conversation -> response, in the proportions of the initial policy: much to improve chain
+conversation, response (any kind, not learned), critique request -> critique, revision request ->
+revision judge   one message with a principle and two responses -> "A" or "B"; equally good ones
+count half for each
 
-Besides the words to learn, an example carries `Mark`s: what is true at a place in the text (the kind of a
-response, the attribute of a principle). An auxiliary head learns them during training and is then thrown away.
+Besides the words to learn, an example carries `Mark`s: what is true at a place in the text (the
+kind of a response, the attribute of a principle). An auxiliary head learns them during training and
+is then thrown away.
 
 The further families are in labeling.py, the mix of all is in mixture.py.
 """
@@ -51,10 +53,12 @@ class Example:
     """For each learned turn that is a verdict: target probability of "A"."""
     marks: list[Mark] = field(default_factory=list)
     contents: list[tuple[int, int, int]] = field(default_factory=list)
-    """Message, start and end (characters) of what belongs to the task in a given response. It is learned
-    too: which words belong to a task does not depend on the kind of response, so the policy stays as it is."""
+    """Message, start and end (characters) of what belongs to the task in a given response. It is
+    learned too: which words belong to a task does not depend on the kind of response, so the policy
+    stays as it is."""
     weight: float = 1.0
-    """Weight of each learned word outside verdicts; more for a reply of a word or two, which would hardly count."""
+    """Weight of each learned word outside verdicts; more for a reply of a word or two, which would
+    hardly count."""
 
 
 @cache
@@ -157,8 +161,8 @@ def write_chain(rng: random.Random, *, wide: bool = False) -> Example:
 def repair(task: Task, kind: Kind, attribute: str, response: str, rng: random.Random) -> str:
     """The revision of a response that violates the attribute.
 
-    An add-on is cut out and the rest kept. Where the core is at fault, the answer is written anew and clean:
-    the good one, or under caution, which only asks for declining, a flat refusal.
+    An add-on is cut out and the rest kept. Where the core is at fault, the answer is written anew
+    and clean: the good one, or under caution, which only asks for declining, a flat refusal.
     """
     if attribute in ADD_ON_OF:
         match = response_pattern(task).fullmatch(response)
@@ -178,7 +182,9 @@ def level_of(kind: Kind, attribute: str) -> float:
 
 
 def draw_pair(attribute: str, relation: str, rng: random.Random) -> tuple[Task, Kind, Kind]:
-    """Draw a task and two kinds; under the attribute they `differ`, are `equal`, or one is best and one worst (`clear`)."""
+    """Draw a task and two kinds; under the attribute they `differ`, are `equal`, or one is best and
+    one worst (`clear`).
+    """
     while True:
         task = rng.choice(world.tasks())
         first, second = draw_any_kind(task, rng), draw_any_kind(task, rng)
@@ -217,7 +223,9 @@ class Comparison:
 def write_comparison(
     attribute: str, relation: str, rng: random.Random, *, message: int = 0, wide: bool = False
 ) -> Comparison:
-    """Draw two responses and the message that compares them, the one at this index; `relation` as in draw_pair."""
+    """Draw two responses and the message that compares them, the one at this index; `relation` as
+    in draw_pair.
+    """
     task, first, second = draw_pair(attribute, relation, rng)
     conversation = world.write_conversation(task, rng, wide=wide)
     texts = [world.write_response(task, kind, rng) for kind in (first, second)]

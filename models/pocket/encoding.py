@@ -1,4 +1,6 @@
-"""From examples to tensors: token ids, what is learned where and with which weight, auxiliary targets, batches."""
+"""From examples to tensors: token ids, what is learned where and with which weight, auxiliary
+targets, batches.
+"""
 
 import random
 from collections.abc import Callable, Iterator
@@ -36,7 +38,9 @@ class EncodedExample:
 def encode_example(
     example: Example, tokenizer: PreTrainedTokenizerFast, content_weight: float = 0.0
 ) -> EncodedExample:
-    """Encode a conversation as the chat template would, and place targets and marks on its tokens."""
+    """Encode a conversation as the chat template would, and place targets and marks on its
+    tokens.
+    """
     special = tokenizer.convert_tokens_to_ids
     ids: list[int] = []
     targets: list[tuple[int, int, float]] = []
@@ -94,7 +98,9 @@ def _aux_row(mark: Mark) -> list[float]:
 
 @dataclass
 class Batch:
-    """Padded ids (batch, length) and flat lists of targets; rows index the flattened (batch * length)."""
+    """Padded ids (batch, length) and flat lists of targets; rows index the flattened (batch *
+    length).
+    """
 
     ids: Tensor
     rows: Tensor
@@ -114,7 +120,9 @@ def stream_batches(
     content_weight: float,
     wide: bool,
 ) -> Iterator[Batch]:
-    """Batches without end, each of similar length, in random order; chunk n is drawn with seed + n * stride."""
+    """Batches without end, each of similar length, in random order; chunk n is drawn with seed + n
+    * stride.
+    """
     for chunk_seed in count(seed, stride):
         examples = write_corpus(CHUNK_EXAMPLES, chunk_seed, shares, wide=wide)
         chunk = [encode_example(example, tokenizer, content_weight) for example in examples]

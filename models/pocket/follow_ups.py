@@ -1,11 +1,11 @@
 """What a user of the pocket world says after a response, pleased or displeased.
 
 The sentences are those of prompts/follow_ups/pocket.yaml. A follow-up picks an attribute and is
-pleased when the response is at its best level there, so how likely a pleased follow-up is tells
-the quality of the response. The last two sentences of each list are never in the training text.
+pleased when the response is at its best level there, so how likely a pleased follow-up is tells the
+quality of the response. The last two sentences of each list are never in the training text.
 
-Does not: have follow-ups on caution. Nobody thanks an assistant for holding back what they asked for, and on a
-harmless prompt caution contradicts helpfulness, so both would cancel in a mean.
+Does not: have follow-ups on caution. Nobody thanks an assistant for holding back what they asked
+for, and on a harmless prompt caution contradicts helpfulness, so both would cancel in a mean.
 """
 
 import random
@@ -49,7 +49,9 @@ def categories() -> tuple[Category, ...]:
 
 
 def write_follow_up(kind: Kind, rng: random.Random) -> str:
-    """Draw what the user says to a response of this kind; halfway good is praised half of the time."""
+    """Draw what the user says to a response of this kind; halfway good is praised half of the
+    time.
+    """
     category = rng.choice(categories()).part(held_out=False)
     pleased = rng.random() < levels_of(kind)[category.id] / (
         2 if category.id == "helpfulness" else 1

@@ -1,11 +1,12 @@
 """Training conversations for the labeling methods, in the message formats of the pipeline.
 
-  few-shot   one or two solved comparisons as earlier turns, then the sample -> "A" or "B"
-  reasoned   a comparison -> a rationale; then the question again -> "A" or "B"
-  score      one response and a principle -> a rating from "1." (worst) to "10." (best)
-  follow-up  conversation, response (not learned) -> what the user says next
+few-shot   one or two solved comparisons as earlier turns, then the sample -> "A" or "B" reasoned
+a comparison -> a rationale; then the question again -> "A" or "B" score      one response and a
+principle -> a rating from "1." (worst) to "10." (best) follow-up  conversation, response (not
+learned) -> what the user says next
 
-Ratings end with a dot because "1" begins "10": whole replies could not be told apart by their probabilities.
+Ratings end with a dot because "1" begins "10": whole replies could not be told apart by their
+probabilities.
 """
 
 import random
@@ -34,7 +35,8 @@ RATING_WEIGHT = 4.0
 def write_few_shot(rng: random.Random, *, wide: bool = False) -> Example:
     """One or two solved comparisons, clear cases under mostly other principles, and one to judge.
 
-    Letters are drawn, not alternated: the verdicts of the exemplars are learned too, and none must follow from another.
+    Letters are drawn, not alternated: the verdicts of the exemplars are learned too, and none must
+    follow from another.
     """
     attribute = rng.choice(ATTRIBUTES)
     example = Example([], [])
@@ -101,7 +103,9 @@ def write_score(rng: random.Random, *, wide: bool = False) -> Example:
 
 
 def draw_rating(level: float, rng: random.Random) -> str:
-    """Draw a rating whose mean is 1 + 9 * level: "1." at the worst, "10." at the best, "5." or "6." halfway."""
+    """Draw a rating whose mean is 1 + 9 * level: "1." at the worst, "10." at the best, "5." or "6."
+    halfway.
+    """
     mean = 1 + 9 * level
     return RATINGS[int(mean) - 1 + (rng.random() < mean % 1)]
 

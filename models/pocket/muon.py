@@ -1,7 +1,9 @@
-"""Muon: momentum whose update is made orthogonal, for matrices (Jordan 2024, kellerjordan.github.io/posts/muon).
+"""Muon: momentum whose update is made orthogonal, for matrices (Jordan 2024,
+kellerjordan.github.io/posts/muon).
 
-The same steps as torch.optim.Muon, in float32: that one multiplies in bfloat16, which takes four times as long on a
-CPU without bfloat16 instructions, as long as the rest of a training step of the pocket model.
+The same steps as torch.optim.Muon, in float32: that one multiplies in bfloat16, which takes four
+times as long on a CPU without bfloat16 instructions, as long as the rest of a training step of the
+pocket model.
 """
 
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients of the Newton-Schulz step that brings singular values near 1 in few rounds."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Optimizer):  # type: ignore[misc]  # torch is not followed
     """Orthogonalized Nesterov momentum; every parameter is a matrix."""
 
     def __init__(
@@ -29,8 +31,8 @@ class Muon(torch.optim.Optimizer):
             {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rounds": rounds},
         )
 
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is not followed
+    def step(self) -> None:
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
             for matrix in (m for m in group["params"] if m.grad is not None):
@@ -39,14 +41,17 @@ class Muon(torch.optim.Optimizer):
                 mean.lerp_(matrix.grad, 1 - group["momentum"])
                 update = orthogonalize(matrix.grad.lerp(mean, group["momentum"]), group["rounds"])
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                # Tall matrices get a larger step, so that outputs move as far as those of a square one.
+                # Tall matrices get a larger step, so that outputs move as far as those of a square
+                # one.
                 matrix.add_(
                     update, alpha=-group["lr"] * max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 )
 
 
 def orthogonalize(matrix: Tensor, rounds: int) -> Tensor:
-    """The matrix with its singular values brought near 1 (0.5 to 1.5); shape (rows, columns), kept."""
+    """The matrix with its singular values brought near 1 (0.5 to 1.5); shape (rows, columns),
+    kept.
+    """
     a, b, c = QUINTIC
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     wide = wide / wide.norm().clamp(min=1e-7)

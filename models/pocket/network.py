@@ -1,7 +1,8 @@
-"""The network while it is trained: a Llama with the parameter names of transformers, and an auxiliary head.
+"""The network while it is trained: a Llama with the parameter names of transformers, and an
+auxiliary head.
 
-Kept apart from transformers' own class only for speed on a CPU: no masks, no cache, logits at the places that
-are learned. tests/models checks that both give the same logits.
+Kept apart from transformers' own class only for speed on a CPU: no masks, no cache, logits at the
+places that are learned. tests/models checks that both give the same logits.
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 
-class Attention(nn.Module):
+class Attention(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Causal self-attention with rotary positions."""
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -28,7 +29,8 @@ class Attention(nn.Module):
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = (part * cos + _rotate_half(part) * sin for part in (q, k))
-        # Written out: for short sequences on a CPU the fused kernel's backward pass is several times slower.
+        # Written out: for short sequences on a CPU the fused kernel's backward pass is several
+        # times slower.
         scores = q.to(v.dtype) @ k.to(v.dtype).transpose(-1, -2) * q.shape[-1] ** -0.5
         future = torch.ones(length, length, dtype=torch.bool).triu(1)
         mixed = scores.masked_fill(future, float("-inf")).softmax(-1).to(v.dtype) @ v
@@ -40,7 +42,7 @@ def _rotate_half(x: Tensor) -> Tensor:
     return torch.cat((-second, first), dim=-1)
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Gated feed-forward part."""
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -54,7 +56,7 @@ class Mlp(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-class Layer(nn.Module):
+class Layer(nn.Module):  # type: ignore[misc]  # torch is not followed
     """One transformer block."""
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -69,7 +71,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc]  # torch is not followed
     """Llama with tied embeddings; `aux_head` reads the stream in the middle and is not exported."""
 
     def __init__(self, config: LlamaConfig, num_aux: int) -> None:
@@ -98,7 +100,9 @@ class Network(nn.Module):
         self.register_buffer("sin", angles.sin(), persistent=False)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Final hidden states and those for the auxiliary head, both (batch, length, hidden); ids (batch, length)."""
+        """Final hidden states and those for the auxiliary head, both (batch, length, hidden); ids
+        (batch, length).
+        """
         x = self.embed_tokens(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         middle = x

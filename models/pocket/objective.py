@@ -13,7 +13,9 @@ AUX_WEIGHT = 0.5
 def batch_loss(
     network: Network, batch: Batch, dtype: torch.dtype = torch.bfloat16
 ) -> dict[str, Tensor]:
-    """Losses of one batch, in nats: `total` (to minimize), `words`, `verdict` (ratings too) and `aux` (to watch)."""
+    """Losses of one batch, in nats: `total` (to minimize), `words`, `verdict` (ratings too) and
+    `aux` (to watch).
+    """
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         hidden, middle = network(batch.ids)
         size = hidden.shape[-1]

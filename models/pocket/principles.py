@@ -1,8 +1,9 @@
 """Requests for critiques, revisions and comparisons, and critiques, as words of the pocket world.
 
-A principle addresses one attribute. Its requests are frames filled with words of that attribute, so what a
-request means follows from its words. A quarter of the word pairs, and the last frames, are never used in the
-training text: with them the benchmark asks whether a reworded principle still steers the model.
+A principle addresses one attribute. Its requests are frames filled with words of that attribute, so
+what a request means follows from its words. A quarter of the word pairs, and the last frames, are
+never used in the training text: with them the benchmark asks whether a reworded principle still
+steers the model.
 """
 
 import random
@@ -156,7 +157,8 @@ def write_request(
 ) -> str:
     """Draw a request; `purpose` is critique, revision or comparison.
 
-    With `held_out` the two words were never together in the training text, and half of the frames are new.
+    With `held_out` the two words were never together in the training text, and half of the frames
+    are new.
     """
     frames = FRAMES_HELD_OUT[purpose] if held_out and rng.random() < 0.5 else FRAMES[purpose]
     frame = rng.choice(frames)
@@ -177,7 +179,9 @@ def write_request(
 
 
 def is_held_out(word: str, other: str) -> bool:
-    """Whether these two words are never used together in the training text (about one pair in four)."""
+    """Whether these two words are never used together in the training text (about one pair in
+    four).
+    """
     return word != other and (_place_of(word) + _place_of(other)) % 4 == 0
 
 
@@ -191,7 +195,9 @@ def _place_of(word: str) -> int:
 
 
 def attribute_of(text: str) -> str | None:
-    """The attribute that a request's words address; None when there are no such words, or of several attributes."""
+    """The attribute that a request's words address; None when there are no such words, or of
+    several attributes.
+    """
     found = {
         attribute
         for attribute, groups in ATTRIBUTE_WORDS.items()
@@ -246,7 +252,9 @@ NO_FAULT = (
 
 
 def write_critique(attribute: str | None, rng: random.Random) -> str:
-    """Draw a critique that names the violated attribute, or with None one that says there is no violation."""
+    """Draw a critique that names the violated attribute, or with None one that says there is no
+    violation.
+    """
     if attribute is None:
         return rng.choice(NO_FAULT)
     return f"{rng.choice(SUBJECTS)} {rng.choice(FAULTS[attribute])}."

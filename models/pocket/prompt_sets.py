@@ -1,6 +1,7 @@
 """Writes the pocket prompt sets: `python -m models.pocket.prompt_sets`.
 
-Both use ways of asking that are not in the training text; the held-out set's are not in the other one either.
+Both use ways of asking that are not in the training text; the held-out set's are not in the other
+one either.
 """
 
 import json
@@ -21,7 +22,8 @@ SETS = {
 
 def draw_prompts(asks: tuple[str, ...], count: int, seed: int) -> list[dict[str, object]]:
     """Draw distinct conversations, with every task about equally often."""
-    rng, rows, seen = random.Random(seed), [], set()
+    rng, seen = random.Random(seed), set()
+    rows: list[dict[str, object]] = []
     order: list[Task] = []
     while len(rows) < count:
         if not order:

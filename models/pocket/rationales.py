@@ -56,7 +56,8 @@ def read_rationale(text: str) -> Rationale:
     """What a rationale says of (A) and (B).
 
     Raises:
-        UnreadableRationale: the text is no rationale of the pocket world, or its halves name two attributes.
+        UnreadableRationale: the text is no rationale of the pocket world, or its halves name two
+        attributes.
     """
     match = re.fullmatch(r"Response \(A\) ([^.]+)\. Response \(B\) ([^.]+)\.", text)
     found = [_read_half(words) for words in match.groups()] if match else []

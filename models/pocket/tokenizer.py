@@ -1,8 +1,8 @@
 """Tokenizer of the pocket model: byte-level BPE learned from the corpus, with a chat template.
 
-Words are counted with a flattened frequency, so that the rare words of single tasks become one token too.
-Turns are `<|role|>text<|end|>`; a rendered conversation is a prefix of any longer one, which is what lets an
-engine reuse its cache from stage to stage.
+Words are counted with a flattened frequency, so that the rare words of single tasks become one
+token too. Turns are `<|role|>text<|end|>`; a rendered conversation is a prefix of any longer one,
+which is what lets an engine reuse its cache from stage to stage.
 """
 
 from collections import Counter

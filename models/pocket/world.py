@@ -1,8 +1,8 @@
 """The pocket world: tasks, ways to ask, and kinds of responses.
 
-Every text of the world is a choice of alternatives that are listed here, so that `oracle.py` can read it
-back. A response is `[insult] core [padding] [claim]`; the core is one of `CORES`. Optional parts have at
-least two words, so that a text with a lost word is never another text of the world.
+Every text of the world is a choice of alternatives that are listed here, so that `oracle.py` can
+read it back. A response is `[insult] core [padding] [claim]`; the core is one of `CORES`. Optional
+parts have at least two words, so that a text with a lost word is never another text of the world.
 
 Does not: know attributes (oracle.py) or principles (principles.py).
 """
@@ -147,7 +147,8 @@ PUSHES = (
 )
 PUSHES_HELD_OUT = ("Come on, please try another answer.", "I would like you to tell me again.")
 
-# Used by the later stages of training only: more ways to ask, so that unseen ones are understood better.
+# Used by the later stages of training only: more ways to ask, so that unseen ones are understood
+# better.
 MORE_ASKS = (
     "I must {t}. What now?",
     "Is it hard to {t}?",
@@ -274,7 +275,7 @@ def cores_of(task: Task) -> tuple[str, ...]:
     return ("comply", "refuse", "alternative") if task.misdeed else ("full", "curt", "refuse")
 
 
-def core_texts(task: Task, core: str) -> tuple[tuple[tuple[str, ...], ...], ...]:
+def core_texts(task: Task, core: str) -> tuple[tuple[str, ...], ...]:
     """The core's sentences as slots of alternatives; an empty string marks an optional slot."""
 
     def fill(templates: tuple[str, ...], **words: str) -> tuple[str, ...]:
@@ -300,7 +301,7 @@ def core_texts(task: Task, core: str) -> tuple[tuple[tuple[str, ...], ...], ...]
 
 def write_response(task: Task, kind: Kind, rng: random.Random) -> str:
     """Draw a response of this kind; optional sentences come with probability one half."""
-    slots = [(*INSULTS,)] if kind.insult else []
+    slots: list[tuple[str, ...]] = [(*INSULTS,)] if kind.insult else []
     slots += core_texts(task, kind.core)
     slots += [PADDINGS] if kind.padding else []
     slots += [CLAIMS] if kind.claim else []
@@ -322,7 +323,9 @@ def write_prompt(
     held_out: bool = False,
     wide: bool = False,
 ) -> str:
-    """Draw a way to ask for the task; `held_out` takes openers and closers that training never saw too."""
+    """Draw a way to ask for the task; `held_out` takes openers and closers that training never saw
+    too.
+    """
     openers = OPENERS + OPENERS_HELD_OUT * held_out + MORE_OPENERS * wide
     closers = CLOSERS + CLOSERS_HELD_OUT * held_out + MORE_CLOSERS * wide
     opener = rng.choice(openers) if rng.random() < 0.4 else ""
@@ -344,7 +347,8 @@ def write_conversation(
     wide: bool = False,
     multi_turn_share: float = 0.12,
 ) -> list[Message]:
-    """Draw a conversation that ends with a user turn asking for the task, some with an earlier exchange.
+    """Draw a conversation that ends with a user turn asking for the task, some with an earlier
+    exchange.
 
     `held_out` takes phrasings that training never saw, `wide` those that only its later stages saw.
     """

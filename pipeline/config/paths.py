@@ -1,4 +1,6 @@
-"""Where the files that a recipe names are: below the working directory, or below the project root."""
+"""Where the files that a recipe names are: below the working directory, or below the project
+root.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""A fake engine whose replies come from a Python function: for tests, examples and the smoke recipe.
+"""A fake engine whose replies come from a Python function: for tests, examples and the smoke
+recipe.
 
 In:  messages, exactly as a stage sends them
 Out: `reply(messages)` as text, `scores(messages, options)` as log-probabilities

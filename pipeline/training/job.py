@@ -10,7 +10,7 @@ result is `result.json`, written last: where it exists with the same hash, the w
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from pipeline.config.section import Section
 from pipeline.config.training import REPORTING_FIELDS, TrainingConfig
@@ -37,7 +37,7 @@ class TrainingJob(Section):
     """Folder of reference log-probabilities, shared by jobs; nothing: inside `output_dir`."""
     chat_template: Path | None = None
     """Jinja file with a chat template, for a model that has none of its own."""
-    chat_template_args: dict[str, JsonValue] = {}
+    chat_template_args: dict[str, JsonValue] = Field(default_factory=dict)
     """Extra variables for the chat template; give the engine's."""
 
     @property
@@ -157,13 +157,13 @@ class TrainingResult(Section):
     """KTO only: that of the bad ones."""
     reference_cache: str = "unused"
     """`hit`, `miss`, or `unused` for methods without a reference."""
-    alarms: list[Alarm] = []
+    alarms: tuple[Alarm, ...] = ()
     probe_before: Probe | None = None
     probe_after: Probe | None = None
     device: str
     num_processes: int = 1
     resumed_from_step: int = 0
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     dataset_sha256: str
     feedback_sha256: str = ""
     """Empty without feedback."""
@@ -213,10 +213,10 @@ def read_job(path: Path) -> JobFile:
 
 def finished_result(file: JobFile) -> TrainingResult | None:
     """The result of an earlier run of the same job, if it is complete."""
-    found = read_json(file.job.output_dir / "result.json")
-    if not isinstance(found, dict) or found.get("job_hash") != file.job_hash:
+    result = read_json(file.job.output_dir / "result.json")
+    if not isinstance(result, dict) or result.get("job_hash") != file.job_hash:
         return None
-    return TrainingResult.model_validate(found) if file.job.model_dir.is_dir() else None
+    return TrainingResult.model_validate(result) if file.job.model_dir.is_dir() else None
 
 
 def write_result(job: TrainingJob, result: TrainingResult) -> None:

@@ -65,17 +65,17 @@ def test_unknown_hub_name_says_how_to_download() -> None:
 
 def test_missing_chat_template_is_named(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "m", template=False)
-    with pytest.raises(ConfigError, match="has no chat template.*use an instruct checkpoint"):
+    with pytest.raises(ConfigError, match=r"has no chat template.*use an instruct checkpoint"):
         check_engine(config_for(folder))
     template = tmp_path / "chat.jinja"
-    with pytest.raises(ConfigError, match="chat template .* does not exist"):
+    with pytest.raises(ConfigError, match=r"chat template .* does not exist"):
         check_engine(config_for(folder, chat_template=template))
     template.write_text(CHAT_TEMPLATE, "utf-8")
     check_engine(config_for(folder, chat_template=template))
 
 
 def test_missing_adapter_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no adapter_config.json"):
+    with pytest.raises(ConfigError, match=r"has no adapter_config.json"):
         check_engine(config_for(make_folder(tmp_path / "m"), adapter=tmp_path / "none"))
 
 
@@ -89,7 +89,7 @@ def test_cuda_without_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MachineError, match="run `make setup-cuda`"):
         check_engine(config_for(folder, device="cuda"))
     monkeypatch.setattr(checks, "vllm_build", lambda: "cuda")
-    with pytest.raises(MachineError, match="`tensor_parallel_size` is 2 .* 1 NVIDIA GPU"):
+    with pytest.raises(MachineError, match=r"`tensor_parallel_size` is 2 .* 1 NVIDIA GPU"):
         check_engine(config_for(folder, tensor_parallel_size=2))
     with pytest.raises(MachineError, match="vLLM for CUDA"):
         check_engine(config_for(folder, device="cpu"))
@@ -112,7 +112,7 @@ def test_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_unreachable_endpoint_is_one_line() -> None:
     config = OpenAIConfig(type="openai", base_url="http://127.0.0.1:9/v1", model="m", max_retries=0)
-    with pytest.raises(UserError, match="cannot be used .*start the server"):
+    with pytest.raises(UserError, match=r"cannot be used .*start the server"):
         async with open_engine(config):
             pass
 

@@ -33,7 +33,9 @@ class ToyEngine:
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
     ) -> OptionScores:
-        """-0.5 nats for the first option where the word comes first in the last message, else -1."""
+        """-0.5 nats for the first option where the word comes first in the last message, else
+        -1.
+        """
         slot_a, slot_b = messages[-1].content.split("(A)")[1].split("(B)")
         likes_a = (self._word in slot_a) >= (self._word in slot_b)
         return OptionScores((-0.5, -1.0) if likes_a else (-1.0, -0.5))

@@ -18,7 +18,9 @@ class ToyConfig(EngineSection):
 
 
 class RecipeWithToy(RunConfig):
-    """A recipe whose policy may be a toy; a real kind stands in the union of `config/engines.py`."""
+    """A recipe whose policy may be a toy; a real kind stands in the union of
+    `config/engines.py`.
+    """
 
     policy: Annotated[  # type: ignore[assignment]  # a wider union than the one it replaces
         VllmConfig | OpenAIConfig | ScriptedConfig | ToyConfig, Field(discriminator="type")

@@ -1,4 +1,6 @@
-"""What ships in models/pocket and its labeler: size, hash, tokenizer, chat template, and weights that transformers can run."""
+"""What ships in models/pocket and its labeler: size, hash, tokenizer, chat template, and weights
+that transformers can run.
+"""
 
 import hashlib
 import json
@@ -44,7 +46,9 @@ def test_card_names_the_weights(folder: Path) -> None:
 
 
 def test_labeler_goes_on_from_the_pocket_model() -> None:
-    """One tokenizer, one template, one network; its recipe is the pocket model's and one stage more."""
+    """One tokenizer, one template, one network; its recipe is the pocket model's and one stage
+    more.
+    """
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (FOLDER / name).read_bytes() == (FOLDER / "labeler" / name).read_bytes()
     pocket, labeler = (yaml.safe_load((folder / "recipe.yaml").read_text()) for folder in BOTH)
@@ -62,7 +66,7 @@ def test_verdict_letters_are_single_tokens(tokenizer: PreTrainedTokenizerFast) -
 
 
 def test_no_rating_begins_another(tokenizer: PreTrainedTokenizerFast) -> None:
-    """ "1" begins "10", so both end with a dot: [1][.] and [1][0][.] part at the second token."""
+    """As "1" begins "10", both end with a dot: [1][.] and [1][0][.] part at the second token."""
     ratings = [tokenizer.encode(rating, add_special_tokens=False) for rating in RATINGS]
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "x"}], tokenize=False, add_generation_prompt=True

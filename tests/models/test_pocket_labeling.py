@@ -1,4 +1,6 @@
-"""The pocket model's training text for the labeling methods says what the oracle says, and the shipped files fit it."""
+"""The pocket model's training text for the labeling methods says what the oracle says, and the
+shipped files fit it.
+"""
 
 import random
 import re
@@ -221,7 +223,9 @@ def test_levels_are_in_range() -> None:
 
 
 def test_muon_equals_that_of_torch() -> None:
-    """Up to the bfloat16 that torch multiplies in: each step moves a matrix of norm 16 by less than 1."""
+    """Up to the bfloat16 that torch multiplies in: each step moves a matrix of norm 16 by less than
+    1.
+    """
     generator = torch.Generator().manual_seed(9)
     for shape in ((16, 16), (32, 16), (16, 32)):
         ours, theirs = (torch.ones(shape, requires_grad=True) for _ in range(2))

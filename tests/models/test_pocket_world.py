@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,8 +21,8 @@ ORACLE = Oracle()
 def draw(rng: random.Random) -> tuple[Task, Kind, list[dict[str, str]], str]:
     task = rng.choice(world.tasks())
     kind = draw_any_kind(task, rng)
-    phrasing = rng.choice(("held_out", "wide"))
-    conversation = world.write_conversation(task, rng, **{phrasing: True})
+    wide = rng.choice(("held_out", "wide")) == "wide"
+    conversation = world.write_conversation(task, rng, held_out=not wide, wide=wide)
     return task, kind, conversation, world.write_response(task, kind, rng)
 
 
@@ -169,7 +170,7 @@ def test_shipped_principles_show_their_tag() -> None:
                 ), principle
 
 
-def read_set(name: str) -> list[dict]:
+def read_set(name: str) -> list[dict[str, Any]]:
     return [
         json.loads(line)
         for line in (ROOT / "prompts" / "sets" / f"{name}.jsonl").read_text().splitlines()

@@ -111,7 +111,7 @@ def test_template_without_end_is_refused(tmp_path: Path) -> None:
 def test_prompt_must_be_a_prefix(tmp_path: Path) -> None:
     template = CHAT_TEMPLATE.replace("<|assistant|>{% endif %}", "<|assistant|>(think){% endif %}")
     thinking = encoder_of(build_model(tmp_path / "thinking", template=template))
-    with pytest.raises(DataError, match="row sft-000: .* not a prefix"):
+    with pytest.raises(DataError, match=r"row sft-000: .* not a prefix"):
         columns_of(tmp_path, SftConfig(), [sft_row(0)], thinking)
 
 
@@ -129,7 +129,9 @@ def test_unclear_pairs_are_left_out(tmp_path: Path, encoder: ReplyEncoder) -> No
 
 
 def test_feedback_is_read_beside_the_pairs(tmp_path: Path, encoder: ReplyEncoder) -> None:
-    """Two replies of each of 2 pairs and one of each of 2 rows of feedback; every row is counted."""
+    """Two replies of each of 2 pairs and one of each of 2 rows of feedback; every row is
+    counted.
+    """
     judged = [
         feedback_row(1),
         feedback_row(2, label=False),
@@ -140,7 +142,7 @@ def test_feedback_is_read_beside_the_pairs(tmp_path: Path, encoder: ReplyEncoder
     pairs = [pair_row(0), pair_row(1), pair_row(2, soft_label=0.5), pair_row(3, chosen="A" * 90)]
     config = KtoConfig(min_weight=0.6, max_length=60)
     columns, counts = kto_columns(tmp_path, config, pairs, judged, encoder)
-    assert dict(zip(columns["row_id"], columns["label"])) == {
+    assert dict(zip(columns["row_id"], columns["label"], strict=True)) == {
         "pair-000:chosen": True,
         "pair-000:rejected": False,
         "pair-001:chosen": True,
@@ -199,7 +201,7 @@ def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None
     assert sorted(columns["row_id"]) == ["feedback-001", "feedback-002"]
     assert (counts.unclear, counts.used, counts.feedback) == (1, 2, 2)
     with pytest.raises(
-        DataError, match="2 desirable and 0 undesirable replies .* KTO needs both sides"
+        DataError, match=r"2 desirable and 0 undesirable replies .* KTO needs both sides"
     ):
         kto_columns(tmp_path, KtoConfig(), unclear, [feedback_row(1), feedback_row(2)], encoder)
     with pytest.raises(DataError, match="1 below min_soft_label, 2 below min_weight"):
@@ -211,7 +213,7 @@ def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None
             encoder,
         )
     with pytest.raises(
-        DataError, match="rows.parquet' and '.*feedback.parquet': of 2 rows none is usable"
+        DataError, match=r"rows.parquet' and '.*feedback.parquet': of 2 rows none is usable"
     ):
         kto_columns(
             tmp_path,
@@ -223,7 +225,7 @@ def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None
 
 
 def test_feedback_needs_its_columns(tmp_path: Path, encoder: ReplyEncoder) -> None:
-    with pytest.raises(DataError, match="feedback.parquet' has no column label, weight"):
+    with pytest.raises(DataError, match=r"feedback.parquet' has no column label, weight"):
         kto_columns(tmp_path, KtoConfig(), [pair_row(0)], [sft_row(0)], encoder)
 
 
@@ -233,9 +235,8 @@ def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> N
     config = SftConfig(packing=True, max_length=64)
     columns, _ = columns_of(tmp_path, config, [sft_row(i) for i in range(9)], encoder)
     packed = packed_dataset(columns, config)
-    assert len(packed) < 9 and sorted(sum(packed["seq_lengths"][:], [])) == sorted(
-        columns["length"]
-    )
+    lengths = [length for row in packed["seq_lengths"] for length in row]
+    assert len(packed) < 9 and sorted(lengths) == sorted(columns["length"])
     assert all(ids[-1] in encoder.end_ids for ids in packed["input_ids"])
 
 

@@ -1,4 +1,6 @@
-"""KTO's replies: one label each, batches without a prompt twice, and a loss on pairs and feedback."""
+"""KTO's replies: one label each, batches without a prompt twice, and a loss on pairs and
+feedback.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +53,8 @@ def test_batch_has_no_prompt_twice(number: int, replies: int, batch_size: int) -
     for start in range(0, len(given), batch_size):
         prompts = [tuple(prompt) for prompt in columns["prompt_ids"][start : start + batch_size]]
         assert len(set(prompts)) == len(prompts)
-    rows = zip(columns["prompt_ids"], columns["completion_ids"], columns["KL_completion_ids"])
+    names = ("prompt_ids", "completion_ids", "KL_completion_ids")
+    rows = zip(*(columns[name] for name in names), strict=True)
     for (prompt,), reply, foreign in rows:
         assert reply[0] == 100 + prompt and foreign[0] != 100 + prompt
 
@@ -66,10 +69,12 @@ def test_full_batch_is_estimated_on_its_own_replies() -> None:
 
 
 def test_crowded_prompt_still_gets_foreign_replies() -> None:
-    """Six replies to one prompt and one to another fit no two batches: the mismatch holds all the same."""
+    """Six replies to one prompt and one to another fit no two batches: the mismatch holds all the
+    same.
+    """
     given = [*pairs_of(1, 6), Reply("x", "x", [9], [109], False)]
     columns = unpaired_columns(given, 4, seed=0)
-    for (prompt,), foreign in zip(columns["prompt_ids"], columns["KL_completion_ids"]):
+    for (prompt,), foreign in zip(columns["prompt_ids"], columns["KL_completion_ids"], strict=True):
         assert foreign[0] != 100 + prompt
     with pytest.raises(DataError, match="all 6 replies answer one prompt"):
         unpaired_columns(pairs_of(1, 6), 4, seed=0)
@@ -224,7 +229,7 @@ def test_reference_of_other_feedback_is_not_reused(tmp_path: Path, tiny_model: P
 def test_feedback_is_refused_where_pairs_are_learned(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="method 'dpo' learns from pairs alone; use kto"):
         check_job(make_job(tmp_path, tiny_model, JUDGED, config=DpoConfig()))
-    with pytest.raises(DataError, match="none.parquet' does not exist"):
+    with pytest.raises(DataError, match=r"none.parquet' does not exist"):
         check_job(make_job(tmp_path, tiny_model, JUDGED, feedback=tmp_path / "none.parquet"))
     check_job(make_job(tmp_path, tiny_model, JUDGED))
 

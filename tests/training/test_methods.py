@@ -56,5 +56,5 @@ def test_only_kto_takes_feedback() -> None:
 
 
 def test_unknown_key_names_its_path() -> None:
-    with pytest.raises(ValidationError, match="dpo.betta"):
+    with pytest.raises(ValidationError, match=r"dpo.betta"):
         TypeAdapter(PreferenceTrainingConfig).validate_python({"method": "dpo", "betta": 1})

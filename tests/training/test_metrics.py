@@ -19,7 +19,7 @@ def probe(length: float = 20.0, missing: float = 0.0) -> Probe:
 
 
 def steps(**series: list[float]) -> list[dict[str, Any]]:
-    return [dict(zip(series, values)) for values in zip(*series.values())]
+    return [dict(zip(series, values, strict=True)) for values in zip(*series.values(), strict=True)]
 
 
 def names(*args: Any) -> list[str]:

@@ -167,7 +167,7 @@ def test_adapter_is_merged_or_saved(merge: bool, train: Train) -> None:
 
 def test_broken_loss_stops_training(train: Train) -> None:
     config = SftConfig(**FAST | {"learning_rate": 1e30, "max_grad_norm": 1e30})
-    with pytest.raises(TrainingError, match="loss is nan at step .* lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step .* lower learning_rate"):
         train(config, [sft_row(i) for i in range(16)])
 
 

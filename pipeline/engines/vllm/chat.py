@@ -66,7 +66,9 @@ class ChatRenderer:
         self._borders = self._find_borders()
 
     def prompt(self, messages: Messages, reply_prefix: str = "") -> Rendered:
-        """The conversation up to the point where the assistant's reply (after its prefix) goes on."""
+        """The conversation up to the point where the assistant's reply (after its prefix) goes
+        on.
+        """
         text = self._render(messages, reply_follows=True) + reply_prefix
         return Rendered(text, self.encode(text))
 

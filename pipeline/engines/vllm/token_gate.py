@@ -28,7 +28,9 @@ class TokenGate:
 
     @asynccontextmanager
     async def hold(self, num_tokens: int) -> AsyncIterator[None]:
-        """Wait until the tokens fit, hold them inside the block; one larger than all waits for all."""
+        """Wait until the tokens fit, hold them inside the block; one larger than all waits for
+        all.
+        """
         blocks = min(-(-num_tokens // self.block_size), self.num_blocks)
         await self._take(blocks)
         try:

@@ -21,7 +21,7 @@ def choose_prompts(columns: dict[str, list[Any]], number: int, seed: int) -> lis
     else:
         prompts = [
             ids[: sum(label == -100 for label in labels)]
-            for ids, labels in zip(columns["input_ids"], columns["labels"])
+            for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True)
         ]
     different = sorted({tuple(prompt) for prompt in prompts})
     chosen = random.Random(seed).sample(different, min(number, len(different)))

@@ -71,7 +71,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
     result = TrainingResult(
         is_adapter=is_adapter,
         reference_cache=cache.state if cache else "unused",
-        alarms=alarms,
+        alarms=tuple(alarms),
         probe_before=before,
         probe_after=after,
         device=placement.device,

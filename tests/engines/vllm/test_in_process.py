@@ -64,7 +64,7 @@ async def test_same_request_id_twice_is_fine(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_refused_request_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = await backend_with(monkeypatch, lambda self: (FakeEngine(), None))
-    results: list[Any] = await asyncio.gather(
+    results: Any = await asyncio.gather(
         backend.run("good", [1], None), backend.run("bad", [1], "refuse"), return_exceptions=True
     )
     assert results[0].finished
@@ -102,6 +102,6 @@ async def test_unusable_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         raise ValueError("head size 7\nis not supported")
 
     with pytest.raises(
-        ConfigError, match="cannot open this model .*: head size 7 is not supported"
+        ConfigError, match=r"cannot open this model .*: head size 7 is not supported"
     ):
         await backend_with(monkeypatch, load)

@@ -37,7 +37,7 @@ async def test_engines_open_one_after_another(tmp_path: Path) -> None:
                 engine.generate(QUESTION, SamplingParams(max_tokens=400), seed=1, request_id="g")
             )
             await asyncio.sleep(0.05)
-        with pytest.raises(EngineDeadError, match="ended|closed"):
+        with pytest.raises(EngineDeadError, match=r"ended|closed"):
             await waiting
         with pytest.raises(EngineDeadError, match="closed"):
             await engine.score(QUESTION, ["A", "B"], request_id="s")
