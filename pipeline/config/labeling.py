@@ -48,8 +48,8 @@ class ChainOfThoughtConfig(Section):
             low, high = self.clamp
             if not 0 <= low < 0.5 or abs(low + high - 1) > 1e-9:
                 raise ValueError(
-                    f"clamp [{low}, {high}] must be symmetric around 0.5, such as [0.4, 0.6]; other "
-                    "bounds would prefer a slot"
+                    f"clamp [{low}, {high}] must be symmetric around 0.5, such as [0.4, 0.6]; "
+                    "other bounds would prefer a slot"
                 )
         return self
 
@@ -90,8 +90,8 @@ class JudgeConfig(Section):
             raise ValueError(f"judge options {list(self.options)} must be two different strings")
         if self.letters[0] == self.letters[1]:
             raise ValueError(
-                f"judge options {list(self.options)} both spell '{self.letters[0]}', so nobody could "
-                "tell the slots apart; use two letters"
+                f"judge options {list(self.options)} both spell '{self.letters[0]}', so no one "
+                "could tell the slots apart; use two letters"
             )
         return self
 
