@@ -18,7 +18,7 @@ from pipeline.data.heldout import heldout_keys
 from pipeline.ids import conversation_key
 from pipeline.sources.config import AnySource, MixtureConfig
 from pipeline.sources.files import read_label_files
-from pipeline.sources.mixing import drawn, largest_remainder, largest_size, mix_number
+from pipeline.sources.mixing import drawn, mix_number, quotas
 from pipeline.sources.rows import FeedbackRow, Imported, LabeledRow
 from pipeline.store.layout import RunDir
 
@@ -75,7 +75,8 @@ def mix_into_run(
     own, own_name = set(own_ids()), listed.own_name
     reasons: dict[str, Counter[str]] = {each.record.name: Counter() for each in imports}
     usable = _usable(imports, heldout_keys(run, config), known, own, reasons)
-    quota = _quotas(listed, {name: len(rows) for name, rows in usable.items()}, len(own))
+    available = {name: len(rows) for name, rows in usable.items()} | {own_name: len(own)}
+    quota = _quotas(listed, available)
     selected = {name: drawn(rows, quota[name], listed.seed) for name, rows in usable.items()}
     for name, rows in usable.items():
         reasons[name][BY_WEIGHT] += len(rows) - len(selected[name])
@@ -164,17 +165,14 @@ def _of_run(row: AnyRow, run_id: str) -> AnyRow:
     )
 
 
-def _quotas(listed: MixtureConfig, available: dict[str, int], num_own: int) -> dict[str, int]:
+def _quotas(listed: MixtureConfig, available: dict[str, int]) -> dict[str, int]:
     """Rows that each source contributes at most; see MixtureConfig for the two rules."""
     weights = {source.name: source.weight for source in listed.sources}
-    if listed.own is None:
-        quotas = {name: round(weight * num_own) for name, weight in weights.items()}
-        return {**quotas, listed.own_name: num_own}
-    size = listed.size
-    if size is None:
-        size = largest_size({**available, listed.own_name: num_own}, weights)
-    total = sum(weights.values())
-    return largest_remainder({name: size * w / total for name, w in weights.items()}, size)
+    if listed.own:
+        return quotas(available, weights, listed.size)
+    num_own = available[listed.own_name]
+    by_weight = {name: round(weight * num_own) for name, weight in weights.items()}
+    return by_weight | {listed.own_name: num_own}
 
 
 def _use(each: Imported, source: AnySource, quota: int, num_selected: int) -> SourceUse:

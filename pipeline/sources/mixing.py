@@ -70,27 +70,22 @@ def mix(
     size: int | None = None,
     seed: int = 0,
 ) -> Mixture:
-    """Draw from each source by its weight (1 where `weights` has none).
+    """Draw from each source by its weight, which is above 0 (1 where `weights` has none).
 
     Args:
-        size: rows of the mixture; None for the most at which no source runs short.
+        size: rows of the mixture; see `quotas`.
 
     Raises:
         DataError: pairs and unpaired feedback together, or no row would be left.
-        ValueError: a weight is not above 0.
     """
     usable = {each.record.name: each.usable for each in imports}
     _one_kind(usable)
     chosen = {name: weights.get(name, 1.0) for name in usable}
-    if not all(weight > 0 and math.isfinite(weight) for weight in chosen.values()):
-        raise ValueError(f"weights {chosen} must be above 0")
-    total = sum(chosen.values())
-    if size is None:
-        size = largest_size({name: len(rows) for name, rows in usable.items()}, chosen)
-    quota = largest_remainder({name: size * w / total for name, w in chosen.items()}, size)
+    quota = quotas({name: len(rows) for name, rows in usable.items()}, chosen, size)
     selected = {name: drawn(usable[name], quota[name], seed) for name in usable}
-    rows = drawn([row for part in selected.values() for row in part], size, seed)
+    rows = drawn([row for part in selected.values() for row in part], None, seed)
     if not rows:
+        size = sum(quota.values())
         raise DataError(f"a mixture of size {size} has no row; raise size or add rows")
     counts = tuple(
         SourceCount(
@@ -116,11 +111,20 @@ def _one_kind(usable: Mapping[str, Sequence[Any]]) -> None:
         )
 
 
-def largest_size(available: Mapping[str, int], weights: Mapping[str, float]) -> int:
-    """Rows of the largest mixture in which no source runs short of its weight."""
+def quotas(
+    available: Mapping[str, int], weights: Mapping[str, float], size: int | None = None
+) -> dict[str, int]:
+    """Rows of each source by weight.
+
+    Args:
+        available: rows that each source has.
+        size: rows of the mixture; None for the most at which no source falls short of its weight.
+    """
     total = sum(weights.values())
-    # The tiny tolerance keeps 30 / 0.3 from becoming 99.
-    return math.floor(min(available[n] * total / w for n, w in weights.items()) + 1e-9)
+    if size is None:
+        # The tiny tolerance keeps 30 / 0.3 from becoming 99.
+        size = math.floor(min(available[n] * total / w for n, w in weights.items()) + 1e-9)
+    return largest_remainder({name: size * w / total for name, w in weights.items()}, size)
 
 
 def largest_remainder(quotas: Mapping[str, float], size: int) -> dict[str, int]:

@@ -56,6 +56,7 @@ def test_list_is_read_and_mixed(tmp_path: Path) -> None:
         ("{type: hh-rlhf, name: a, path: x, label_accuracy: 0.5}", "line 2: .*label_accuracy"),
         ("{type: hhh, name: a, path: x, trust: 0.9}", "line 2: .*mean 'label_accuracy'"),
         ("{type: other, name: a, path: x}", "line 2"),
+        ("{type: hhh, name: a, path: x, weight: 0}", "line 2: .*weight.* greater than 0"),
     ],
 )
 def test_wrong_list_names_the_line(tmp_path: Path, line: str, message: str) -> None:

@@ -83,8 +83,3 @@ def test_feedback_is_not_mixed_with_pairs(tmp_path: Path) -> None:
     feedback = import_feedback(FeedbackSource(name="app", path=path))
     with pytest.raises(DataError, match="'app' holds unpaired feedback"):
         mix([SOURCES[0], feedback], {})
-
-
-def test_weight_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="must be above 0"):
-        mix(SOURCES, {"crowd": 0.0})
