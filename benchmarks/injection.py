@@ -90,11 +90,11 @@ async def ask(judge: Judge, case: Case, loser: str, name: str) -> Asked:
     row = await judge.label(
         JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser
     )
-    if row.soft_label is None or row.prob_forward is None or row.prob_swapped is None:
+    if row.prob_first is None or row.prob_forward is None or row.prob_swapped is None:
         # The pipeline makes no label of such a verdict, so the text has won nothing: it is
         # counted apart.
         return Asked()
-    return Asked(1.0 - row.soft_label, (1.0 - row.prob_forward, row.prob_swapped))
+    return Asked(1.0 - row.prob_first, (1.0 - row.prob_forward, row.prob_swapped))
 
 
 def make_judge(engine: Engine, *, defend: bool) -> Judge:

@@ -209,7 +209,7 @@ def figures(job: Job) -> dict[str, float | None]:
             row.row_id: row.response for row in read_rows(ctx.run.root, state["preference/sample"])
         }
         for row in read_rows(ctx.run.root, state[label_folder(ctx)]):
-            if row.soft_label is None:
+            if row.prob_first is None:
                 unread += row.status != "dropped"
                 continue
             messages = oracle_messages(prompts[row.prompt_id].messages)
@@ -226,7 +226,7 @@ def figures(job: Job) -> dict[str, float | None]:
             )
             overall = clear_preference(first, second, everything)
             if overall:
-                seen["accuracy_overall"].append(_right(row.soft_label, overall))
+                seen["accuracy_overall"].append(_right(row.prob_first, overall))
     labels = sum(state[label_folder(ctx)].counts.ok for state in job.shards)
     return {
         **{name: fmean(values) if values else None for name, values in seen.items()},
@@ -238,7 +238,7 @@ def figures(job: Job) -> dict[str, float | None]:
 
 def _add(seen: dict[str, list[float]], row: Any, sign: int, *, equal: bool) -> None:
     if equal:
-        seen["equal_deviation"].append(abs(row.soft_label - 0.5))
+        seen["equal_deviation"].append(abs(row.prob_first - 0.5))
     orders = None
     if row.prob_forward is not None and row.prob_swapped is not None:
         orders = (row.prob_forward, 1.0 - row.prob_swapped)
@@ -247,8 +247,8 @@ def _add(seen: dict[str, list[float]], row: Any, sign: int, *, equal: bool) -> N
         )
     if not sign:
         return
-    seen["accuracy"].append(_right(row.soft_label, sign))
-    seen["brier"].append((row.soft_label - (sign > 0)) ** 2)
+    seen["accuracy"].append(_right(row.prob_first, sign))
+    seen["brier"].append((row.prob_first - (sign > 0)) ** 2)
     if orders:
         seen["single_order"].append(fmean(_right(value, sign) for value in orders))
 

@@ -153,7 +153,7 @@ class RevisionRow(ModelRow):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgmentRow(ModelRow):
-    """A comparison and its soft label. The judge gives verdicts and ids, never texts."""
+    """A comparison and P(first preferred). The judge gives verdicts and ids, never texts."""
 
     kind: ClassVar[str] = "judgment"
     comparison: str = ""
@@ -174,14 +174,14 @@ class JudgmentRow(ModelRow):
     """False when an option was absent and its bound was used."""
     clamp_low: float | None = None
     clamp_high: float | None = None
-    soft_label: float | None = None
-    """P(first is preferred), mean of both orders, in [0, 1]; None when it could not be read."""
+    prob_first: float | None = None
+    """P(first preferred), the mean of both orders, in [0, 1]; None when it could not be read."""
     position_gap: float | None = None
     """|difference of the two orders|, in [0, 1]; None for a label that has no orders."""
     rationales: tuple[str, ...] = ()
     """Chain of thought: what the judge wrote in the forward and in the swapped order."""
     raw_label: float | None = None
-    """The soft label before calibration, where one was applied."""
+    """`prob_first` before calibration, where one was applied."""
     calibration_hash: str = ""
     """The calibration that was applied, if any."""
     num_verdicts: int = 1

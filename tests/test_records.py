@@ -69,7 +69,7 @@ def test_only_optional_numbers_are_nullable() -> None:
         "prob_swapped",
         "clamp_low",
         "clamp_high",
-        "soft_label",
+        "prob_first",
         "position_gap",
         "raw_label",
     }
@@ -79,7 +79,7 @@ def test_missing_option_stays_nan() -> None:
     row = JudgmentRow(row_id="x", option_logprobs=(-0.5, float("nan")))
     (back,) = rows_from_table(table_from_rows([row], JudgmentRow), JudgmentRow)
     assert back.option_logprobs[0] == -0.5 and back.option_logprobs[1] != back.option_logprobs[1]
-    assert back.soft_label is None
+    assert back.prob_first is None
 
 
 def test_equal_rows_give_equal_bytes() -> None:

@@ -124,11 +124,11 @@ def _known(sources: CanarySources) -> list[CanaryCase]:
 def _swapped(sources: CanarySources) -> list[CanaryCase]:
     cases = []
     for row in sources.drawn("swapped", sources.judgments):
-        assert row.soft_label is not None
+        assert row.prob_first is not None
         first, second = sources.sides(row)
         sides = ((second.row_id, second.text), (first.row_id, first.text))
-        case = sources.repeated(row, sides, 1.0 - row.soft_label)
-        cases.append(replace(case, note=repr(row.soft_label)))
+        case = sources.repeated(row, sides, 1.0 - row.prob_first)
+        cases.append(replace(case, note=repr(row.prob_first)))
     return cases
 
 
@@ -252,7 +252,7 @@ class CanaryStage:
                 row
                 for row in inputs[self.judgments]
                 if row.status == "ok"
-                and row.soft_label is not None
+                and row.prob_first is not None
                 and {row.first_id, row.second_id} <= texts.keys()
             ],
         )

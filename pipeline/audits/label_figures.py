@@ -131,7 +131,7 @@ def observe_label(row: RowDict, words: Mapping[str, int], tie_width: float) -> d
     if row.get("method") == "judge":
         # Scores and follow-ups look at one response at a time: there are no options and no slots.
         values["off_option"] = off_option(row["option_logprobs"])
-    label = row["soft_label"]
+    label = row["prob_first"]
     if row["status"] != "ok" or label is None:
         return values
     values["tie"] = is_tie(label, tie_width)
@@ -170,7 +170,7 @@ def observe_canary(row: RowDict, tie_width: float, before: float | None = None) 
     Args:
         before: for `swapped`, `raw_label` of the judgment that is asked again.
     """
-    label, kind = row["soft_label"], row["canary"]
+    label, kind = row["prob_first"], row["canary"]
     if row["status"] != "ok" or label is None:
         # The answer to a known question is right, or it was not given.
         return 0.0 if kind == "known" and row["status"] == "unparsed" else None

@@ -21,7 +21,7 @@ from pipeline.store import RunDir
 
 TRACED_COLUMNS = (
     "status", "reason", "response", "critique", "revision", "completion", "chosen", "rejected",
-    "soft_label", "margin", "label", "weight", "events", "prob_forward", "prob_swapped",
+    "soft_label", "margin", "label", "weight", "events", "prob_first", "prob_forward", "prob_swapped",
     "position_gap", "score", "parts", "values", "part_differences", "sample_index", "round", "seed",
     "source", "source_index",
 )  # fmt: skip

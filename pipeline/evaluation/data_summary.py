@@ -29,7 +29,7 @@ MARGIN_EDGES = tuple(0.5 * step for step in range(13))
 LABEL_COLUMNS = (
     "status",
     "principle_id",
-    "soft_label",
+    "prob_first",
     "position_gap",
     "prob_forward",
     "prob_swapped",
@@ -50,7 +50,7 @@ class LabelCounts:
         """Count one judgment."""
         self.drawn += 1
         self.unparsed += row["status"] == "unparsed"
-        label = row["soft_label"]
+        label = row["prob_first"]
         if row["status"] != "ok" or label is None:
             return
         self.values["mean_margin"].append(abs(margin(label)))

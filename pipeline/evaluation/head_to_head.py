@@ -26,7 +26,7 @@ COLUMNS = (
     "principle_id",
     "prob_forward",
     "prob_swapped",
-    "soft_label",
+    "prob_first",
     "position_gap",
 )
 
@@ -53,7 +53,7 @@ class Match:
         wins: list[float] = []
         soft: list[float] = []
         for row in rows:
-            label = row["soft_label"]
+            label = row["prob_first"]
             if row["status"] == "ok" and label is not None:
                 result = outcome(label, tie_width)
                 self.by_principle.setdefault(row["principle_id"], []).append(result)
@@ -91,7 +91,7 @@ class Match:
             identical=self.identical,
             unparsed=self.unparsed,
             left_out=self.left_out,
-            soft_label=self.soft.bootstrap(draws=draws, seed=seed),
+            prob_preferred=self.soft.bootstrap(draws=draws, seed=seed),
             position_consistency=self.agreeing / ordered if ordered else None,
             mean_position_gap=sum(self.gaps) / ordered if ordered else None,
             by_principle={

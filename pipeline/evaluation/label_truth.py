@@ -39,7 +39,7 @@ JUDGE_COLUMNS = (
     "first_id",
     "second_id",
     "principle_id",
-    "soft_label",
+    "prob_first",
     "parts",
 )
 
@@ -73,7 +73,7 @@ class TruthCounts:
         scores = {
             row["row_id"]: self._score(row, messages, texts)
             for row in rows
-            if row["status"] == "ok" and row["soft_label"] is not None
+            if row["status"] == "ok" and row["prob_first"] is not None
         }
         known = {row_id: score for row_id, score in scores.items() if score is not None}
         if known:
@@ -97,7 +97,7 @@ class TruthCounts:
         if not attributes:
             self.no_attribute += 1
             return None
-        sign, label = clear_preference(first, second, attributes), row["soft_label"]
+        sign, label = clear_preference(first, second, attributes), row["prob_first"]
         if sign == 0:
             self.equal += 1
             self.equal_deviation += abs(label - 0.5)

@@ -97,7 +97,7 @@ class WinRate(_Entry):
     """Comparisons whose verdict could not be read; not in `num_comparisons`."""
     left_out: int
     """Comparisons that failed or lacked a response; not in `num_comparisons`."""
-    soft_label: Estimate | None
+    prob_preferred: Estimate | None
     """Mean of P(`policy` preferred) over `num_comparisons`."""
     position_consistency: float | None
     """Of the labels asked in both orders: the same preference in both."""
@@ -275,7 +275,7 @@ class EfficacyPart(_Entry):
 
     preferred: Estimate | None
     """Share of the labeled revisions; a tie counts 0.5."""
-    soft_label: Estimate | None
+    prob_preferred: Estimate | None
     """Mean of P(revision preferred)."""
     unchanged: int
     """Revisions equal to the text before; the judge was not asked."""

@@ -29,7 +29,7 @@ from pipeline.store.stage_names import (
 
 REJECTED = "not a revision"
 ROW_COLUMNS = ("status", "reason", "skipped", "faults")
-LABEL_COLUMNS = ("prompt_id", "status", "reason", "principle_id", "soft_label")
+LABEL_COLUMNS = ("prompt_id", "status", "reason", "principle_id", "prob_first")
 
 
 @dataclass
@@ -43,7 +43,7 @@ class EfficacyCounts:
 
     def add_prompt(self, rows: list[RowDict], tie_width: float) -> None:
         """All labels of one prompt."""
-        labels = [row["soft_label"] for row in rows if row["status"] == "ok"]
+        labels = [row["prob_first"] for row in rows if row["status"] == "ok"]
         self.wins.add([outcome(label, tie_width) for label in labels])
         self.soft.add(labels)
         self.unparsed += sum(row["status"] == "unparsed" for row in rows)
@@ -53,7 +53,7 @@ class EfficacyCounts:
         """Shares with intervals; None where nothing was labeled."""
         return EfficacyPart(
             preferred=self.wins.share(),
-            soft_label=self.soft.bootstrap(draws=draws, seed=seed),
+            prob_preferred=self.soft.bootstrap(draws=draws, seed=seed),
             unchanged=self.unchanged,
             unparsed=self.unparsed,
         )

@@ -26,7 +26,7 @@ class Outcome:
     text_ids: tuple[str, str]
     """The two responses."""
     principle_ids: tuple[str, ...]
-    soft_label: float | None
+    prob_first: float | None
     """P(first is preferred), in [0, 1]; None when there is no label."""
     kept: bool
     """True when a pair was made of it."""
@@ -76,7 +76,7 @@ class Effects(_Record):
             before: None where the comparison was not made; likewise `after`.
             principle: count the label of a side only where this principle decided it.
         """
-        old, new = (None if side is None else side.soft_label for side in (before, after))
+        old, new = (None if side is None else side.prob_first for side in (before, after))
         kept_before, kept_after = (side is not None and side.kept for side in (before, after))
         asked = asked_again(before, after)
         self.before += old is not None and (not principle or principle in _deciders(before))
@@ -242,7 +242,7 @@ def asked_again(before: Outcome | None, after: Outcome | None) -> bool:
 
 
 def _deciders(outcome: Outcome | None) -> tuple[str, ...]:
-    return outcome.principle_ids if outcome and outcome.soft_label is not None else ()
+    return outcome.principle_ids if outcome and outcome.prob_first is not None else ()
 
 
 def _share(part: int, whole: int) -> float:

@@ -98,7 +98,7 @@ def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[K
                 judgment_id=row.row_id,
                 text_ids=sides,
                 principle_ids=tuple(row.principle_id.split("+")),
-                soft_label=row.soft_label if row.status == "ok" else None,
+                prob_first=row.prob_first if row.status == "ok" else None,
                 kept=row.row_id in paired,
                 asked=row.status != "dropped",
             ),

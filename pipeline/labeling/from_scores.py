@@ -105,7 +105,7 @@ class CompareScoresStage:
         first, second = sides
         return replace(
             row,
-            soft_label=sigmoid((values[0] - values[1]) / self.scale),
+            prob_first=sigmoid((values[0] - values[1]) / self.scale),
             exact=first.exact and second.exact,
             num_verdicts=len(first.parts) if first.principle_hash else 1,
             part_differences=tuple(a - b for a, b in zip(first.values, second.values, strict=True)),

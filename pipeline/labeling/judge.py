@@ -143,12 +143,12 @@ class Judge:
         if bounds:
             pair = (clamp(pair[0], *bounds), clamp(pair[1], *bounds))
             row = replace(row, clamp_low=bounds[0], clamp_high=bounds[1])
-        soft_label, gap = swap_average(*pair)
+        prob_first, gap = swap_average(*pair)
         row = replace(
             row,
             prob_forward=first.prob_a,
             prob_swapped=second.prob_a,
-            soft_label=soft_label,
+            prob_first=prob_first,
             position_gap=gap,
             exact=first.exact and second.exact,
         )
@@ -156,8 +156,8 @@ class Judge:
             return row
         return replace(
             row,
-            raw_label=soft_label,
-            soft_label=self.calibration.apply(soft_label),
+            raw_label=prob_first,
+            prob_first=self.calibration.apply(prob_first),
             calibration_hash=self.calibration.hash,
         )
 

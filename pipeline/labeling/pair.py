@@ -83,7 +83,7 @@ class PairStage:
                 second.text,
                 judgment.status,
                 judgment.reason,
-                repr(judgment.soft_label),
+                repr(judgment.prob_first),
             ),
             prompt_id=prompt.row_id,
             judgment_id=judgment.row_id,
@@ -91,7 +91,7 @@ class PairStage:
             principle_id=judgment.principle_id,
             messages=prompt.messages,
         )
-        if judgment.status != "ok" or judgment.soft_label is None:
+        if judgment.status != "ok" or judgment.prob_first is None:
             reason = (
                 judgment.reason if judgment.status == "dropped" else f"judgment {judgment.status}"
             )
@@ -101,7 +101,7 @@ class PairStage:
     def _decide(
         self, row: PreferenceRow, judgment: JudgmentRow, first: Candidate, second: Candidate
     ) -> PreferenceRow:
-        label = judgment.soft_label
+        label = judgment.prob_first
         assert label is not None
         chosen, rejected = (first, second) if label > 0.5 else (second, first)
         label = max(label, 1.0 - label)
@@ -174,7 +174,7 @@ def repeated_texts(judgments: Sequence[JudgmentRow], texts: Mapping[str, Candida
     """
     groups: dict[tuple[str, frozenset[str]], list[JudgmentRow]] = {}
     for judgment in judgments:
-        if judgment.status == "ok" and judgment.soft_label is not None:
+        if judgment.status == "ok" and judgment.prob_first is not None:
             sides = (texts[judgment.first_id], texts[judgment.second_id])
             pair = frozenset(plain_text(side.text) for side in sides)
             groups.setdefault((judgment.prompt_id, pair), []).append(judgment)
@@ -189,7 +189,7 @@ def mean_labels(judgments: Sequence[JudgmentRow]) -> dict[str, float]:
     """Mean P(preferred) of each response over its labeled comparisons, in [0, 1]."""
     shares: dict[str, list[float]] = {}
     for judgment in judgments:
-        if judgment.status == "ok" and judgment.soft_label is not None:
-            shares.setdefault(judgment.first_id, []).append(judgment.soft_label)
-            shares.setdefault(judgment.second_id, []).append(1.0 - judgment.soft_label)
+        if judgment.status == "ok" and judgment.prob_first is not None:
+            shares.setdefault(judgment.first_id, []).append(judgment.prob_first)
+            shares.setdefault(judgment.second_id, []).append(1.0 - judgment.prob_first)
     return {name: sum(values) / len(values) for name, values in shares.items()}

@@ -58,7 +58,7 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         parent_ids=tuple(ids),
         run_id=run_id,
         # A verdict that was made anew makes a new label.
-        input_hash=text_hash(*(f"{r.status} {r.soft_label!r} {r.input_hash}" for r in rows)),
+        input_hash=text_hash(*(f"{r.status} {r.prob_first!r} {r.input_hash}" for r in rows)),
         prompt_id=first.prompt_id,
         comparison=first.comparison,
         method="pooled",
@@ -70,14 +70,14 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         principle_hash="+".join(dict.fromkeys(row.principle_hash for row in rows)),
         num_verdicts=0,
     )
-    read = [row for row in rows if row.status == "ok" and row.soft_label is not None]
+    read = [row for row in rows if row.status == "ok" and row.prob_first is not None]
     if not read or 2 * len(read) < len(rows):
         worst = next(row for row in rows if row.status != "ok")
         return replace(pooled, status=worst.status, reason=worst.reason)
     return replace(
         pooled,
         num_verdicts=len(read),
-        soft_label=fmean(row.soft_label for row in read if row.soft_label is not None),
+        prob_first=fmean(row.prob_first for row in read if row.prob_first is not None),
         prob_forward=_mean([row.prob_forward for row in read]),
         prob_swapped=_mean([row.prob_swapped for row in read]),
         position_gap=_mean([row.position_gap for row in read]),

@@ -130,7 +130,9 @@ def match_table(data: ReportData) -> Table:
             "95 % interval": percent_range(entry.low, entry.high),
             "comparisons": number(entry.num_comparisons),
             "ties": percent(entry.tie_share),
-            "mean soft label": number(entry.soft_label.share if entry.soft_label else None, 2),
+            "mean P(preferred)": number(
+                entry.prob_preferred.share if entry.prob_preferred else None, 2
+            ),
             "position consistency": percent(entry.position_consistency),
             "unparsed": number(entry.unparsed),
         }
@@ -363,7 +365,7 @@ def _models(data: ReportData) -> Iterable[tuple[str, str]]:
 
 
 def _efficacy(title: str, part: EfficacyPart | None) -> dict[str, str]:
-    share, soft = (part.preferred, part.soft_label) if part else (None, None)
+    share, soft = (part.preferred, part.prob_preferred) if part else (None, None)
     return {
         title: percent(share.share if share else None),
         "95 % interval": percent_range(share.low, share.high) if share else MISSING,

@@ -90,18 +90,18 @@ async def test_each_shard_has_each_kind(tmp_path: Path) -> None:
 async def test_known_answer_is_found(tmp_path: Path) -> None:
     for row in of_kind(await made(tmp_path), "known"):
         assert row.expected == float(row.first_text.startswith("good"))
-        assert row.soft_label is not None and (row.soft_label > 0.5) == (row.expected == 1.0)
+        assert row.prob_first is not None and (row.prob_first > 0.5) == (row.expected == 1.0)
 
 
 async def test_swapped_canary_mirrors_its_label(tmp_path: Path) -> None:
     found = await made(tmp_path, lambda a, b: 1.5 if a < b else -0.5)
     for row in of_kind(found, "swapped"):
-        assert row.soft_label == pytest.approx(row.expected)
+        assert row.prob_first == pytest.approx(row.expected)
 
 
 async def test_identical_canary_shows_the_slot_bias(tmp_path: Path) -> None:
     for row in of_kind(await made(tmp_path, lambda a, b: 3.0), "identical"):
-        assert row.first_text == row.second_text and row.soft_label == pytest.approx(0.5)
+        assert row.first_text == row.second_text and row.prob_first == pytest.approx(0.5)
         # sigmoid(3) = 0.9526, in both orders: the mean hides what one order shows.
         assert row.prob_forward == row.prob_swapped == pytest.approx(0.9526, abs=1e-4)
 
@@ -110,7 +110,7 @@ async def test_padded_canary_adds_a_sentence(tmp_path: Path) -> None:
     found = of_kind(await made(tmp_path, lambda a, b: float(len(a) - len(b))), "padded")
     for row in found:
         assert row.second_text == f"{row.first_text} blah blah"
-        assert row.soft_label is not None and row.soft_label < 0.5
+        assert row.prob_first is not None and row.prob_first < 0.5
 
 
 async def test_instruction_is_the_same_canary_as_known(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_instruction_is_the_same_canary_as_known(tmp_path: Path) -> None:
     asked = {(row.canary_id, row.principle_id) for row in of_kind(found, "known")}
     for row in of_kind(found, "injected"):
         assert (row.canary_id, row.principle_id) in asked
-        assert row.soft_label is not None and (row.soft_label > 0.5) != (row.expected == 1.0)
+        assert row.prob_first is not None and (row.prob_first > 0.5) != (row.expected == 1.0)
 
 
 async def test_without_file_canaries_are_made_from_samples(tmp_path: Path) -> None:

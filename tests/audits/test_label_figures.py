@@ -27,7 +27,7 @@ def label(forward: float | None, swapped: float | None, **changes: Any) -> dict[
         "first_id": "f",
         "second_id": "s",
         "principle_id": "harm",
-        "soft_label": mean,
+        "prob_first": mean,
         "prob_forward": forward,
         "prob_swapped": swapped,
         **changes,
@@ -46,7 +46,7 @@ def unread(kind: str, **changes: Any) -> dict[str, Any]:
     """A canary without a verdict."""
     return canary(kind, 1.0, 0.5, 0.5, **changes) | {
         "status": "unparsed",
-        "soft_label": None,
+        "prob_first": None,
         "prob_forward": None,
         "prob_swapped": None,
     }
@@ -84,7 +84,7 @@ def test_equal_lengths_and_unknown_texts_say_nothing_about_length() -> None:
 
 
 def test_scores_have_no_slots() -> None:
-    seen = observe_label(label(None, None, soft_label=0.7), WORDS, 0.02)
+    seen = observe_label(label(None, None, prob_first=0.7), WORDS, 0.02)
     assert set(seen) == {"unparsed", "tie", "longer"}
 
 
@@ -127,9 +127,9 @@ def test_swapped_is_held_against_the_judgment_before_clamp_and_calibration() -> 
     """First 0.9 and 0.7 for the first: mean 0.8. Exchanged, 0.9 and 0.1 give 0.9, not 0.2: 0.7 off,
     though the label went from 0.6 to 0.6 at most.
     """
-    before = raw_label(label(0.9, 0.3, soft_label=0.6))
+    before = raw_label(label(0.9, 0.3, prob_first=0.6))
     assert before == pytest.approx(0.8)
-    row = canary("swapped", 0.4, 0.9, 0.1, soft_label=0.6)
+    row = canary("swapped", 0.4, 0.9, 0.1, prob_first=0.6)
     assert observe_canary(row, 0.02, before) == pytest.approx(0.7)
     assert observe_canary(row, 0.02) is None
 
@@ -160,7 +160,7 @@ def test_off_option_by_hand(logprobs: Any, share: float) -> None:
 
 
 def test_scores_have_no_options() -> None:
-    row = label(None, None, soft_label=0.7, method="score", option_logprobs=())
+    row = label(None, None, prob_first=0.7, method="score", option_logprobs=())
     assert "off_option" not in observe_label(row, WORDS, 0.02)
 
 
@@ -204,7 +204,7 @@ def test_instruction_without_a_readable_known_answer(prompt_id: str, counted: bo
 def test_label_without_principle_counts_once() -> None:
     figures = LabelFigures(0.02)
     for _ in range(10):
-        figures.add_labels([label(None, None, soft_label=0.9, principle_id="")], WORDS)
+        figures.add_labels([label(None, None, prob_first=0.9, principle_id="")], WORDS)
     found = figures.estimates("", draws=100, seed=0)
     assert found["unparsed"].n == found["longer"].n == 10 and figures.principles == []
 
@@ -323,8 +323,8 @@ def test_nothing_wins_where_every_label_is_a_tie() -> None:
     """As under a clamp within the tie width."""
     config, figures = LabelAuditConfig(max_longer=0.7), LabelFigures(0.1)
     for n in range(30):
-        figures.add_labels([label(0.99, 0.01, soft_label=0.6, prompt_id=f"p{n}")], WORDS)
-        figures.add_canaries([canary("padded", 0.5, 0.01, 0.99, soft_label=0.4, prompt_id=f"p{n}")])
+        figures.add_labels([label(0.99, 0.01, prob_first=0.6, prompt_id=f"p{n}")], WORDS)
+        figures.add_canaries([canary("padded", 0.5, 0.01, 0.99, prob_first=0.4, prompt_id=f"p{n}")])
     found = {f.name: f for f in check_labels(figures.estimates("", draws=100, seed=0), config)}
     assert found["padded"].status == found["longer"].status == "skipped"
     assert "nothing can win" in found["padded"].detail

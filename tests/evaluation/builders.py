@@ -183,11 +183,11 @@ def judgment(
         "comparison": "samples",
         "prob_forward": forward,
         "prob_swapped": swapped,
-        "soft_label": (forward + 1 - swapped) / 2,
+        "prob_first": (forward + 1 - swapped) / 2,
         "position_gap": abs(forward - (1 - swapped)),
     } | fields
     if values.get("status", "ok") != "ok":
-        values |= dict.fromkeys(("prob_forward", "prob_swapped", "soft_label", "position_gap"))
+        values |= dict.fromkeys(("prob_forward", "prob_swapped", "prob_first", "position_gap"))
     return JudgmentRow(
         row_id=name,
         prompt_id=prompt_id,
@@ -200,7 +200,7 @@ def judgment(
 
 def pair(name: str, judged: JudgmentRow, texts: dict[str, str], reason: str = "") -> PreferenceRow:
     """The pair of a judgment; dropped when there is a reason."""
-    label = judged.soft_label
+    label = judged.prob_first
     if label is None:
         return PreferenceRow(
             row_id=name,

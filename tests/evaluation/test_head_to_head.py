@@ -38,7 +38,7 @@ def test_wins_ties_and_losses_add_up(run: RunDir) -> None:
     entry = judged(run, win("w", "p1"), win("v", "p2"), loss("l", "p3"), tie)
     assert entry.win_rate == 0.625
     assert entry.tie_share == 0.25
-    assert known(entry.soft_label).share == pytest.approx(0.5525)
+    assert known(entry.prob_preferred).share == pytest.approx(0.5525)
     assert known(entry.low) < 0.625 < known(entry.high)
     assert (entry.policy, entry.against) == ("tuned", "initial")
 

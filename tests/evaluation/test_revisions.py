@@ -83,7 +83,7 @@ def test_efficacy_leaves_unchanged_texts_out(tmp_path: Path) -> None:
     preferred = known(efficacy.preferred)
     assert preferred.share == 0.5 and preferred.n == 2
     assert preferred.low < 0.2 and preferred.high > 0.8
-    assert known(efficacy.soft_label).share == pytest.approx(0.55)
+    assert known(efficacy.prob_preferred).share == pytest.approx(0.55)
     assert (efficacy.unchanged, efficacy.unparsed) == (1, 0)
     wins = {name: known(part.preferred).share for name, part in efficacy.by_principle.items()}
     assert wins == {"harm": 0.0, "tone": 1.0}

@@ -116,7 +116,7 @@ def test_run_without_scores_has_no_entry(tmp_path: Path) -> None:
 def test_win_rate_needs_no_orders() -> None:
     match = Match()
     row = {
-        "soft_label": 0.8,
+        "prob_first": 0.8,
         "status": "ok",
         "reason": "",
         "principle_id": "p",

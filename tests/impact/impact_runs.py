@@ -93,7 +93,7 @@ def stored(run: RunDir, folder: str) -> list[Any]:
 
 
 def label_values(run: RunDir) -> dict[str, float | None]:
-    return {row.row_id: row.soft_label for row in stored(run, "preference/judge")}
+    return {row.row_id: row.prob_first for row in stored(run, "preference/judge")}
 
 
 def hashes(run: RunDir) -> dict[str, str]:

@@ -53,7 +53,7 @@ def test_judge_that_answers_prose(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["rows"]["unparsed"] == 40 and found["rows"]["unparsed_share"] == 1.0
     assert found["accuracy"] is None and found["confidence"] is None
     assert found["accuracy_all"]["share"] == 0.0
-    assert {row.soft_label for row in rows_of(tmp_path)} == {None}
+    assert {row.prob_first for row in rows_of(tmp_path)} == {None}
     (reason,) = found["unreadable"]
     assert "answers something else" in reason
     report = (tmp_path / "outputs/judge-eval/e/report.md").read_text()

@@ -79,14 +79,14 @@ def test_calibration_from_labels_to_labels(rlaif: Rlaif, tmp_path: Path, kind: s
         assert written["temperature"] == pytest.approx(3.0, rel=0.25)
     calibrated = change_recipe(recipe, calibration=str(out))
     assert rlaif("judge-eval", pairs, "--recipe", calibrated, "--name", "e").code == 0
-    raw = {r.first_id: r.soft_label for r in rows_of(tmp_path, name="raw")}
+    raw = {r.first_id: r.prob_first for r in rows_of(tmp_path, name="raw")}
     found = rows_of(tmp_path)
     assert len(found) == 600 and all(r.calibration_hash for r in found)
     for row in found:
         assert row.raw_label == raw[row.first_id]
         if kind == "temperature":
             odds = written["temperature"]
-            p, q = row.raw_label, row.soft_label
+            p, q = row.raw_label, row.prob_first
             assert q / (1 - q) == pytest.approx((p / (1 - p)) ** (1 / odds), rel=1e-6)
     judge = metrics_of(tmp_path)["judges"][0]
     assert judge["raw_confidence"]["ece"] > judge["confidence"]["ece"]

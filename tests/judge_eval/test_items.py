@@ -72,7 +72,7 @@ def test_contexts_stand_once() -> None:
 def judgment(item: Item, **changes: Any) -> JudgmentRow:
     """The judge gives slot A 0.9 in both orders."""
     values: dict[str, Any] = {
-        "soft_label": 0.5,
+        "prob_first": 0.5,
         "prob_forward": 0.9,
         "prob_swapped": 0.9,
         "principle_id": "p",
@@ -89,7 +89,7 @@ def judgment(item: Item, **changes: Any) -> JudgmentRow:
 @pytest.mark.parametrize("chosen_first", [True, False])
 def test_verdict_is_about_the_chosen_response(chosen_first: bool) -> None:
     item = Item(make_label(chosen="good and long"), chosen_first)
-    (verdict,) = read_verdicts([item], [judgment(item, soft_label=0.8, raw_label=0.7)])
+    (verdict,) = read_verdicts([item], [judgment(item, prob_first=0.8, raw_label=0.7)])
     assert verdict.label == pytest.approx(0.8 if chosen_first else 0.2)
     assert verdict.raw_label == pytest.approx(0.7 if chosen_first else 0.3)
     # Slot A gets 0.9: the chosen response 0.9 when it stands there, 0.1 when it stands in B.

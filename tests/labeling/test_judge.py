@@ -133,7 +133,7 @@ async def test_both_orders_see_the_same_exemplars(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda messages, seed: "unused", scores)
     config = JudgeConfig(exemplars=Path("x"), num_exemplars=1)
     found = await labels(tmp_path, judge(engine, config, exemplars=SHOTS))
-    assert [row.soft_label for row in found] == pytest.approx([0.5] * 6)
+    assert [row.prob_first for row in found] == pytest.approx([0.5] * 6)
     assert all(count % 2 == 0 for count in seen.values())
 
 
@@ -161,7 +161,7 @@ async def test_each_order_has_its_own_rationale_and_is_clamped(tmp_path: Path) -
     for row in found:
         assert sorted(row.rationales) == ["A it is", "B it is"]
         # The calls say 0.98; 0.6 reaches the label, and the raw values stay in the row.
-        assert row.soft_label in (pytest.approx(0.6), pytest.approx(0.4))
+        assert row.prob_first in (pytest.approx(0.6), pytest.approx(0.4))
         assert {round(row.prob_forward or 0, 3), round(row.prob_swapped or 0, 3)} == {0.982, 0.018}
         assert (row.clamp_low, row.clamp_high) == (0.4, 0.6) and row.num_tokens == 6
 
@@ -176,23 +176,23 @@ async def test_clamp_comes_before_the_mean(tmp_path: Path) -> None:
 
     engine = ScriptedEngine(lambda messages, seed: "because", scores)
     clamped = await labels(tmp_path, judge(engine, JudgeConfig(chain_of_thought=THOUGHT)))
-    assert [row.soft_label for row in clamped] == pytest.approx([0.5] * 6)
+    assert [row.prob_first for row in clamped] == pytest.approx([0.5] * 6)
     free = JudgeConfig(chain_of_thought=ChainOfThoughtConfig(clamp=None))
     raw = await labels(tmp_path / "raw", judge(engine, free))
-    assert {round(row.soft_label or 0, 3) for row in raw} <= {0.595, 0.405}
+    assert {round(row.prob_first or 0, 3) for row in raw} <= {0.595, 0.405}
     assert all(row.clamp_low is None for row in raw)
 
 
 async def test_plain_labels_are_not_clamped(tmp_path: Path) -> None:
     found = await labels(tmp_path, judge(make_engine(lambda a, b: 3.0 if a < b else -3.0)))
-    assert {round(abs((r.soft_label or 0) - 0.5), 3) for r in found} == {round(sigmoid(3) - 0.5, 3)}
+    assert {round(abs((r.prob_first or 0) - 0.5), 3) for r in found} == {round(sigmoid(3) - 0.5, 3)}
     assert all(row.clamp_low is None and row.rationales == () for row in found)
 
 
 async def test_an_empty_rationale_is_no_verdict(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda messages, seed: "  ", lambda messages, options: [-0.1, -3.0])
     found = await labels(tmp_path, judge(engine, JudgeConfig(chain_of_thought=THOUGHT)))
-    assert {(r.status, r.soft_label, r.reason) for r in found} == {
+    assert {(r.status, r.prob_first, r.reason) for r in found} == {
         ("unparsed", None, "the judge wrote no rationale")
     }
 
@@ -243,12 +243,12 @@ async def test_several_principles_give_a_row_each_and_a_pooled_label(tmp_path: P
     assert len(single) == 18 and len(pooled) == 6
     mean = (sigmoid(0) + sigmoid(1) + sigmoid(2)) / 3
     for row in pooled:
-        assert row.soft_label in (pytest.approx(mean), pytest.approx(1 - mean))
+        assert row.prob_first in (pytest.approx(mean), pytest.approx(1 - mean))
         assert row.num_verdicts == 3 and len(row.parent_ids) == 3 and row.method == "pooled"
         assert set(row.principle_id.split("+")) == {"p-0", "p-1", "p-2"}
 
 
-def verdict(soft_label: float | None, name: str, status: Any = "ok") -> JudgmentRow:
+def verdict(prob_first: float | None, name: str, status: Any = "ok") -> JudgmentRow:
     """One judge's row on the same comparison."""
     return JudgmentRow(
         row_id=name,
@@ -257,26 +257,26 @@ def verdict(soft_label: float | None, name: str, status: Any = "ok") -> Judgment
         second_id="s",
         principle_id="p",
         model_fingerprint=name,
-        soft_label=soft_label,
+        prob_first=prob_first,
         status=status,
         reason="" if status == "ok" else "why",
-        prob_forward=soft_label,
-        prob_swapped=None if soft_label is None else 1 - soft_label,
+        prob_forward=prob_first,
+        prob_swapped=None if prob_first is None else 1 - prob_first,
     )
 
 
 def test_pooling_averages_probabilities_not_votes() -> None:
     """0.9, 0.4 and 0.4: two judges of three vote against, the mean is 0.5667 for the first."""
     row = pool([verdict(0.9, "a"), verdict(0.4, "b"), verdict(0.4, "c")], "r")
-    assert row.soft_label == pytest.approx(1.7 / 3) and row.model_fingerprint == "a+b+c"
+    assert row.prob_first == pytest.approx(1.7 / 3) and row.model_fingerprint == "a+b+c"
     assert row.prob_swapped == pytest.approx(1.3 / 3)
 
 
 def test_pooling_needs_half_of_the_verdicts() -> None:
     read, lost = verdict(0.8, "a"), verdict(None, "b", "unparsed")
-    assert pool([read, lost], "r").soft_label == 0.8 and pool([read, lost], "r").num_verdicts == 1
+    assert pool([read, lost], "r").prob_first == 0.8 and pool([read, lost], "r").num_verdicts == 1
     row = pool([read, lost, verdict(None, "c", "unparsed")], "r")
-    assert (row.status, row.soft_label, row.reason) == ("unparsed", None, "why")
+    assert (row.status, row.prob_first, row.reason) == ("unparsed", None, "why")
 
 
 # --- calibration and rendering -------------------------------------------------------------------
@@ -288,7 +288,7 @@ async def test_calibration_changes_the_label_and_keeps_the_raw_one(tmp_path: Pat
     found = await labels(tmp_path, judge(engine, calibration=cool))
     for row in found:
         assert abs((row.raw_label or 0) - 0.5) == pytest.approx(sigmoid(3) - 0.5)
-        assert abs((row.soft_label or 0) - 0.5) == pytest.approx(sigmoid(1) - 0.5)
+        assert abs((row.prob_first or 0) - 0.5) == pytest.approx(sigmoid(1) - 0.5)
         assert row.calibration_hash == cool.hash
 
 

@@ -69,7 +69,7 @@ async def test_label_is_the_judges_probability(tmp_path: Path) -> None:
     texts = {r.row_id: r.response for r in rows(tmp_path, states, "preference/sample")}
     for judgment, pair in zip(judged, pairs, strict=True):
         d = difference(texts[judgment.first_id], texts[judgment.second_id])
-        assert judgment.soft_label == pytest.approx(sigmoid(d))
+        assert judgment.prob_first == pytest.approx(sigmoid(d))
         assert judgment.position_gap == pytest.approx(0, abs=1e-12)
         assert pair.soft_label == pytest.approx(sigmoid(abs(d)))
         assert pair.margin == pytest.approx(abs(d))
@@ -83,14 +83,14 @@ async def test_slot_bias_never_turns_a_label(tmp_path: Path, bias: float) -> Non
     for judgment in judged:
         d = difference(texts[judgment.first_id], texts[judgment.second_id])
         expected = (sigmoid(d + bias) + sigmoid(d - bias)) / 2
-        assert judgment.soft_label == pytest.approx(expected, abs=1e-12)
-        assert (judgment.soft_label > 0.5) == (d > 0)
+        assert judgment.prob_first == pytest.approx(expected, abs=1e-12)
+        assert (judgment.prob_first > 0.5) == (d > 0)
 
 
 async def test_slot_lover_gives_ties_only(tmp_path: Path) -> None:
     """A judge who always takes slot A: exactly 0.5, the largest gap, and no pair."""
     judged, pairs, _ = await judge_samples(tmp_path, lambda a, b: 50.0)
-    assert {row.soft_label for row in judged} == {0.5}
+    assert {row.prob_first for row in judged} == {0.5}
     assert all(row.position_gap == pytest.approx(1) for row in judged)
     assert {(row.status, row.reason) for row in pairs} == {("dropped", "tie")}
 
@@ -106,7 +106,7 @@ async def test_length_lover_ignores_the_order(tmp_path: Path) -> None:
     labeled = [row for row in judged if row.status == "ok"]
     assert labeled
     for row in labeled:
-        assert (row.soft_label > 0.5) == (len(texts[row.first_id]) > len(texts[row.second_id]))
+        assert (row.prob_first > 0.5) == (len(texts[row.first_id]) > len(texts[row.second_id]))
         assert row.prob_forward + row.prob_swapped == pytest.approx(1)
 
 
@@ -150,7 +150,7 @@ async def test_unreadable_verdict_is_no_label(
     judged, pairs, states = await judge_samples(tmp_path, difference, engine=scoring_engine(values))
     for row in judged:
         assert row.status == "unparsed" and reason in row.reason
-        assert row.soft_label is None and row.prob_forward is None
+        assert row.prob_first is None and row.prob_forward is None
     assert {(row.status, row.reason) for row in pairs} == {("dropped", "judgment unparsed")}
     assert all(row.chosen == "" and row.soft_label is None for row in pairs)
     assert sum(s["preference/judge"].counts.unparsed for s in states) == len(judged)
@@ -167,7 +167,7 @@ async def test_one_unreadable_order_is_enough(tmp_path: Path) -> None:
         tmp_path, difference, engine=ScriptedEngine(numbered_reply, scores)
     )
     assert {row.status for row in judged} == {"unparsed"}
-    assert all(row.soft_label is None for row in judged)
+    assert all(row.prob_first is None for row in judged)
 
 
 async def test_other_answer_is_unparsed(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_absent_option_is_flagged(tmp_path: Path) -> None:
     )
     for row in judged:
         assert row.status == "ok" and not row.exact
-        assert row.soft_label == 0.5
+        assert row.prob_first == 0.5
         assert math.isnan(row.option_logprobs[1]) and math.isnan(row.option_logprobs[3])
 
 
@@ -270,5 +270,5 @@ async def test_revision_is_first(tmp_path: Path) -> None:
     stages = [*supervised(engine), *labels(engine, "revision_vs_initial")]
     states = await run_chain(tmp_path, stages)
     for row in rows(tmp_path, states, "preference/judge"):
-        assert row.soft_label == pytest.approx(sigmoid(2.0))
+        assert row.prob_first == pytest.approx(sigmoid(2.0))
     assert all(r.chosen.startswith("revise") for r in rows(tmp_path, states, "preference/pair"))

@@ -28,7 +28,7 @@ def judgment(first: str, second: str, forward: float, swapped: float, **fields: 
         "comparison": "samples",
         "prob_forward": forward,
         "prob_swapped": swapped,
-        "soft_label": (forward + 1 - swapped) / 2,
+        "prob_first": (forward + 1 - swapped) / 2,
         "position_gap": abs(forward - 1 + swapped),
     }
     return JudgmentRow(
@@ -182,7 +182,7 @@ def test_label_that_stands_for_others_is_not_chosen_by_its_value() -> None:
     tie = judgment("a", "c", 0.5, 0.5)
     clear = judgment("b", "c", 0.9, 0.1)
     assert [p.reason for p in make_pairs([tie, clear], responses)] == ["tie", SAME_TEXTS]
-    unread = replace(tie, status="unparsed", soft_label=None)
+    unread = replace(tie, status="unparsed", prob_first=None)
     assert [p.reason for p in make_pairs([unread, clear], responses)] == ["judgment unparsed", ""]
 
 
@@ -235,7 +235,7 @@ def test_ranking_against_direct_label() -> None:
 
 
 def test_tournament_without_labels() -> None:
-    judged = [replace(j, status="unparsed", soft_label=None) for j in best_vs_worst({"ab": 0.9})]
+    judged = [replace(j, status="unparsed", prob_first=None) for j in best_vs_worst({"ab": 0.9})]
     (pair,) = make_pairs(judged)
     assert (pair.status, pair.reason) == ("dropped", "fewer than two labeled samples")
 

@@ -204,7 +204,7 @@ async def test_label_is_the_sigmoid_of_the_difference(tmp_path: Path) -> None:
     assert len(labels) == 10
     for row in labels:
         first, second = scores[row.first_id], scores[row.second_id]
-        assert row.soft_label == pytest.approx(sigmoid((first.score - second.score) / 2.0))
+        assert row.prob_first == pytest.approx(sigmoid((first.score - second.score) / 2.0))
         assert (row.method, row.position_gap, row.prob_forward, row.prob_swapped) == (
             "score",
             None,
@@ -227,7 +227,7 @@ async def test_part_that_decided_can_be_read(tmp_path: Path) -> None:
     for row in rows(tmp_path, await run_chain(tmp_path, stages, 6), "preference/judge"):
         zero, one, two = row.part_differences
         assert zero == two == pytest.approx(0.0)
-        assert row.soft_label == pytest.approx(sigmoid(one / 3))
+        assert row.prob_first == pytest.approx(sigmoid(one / 3))
         assert row.principle_id == "p-0+p-1+p-2" and row.num_verdicts == 3
 
 
@@ -251,7 +251,7 @@ async def test_unreadable_score_gives_no_label(tmp_path: Path) -> None:
     assert {row.status for row in labels} == {"ok", "unparsed"}
     for row in labels:
         readable = all(scores_of[i].status == "ok" for i in (row.first_id, row.second_id))
-        assert (row.status == "ok") == readable == (row.soft_label is not None)
+        assert (row.status == "ok") == readable == (row.prob_first is not None)
         assert readable or "not a number" in row.reason
     pairs = rows(tmp_path, states, "preference/pair")
     assert {row.reason for row in pairs} == {"tie", "judgment unparsed"}
@@ -316,7 +316,7 @@ async def test_panel_of_raters_is_pooled(tmp_path: Path) -> None:
     ]
     states = await run_chain(tmp_path, stages, 6)
     for row in rows(tmp_path, states, "preference/pool"):
-        assert row.soft_label == pytest.approx(0.5) and row.num_verdicts == 2
+        assert row.prob_first == pytest.approx(0.5) and row.num_verdicts == 2
         assert row.parts and row.part_differences == pytest.approx((0.0,))
         assert row.position_gap is None and "+" in row.model_fingerprint
 

@@ -187,7 +187,7 @@ async def test_efficacy_compares_each_revision_with_the_text_before(tmp_path: Pa
             revision = revisions[row.first_id]
             assert row.second_id == revision.response_id and row.comparison == "efficacy"
             assert row.principle_id == revision.principle_id
-            assert (row.soft_label > 0.5) == (number == 1)  # round 2 compares two revisions
+            assert (row.prob_first > 0.5) == (number == 1)  # round 2 compares two revisions
 
 
 def test_settings_tell_the_rules_apart() -> None:
