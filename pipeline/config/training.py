@@ -213,7 +213,7 @@ PreferenceTrainingConfig = Annotated[PreferenceMethod, Field(discriminator="meth
 """One of the preference methods, told apart by `method`."""
 
 TrainingConfig = Annotated[SftConfig | PreferenceMethod, Field(discriminator="method")]
-"""Anything that a training job can be asked to do."""
+"""The settings of any training method, told apart by `method`."""
 
 
 def takes_feedback(method: str) -> bool:

@@ -1,8 +1,8 @@
 """The seam to models: generate text, or score given strings as the start of a reply.
 
-Three implementations: vLLM started by us (`vllm_local`), any OpenAI-compatible endpoint
-(`openai_http`), and a scripted one for tests (`scripted`), which is public. Stages see only this
-protocol; who opens, counts, limits or retries is not their business.
+Three implementations: vLLM in this program (`vllm/`), any OpenAI-compatible endpoint (`openai/`),
+and a scripted one for tests (`scripted.py`), which is public. Stages see only this protocol; they
+open, limit and retry nothing.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,26 +16,26 @@ from pipeline.types import FinishReason, Generation, Messages, OptionScores, Sam
 
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
 CUT = frozenset({"length", "max_tokens", "content_filter", "repetition"})
-"""Ends that leave half a text: what was cut by a filter is no more finished than by a limit."""
+"""Ends that leave half a text; a filter cuts one as a limit does."""
 
 
-def finish_reason(said: str | None) -> FinishReason:
+def finish_reason(reason: str | None) -> FinishReason:
     """How a generation ended, from the word of a server or of vLLM.
 
     Raises:
         EngineError: it was aborted, called a tool or ended in a way that is not known; its text
             must not pass as a reply.
     """
-    if said in FINISHED:
+    if reason in FINISHED:
         return "stop"
-    if said in CUT:
+    if reason in CUT:
         return "length"
-    raise EngineError(f"the reply ended with '{said}', so its text is no finished reply")
+    raise EngineError(f"the reply ended with '{reason}', so its text is not a finished reply")
 
 
 @runtime_checkable
 class Engine(Protocol):
-    """A model that can be asked. Safe to call from many coroutines of one event loop."""
+    """A model that answers requests. Safe to call from many coroutines of one event loop."""
 
     name: str
     """What a person calls the model: path or endpoint model name."""

@@ -183,8 +183,8 @@ def count_gpus() -> int:
     if nvml.nvmlInit_v2() != 0:
         return 0
     count = ctypes.c_uint(0)
-    found = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    status = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     nvml.nvmlShutdown()
-    if found != 0:
+    if status != 0:
         return 0
     return count.value if visible is None else min(count.value, len(visible.split(",")))

@@ -60,8 +60,8 @@ def file_hash(path: Path) -> str:
 
 
 def _folder_hashes(folder: Path, patterns: tuple[str, ...] = PATTERNS) -> dict[str, str]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    return {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(found)}
+    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)}
 
 
 @functools.lru_cache(maxsize=1024)

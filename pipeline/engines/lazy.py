@@ -1,4 +1,4 @@
-"""An engine that is opened when it is first asked, and opened anew when it has died.
+"""An engine that is opened at its first call, and opened again when it has died.
 
 A resumed run whose shards are all there needs a model's fingerprint, for the manifest keys, but
 never the model: nothing is loaded then.
@@ -68,7 +68,10 @@ class LazyEngine:
         async with self._lock:
             if self._engine is None:
                 if self._openings >= MAX_OPENINGS:
-                    raise EngineDeadError(f"the engine for {self.name} died {MAX_OPENINGS} times")
+                    raise EngineDeadError(
+                        f"the engine for {self.name} died {MAX_OPENINGS} times; the reasons of "
+                        "the failed rows say how: lower its memory or concurrency, then resume"
+                    )
                 self._openings += 1
                 engine = await self._stack.enter_async_context(open_engine(self._config))
                 self.version, self.max_context = engine.version, engine.max_context

@@ -8,7 +8,7 @@ apart. One call per inner node asks for the log-probabilities of that node's nex
 score of an option is the sum along its path, so a shared beginning can never look like a tie.
 
 Where one option is the beginning of another, as '1' of '10' in a model that spells numbers digit
-by digit, the sum along '1' counts the replies that go on to '10' as well. They are taken off:
+by digit, the sum along '1' also counts the replies that continue to '10'. They are subtracted:
 
     P(reply begins with 1 and not with 10) = P(1) - P(10) = P(1) (1 - P(0 | 1))
 

@@ -106,7 +106,7 @@ class ReplyCounts(Section):
     contradicted: int
     """Good in one row and bad in another: trained on neither side."""
     repeated: int
-    """The same reply with the same label again: trained once."""
+    """Further rows of a reply with the same label: a reply is trained once."""
     desirable: int
     undesirable: int
 

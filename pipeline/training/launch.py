@@ -152,9 +152,9 @@ def _command(job: TrainingJob, job_path: Path) -> list[str]:
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:
-    """The worker's environment; settings that the person made stay as they are."""
+    """The worker's environment; variables that are already set keep their values."""
     cores = str(len(os.sched_getaffinity(0)))
-    found = {
+    variables = {
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": cores,
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -162,10 +162,10 @@ def _environment(job: TrainingJob) -> dict[str, str]:
     }
     # The worker is found from any working directory.
     root = str(Path(errors.__file__).parent.parent)
-    found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     if job.config.device == "cpu" or count_gpus() == 0:
-        found |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    return found
+        variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    return variables
 
 
 async def _run(

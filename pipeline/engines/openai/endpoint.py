@@ -1,4 +1,4 @@
-"""Requests to one endpoint: at most so many at once, and every failure named as ours.
+"""Requests to one endpoint: limited in number, every failure turned into an error of ours.
 
 Transport faults, 429 and 5xx are tried again with exponential backoff by the client, at most
 `max_retries` times; nothing else is. The key is read from the environment by its name and is kept

@@ -1,6 +1,6 @@
 """Messages to token ids: the chat template, the start of a reply, the options of a verdict.
 
-In:  messages, and for scores the option strings or the last message as it stands
+In:  messages, and for scores the option strings or the last message unchanged
 Out: token ids, exactly as the model was trained to see them, each special token once
 
 The template is rendered once for a request and token ids are sent, so that no server adds a
@@ -118,11 +118,11 @@ class ChatRenderer:
         if key in self._tails:
             return self._tails[key]
         before = prompt.token_ids if tail is None else self.encode(tail)
-        found = tuple(self._continuation(key[0], before, option) for option in options)
-        check_distinct(options, found)
+        ids = tuple(self._continuation(key[0], before, option) for option in options)
+        check_distinct(options, ids)
         if tail is not None:
-            self._tails[key] = found
-        return found
+            self._tails[key] = ids
+        return ids
 
     @functools.cached_property
     def end_of_turn_ids(self) -> tuple[int, ...]:

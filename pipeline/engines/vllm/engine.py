@@ -3,8 +3,8 @@
 In:  messages
 Out: text, or exact log-probabilities of whole strings
 
-On the CPU the engine core runs in this process (`vllm_inproc`: ready in a third of the time and
-twice as fast on two cores); on CUDA vLLM runs its own processes (`vllm_async`). Both take token
+On the CPU the engine core runs in this process (`in_process.py`: ready in a third of the time and
+twice as fast on two cores); on CUDA vLLM runs its own processes (`async_llm.py`). Both take token
 ids and give back finished requests; everything that a result depends on is in this file.
 """
 
@@ -152,32 +152,25 @@ class VllmEngine:
     async def _next_tokens(
         self, prompt: Rendered, start: TokenIds, following: tuple[int, ...], request_id: str
     ) -> Any:
-        params = self._params(
-            max_tokens=1,
-            temperature=0.0,
-            logprob_token_ids=list(following),
-            output_kind=self._final_only,
-            detokenize=False,
-            skip_clone=True,
-        )
+        params = self._one_token(logprob_token_ids=list(following))
         return await self._run(request_id, [*prompt.token_ids, *start], params, 1)
 
     async def _score_whole(
         self, prompt: Rendered, ids: tuple[TokenIds, ...], request_id: str
     ) -> OptionScores:
         """One pass over prompt and option for each option; for long options."""
-        found = await asyncio.gather(
+        scores = await asyncio.gather(
             *(
                 self._score_end([*prompt.token_ids, *option], len(option), f"{request_id}#{index}")
                 for index, option in enumerate(ids)
             )
         )
         return OptionScores(
-            longest_only(ids, [total for total, _ in found]),
+            longest_only(ids, [total for total, _ in scores]),
             None,
             len(prompt.token_ids),
-            sum(cached for _, cached in found),
-            len(found),
+            sum(cached for _, cached in scores),
+            len(scores),
         )
 
     async def _score_end(
@@ -191,24 +184,27 @@ class VllmEngine:
         """
         first = len(token_ids) - num_last
         for use_cache in (True, False):
-            params = self._params(
-                max_tokens=1,
-                temperature=0.0,
-                prompt_logprobs=0,
-                skip_reading_prefix_cache=not use_cache,
-                output_kind=self._final_only,
-                detokenize=False,
-                skip_clone=True,
-            )
+            params = self._one_token(prompt_logprobs=0, skip_reading_prefix_cache=not use_cache)
             output = await self._run(request_id, token_ids, params, 1)
             cached = output.num_cached_tokens or 0
             # From the end: what was found in the cache may be missing at the start of the list.
-            found = list(zip(output.prompt_logprobs[-num_last:], token_ids[first:], strict=True))
+            listed = list(zip(output.prompt_logprobs[-num_last:], token_ids[first:], strict=True))
             # A token's log-probability is computed at the position before it.
-            if cached < first and all(values and token in values for values, token in found):
+            if cached < first and all(values and token in values for values, token in listed):
                 break
-        total = sum(values[token].logprob for values, token in found)
+        total = sum(values[token].logprob for values, token in listed)
         return total, cached
+
+    def _one_token(self, **arguments: Any) -> Any:
+        """Sampling parameters of a call that is made for its log-probabilities."""
+        return self._params(
+            max_tokens=1,
+            temperature=0.0,
+            output_kind=self._final_only,
+            detokenize=False,
+            skip_clone=True,
+            **arguments,
+        )
 
     async def _run(
         self, request_id: str, token_ids: list[int], params: Any, num_reply_tokens: int

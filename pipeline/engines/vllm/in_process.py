@@ -92,7 +92,7 @@ class InProcessBackend:
             self._tell(_resolve, [(self._opened, None)])
             self._step_until_closed(engine, lora, pending)
         except BaseException as error:
-            # Whatever ends the engine is told to every waiting call; the runner records the rows.
+            # Every waiting call gets what ended the engine; the runner records the rows.
             self._death = error
         finally:
             try:

@@ -1,7 +1,7 @@
 """What a person should look at after a training: pure checks of its metrics and probes.
 
     chosen_falls    the chosen replies lose probability while the reward margin rises
-                    (likelihood displacement: the policy moves to texts that nobody judged)
+                    (likelihood displacement: the policy moves to texts that were never judged)
     length_drift    replies to training prompts grew or shrank by more than a factor
     missing_end     more replies than before run into the token limit
     rows_dropped    many rows were longer than `max_length`

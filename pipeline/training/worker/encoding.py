@@ -125,12 +125,12 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
         )
     columns = [name for name in (*NEEDED[shape], "status") if name in schema.names]
     rows = pq.read_table(path, columns=columns).to_pylist()
-    kept = [row for row in rows if row.get("status", "ok") == "ok"]
-    if len({row["row_id"] for row in kept}) < len(kept):
+    usable = [row for row in rows if row.get("status", "ok") == "ok"]
+    if len({row["row_id"] for row in usable}) < len(usable):
         raise DataError(
             f"data set '{path}' uses a row_id twice; ids join labels, so make them unique"
         )
-    return kept, len(rows) - len(kept)
+    return usable, len(rows) - len(usable)
 
 
 def training_columns(
@@ -178,9 +178,11 @@ def training_columns(
         return _completion_columns(fitting), counts
     if method.shape == "pairs":
         return _pair_columns(fitting, method.soft_labels(config)), counts
-    kept, replies = resolve_contradictions([reply for row in fitting for reply in _replies(row)])
-    columns = unpaired_columns(kept, config.batch_size, config.seed)
-    return columns, counts.model_copy(update={"replies": replies})
+    replies, reply_counts = resolve_contradictions(
+        [reply for row in fitting for reply in _replies(row)]
+    )
+    columns = unpaired_columns(replies, config.batch_size, config.seed)
+    return columns, counts.model_copy(update={"replies": reply_counts})
 
 
 def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:

@@ -45,14 +45,14 @@ def load_model(folder: Path, placement: Placement) -> Any:
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """Number format that the folder's weights are stored in, float32 if it does not say."""
-    found = AutoConfig.from_pretrained(folder).dtype
-    return found if isinstance(found, torch.dtype) else torch.float32
+    dtype = AutoConfig.from_pretrained(folder).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _end_ids(tokenizer: Any, folder: Path) -> frozenset[int]:
     """Tokens at which an engine stops: the tokenizer's and those of generation_config.json."""
-    found = {tokenizer.eos_token_id}
+    ids = {tokenizer.eos_token_id}
     if (folder / "generation_config.json").is_file():
         more = GenerationConfig.from_pretrained(folder).eos_token_id
-        found |= set(more) if isinstance(more, list) else {more}
-    return frozenset(token for token in found if token is not None)
+        ids |= set(more) if isinstance(more, list) else {more}
+    return frozenset(token for token in ids if token is not None)

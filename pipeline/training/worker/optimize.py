@@ -60,8 +60,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
 
 def optimize(trainer: Any, checkpoints: Path, log: MetricsLog) -> Optimized:
     """Train, from the last complete checkpoint if there is one."""
-    found = last_checkpoint(checkpoints)
-    step = _step(found) if found else 0
+    last = last_checkpoint(checkpoints)
+    step = _step(last) if last else 0
     if trainer.accelerator.is_main_process:
         for path in checkpoints.glob("checkpoint-*"):
             if not (path / COMPLETE).exists():
@@ -70,7 +70,7 @@ def optimize(trainer: Any, checkpoints: Path, log: MetricsLog) -> Optimized:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Recorder(log))
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(found) if found else None)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return Optimized(step, time.perf_counter() - started)
 
 

@@ -26,7 +26,7 @@ from pipeline.training.worker.encoding import ReplyEncoder, training_columns
 from pipeline.training.worker.kto_rows import Columns
 from pipeline.training.worker.loading import load_encoder, load_model, stored_dtype
 from pipeline.training.worker.methods import method_of
-from pipeline.training.worker.optimize import Optimized, check_first_batch, optimize
+from pipeline.training.worker.optimize import check_first_batch, optimize
 from pipeline.training.worker.probe import choose_prompts, run_probe
 from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, ReferenceCache
 from pipeline.training.worker.saving import save_model
@@ -69,16 +69,31 @@ def run(file: JobFile, started: float) -> TrainingResult:
     is_adapter = save_model(trainer, job, stored_dtype(job.model))
     own = method_of(config).arguments(config, rows)
     result = TrainingResult(
+        method=config.method,
+        job_hash=file.job_hash,
+        model_dir=job.model_dir,
         is_adapter=is_adapter,
+        num_steps=trainer.state.global_step,
+        train_s=round(optimized.seconds, 2),
+        total_s=round(time.perf_counter() - started, 2),
+        final_loss=tail_mean(log.rows, "loss") or 0.0,
+        reward_margin=tail_mean(log.rows, "reward_margin"),
+        rows=rows,
+        desirable_weight=own.get("desirable_weight"),
+        undesirable_weight=own.get("undesirable_weight"),
         reference_cache=cache.state if cache else "unused",
         alarms=tuple(alarms),
         probe_before=before,
         probe_after=after,
         device=placement.device,
-        desirable_weight=own.get("desirable_weight"),
-        undesirable_weight=own.get("undesirable_weight"),
-        total_s=round(time.perf_counter() - started, 2),
-        **_facts(file, trainer, log, rows, optimized),
+        num_processes=trainer.accelerator.num_processes,
+        resumed_from_step=optimized.resumed_from_step,
+        versions={"python": sys.version.split()[0]}
+        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        dataset_sha256=file.dataset_sha256,
+        feedback_sha256=file.feedback_sha256,
+        model_hash=file.model_hash,
+        trained_hash=model_fingerprint(job.model_dir, dtype="stored"),
     )
     if trainer.accelerator.is_main_process:
         write_result(job, result)
@@ -141,32 +156,6 @@ def build_trainer(
     )
     check_first_batch(trainer, encoder.end_ids)
     return trainer
-
-
-def _facts(
-    file: JobFile, trainer: Any, log: MetricsLog, rows: RowCounts, optimized: Optimized
-) -> dict[str, Any]:
-    """The part of a result that is read off: counts, times, hashes and versions."""
-    return {
-        "method": file.job.config.method,
-        "job_hash": file.job_hash,
-        "model_dir": file.job.model_dir,
-        "num_steps": trainer.state.global_step,
-        "train_s": round(optimized.seconds, 2),
-        "final_loss": tail_mean(log.rows, "loss") or 0.0,
-        "reward_margin": tail_mean(log.rows, "reward_margin"),
-        "rows": rows,
-        "num_processes": trainer.accelerator.num_processes,
-        "resumed_from_step": optimized.resumed_from_step,
-        "versions": {
-            "python": sys.version.split()[0],
-            **{name: importlib.metadata.version(name) for name in LIBRARIES},
-        },
-        "dataset_sha256": file.dataset_sha256,
-        "feedback_sha256": file.feedback_sha256,
-        "model_hash": file.model_hash,
-        "trained_hash": model_fingerprint(file.job.model_dir, dtype="stored"),
-    }
 
 
 def _of_replies(rows: RowCounts) -> str:

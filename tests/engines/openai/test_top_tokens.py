@@ -128,5 +128,5 @@ def test_how_a_reply_ended(said: str, reason: str) -> None:
 
 @pytest.mark.parametrize("said", ["abort", "error", "tool_calls", None, "odd"])
 def test_a_reply_that_did_not_end_is_no_reply(said: str | None) -> None:
-    with pytest.raises(EngineError, match="no finished reply"):
+    with pytest.raises(EngineError, match="not a finished reply"):
         finish_reason(said)
