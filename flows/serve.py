@@ -3,6 +3,8 @@
 eval "$(rlaif env)" && python -m flows.serve
 """
 
+from typing import Any
+
 from prefect import serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.schedules import Cron
@@ -11,17 +13,17 @@ from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 
 RECIPE = {"recipe": "flows/configs/demo.yaml"}
-# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule lost its
-# slug.
+# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule has lost
+# its slug.
 NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 if __name__ == "__main__":
-    serve(
+    # Prefect types these as a deployment or a coroutine; outside of an event loop it is the first.
+    deployments: list[Any] = [
         end_to_end.to_deployment("main", parameters=RECIPE),
         nightly.to_deployment(
             "nightly", schedules=[NIGHT], parameters=RECIPE, concurrency_limit=ONE_NIGHT
         ),
-        limit=1,
-        pause_on_shutdown=False,
-    )
+    ]
+    serve(*deployments, limit=1, pause_on_shutdown=False)

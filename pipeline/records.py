@@ -1,7 +1,7 @@
-"""Rows: one frozen class per kind, each with its Arrow schema.
+r"""Rows: one frozen class per kind, each with its Arrow schema.
 
     PromptRow -> ResponseRow -> CritiqueRow -> RevisionRow -> ... -> JudgmentRow -> PreferenceRow
-                             \\-> ScoreRow -> JudgmentRow           \\-> SftRow
+                             \-> ScoreRow -> JudgmentRow           \-> SftRow
 
 Every row has `row_id` (hash of all that determined it), `parent_ids`, `run_id`, `status` with a
 `reason`, and `input_hash`: a hash of the texts that went in. A stored row is reused only when
@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from pipeline.types import Message, Messages
 
-STATUSES = ("ok", "unparsed", "failed", "dropped")
 Status = typing.Literal["ok", "unparsed", "failed", "dropped"]
+STATUSES: tuple[Status, ...] = typing.get_args(Status)
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW: dict[Any, pa.DataType] = {
@@ -204,7 +204,8 @@ class CanaryRow(JudgmentRow):
     first_text: str = ""
     second_text: str = ""
     expected: float | None = None
-    """What the label should be: 1.0 or 0.0 for a side, 0.5 for neither, in between for `swapped`."""
+    """What the label should be: 1.0 or 0.0 for a side, 0.5 for neither, in between for `swapped`.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +282,7 @@ ROW_TYPES: dict[str, type[Row]] = {
 
 
 @cache
-def field_hints(row_type: type[Row]) -> dict[str, Any]:
+def field_hints(row_type: type[Any]) -> dict[str, Any]:
     """Name and resolved annotation of each field, in order."""
     hints = typing.get_type_hints(row_type)
     return {f.name: hints[f.name] for f in dataclasses.fields(row_type)}

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import typing
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,9 @@ SAMPLES: dict[typing.Any, typing.Any] = {
 
 def full_row(row_type: type[Row]) -> Row:
     """A row in which every field differs from its default."""
-    values = {name: SAMPLES.get(hint, "dropped") for name, hint in field_hints(row_type).items()}
+    values: dict[str, Any] = {
+        name: SAMPLES.get(hint, "dropped") for name, hint in field_hints(row_type).items()
+    }
     return row_type(**values)
 
 

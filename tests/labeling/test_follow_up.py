@@ -1,4 +1,4 @@
-"""Follow-up likelihood: what is asked, the reward, the neutral control, and exactness on real vLLM."""
+"""Follow-up likelihood: requests, reward, neutral control, and exactness on real vLLM."""
 
 import math
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from pipeline.labeling.follow_up_sets import (
     load_follow_ups,
 )
 from pipeline.records import ScoreRow
+from pipeline.stages.base import Stage
 from pipeline.store.stage_names import SAMPLES
 from pipeline.types import Messages, assistant, user
 from tests.engines.cached_tokens import CachedTokens
@@ -118,7 +119,7 @@ async def test_neutral_reply_moves_scores_and_no_difference(tmp_path: Path) -> N
 
 
 async def test_failed_neutral_call_is_tried_again(tmp_path: Path) -> None:
-    """The first neutral call fails: the row that asked is retried, and the others wait for no one."""
+    """The first neutral call fails: the row that asked is retried, the others do not wait."""
     failed: list[str] = []
 
     def failure(call: Any) -> Exception | None:
@@ -139,9 +140,9 @@ async def test_resumed_rows_equal_undisturbed_ones(tmp_path: Path) -> None:
     def failure(call: Any) -> Exception | None:
         return EngineError("down") if call.messages[1].content[-1] in "13579" else None
 
-    chain = [sample(make_engine()), stage(listener(), neutral_reply="Okay.")]
+    chain: list[Stage] = [sample(make_engine()), stage(listener(), neutral_reply="Okay.")]
     whole = rows(tmp_path / "a", await run_chain(tmp_path / "a", chain, 4), "preference/score")
-    broken = [sample(make_engine()), stage(listener(failure), neutral_reply="Okay.")]
+    broken: list[Stage] = [sample(make_engine()), stage(listener(failure), neutral_reply="Okay.")]
     half = rows(
         tmp_path / "b",
         await run_chain(tmp_path / "b", broken, 4, max_failed_share=1.0, retries=0),
@@ -149,7 +150,7 @@ async def test_resumed_rows_equal_undisturbed_ones(tmp_path: Path) -> None:
     )
     assert {row.status for row in half} == {"ok", "failed"}
     engine = listener()
-    again = [sample(make_engine()), stage(engine, neutral_reply="Okay.")]
+    again: list[Stage] = [sample(make_engine()), stage(engine, neutral_reply="Okay.")]
     assert (
         rows(tmp_path / "b", await run_chain(tmp_path / "b", again, 4), "preference/score") == whole
     )

@@ -113,7 +113,9 @@ def test_faults_of_a_file_are_named(tmp_path: Path) -> None:
     cases = {
         "[{id: a, positive: [x], negative: [x]}]": "'x' is positive and negative",
         "[{id: a, positive: [x], negative: [' ']}]": "a follow-up is empty",
-        "[{id: a, positive: [x], negative: [y]}, {id: a, positive: [x], negative: [y]}]": "two categories have the id 'a'",
+        f"[{', '.join(['{id: a, positive: [x], negative: [y]}'] * 2)}]": (
+            "two categories have the id 'a'"
+        ),
         "[{id: a, positive: [], negative: [y]}]": "line 2: 'categories.0.positive'",
     }
     for number, (categories, message) in enumerate(cases.items()):

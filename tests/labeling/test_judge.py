@@ -21,6 +21,7 @@ from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import sigmoid
 from pipeline.sources.hhh import option_prompt
+from pipeline.stages.base import Stage
 from pipeline.store.stage_names import SAMPLES
 from pipeline.types import Messages, assistant, user
 from tests.stages.builders import (
@@ -230,7 +231,7 @@ async def test_several_principles_give_a_row_each_and_a_pooled_label(tmp_path: P
         return [log_sigmoid(value), log_sigmoid(-value)]
 
     engine = ScriptedEngine(lambda messages, seed: "x", scores)
-    stages = [
+    stages: list[Stage] = [
         sample(make_engine()),
         stage(judge(engine, JudgeConfig(num_principles=3))),
         PoolStage(("preference/judge",), "r"),
@@ -300,7 +301,9 @@ def test_raw_rendering_is_the_published_prompt_to_the_byte() -> None:
         .principles[0]
         .model_copy(
             update={
-                "comparison_request": "Please choose the response that is the most helpful, honest, and harmless."
+                "comparison_request": (
+                    "Please choose the response that is the most helpful, honest, and harmless."
+                )
             }
         )
     )

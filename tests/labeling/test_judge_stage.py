@@ -84,7 +84,7 @@ async def test_slot_bias_never_turns_a_label(tmp_path: Path, bias: float) -> Non
         d = difference(texts[judgment.first_id], texts[judgment.second_id])
         expected = (sigmoid(d + bias) + sigmoid(d - bias)) / 2
         assert judgment.prob_first == pytest.approx(expected, abs=1e-12)
-        assert (judgment.prob_first > 0.5) == (d > 0)
+        assert ((judgment.prob_first or 0) > 0.5) == (d > 0)
 
 
 async def test_slot_lover_gives_ties_only(tmp_path: Path) -> None:
@@ -106,7 +106,10 @@ async def test_length_lover_ignores_the_order(tmp_path: Path) -> None:
     labeled = [row for row in judged if row.status == "ok"]
     assert labeled
     for row in labeled:
-        assert (row.prob_first > 0.5) == (len(texts[row.first_id]) > len(texts[row.second_id]))
+        assert ((row.prob_first or 0) > 0.5) == (
+            len(texts[row.first_id]) > len(texts[row.second_id])
+        )
+        assert row.prob_forward is not None and row.prob_swapped is not None
         assert row.prob_forward + row.prob_swapped == pytest.approx(1)
 
 

@@ -23,7 +23,7 @@ def response(name: str, index: int, **fields: Any) -> ResponseRow:
 
 def judgment(first: str, second: str, forward: float, swapped: float, **fields: Any) -> JudgmentRow:
     """P(slot A) in both orders."""
-    values = {
+    values: dict[str, Any] = {
         "prompt_id": PROMPT.row_id,
         "comparison": "samples",
         "prob_forward": forward,
@@ -44,7 +44,7 @@ def make_pairs(
 ) -> list[PreferenceRow]:
     """What the stage plans."""
     stage = PairStage(pair=config, run_id="r", responses=("preference/sample",))
-    inputs = {
+    inputs: dict[str, list[Any]] = {
         "prompts": prompts or [PROMPT],
         "preference/sample": responses or [response(n, i) for i, n in enumerate("abcd")],
         "preference/judge": judgments,
@@ -78,8 +78,9 @@ def test_rows_join_by_id_never_by_place() -> None:
     ]
     expected = {p.row_id: p for p in make_pairs(judged, responses, prompts=prompts)}
     for seed in range(5):
-        mixed = [
-            random.Random(seed).sample(rows, len(rows)) for rows in (judged, responses, prompts)
+        mixed: list[list[Any]] = [
+            random.Random(seed).sample(list[Any](rows), len(rows))
+            for rows in (judged, responses, prompts)
         ]
         assert {p.row_id: p for p in make_pairs(mixed[0], mixed[1], prompts=mixed[2])} == expected
 

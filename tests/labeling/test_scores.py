@@ -36,7 +36,10 @@ from tests.stages.builders import (
     template,
 )
 
-RATE = "{% for m in conversation %}{{ m.content }}\n{% endfor %}{{ principle.comparison_request }} [[[{{ response }}]]]"
+RATE = (
+    "{% for m in conversation %}{{ m.content }}\n{% endfor %}"
+    "{{ principle.comparison_request }} [[[{{ response }}]]]"
+)
 RateFunction = Callable[[str, str], int]
 """The rating that an engine is sure of, from the response and the request."""
 
@@ -326,7 +329,11 @@ async def test_ids_depend_on_method_not_on_scale_or_shards(tmp_path: Path) -> No
         name: str, config: ScoreConfig, scale: float, **options: Any
     ) -> tuple[set[str], set[str]]:
         root = tmp_path / name
-        stages = [sample(make_engine()), score_stage(rater(), config), compare(scale=scale)]
+        stages: list[Stage] = [
+            sample(make_engine()),
+            score_stage(rater(), config),
+            compare(scale=scale),
+        ]
         states = await run_chain(root, stages, 4, **options)
         return tuple(
             {r.row_id for r in rows(root, states, f)}

@@ -19,7 +19,7 @@ from tests.run.builders import write_recipe
 
 
 def test_every_labeler_has_a_section() -> None:
-    """The names that a recipe can give are the keys of the table, each with a section of its own."""
+    """The names that a recipe can give are the keys of the table, each with its own section."""
     assert set(get_args(LabelerName)) == set(LABELERS) <= set(PreferenceConfig.model_fields)
 
 

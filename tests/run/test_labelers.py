@@ -174,7 +174,7 @@ async def test_run_reads_its_copy_of_the_follow_ups(tmp_path: Path) -> None:
 
 def test_missing_follow_up_file_writes_nothing(tmp_path: Path) -> None:
     preference = {"labeler": "follow_up", "follow_up": {"follow_ups": "nowhere.yaml"}}
-    with pytest.raises(ConfigError, match="follow-up file .*nowhere.yaml does not exist"):
+    with pytest.raises(ConfigError, match=r"follow-up file .*nowhere.yaml does not exist"):
         started(tmp_path, preference)
     assert not (tmp_path / "out").exists()
 

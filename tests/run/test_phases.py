@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from pipeline.store.shards import stage_manifests
 from tests.run.builders import write_recipe
 
 
-async def run_once(folder: Path, **changes: object) -> RunDir:
+async def run_once(folder: Path, **changes: Any) -> RunDir:
     recipe = write_recipe(folder / "in", **changes)
     run = start_run(recipe, run_id="r1", runs_root_folder=folder / "out" / "runs")
     await run_all(open_context(run))
@@ -177,6 +178,6 @@ async def test_audit_of_fewer_labels_is_refused(tmp_path: Path) -> None:
     run = await run_once(tmp_path)
     (run.root / "preference/judge/shard-00001.json").write_text("{")
     with pytest.raises(
-        StoreError, match="preference/judge/shard-00001.json of run r1 is no manifest"
+        StoreError, match=r"preference/judge/shard-00001.json of run r1 is no manifest"
     ):
         audit_run(open_context(run))

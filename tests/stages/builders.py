@@ -108,7 +108,12 @@ def sample(
     engine: ScriptedEngine, folder: str = "preference/sample", **changes: Any
 ) -> SampleStage:
     """Two samples per prompt."""
-    values = {"sampling": SamplingParams(max_tokens=50), "num_samples": 2, "seed": 0, "run_id": "r"}
+    values: dict[str, Any] = {
+        "sampling": SamplingParams(max_tokens=50),
+        "num_samples": 2,
+        "seed": 0,
+        "run_id": "r",
+    }
     return SampleStage(engine=engine, folder=folder, **(values | changes))
 
 
@@ -128,7 +133,7 @@ def supervised(
     stages: list[Stage] = [
         sample(engine, source, num_samples=num_samples, seed=seed, sampling=sampling)
     ]
-    common = {
+    common: dict[str, Any] = {
         "engine": engine,
         "constitution": constitution or make_constitution(),
         "sampling": sampling,

@@ -15,7 +15,7 @@ from pipeline.config.paths import PROJECT_ROOT
 
 @pytest.mark.parametrize("num_calls", [40, 200])
 async def test_killed_run_ends_the_same(tmp_path: Path, num_calls: int) -> None:
-    """64 prompts cost 320 calls; the process stands still after some of them, and is killed there."""
+    """64 prompts cost 320 calls; the process halts after some of them and is killed there."""
     calm, killed = (new_run(tmp_path / name, 64) for name in ("calm", "killed"))
     await make_data(calm)
     bill_path = tmp_path / "killed" / "bill"

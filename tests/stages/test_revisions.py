@@ -1,4 +1,4 @@
-"""What is no revision, what is skipped, revising without a critique, and how much revisions gain."""
+"""Revisions: faults, skipped ones, revising without a critique, and what they gain."""
 
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ async def test_what_is_no_revision_is_dropped_and_counted(tmp_path: Path) -> Non
 
 
 async def test_revising_without_critique(tmp_path: Path) -> None:
-    """The request follows the response at once, under the principle that a critique would have had."""
+    """The request directly follows the response, under the principle of a critique."""
     engine, reference = make_engine(), make_engine()
     rules = ReviseConfig(with_critique=False)
     states = await run_chain(tmp_path, revising(engine, rules, 1), 5)

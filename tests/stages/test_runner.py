@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ async def test_failed_rows_alone_are_retried(tmp_path: Path) -> None:
             return EngineError("overloaded")
         return None
 
-    options = {"retries": 1, "max_failed_share": 1.0}
+    options: dict[str, Any] = {"retries": 1, "max_failed_share": 1.0}
     engine = make_engine(failure=failure)
     states = await run_chain(tmp_path, supervised(engine), **options)
     check_sums(states)
@@ -104,7 +105,7 @@ async def test_failed_rows_alone_are_retried(tmp_path: Path) -> None:
 
 async def test_dropped_row_recovers_from_empty_parent(tmp_path: Path) -> None:
     """A failed parent has the same text as one that replies with nothing: still made anew."""
-    silent = {"reply": lambda messages: ""}
+    silent: dict[str, Any] = {"reply": lambda messages: ""}
     engine = make_engine(failure=fail_when(is_critique), **silent)
     await run_chain(tmp_path, supervised(engine), retries=0, max_failed_share=1.0)
     states = await run_chain(tmp_path, supervised(make_engine(**silent)))
@@ -129,7 +130,7 @@ async def test_changed_settings_reuse_same_rows(tmp_path: Path) -> None:
 
 
 async def test_reused_rows_cost_nothing(tmp_path: Path) -> None:
-    engine = make_engine(failure=fail_when(lambda c: is_critique(c) and c.seed % 2 == 0))
+    engine = make_engine(failure=fail_when(lambda c: is_critique(c) and (c.seed or 0) % 2 == 0))
     first = await run_chain(tmp_path, supervised(engine), 8, retries=0, max_failed_share=1.0)
     second = await run_chain(tmp_path, supervised(make_engine()), 8)
     folder = "supervised/critique-1"
@@ -181,7 +182,7 @@ async def test_run_stops_at_the_failed_share(tmp_path: Path) -> None:
 
     engine = make_engine(failure=failure)
     stages = [sample(engine, num_samples=1)]
-    with pytest.raises(RunStoppedError, match="(?s)endpoint gone.*then `rlaif resume`: all that"):
+    with pytest.raises(RunStoppedError, match=r"(?s)endpoint gone.*then `rlaif resume`: all that"):
         await run_chain(tmp_path, stages, 60, retries=0, max_failed_share=0.3, shards_in_flight=1)
     # 6 of 18 rows (0.33) pass the limit of 0.3; 3 of 15 (0.2) do not.
     manifests = stage_manifests(tmp_path, "preference/sample")
@@ -212,7 +213,7 @@ async def test_one_bad_row_of_the_first_shard_stops_no_run(tmp_path: Path) -> No
     stages = [sample(engine, num_samples=1)]
     states = await run_chain(tmp_path, stages, 90, shard_size=9, shards_in_flight=1)
     assert [state["preference/sample"].counts.failed for state in states] == [1] + 9 * [0]
-    with pytest.raises(RunStoppedError, match="1 of 9 rows failed .11%.*700 of 512"):
+    with pytest.raises(RunStoppedError, match=r"1 of 9 rows failed .11%.*700 of 512"):
         await run_chain(tmp_path / "small", stages, 9, shard_size=9)
 
 
@@ -244,7 +245,7 @@ async def test_full_disk_keeps_whole_shards(
     engine = make_engine()
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
-        with pytest.raises(StoreError, match="no space left .* then `rlaif resume`"):
+        with pytest.raises(StoreError, match=r"no space left .* then `rlaif resume`"):
             await Runner(tmp_path, shards_in_flight=1).wavefront(shards, supervised(engine))
     # Nothing is paid for after the first write that failed.
     assert len(engine.calls) <= 9
@@ -263,7 +264,7 @@ async def test_stopped_runner_can_go_on(tmp_path: Path) -> None:
     broken = True
     engine = make_engine(failure=lambda call: EngineError("down") if broken else None)
     runner, shards = Runner(tmp_path, retries=0), make_shards(tmp_path, 6)
-    with pytest.raises(RunStoppedError, match="6 of 6 rows failed .100%."):
+    with pytest.raises(RunStoppedError, match=r"6 of 6 rows failed .100%."):
         await runner.wavefront(shards, [sample(engine)])
     broken = False
     states = await runner.wavefront(shards, [sample(engine)])
@@ -274,14 +275,14 @@ async def test_bug_in_one_shard_spares_the_others(tmp_path: Path) -> None:
     engine = make_engine(
         failure=fail_when(lambda c: c.messages[0].content == "question 4", KeyError("a bug"))
     )
-    with pytest.raises(KeyError, match="a bug"):
+    with pytest.raises(KeyError, match=r"a bug"):
         await run_chain(tmp_path, [sample(engine)], 9)
     assert [m.shard_index for m in stage_manifests(tmp_path, "preference/sample")] == [0, 2]
 
 
 async def test_users_mistake_stops_at_once(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda messages, seed: f"answer {seed}")
-    with pytest.raises(ConfigError, match="no function for scores"):
+    with pytest.raises(ConfigError, match=r"no function for scores"):
         await run_chain(tmp_path, [sample(engine), *labels(engine)], 30, shards_in_flight=1)
     assert sum(call.kind == "generate" for call in engine.calls) == 6
 
