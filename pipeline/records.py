@@ -281,9 +281,13 @@ ROW_TYPES: dict[str, type[Row]] = {
 }
 
 
-@cache
-def field_hints(row_type: type[Any]) -> dict[str, Any]:
+def field_hints(row_type: type[Row]) -> dict[str, Any]:
     """Name and resolved annotation of each field, in order."""
+    return _field_hints(row_type)  # type: ignore[arg-type]  # mypy reads a class's hash as its rows'
+
+
+@cache
+def _field_hints(row_type: type[Row]) -> dict[str, Any]:
     hints = typing.get_type_hints(row_type)
     return {f.name: hints[f.name] for f in dataclasses.fields(row_type)}
 
@@ -305,7 +309,7 @@ def rows_from_table(table: pa.Table, row_type: type[Row]) -> list[Any]:
 
 def count_statuses(rows: Iterable[Row]) -> dict[str, int]:
     """Rows per status, all four always present."""
-    counts = dict.fromkeys(STATUSES, 0)
+    counts: dict[str, int] = dict.fromkeys(STATUSES, 0)
     for row in rows:
         counts[row.status] += 1
     return counts
