@@ -3,7 +3,7 @@
     guard             called from                         what it compares the held-out prompts with
     check_prompts     run/start.py, before a run exists   the training prompts of the recipe
     check_version     run/nightly.py, before a new night  the data set version that it would extend
-    not_trained_on    run/phases.py, before evaluation    the prompts that the run was given at its
+    not_trained_on    run/passes.py, before evaluation    the prompts that the run was given at its
                                                           start, and the version that it extends
     heldout_keys      sources/mix_into_run.py             each label that people gave: a row about a
                                                           held-out prompt is dropped and counted

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.paths import PROJECT_ROOT
+from pipeline.data import heldout
 from pipeline.data.heldout import PromptCounts, check_prompts
 from pipeline.data.prompt_lines import parse_line
 from pipeline.data.prompts import read_prompts, write_prompt_shards
@@ -256,3 +258,11 @@ def test_stopped_attempt_leaves_no_stale_shards(tmp_path: Path) -> None:
 def test_set_without_new_prompts_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prompts for 'prompts'"):
         write_prompt_shards(tmp_path, "prompts", iter(()), 4, "k")
+
+
+def test_guards_of_the_page_are_called_where_it_says() -> None:
+    rows = re.findall(r"^    (\w+) +(\w+/\w+\.py)", str(heldout.__doc__), re.MULTILINE)
+    assert len(rows) == 4
+    for guard, path in rows:
+        text = (PROJECT_ROOT / "pipeline" / path).read_text(encoding="utf-8")
+        assert hasattr(heldout, guard) and f"{guard}(" in text, path
