@@ -3,7 +3,7 @@
 RECIPE ?= flows/configs/demo.yaml
 RLAIF := .venv/bin/rlaif
 PYTHON_BIN := .venv/bin/python
-# Worker processes of pytest; tests/conftest.py says which tests share one.
+# Worker processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 
 .PHONY: setup setup-cuda demo test check format ui stop lock schema
@@ -18,7 +18,7 @@ demo: setup           ## the main job on the pocket model, through Prefect (RECI
 	@$(RLAIF) run $(RECIPE)
 
 test: setup           ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
-	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup          ## lint, format, types and generated files; changes nothing
 	@$(PYTHON_BIN) -m ruff check .
