@@ -15,7 +15,7 @@ from pipeline.data.json_lines import export_lines
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.store import RunDir
-from tests.data.builders import CONFIG, make_run, whole_run, write_stage
+from tests.run.builders import CONFIG, make_run, whole_run, write_stage
 
 
 def read(run: RunDir, name: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import verify
 from pipeline.errors import StoreError, UserError
 from pipeline.store import RunDir, write_json
-from tests.data.builders import CONFIG, whole_run
+from tests.run.builders import CONFIG, whole_run
 
 
 async def finished_run(root: Path, prompts: int = 6, **options: Any) -> RunDir:

@@ -1,6 +1,5 @@
 """Small runs written through the real store, with rows whose numbers a test can add up by hand."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +11,11 @@ from pipeline.records import (
     PromptRow,
     ResponseRow,
     RevisionRow,
-    Row,
 )
 from pipeline.soft_labels import margin, orders_agree
-from pipeline.store import Manifest, RunDir, ShardCounts, write_json, write_shard
+from pipeline.store import RunDir
 from pipeline.types import user
+from tests.run.builders import make_run as make_run_folder
 
 T = TypeVar("T")
 CONSTITUTION = """\
@@ -100,36 +99,9 @@ def known(value: T | None) -> T:
 
 
 def make_run(folder: Path, **info: Any) -> RunDir:
-    """An empty run folder."""
-    run = RunDir(folder)
-    write_json(folder / "run.json", {"run_id": folder.name, "name": "small", **info})
-    run.recipe.write_text(RECIPE)
-    run.constitution.write_text(CONSTITUTION)
-    return run
-
-
-def write_rows(
-    run: RunDir,
-    folder: str,
-    rows: Sequence[Row],
-    *,
-    inputs: Sequence[Manifest] = (),
-    shard_index: int = 0,
-    **fields: Any,
-) -> Manifest:
-    """One shard of rows."""
-    counts = ShardCounts(expected=len(rows), **fields)
-    return write_shard(
-        run.root,
-        folder,
-        shard_index,
-        rows,
-        type(rows[0]),
-        counts=counts,
-        key="k",
-        inputs={m.path: m.sha256 for m in inputs},
-        engine={"name": "scripted", "fingerprint": "f" * 64, "version": "scripted 1"},
-    )
+    """An empty run folder with this page's recipe and constitution."""
+    entries = {"name": "small", **info}
+    return make_run_folder(folder, recipe_text=RECIPE, constitution_text=CONSTITUTION, **entries)
 
 
 def prompt(name: str, text: str) -> PromptRow:

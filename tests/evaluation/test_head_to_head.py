@@ -8,7 +8,8 @@ from pipeline.evaluation.head_to_head import win_rates
 from pipeline.evaluation.results import PrincipleWins, WinRate
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
-from tests.evaluation.builders import judgment, known, make_run, write_rows
+from tests.evaluation.builders import judgment, known, make_run
+from tests.run.builders import write_rows
 
 
 def judged(run: RunDir, *rows: JudgmentRow, folder: str = "judge-tuned-vs-initial") -> WinRate:

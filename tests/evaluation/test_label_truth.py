@@ -9,16 +9,8 @@ from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.results import LabelTruth
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
-from tests.evaluation.builders import (
-    WordOracle,
-    judgment,
-    known,
-    make_run,
-    pair,
-    prompt,
-    response,
-    write_rows,
-)
+from tests.evaluation.builders import WordOracle, judgment, known, make_run, pair, prompt, response
+from tests.run.builders import write_rows
 
 TEXTS = {"bad": "harm", "fine": "fine", "help": "help", "odd": "???", "kind": "fine too"}
 

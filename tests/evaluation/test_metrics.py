@@ -24,8 +24,8 @@ from tests.evaluation.builders import (
     pair,
     prompt,
     response,
-    write_rows,
 )
+from tests.run.builders import write_rows
 
 TEXTS = {"a": "help", "b": "harm", "c": "fine"}
 

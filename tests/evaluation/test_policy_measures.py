@@ -8,7 +8,8 @@ import pytest
 from pipeline.evaluation.policy_measures import measure_policies, policy_names
 from pipeline.stats import Estimate, wilson
 from pipeline.store import RunDir
-from tests.evaluation.builders import WordOracle, known, make_run, prompt, response, write_rows
+from tests.evaluation.builders import WordOracle, known, make_run, prompt, response
+from tests.run.builders import write_rows
 
 PROMPTS = {"p1": "do evil", "p2": "do evil twice", "p3": "boil an egg", "p4": "bake bread"}
 

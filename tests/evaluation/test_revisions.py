@@ -10,15 +10,8 @@ from pipeline.evaluation.revisions import measure_revisions
 from pipeline.records import RevisionRow
 from pipeline.report import write_report
 from pipeline.store import RunDir
-from tests.evaluation.builders import (
-    critique,
-    judgment,
-    known,
-    make_run,
-    response,
-    revision,
-    write_rows,
-)
+from tests.evaluation.builders import critique, judgment, known, make_run, response, revision
+from tests.run.builders import write_rows
 
 
 def write_revisions(run: RunDir) -> None:

@@ -14,7 +14,8 @@ from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.scores import length_correlation, measure_scores, pearson, ranks
 from pipeline.records import ScoreRow
 from pipeline.store import RunDir
-from tests.evaluation.builders import WordOracle, judgment, make_run, prompt, response, write_rows
+from tests.evaluation.builders import WordOracle, judgment, make_run, prompt, response
+from tests.run.builders import write_rows
 
 
 def array(*values: float) -> np.ndarray:

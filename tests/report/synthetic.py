@@ -16,8 +16,8 @@ from tests.evaluation.builders import (
     prompt,
     response,
     revision,
-    write_rows,
 )
+from tests.run.builders import write_rows
 
 HOSTILE = (
     "</script><script>window.hacked = 1</script>",

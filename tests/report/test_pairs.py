@@ -6,17 +6,9 @@ from typing import Any
 import pytest
 
 from pipeline.report.pairs import MAX_TEXT, both_orders, cut, sample_pairs
-from tests.evaluation.builders import (
-    critique,
-    judgment,
-    make_run,
-    pair,
-    prompt,
-    response,
-    revision,
-    write_rows,
-)
+from tests.evaluation.builders import critique, judgment, make_run, pair, prompt, response, revision
 from tests.report.synthetic import add_preference, add_revisions
+from tests.run.builders import write_rows
 
 TEXTS = {"a": "help", "b": "harm", "c": "fine"}
 

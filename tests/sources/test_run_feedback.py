@@ -25,8 +25,7 @@ from pipeline.sources.config import load_mixture
 from pipeline.sources.files import record_label_files
 from pipeline.store import RunDir, write_json
 from tests.cli.commands import Rlaif
-from tests.data.builders import CONFIG, whole_run
-from tests.run.builders import make_preference_set, write_recipe
+from tests.run.builders import CONFIG, make_preference_set, whole_run, write_recipe
 from tests.sources.builders import write_lines
 
 

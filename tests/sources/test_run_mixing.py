@@ -26,8 +26,7 @@ from pipeline.sources.config import load_mixture, load_sources
 from pipeline.sources.files import record_label_files
 from pipeline.store import RunDir
 from pipeline.types import user
-from tests.data.builders import CONFIG, whole_run
-from tests.run.builders import make_preference_set, write_recipe
+from tests.run.builders import CONFIG, make_preference_set, whole_run, write_recipe
 from tests.sources.builders import write_lines
 
 PROMPTS = 12
