@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.tree import Tree
 
 from pipeline.cli.tables import console
-from pipeline.config.yaml_file import parse_yaml
+from pipeline.config.yaml_file import parse_yaml, read_text
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
@@ -58,9 +58,7 @@ def kind_of(path: Path) -> str:
             f"{path} is neither YAML nor a Jinja template; name a recipe, a constitution or a "
             "template"
         )
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist; check the path")
-    value, _ = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    value, _ = parse_yaml(read_text(path, str(path)), str(path))
     is_recipe = isinstance(value, dict) and bool({"policy", "prompts", "constitution"} & set(value))
     return "recipe" if is_recipe else "constitution"
 

@@ -8,18 +8,36 @@ Repeated keys are refused: YAML itself would silently keep the last one.
 """
 
 import difflib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import Composer
 
+from pipeline.config.paths import file_problem
 from pipeline.errors import ConfigError
 
 RENAMED = {"trust": "label_accuracy"}
 """Keys of earlier versions and their names now."""
+MAX_DEPTH = 64
+"""Levels of lists and mappings in one another."""
+MAX_ALIASED = 10_000
+"""Values that aliases repeat; nested aliases of 2 KB would otherwise stand for billions."""
+MAX_DIGITS = 100
+"""Digits of a number without quotes."""
+_INT = "tag:yaml.org,2002:int"
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+
+
+class _Loader(Composer, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml's parser where it is there, and Python's composer: libyaml's dies of deep nesting."""
+
+    def __init__(self, text: str) -> None:
+        super(Composer, self).__init__(text)
+        Composer.__init__(self)
 
 
 def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
@@ -42,22 +60,32 @@ def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
 
 def read_text(path: Path, where: str) -> str:
     """The text of a UTF-8 file. Raises ConfigError, which begins with `where`."""
+    problem = file_problem(path)
+    if problem == "does not exist":
+        raise ConfigError(f"{where} does not exist; check the path{_neighbors(path)}")
+    if problem:
+        raise ConfigError(f"{where} {problem}; name a UTF-8 file")
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{where} does not exist; check the path{_neighbors(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} cannot be read ({error}); it must be a UTF-8 file") from None
 
 
 def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
-    """The plain value and, for each key path, its line (from 1)."""
+    """The plain value and, for each key path, its line (from 1).
+
+    Raises:
+        ConfigError: not YAML, a repeated key, or beyond `MAX_DEPTH`, `MAX_ALIASED` or `MAX_DIGITS`.
+    """
+    loader = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
         lines: dict[KeyPath, int] = {}
-        if node is not None:
-            _walk(node, (), lines, where)
-        return yaml.safe_load(text), lines
+        if node is None:
+            return None, lines
+        _Walk(lines, where).visit(node, ())
+        return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -65,14 +93,17 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[KeyPath, int]]:
         raise ConfigError(
             f"{where}, line {line}: {problem}; fix the indentation or quoting there"
         ) from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         # Not only YAMLError: PyYAML lets 2026-02-31, an empty !!int and `!!bool x` escape.
         problem = str(error).partition("\n")[0]
         raise ConfigError(
             f"{where} is not YAML: {problem}; correct it, or quote the value"
         ) from None
     except RecursionError:
-        raise ConfigError(f"{where} contains itself through an alias; write it out") from None
+        raise ConfigError(f"{where} is nested too deeply; write it flat") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def validate(
@@ -94,7 +125,7 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     context = fault.get("ctx", {})
     if fault["type"] == "extra_forbidden":
         known = _known_keys(model, fault["loc"][:-1])
-        key = str(fault["loc"][-1])
+        key, name = str(fault["loc"][-1])[:80], name[:160]
         close = difflib.get_close_matches(RENAMED.get(key, key), known, n=1, cutoff=0.7)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
         return f"'{name}' is not a known key; {hint}"
@@ -166,26 +197,51 @@ def _line_of(path: KeyPath, lines: dict[KeyPath, int]) -> str:
     return ""
 
 
-def _walk(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], where: str) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+@dataclass
+class _Walk:
+    """Notes the line of each key path, within bounds that no file of a person reaches."""
+
+    lines: dict[KeyPath, int]
+    where: str
+    seen: set[int] = field(default_factory=set)
+    aliased: int = 0
+
+    def visit(self, node: yaml.Node, path: KeyPath) -> None:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self.aliased += id(node) in self.seen
+        self.seen.add(id(node))
+        if len(path) > MAX_DEPTH:
+            raise self._error(
+                line, f"nested over {MAX_DEPTH} levels deep, or contains itself through an alias"
+            )
+        if self.aliased > MAX_ALIASED:
+            raise self._error(line, f"aliases repeat more than {MAX_ALIASED:,} values")
+        if isinstance(node, yaml.MappingNode):
+            self._visit_keys(node, path)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.visit(value, (*path, index))
+        elif node.tag == _INT and len(node.value) > MAX_DIGITS:
+            raise self._error(line, f"a number of {len(node.value):,} digits; quote or shorten it")
+
+    def _visit_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError(
-                    f"{where}, line {line}: a key must be one word; quote or rename it"
-                )
+                raise self._error(line, "a key must be one word; quote or rename it")
             inner = (*path, key.value)
-            if inner in lines:
-                raise ConfigError(
-                    f"{where}, line {line}: key '{key.value}' repeats the one in line "
-                    f"{lines[inner]}; keep one"
+            if inner in self.lines:
+                raise self._error(
+                    line,
+                    f"key '{key.value[:80]}' repeats the one in line {self.lines[inner]}; keep one",
                 )
-            lines[inner] = line
-            _walk(value, inner, lines, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _walk(value, (*path, index), lines, where)
+            self.lines[inner] = line
+            self.visit(value, inner)
+
+    def _error(self, line: int, problem: str) -> ConfigError:
+        remedy = "" if ";" in problem else "; write the values out"
+        return ConfigError(f"{self.where}, line {line}: {problem}{remedy}")
 
 
 def _neighbors(path: Path) -> str:

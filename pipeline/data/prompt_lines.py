@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.paths import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT, file_problem
 from pipeline.errors import DataError
 from pipeline.types import Message, Messages, user
 
@@ -29,6 +29,9 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     Raises:
         DataError: the file is missing, a folder, or not gzip although it is named so.
     """
+    problem = file_problem(path)
+    if problem and problem != "does not exist":
+        raise DataError(f"prompt file {path} {problem}; give a JSON Lines file")
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as stream:

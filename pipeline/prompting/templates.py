@@ -7,21 +7,35 @@ Values are never rendered a second time, so `{{ 7*7 }}` in a response stays as i
 could imitate the prompt around it is changed before it gets here: see `neutralize.py`.
 """
 
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta
-from jinja2.exceptions import TemplateError as JinjaError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from pipeline.config.paths import file_problem
 from pipeline.errors import TemplateError
 from pipeline.ids import content_hash
 
 REQUEST_VARIABLES = frozenset({"principle", "conversation", "response"})
 SCORE_VARIABLES = REQUEST_VARIABLES | {"options"}
 JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b"})
+
+MAX_NUMBER = 100_000
+"""Largest number in a template, and the longest text or list that `*` makes."""
+MAX_TEXT = 1_000_000
+"""Characters of a text that a template makes from placeholders."""
+MAX_TRIAL_S = 0.5
+"""Seconds of CPU for a trial rendering; a real template takes under a millisecond."""
+MAX_TRIAL_KIB = 256 * 1024
+"""Memory by which a trial rendering may raise the peak of the process."""
 
 _TRIAL = {
     "principle": SimpleNamespace(
@@ -41,6 +55,26 @@ _TRIAL = {
 """Values for a rendering that only checks the template."""
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, in which `*` and `**` cannot fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self) -> None:
+        # Without the optimizer: it would compute constants before any bound holds.
+        super().__init__(
+            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, optimized=False
+        )
+        del self.globals["lipsum"]
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        sizes = [abs(v) if isinstance(v, int | float) else len(v) for v in (left, right)]
+        result = float(sizes[0]) ** sizes[1] if operator == "**" else sizes[0] * sizes[1]
+        if result > MAX_NUMBER:
+            raise OverflowError(f"'{operator}' gives more than {MAX_NUMBER:,}")
+        return super().call_binop(context, operator, left, right)
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """A parsed template and its hash, which is part of the id of every row made with it."""
@@ -57,15 +91,22 @@ class PromptTemplate:
         Raises:
             TemplateError: syntax error (with line), unknown variable or attribute.
         """
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
+        environment = _Environment()
         try:
-            names = meta.find_undeclared_variables(environment.parse(source))
+            tree = environment.parse(source)
+            numbers = [n.value for n in tree.find_all(nodes.Const) if isinstance(n.value, int)]
+            if any(abs(number) > MAX_NUMBER for number in numbers):
+                raise OverflowError(f"a number is over {MAX_NUMBER:,}")
+            names = meta.find_undeclared_variables(tree)
             parsed = environment.from_string(source)
         except TemplateSyntaxError as error:
             raise TemplateError(
                 f"template {name}, line {error.lineno}: {error.message}; fix the Jinja syntax"
+            ) from None
+        except Exception as error:
+            # Python's own compiler and stack have bounds too: 500 blocks in one another, say.
+            raise TemplateError(
+                f"template {name} cannot be parsed ({_reason(error)}); make it simpler"
             ) from None
         if unknown := sorted(names - variables):
             raise TemplateError(
@@ -85,23 +126,60 @@ class PromptTemplate:
     @classmethod
     def from_file(cls, path: Path, variables: frozenset[str]) -> "PromptTemplate":
         """Read and parse a file. Raises TemplateError when it is missing or wrong."""
+        if problem := file_problem(path):
+            raise TemplateError(f"template {path} {problem}; check the path in the recipe")
         try:
             source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else str(error)
-            raise TemplateError(f"template {path} {reason}; check the path in the recipe") from None
+            raise TemplateError(f"template {path} {error}; save it as UTF-8") from None
         return cls.from_text(str(path), source, variables)
 
     def render(self, **values: Any) -> str:
-        """The text, stripped at its end. Raises TemplateError for a value that does not exist."""
+        """The text, stripped at its end. Raises TemplateError for whatever goes wrong in it."""
         try:
             return self._template.render(**values).rstrip()
-        except (JinjaError, TypeError, ValueError, ArithmeticError) as error:
-            raise TemplateError(f"template {self.name}: {error}; correct the template") from None
+        except Exception as error:
+            # A template is the user's code: its division by zero is the user's to correct.
+            reason = _reason(error)
+            raise TemplateError(f"template {self.name}: {reason}; correct the template") from None
 
     def render_trial(self, **values: str) -> str:
-        """The text with these values and placeholders for the others. Raises as `render`."""
-        return self.render(**_TRIAL | values)
+        """The text with these values and placeholders for the others. Raises as `render`, and for
+        a template that takes too long or makes too long a text.
+        """
+        with _bounded():
+            text = self.render(**_TRIAL | values)
+        if len(text) > MAX_TEXT:
+            raise TemplateError(
+                f"template {self.name}: makes {len(text):,} characters of placeholders, and at "
+                f"most {MAX_TEXT:,} make sense; correct the template"
+            )
+        return text
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends Python code that takes too long or too much, in any thread: asked at each line."""
+    end = time.thread_time() + MAX_TRIAL_S
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MAX_TRIAL_KIB
+
+    def watch(frame: FrameType, event: str, argument: object) -> Any:
+        if time.thread_time() > end:
+            raise TimeoutError(f"takes over {MAX_TRIAL_S:g} s with placeholders")
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most:
+            raise MemoryError(f"takes over {MAX_TRIAL_KIB // 1024} MiB with placeholders")
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 def variables_of(name: str) -> frozenset[str]:

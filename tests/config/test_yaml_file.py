@@ -1,5 +1,6 @@
 """Every mistake in a YAML file gets one line with the file, the line and the remedy."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.config import RunConfig
+from pipeline.config.paths import resolve_path
 from pipeline.config.yaml_file import load_yaml, parse_yaml
 from pipeline.errors import ConfigError
 
@@ -109,7 +111,7 @@ def test_other_encodings_are_refused(tmp_path: Path) -> None:
 
 
 def test_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder, but a file is needed"):
         load_yaml(tmp_path, Home, what="home")
 
 
@@ -117,6 +119,50 @@ def test_lines_are_counted_from_one() -> None:
     value, lines = parse_yaml("a: 1\nb:\n  - c\n  - d: 2\n", "x")
     assert value == {"a": 1, "b": ["c", {"d": 2}]}
     assert lines[("a",)] == 1 and lines[("b", 1, "d")] == 4
+
+
+def _bomb(width: int, levels: int) -> str:
+    lines = ["l0: &l0 [" + "x, " * width + "]"]
+    for level in range(1, levels):
+        lines.append(
+            f"l{level}: &l{level} {{"
+            + ", ".join(f"k{n}: *l{level - 1}" for n in range(width))
+            + "}"
+        )
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        (_bomb(7, 12), "aliases repeat more than"),
+        ("street: &s x\nnumbers: [" + "*s, " * 50_000 + "]", "aliases repeat more than"),
+        ("street: " + "[" * 100_000, "nested too deeply"),
+        ("street: " + "{a: " * 2_000 + "}" * 2_000, "nested too deeply"),
+        ("street: &s {pet: [*s]}", "contains itself"),
+        ("street: " + "[" * 100 + "]" * 100, "nested over 64 levels"),
+        ("numbers: [-" + "8" * 6_000 + "]", "a number of 6,001 digits"),
+        ("numbers: [0b" + "1" * 20_000 + "]", "a number of 20,002 digits"),
+    ],
+)
+def test_bounds_hold_at_once(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=problem) as refused:
+        load(tmp_path, text)
+    assert len(str(refused.value)) < 400
+
+
+def test_pipe_is_refused_without_opening_it(tmp_path: Path) -> None:
+    """Opening a pipe that has no writer would wait forever."""
+    os.mkfifo(tmp_path / "home.yaml")
+    with pytest.raises(ConfigError, match="is no regular file"):
+        load_yaml(tmp_path / "home.yaml", Home, what="home")
+
+
+@pytest.mark.parametrize("name", ["a\0b.yaml", "y" * 300 + ".yaml", "round.yaml"])
+def test_what_cannot_be_a_path_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "round.yaml").symlink_to("round.yaml")
+    with pytest.raises(ConfigError, match="cannot be"):
+        load_yaml(resolve_path(tmp_path / name), Home, what="home")
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()

@@ -140,7 +140,7 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
         check_prompts([tmp_path / "gone.jsonl"])
     with pytest.raises(DataError, match=r"no prompts in .*empty.jsonl; add at least one line"):
         check_prompts([write(tmp_path / "empty.jsonl", "")])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder, but a file is needed"):
         check_prompts([tmp_path])
 
 

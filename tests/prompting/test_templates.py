@@ -140,3 +140,29 @@ def test_judge_names_each_role() -> None:
     )
     assert "\nHuman: user\nAssistant: assistant\nHuman: user\n" in text
     assert "Assistant: system" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 7 % 0 }}",
+        "{{ response.encode('ascii').decode('utf-16') }}",
+        "{{ '%d' % response }}",
+        "{{ [][3].x }}",
+        "{{ 'ab' * 900000 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ response | center(2000000000) }}",
+        "{{ lipsum(3) }}",
+        "{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}",
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+        "{% set n = namespace(t=response * 999) %}"
+        "{% for i in range(50) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+        "{% for a in range(2000) %}{% for b in range(60) %}0123456789{% endfor %}{% endfor %}",
+        "{% for i in [1] %}" * 300 + "{% endfor %}" * 300,
+        "{{ " + "[" * 4000 + "]" * 4000 + " }}",
+    ],
+)
+def test_whatever_goes_wrong_in_a_template_is_one_line(text: str) -> None:
+    with pytest.raises(TemplateError, match="template t") as refused:
+        PromptTemplate.from_text("t", "{{ response }}" + text, REQUEST_VARIABLES)
+    assert len(str(refused.value)) < 400
