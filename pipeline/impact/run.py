@@ -35,6 +35,7 @@ from pipeline.run.start import make_run_folder, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
+from pipeline.store.layout import check_folder_name
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
@@ -94,6 +95,8 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
 
 def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> RunDir:
     """The folder of an impact run: beside the old run, named by the constitution's hash."""
+    if run_id is not None:
+        check_folder_name(run_id, "the run id")
     return RunDir(
         before.root.parent / (run_id or f"{before.run_id}-impact-{new.hash_with_tags[:8]}")
     )

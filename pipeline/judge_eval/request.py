@@ -4,7 +4,6 @@ In:  recipe, label sources, options
 Out: the first mistake as one line; a hash of all that decides the labels
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,7 @@ from pipeline.labeling.labelers import LABELERS, labeler_of
 from pipeline.run.files import labeling_paths
 from pipeline.sources.config import AnySource
 from pipeline.sources.rows import Imported
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+from pipeline.store.layout import check_folder_name
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,8 @@ class Request:
 
 def check_request(request: Request, config: RunConfig) -> None:
     """Raises ConfigError for what this recipe or these options cannot do."""
-    if request.name is not None and not NAME.fullmatch(request.name):
-        raise ConfigError(
-            f"--name is '{request.name}', but it names a folder: use letters, digits, '.', '_', '-'"
-        )
+    if request.name is not None:
+        check_folder_name(request.name, "--name")
     if not labeler_of(config.preference).has_orders:
         comparing = [repr(name) for name, labeler in LABELERS.items() if labeler.has_orders]
         raise ConfigError(

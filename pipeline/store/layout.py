@@ -12,6 +12,7 @@ outputs/runs/<run_id>/
 
 import fcntl
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,22 @@ from typing import Any, TextIO
 
 from pipeline.errors import StoreError
 from pipeline.store.files import read_json, remove_strays, write_json
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def check_folder_name(name: str, option: str) -> str:
+    """`name`, if it can name a folder of a run: never a path, an option or a hidden file.
+
+    Raises:
+        StoreError: it cannot; `option` is where a person gave it.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{option} is {name[:120]!a}, but it names a folder: use at most 100 letters, digits, "
+            "'.', '_' and '-', beginning with a letter or digit"
+        )
+    return name
 
 
 def new_run_id(name: str) -> str:
@@ -97,7 +114,15 @@ class RunLock:
 
     def __enter__(self) -> "RunLock":
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        stream = self._path.open("a+")
+        try:
+            # A run folder may come from elsewhere, with a link here to a file of this machine.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            stream = open(os.open(self._path, flags, 0o644), "r+")
+        except OSError as error:
+            raise StoreError(
+                f"the lock {self._path} cannot be opened ({error.strerror}); it must be a plain "
+                "file in a folder that you may write: remove it"
+            ) from None
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -246,3 +246,5 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     before = full_run(tmp_path, "before", PRINCIPLES)
     with pytest.raises(StoreError, match="exists already and is not the impact of"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))
+    with pytest.raises(StoreError, match=r"the run id is '\.\./x', but it names a folder"):
+        asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="../x"))

@@ -103,6 +103,14 @@ def test_unknown_key_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_run_id_is_a_name(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "in")
+    for run_id in ("../aside", str(tmp_path / "aside"), ".", ""):
+        with pytest.raises(StoreError, match=r"the run id is .* but it names a folder"):
+            start_run(recipe, run_id=run_id, runs_root_folder=tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
 def test_same_run_id_is_refused(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "in")
     start_run(recipe, run_id="r1", runs_root_folder=tmp_path / "out")

@@ -12,6 +12,7 @@ import pytest
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import StoreError
 from pipeline.store import RunDir, RunLock, new_run_id, write_json
+from pipeline.store.layout import check_folder_name
 
 HOLD = (
     "import sys, time; from pathlib import Path; from pipeline.store import RunLock\n"
@@ -42,6 +43,35 @@ def test_second_process_is_kept_out(tmp_path: Path) -> None:
     # The lock went with the process, although nothing could clean up.
     with RunLock(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize("name", ["night-2", "7b.base_x", "n" * 100])
+def test_names_of_folders(name: str) -> None:
+    assert check_folder_name(name, "--run-id") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "..", "~", "/srv/x", "..\\x", "x/../y", ".git", "--out", "a b", "a\n", "a\0", "é",
+     "\u202eb", "<b>", "n" * 101],
+)  # fmt: skip
+def test_paths_options_and_hidden_files_name_no_folder(name: str) -> None:
+    with pytest.raises(StoreError, match=r"--run-id is '[ -~]*', but it names a folder: use at"):
+        check_folder_name(name, "--run-id")
+
+
+def test_lock_does_not_follow_a_link(tmp_path: Path) -> None:
+    """A run folder from elsewhere may hold a link to a file of its reader."""
+    other = tmp_path / "letter"
+    other.write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(other)
+    with (
+        pytest.raises(StoreError, match=r"lock .* cannot be opened .* remove it"),
+        RunLock(tmp_path / "run"),
+    ):
+        pass
+    assert other.read_text() == "dear"
 
 
 def test_lock_is_free_after_use(tmp_path: Path) -> None:
