@@ -156,10 +156,11 @@ def runs() -> None:
 
 @app.command()
 def ui() -> None:
-    """Start the Prefect server if none is running, and print its address."""
-    from pipeline.prefect_server import ensure_server
+    """Start the Prefect server if none is running, and print its address and how to sign in."""
+    from pipeline.prefect_server import ensure_server, key_path
 
     typer.echo(f"Prefect is running at {ensure_server(typer.echo).url}; `rlaif stop` stops it")
+    typer.echo(f"its pages ask once for a key, the line in {key_path()}")
 
 
 @app.command()
@@ -176,9 +177,11 @@ def env() -> None:
     """Print the settings that the `prefect` command needs: eval "$(rlaif env)"."""
     import shlex
 
-    from pipeline.prefect_server import ensure_server, environment
+    from pipeline.prefect_server import ensure_server, environment, foreign_variables
 
     server = ensure_server(lambda text: typer.echo(text, err=True))
+    if foreign := foreign_variables():
+        typer.echo(f"unset {shlex.join(foreign)}")
     for name, value in environment(server.port).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 

@@ -5,7 +5,6 @@ without it; the server is another process and keeps running.
 """
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -69,12 +68,10 @@ def print_report(run: str) -> None:
 
 def use_prefect() -> None:
     """Start or find the server and point this process at it, before Prefect is imported."""
-    from pipeline.prefect_server import ensure_server, environment
+    from pipeline.prefect_server import ensure_server, join_server
 
     server = ensure_server(typer.echo)
-    # The terminal shows progress; Prefect's own lines go to its pages.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.update(environment(server.port))
+    join_server(server)
     typer.echo(f"watch this run at {server.url}")
 
 

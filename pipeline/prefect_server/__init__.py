@@ -7,17 +7,24 @@ Prefect's ephemeral mode is never used: it loses most task-run records at exit. 
 files stay below `.state/prefect`, which `PREFECT_HOME` alone does not achieve, and nothing is sent
 to third parties.
 
-Does not: guard the server against other users of this machine; loopback is its only protection.
+Loopback does not keep out the pages that a person's browser shows, or other users of the machine.
+So every request needs a random key, which is in a file that only its owner can read, and pages of
+other origins are refused. Prefect's variables in the shell belong to another Prefect: they reach
+neither the server nor its clients.
+
+Does not: guard the server against programs of the same user.
 """
 
 import fcntl
+import importlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +41,12 @@ START_LIMIT_S = 300.0
 """The first start migrates a database: it took 21 s on an idle machine, 90 s on a busy one."""
 STOP_LIMIT_S = 10.0
 """Seconds between SIGTERM and SIGKILL."""
+CONSOLE_LEVEL = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+"""Prefect's only setting that is taken from the shell."""
+_FOREIGN = ("PREFECT_", "UVICORN_", "WEB_CONCURRENCY")
+"""Beginnings of the variables that would change the server or its clients."""
+_NO_PROXY = ("NO_PROXY", "no_proxy")
+"""Programs read either; Python prefers the second."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,15 @@ def state_folder() -> Path:
 
 
 def environment(port: int) -> dict[str, str]:
-    """Variables for the server and for everything that talks to it: commands, flows, workers."""
-    home = state_folder() / "prefect"
+    """Variables for the server and for everything that talks to it: commands, flows, workers.
+
+    They belong on top of `foreign_variables` removed; `with_environment` does both.
+    """
+    home = _home()
     api = f"http://{HOST}:{port}/api"
+    key = read_key() or ""
+    proxied = {host for name in _NO_PROXY for host in os.environ.get(name, "").split(",") if host}
+    direct = ",".join(sorted(proxied | {HOST, "localhost", "::1"}))
     return {
         "PREFECT_HOME": str(home),
         # Nested settings do not see PREFECT_HOME and would write to the user's home.
@@ -85,14 +104,64 @@ def environment(port: int) -> dict[str, str]:
         # What the browser calls; without it, any port but 4200 shows a blank page.
         "PREFECT_UI_API_URL": api,
         "PREFECT_API_KEY": "",
+        "PREFECT_API_AUTH_STRING": key,
+        "PREFECT_SERVER_API_AUTH_STRING": key,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+        "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect.db'}",
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), HOST, "localhost"])),
+        **dict.fromkeys(_NO_PROXY, direct),
     }
+
+
+def foreign_variables() -> list[str]:
+    """Names of the shell's variables that are meant for another Prefect."""
+    # Prefect reads its settings in any case.
+    return [
+        name
+        for name in os.environ
+        if name.upper().startswith(_FOREIGN) and name.upper() != CONSOLE_LEVEL
+    ]
+
+
+def with_environment(port: int) -> dict[str, str]:
+    """The variables of this process without those of another Prefect, and with `environment`."""
+    foreign = set(foreign_variables())
+    return {k: v for k, v in os.environ.items() if k not in foreign} | environment(port)
+
+
+def join_server(server: Server) -> None:
+    """Point this process at the server, and import Prefect.
+
+    Prefect also reads `.env`, `prefect.toml` and `pyproject.toml` of the working folder, once, when
+    it is imported: that happens in a folder of ours.
+    """
+    variables = with_environment(server.port)
+    os.environ.clear()
+    os.environ.update(variables)
+    # The terminal shows progress; Prefect's own lines go to its pages.
+    os.environ.setdefault(CONSOLE_LEVEL, "CRITICAL")
+    with chdir(_home()):
+        importlib.import_module("prefect.main")
+
+
+def read_key() -> str | None:
+    """What the server asks of every request, `rlaif:SECRET`; None when there is none yet."""
+    try:
+        return key_path().read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def key_path() -> Path:
+    """File with the server's key."""
+    return _home() / "key"
 
 
 def find_server() -> Server | None:
@@ -112,6 +181,12 @@ def ensure_server(notify: Callable[[str], None] = lambda text: None) -> Server:
     """
     with _state_lock():
         if server := find_server():
+            if read_key() is None:
+                raise MachineError(
+                    f"the Prefect server on port {server.port} takes requests without a key, since "
+                    "an earlier version started it; `rlaif stop` ends it, and the next command "
+                    "starts another"
+                )
             requested = _requested_port()
             if requested in (None, server.port):
                 return server
@@ -175,15 +250,19 @@ def is_healthy(port: int) -> bool:
 
 
 def _start(port: int) -> Server:
-    home = state_folder() / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    home = _home()
+    home.mkdir(exist_ok=True)
+    home.chmod(0o700)
+    if read_key() is None or key_path().stat().st_mode & 0o077:
+        _write_key()
     log = home / "server.log"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
-    with log.open("ab") as stream:
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as stream:
         # A session of its own: neither Ctrl-C nor the end of this command reaches the server.
         process = subprocess.Popen(
             [*command, "--port", str(port)],
-            env=os.environ | environment(port),
+            env=with_environment(port),
+            umask=0o077,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -192,6 +271,7 @@ def _start(port: int) -> Server:
         )
     server = Server(process.pid, psutil.Process(process.pid).create_time(), port)
     write_json(_record_path(), asdict(server))
+    _record_path().chmod(0o600)
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         if is_healthy(port):
@@ -229,6 +309,18 @@ def _requested_port() -> int | None:
     return int(text) if text else None
 
 
+def _write_key() -> None:
+    key_path().unlink(missing_ok=True)
+    # A name and a secret, as HTTP's basic authentication has them.
+    text = f"rlaif:{secrets.token_urlsafe(32)}\n"
+    with open(os.open(key_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+
+
+def _home() -> Path:
+    return state_folder() / "prefect"
+
+
 def _record_path() -> Path:
     return state_folder() / "server.json"
 
@@ -243,7 +335,8 @@ def _recorded_server() -> Server | None:
 @contextmanager
 def _state_lock() -> Iterator[None]:
     """Two commands at once must not start two servers."""
-    state_folder().mkdir(parents=True, exist_ok=True)
-    with (state_folder() / "server.lock").open("a") as stream:
+    state_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+    with open(os.open(state_folder() / "server.lock", flags, 0o600), "a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,19 +1,18 @@
 """One dedicated Prefect server for all flow tests, and one process that runs all their flows."""
 
 import json
-import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.prefect_server import Server, ensure_server, environment, stop_server
+from pipeline.prefect_server import Server, ensure_server, read_key, stop_server, with_environment
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +43,7 @@ def flows(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Flows:
         [sys.executable, "-m", "tests.flows.driver", str(folder)],
         cwd=PROJECT_ROOT,
         env={
-            **os.environ,
-            **environment(server.port),
+            **with_environment(server.port),
             "RLAIF_OUTPUTS": str(folder / "outputs"),
             "PREFECT_LOGGING_LEVEL": "CRITICAL",
         },
@@ -64,11 +62,9 @@ def outputs(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask(server: Server, path: str, **body: Any) -> Any:
-    """What the server answers to a POST."""
-    request = urllib.request.Request(
-        f"{server.api_url}/{path}",
-        data=json.dumps(body).encode(),
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)
+    """What the server answers to a POST of its owner."""
+    name, _, secret = (read_key() or "").partition(":")
+    with httpx.Client(base_url=server.api_url, auth=(name, secret), trust_env=False) as client:
+        token = client.get("csrf-token", params={"client": "tests"}).json()["token"]
+        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
+        return client.post(path, json=body, headers=headers).raise_for_status().json()

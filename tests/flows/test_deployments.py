@@ -1,6 +1,5 @@
 """prefect.yaml: its deployments can be made, and a cron gets a scheduled run."""
 
-import os
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from prefect import Flow
 
 from flows import end_to_end, nightly
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.prefect_server import Server, environment
+from pipeline.prefect_server import Server, with_environment
 from tests.flows.conftest import ask
 
 
@@ -21,7 +20,7 @@ def test_cron_gets_a_scheduled_run(server: Server) -> None:
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         check=True,
         cwd=PROJECT_ROOT,
-        env={**os.environ, **environment(server.port)},
+        env=with_environment(server.port),
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
@@ -45,7 +44,7 @@ def serve_until_ready(server: Server) -> str:
         [sys.executable, "-u", "-m", "flows.serve"],
         cwd=PROJECT_ROOT,
         text=True,
-        env={**os.environ, **environment(server.port)},
+        env=with_environment(server.port),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:

@@ -1,12 +1,17 @@
 """The dedicated Prefect server: found again, never doubled, its files where they belong."""
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import MachineError
 from pipeline.prefect_server import (
     Server,
@@ -15,11 +20,14 @@ from pipeline.prefect_server import (
     environment,
     find_server,
     is_healthy,
+    key_path,
     port_is_free,
     state_folder,
     stop_server,
+    with_environment,
 )
 from pipeline.store.files import write_json
+from tests.flows.conftest import ask
 
 
 def test_running_server_is_found_again(server: Server) -> None:
@@ -79,3 +87,117 @@ def test_next_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLAIF_PREFECT_PORT", raising=False)
     monkeypatch.setattr("pipeline.prefect_server.port_is_free", lambda port: port == 4203)
     assert choose_port() == 4203
+
+
+ATTACK = [
+    ("flows/", {"name": "planted"}),
+    ("deployments/", {"name": "planted", "flow_id": "0" * 32, "work_pool_name": "local"}),
+    ("deployments/00000000-0000-0000-0000-000000000000/create_flow_run", {}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ATTACK)
+@pytest.mark.parametrize("host", ["rebound.example", None])
+def test_a_web_page_is_refused(
+    server: Server, path: str, body: dict[str, str], host: str | None
+) -> None:
+    """A page can send what it likes, except the key, which it cannot read."""
+    headers = {"Origin": "https://page.example"} | ({"Host": host} if host else {})
+    reply = httpx.post(f"{server.api_url}/{path}", json=body, headers=headers, trust_env=False)
+    assert reply.status_code in (401, 403)
+    assert "access-control-allow-origin" not in reply.headers
+    assert not ask(server, "flows/filter", flows={"name": {"any_": ["planted"]}})
+
+
+def test_only_its_own_pages_may_ask_from_a_browser(server: Server) -> None:
+    def allowed(origin: str) -> str | None:
+        asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        reply = httpx.options(f"{server.api_url}/flows/", headers=asks, trust_env=False)
+        value: str | None = reply.headers.get("access-control-allow-origin")
+        return value
+
+    assert allowed(server.url) == server.url
+    assert allowed("https://page.example") is None and allowed("null") is None
+    assert allowed(f"http://127.0.0.1:{server.port + 1}") is None
+
+
+def test_key_alone_is_not_enough_to_change_something(server: Server) -> None:
+    """A browser that is signed in sends the key by itself."""
+    name, _, secret = key_path().read_text().strip().partition(":")
+    reply = httpx.post(
+        f"{server.api_url}/flows/", json={"name": "x"}, auth=(name, secret), trust_env=False
+    )
+    assert reply.status_code == 403
+
+
+def test_pages_load_and_ask_for_the_key(server: Server) -> None:
+    with httpx.Client(base_url=server.url, trust_env=False, follow_redirects=True) as client:
+        assert "<html" in client.get("/", headers={"accept": "text/html"}).text.lower()
+        settings = client.get("/ui-settings").json()
+    assert settings["auth"] == "BASIC" and settings["csrf_enabled"]
+    assert settings["api_url"] == server.api_url
+
+
+def test_others_cannot_read_what_the_server_writes(server: Server) -> None:
+    assert (state_folder() / "prefect").stat().st_mode & 0o077 == 0
+    files = [p for p in state_folder().rglob("*") if p.is_file()]
+    assert len(files) > 4 and not [p for p in files if p.stat().st_mode & 0o077]
+
+
+def test_server_of_an_earlier_version_is_named(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.prefect_server.read_key", lambda: None)
+    with pytest.raises(MachineError, match=f"port {server.port} takes requests without a key"):
+        ensure_server()
+
+
+OTHERS = {
+    "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///other.db",
+    "prefect_server_database_host": "db.example",
+    "PREFECT_PROFILE": "team",
+    "PREFECT_API_REQUEST_TIMEOUT": "1.5",
+    "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+    "PREFECT_CLIENT_CUSTOM_HEADERS": '{"x": "y"}',
+    "UVICORN_ROOT_PATH": "/other",
+    "WEB_CONCURRENCY": "3",
+    "no_proxy": "intra.example",
+    "http_proxy": "http://127.0.0.1:9",
+}
+
+
+def test_settings_of_another_prefect_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the shell, and in the three files of the working folder that Prefect reads."""
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "state"))
+    for name, value in OTHERS.items():
+        monkeypatch.setenv(name, value)
+    ours = with_environment(4321)
+    assert {name for name in OTHERS if name in ours} == {"no_proxy", "http_proxy"}
+    hosts = set(ours["no_proxy"].split(","))
+    assert hosts == set(ours["NO_PROXY"].split(",")) >= {"intra.example", "127.0.0.1", "::1"}
+    (tmp_path / "state/prefect").mkdir(parents=True)
+    (tmp_path / ".env").write_text("PREFECT_API_REQUEST_TIMEOUT=2.5\n")
+    (tmp_path / "prefect.toml").write_text('[server.database]\nconnection_url = "sqlite:///t"\n')
+    (tmp_path / "pyproject.toml").write_text("[tool.prefect.client]\nmax_retries = 99\n")
+    code = (
+        "import json; from pipeline.prefect_server import *\n"
+        "join_server(Server(1, 1.0, 4321)); from prefect.settings import get_current_settings\n"
+        "s = get_current_settings(); u = s.server.database.connection_url.get_secret_value()\n"
+        "print(json.dumps([s.api.url, s.api.request_timeout, s.client.max_retries, u,\n"
+        " s.server.database.host, len(s.client.custom_headers)]))"
+    )
+    end = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT_ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert end.returncode == 0, end.stderr
+    url, timeout, retries, database, host, headers = json.loads(end.stdout)
+    assert url == "http://127.0.0.1:4321/api" and timeout == 60 and retries == 5
+    assert database == f"sqlite+aiosqlite:///{tmp_path}/state/prefect/prefect.db"
+    assert host is None and headers == 0
