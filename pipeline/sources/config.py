@@ -13,6 +13,7 @@ A list that a recipe names (`preference.sources`) may also have one entry `type:
 the run itself (MixtureConfig). It may list pairs and unpaired feedback side by side.
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -27,11 +28,43 @@ from pipeline.errors import ConfigError
 SourceKind = Literal["human", "expert", "user", "ai"]
 
 
-class PairColumns(Section):
+class WinnerColumns(Section):
+    """One column for each outcome, of which one is marked (1, true) in each row."""
+
+    first: str
+    """Marked where the first response is better."""
+    second: str
+    """Marked where the second response is better."""
+    tie: str | tuple[str, ...] = ()
+    """Marked where neither is; several columns, such as `both good` and `both bad`, are allowed."""
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Column to `first`, `second` or `tie`."""
+        ties = (self.tie,) if isinstance(self.tie, str) else self.tie
+        return {self.first: "first", self.second: "second"} | dict.fromkeys(ties, "tie")
+
+
+class ContextColumns(Section):
+    """Which columns hold what comes before a response."""
+
+    prompt: str | tuple[str, ...] | None = "prompt"
+    """Text, or a list of messages; several columns of text are joined by line breaks; null when
+    the responses are whole conversations."""
+    system: str | None = None
+    """The system message."""
+    history: str | None = None
+    """The turns before the prompt: messages, or pairs of texts."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The columns of the prompt."""
+        return (self.prompt,) if isinstance(self.prompt, str) else self.prompt or ()
+
+
+class PairColumns(ContextColumns):
     """Which column holds what; either chosen and rejected, or first, second and label."""
 
-    prompt: str | None = "prompt"
-    """Text, or a list of messages; null when the responses are whole conversations."""
     chosen: str | None = None
     """The preferred response, or a conversation that ends with it."""
     rejected: str | None = None
@@ -40,8 +73,17 @@ class PairColumns(Section):
     """One response."""
     second: str | None = None
     """The other one."""
-    label: str | None = None
-    """Which of them is better; see `values`."""
+    label: str | WinnerColumns | None = None
+    """Which of them is better, see `values`; or one column for each outcome."""
+    score_chosen: str | None = None
+    """A score of `chosen`: a pair whose scores are equal is a tie, and one whose scores contradict
+    its label is dropped."""
+    score_rejected: str | None = None
+    """The same score of `rejected`."""
+    score_first: str | None = None
+    """A score of `first`, higher is better: decides where there is no `label`."""
+    score_second: str | None = None
+    """The same score of `second`."""
     annotator: str | None = None
     """Who labeled the row."""
     label_accuracy: str | None = None
@@ -52,27 +94,51 @@ class PairColumns(Section):
     @model_validator(mode="after")
     def _one_layout(self) -> Self:
         ordered = (self.chosen, self.rejected)
-        compared = (self.first, self.second, self.label)
-        if not ((all(ordered) and not any(compared)) or (all(compared) and not any(ordered))):
+        scored = (self.score_first, self.score_second)
+        compared = (self.first, self.second, self.label or all(scored))
+        if not (
+            (all(ordered) and not any((*compared, *scored)))
+            or (all(compared) and not any((*ordered, self.score_chosen, self.score_rejected)))
+        ):
             raise ValueError(
-                "the columns must name either chosen and rejected, or first, second and label"
+                "the columns must name either chosen and rejected, or first, second and label (or "
+                "score_first and score_second)"
             )
+        if len([1 for name in self.scores if name]) == 1:
+            raise ValueError("a score is named for one response only; name both, or neither")
         return self
+
+    @property
+    def scores(self) -> tuple[str | None, str | None]:
+        """The columns of the scores, in the order of the responses."""
+        if self.chosen:
+            return self.score_chosen, self.score_rejected
+        return self.score_first, self.score_second
 
 
 def label_word(value: object) -> str:
-    """A value of a label column as it is compared: text, stripped, without case."""
-    return str(value).strip().casefold()
+    """A value of a label column as it is compared: text, stripped, without case.
+
+    Whole numbers are alike however they are written: 1, 1.0 and "1.0" are "1"; true is "true".
+    """
+    word = str(value).strip().casefold()
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", word)
+
+
+LabelWord = str | bool | int | float
 
 
 class LabelValues(Section):
-    """The values of the label column and their meanings; compared as text, without case."""
+    """The values of the label column and their meanings; compared as text, without case.
 
-    first: tuple[str, ...] = ("first", "a", "1")
+    Numbers have no default meaning: files count from 0, from 1, or in scores.
+    """
+
+    first: tuple[LabelWord, ...] = ("first", "a")
     """The first response is better."""
-    second: tuple[str, ...] = ("second", "b", "2")
+    second: tuple[LabelWord, ...] = ("second", "b")
     """The second response is better."""
-    tie: tuple[str, ...] = ("tie", "equal", "both", "neither")
+    tie: tuple[LabelWord, ...] = ("tie", "equal", "both", "neither")
     """Neither is better: the row is dropped and counted."""
 
     @model_validator(mode="after")
@@ -120,7 +186,7 @@ class Source(Section):
 
 
 class PairsSource(Source):
-    """Pairwise labels in JSON Lines or CSV."""
+    """Pairwise labels in JSON, CSV or Parquet."""
 
     type: Literal["pairs"] = "pairs"
     columns: PairColumns = PairColumns(chosen="chosen", rejected="rejected")

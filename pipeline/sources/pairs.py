@@ -1,108 +1,157 @@
 """Pairwise labels: which of two responses somebody preferred.
 
-In:  JSON Lines or CSV with a declared column mapping (config.PairColumns)
-Out: LabeledRow per line; ties and unusable lines are dropped with a reason
+In:  a label file with a declared column mapping (config.PairColumns)
+Out: LabeledRow per record; ties and unusable records are dropped with a reason
 """
 
-from dataclasses import dataclass
+import math
+from typing import Literal
 
-from pipeline.sources.config import PairColumns, PairsSource, label_word
-from pipeline.sources.conversations import conversation_fault
+from pipeline.sources.config import LabelValues, PairsSource, WinnerColumns, label_word
+from pipeline.sources.context import context_of, whole
+from pipeline.sources.conversations import conversation_fault, is_list_in_text
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
-from pipeline.types import Messages
+from pipeline.sources.stored_text import STORED, UnusableRow
 
-
-@dataclass(frozen=True)
-class _Response:
-    text: str
-    before: Messages | None
-    """The turns before it, where the column holds a whole conversation."""
+Outcome = Literal["first", "second", "tie"]
+TIE, EQUAL_SCORES = "tie", "tie: the scores are equal"
+REVERSED = "the scores contradict the label"
+NO_LABEL = "the label is missing"
 
 
 def import_pairs(source: PairsSource, seed: int = 0) -> Imported:
-    """All lines of a pairwise file. Raises DataError with file and line."""
-    return imported(source, [_pair(source, line) for line in read_lines(source.path)])
+    """All records of a pairwise file. Raises DataError with file and line."""
+    lines = list(read_lines(source.path))
+    return imported(source, [_pair(source, line) for line in lines], lines=lines)
 
 
 def _pair(source: PairsSource, line: Line) -> LabeledRow:
     columns = source.columns
-    chosen, rejected, reason = _ordered(source, line)
-    messages, fault = _prompt(columns, line, chosen, rejected)
+    # Read before anything can drop the row, so that what is wrong with the file is said.
+    accuracy = label_accuracy(columns.label_accuracy, line)
+    tags, annotator = line.tags(columns.tags), line.word(columns.annotator)
+    try:
+        line.check_context()
+        outcome, reason = _outcome(source, line)
+        keys = (columns.chosen or columns.first, columns.rejected or columns.second)
+        names = [str(key) for key in (keys if outcome != "second" else reversed(keys))]
+        _check_lists(line, (*columns.prompts, *names))
+        context = context_of(columns, line)
+        chosen, rejected = (whole(line, name, context) for name in names)
+    except UnusableRow as fault:
+        return labeled_row(source, line.number, (), "", "", reason=str(fault), annotator=annotator)
+    if chosen[:-1] != rejected[:-1]:
+        reason = reason or "the prompts of the two responses differ"
     return labeled_row(
         source,
         line.number,
-        messages,
-        chosen.text,
-        rejected.text,
-        reason=reason or fault,
-        label_accuracy=_label_accuracy(columns, line),
-        tags=line.tags(columns.tags),
-        annotator=line.word(columns.annotator),
+        chosen[:-1],
+        chosen[-1].content,
+        rejected[-1].content,
+        reason=reason or conversation_fault(chosen[:-1]),
+        label_accuracy=accuracy,
+        tags=tags,
+        annotator=annotator,
     )
 
 
-def _ordered(source: PairsSource, line: Line) -> tuple[_Response, _Response, str]:
-    """Chosen, rejected, and the reason why there is no preference."""
-    columns, values = source.columns, source.values
-    if columns.chosen and columns.rejected:
-        return _response(line, columns.chosen), _response(line, columns.rejected), ""
-    first, second = _response(line, str(columns.first)), _response(line, str(columns.second))
-    key = str(columns.label)
-    if key not in line.values:
-        raise line.error(f"there is no '{key}'; correct the column mapping")
-    label = label_word(line.values[key])
-    if label in values.words("tie"):
-        return first, second, "tie"
-    if label in values.words("first"):
-        return first, second, ""
-    if label in values.words("second"):
-        return second, first, ""
-    known = ", ".join([*values.first, *values.second, *values.tie])
-    raise line.error(
-        f"the label is {line.values[key]!r}, but one of {known} is needed; declare its meaning "
-        "under values"
-    )
+def _check_lists(line: Line, names: tuple[str, ...]) -> None:
+    """Lists of texts in cells are turns where all of the prompt and the responses are lists."""
+    lists = {is_list_in_text(line.values[name]) for name in names if name in line.values}
+    if len(lists) > 1:
+        raise UnusableRow(STORED)
 
 
-def _response(line: Line, key: str) -> _Response:
-    if not isinstance(line.values.get(key), list):
-        return _Response(line.text(key), None)
-    messages = line.messages(key)
-    if messages[-1].role != "assistant":
-        raise line.error(f"the conversation in '{key}' must end with an assistant turn")
-    return _Response(messages[-1].content, messages[:-1])
-
-
-def _prompt(
-    columns: PairColumns, line: Line, first: _Response, second: _Response
-) -> tuple[Messages, str]:
-    """The conversation before the responses, and the reason why it cannot be used."""
-    if first.before != second.before:
-        return first.before or second.before or (), "the prompts of the two responses differ"
-    if first.before:
-        messages = first.before
-    elif columns.prompt is None or columns.prompt not in line.values:
-        raise line.error(
-            f"there is no '{columns.prompt or 'prompt'}', and the responses are not "
-            "conversations; name the column of the prompt"
-        )
+def _outcome(source: PairsSource, line: Line) -> tuple[Outcome, str]:
+    """Which response is better, and the reason why there is no preference."""
+    columns = source.columns
+    one, other = (score(name, line) for name in columns.scores)
+    by_score: Outcome | None = None
+    if one is not None and other is not None:
+        by_score = "tie" if one == other else "first" if one > other else "second"
+    if columns.chosen:
+        label: Outcome = "first"
+    elif isinstance(columns.label, WinnerColumns):
+        label = _marked(columns.label, line)
+    elif columns.label:
+        label = _declared(source.values, columns.label, line)
+    elif by_score is None:
+        raise UnusableRow("a score is missing")
     else:
-        messages = line.messages(columns.prompt)
-    return messages, conversation_fault(messages)
+        label = by_score
+    if label == "tie":
+        return label, TIE if columns.label else EQUAL_SCORES
+    if by_score == "tie":
+        return label, EQUAL_SCORES
+    return label, REVERSED if by_score not in (None, label) else ""
 
 
-def _label_accuracy(columns: PairColumns, line: Line) -> float | None:
-    value = line.values.get(columns.label_accuracy) if columns.label_accuracy else None
-    if value is None or value == "":
+def _declared(values: LabelValues, key: str, line: Line) -> Outcome:
+    """What the label says by the declared values. Raises UnusableRow when it is missing."""
+    value = line.value(key)
+    if value is not None and value == value and not isinstance(value, list | dict):
+        word = label_word(value)
+        for meaning in ("tie", "first", "second"):
+            if word in values.words(meaning):
+                return meaning
+        if not word:
+            raise UnusableRow("the label is empty")
+    elif not isinstance(value, list | dict):
+        raise UnusableRow(NO_LABEL)
+    known = ", ".join(map(str, [*values.first, *values.second, *values.tie]))
+    raise line.error(
+        f"the label is {value!r:.80}, but one of {known} is needed; declare its meaning under "
+        "values"
+    )
+
+
+def _marked(columns: WinnerColumns, line: Line) -> Outcome:
+    """The outcome whose column is marked. Raises UnusableRow unless it is one."""
+    marked = {meaning for key, meaning in columns.meanings.items() if _is_marked(key, line)}
+    if len(marked) != 1:
+        raise UnusableRow("several outcomes are marked" if marked else "no outcome is marked")
+    return marked.pop()  # type: ignore[return-value]  # one of Outcome
+
+
+def _is_marked(key: str, line: Line) -> bool:
+    value = line.value(key)
+    if value is None or value == "" or value != value:
+        raise UnusableRow(NO_LABEL)
+    word = label_word(value)
+    if word not in ("1", "true", "0", "false"):
+        raise line.error(f"'{key}' is {value!r:.80}, but 0 or 1, or false or true, is needed")
+    return word in ("1", "true")
+
+
+def score(key: str | None, line: Line) -> float | None:
+    """A number of a column; None when it is missing. Raises DataError when it is something else."""
+    if key is None:
+        return None
+    value = line.value(key)
+    if value is None or value == "" or value != value:
+        return None
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise line.error(f"'{key}' is {value!r:.80}, but a score, a number, is needed")
+    return number
+
+
+def label_accuracy(key: str | None, line: Line) -> float | None:
+    """The probability that this row's label is right; None when the row does not say."""
+    value = line.optional(key)
+    if value is None:
         return None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        number = float("nan")
+        number = math.nan
     if isinstance(value, bool) or not 0.5 <= number <= 1:
         raise line.error(
-            f"'{columns.label_accuracy}' is {value!r}, but a probability in [0.5, 1] is needed "
-            "that the label is right"
+            f"'{key}' is {value!r:.80}, but a probability in [0.5, 1] is needed that the label is "
+            "right"
         )
     return number

@@ -7,6 +7,7 @@ A line that cannot be used is kept as a row of status `dropped` with its reason,
 this project; a line that cannot be read at all stops the import with file and line.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from pipeline.records import PreferenceRow, Row, count_statuses, table_from_rows
 from pipeline.soft_labels import margin
 from pipeline.sources.config import Source
 from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
+from pipeline.sources.lines import Line
 from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
 from pipeline.types import Messages
+
+_EVIDENCE = re.compile(r"(?i)score|rating|margin|reward|rank|strength")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +91,24 @@ class SourceRecord:
     """Dropped rows by reason."""
     notes: dict[str, int] = field(default_factory=dict)
     """Irregularities of rows, whether kept or dropped, and how often each occurs."""
+    unread: tuple[str, ...] = ()
+    """Columns of the file that nothing read."""
+
+    @property
+    def unread_evidence(self) -> tuple[str, ...]:
+        """Columns that were not read and whose names promise evidence for or against a label."""
+        return tuple(name for name in self.unread if _EVIDENCE.search(name))
 
     def text(self) -> str:
         """A few lines for people."""
         lines = [f"{self.name} ({self.kind}): {self.num_ok} of {self.num_rows} rows usable"]
         lines += [f"  dropped {count}: {reason}" for reason, count in self.reasons.items()]
         lines += [f"  noted {count}: {note}" for note, count in self.notes.items()]
+        if self.unread:
+            lines.append(f"  columns not read: {', '.join(map(_shown, self.unread))}")
+        if self.unread_evidence:
+            names = ", ".join(map(_shown, self.unread_evidence))
+            lines.append(f"  may contradict the labels, and were not read: {names}")
         return "\n".join(lines)
 
 
@@ -181,8 +197,13 @@ def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float
     )
 
 
-def imported(source: Source, rows: Sequence[Row], notes: Iterable[str] = ()) -> Imported:
+def imported(
+    source: Source, rows: Sequence[Row], notes: Iterable[str] = (), lines: Iterable[Line] = ()
+) -> Imported:
     """Rows with the record of their source; `notes` has one string per irregularity.
+
+    Args:
+        lines: what the rows were read from, for the columns that nothing read.
 
     Raises:
         DataError: the file has no row, or none that can be used.
@@ -209,8 +230,23 @@ def imported(source: Source, rows: Sequence[Row], notes: Iterable[str] = ()) -> 
         num_dropped=len(rows) - num_ok,
         reasons=reasons,
         notes=dict(sorted(Counter(notes).items())),
+        unread=_unread(lines),
     )
     return Imported(tuple(rows), record)
+
+
+def _shown(name: str) -> str:
+    """A column name without what a terminal would act on."""
+    return name if name.isprintable() else repr(name)
+
+
+def _unread(lines: Iterable[Line]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    read: set[str] = set()
+    for line in lines:
+        names.update(dict.fromkeys(line.values))
+        read |= line.read
+    return tuple(name for name in names if name not in read)
 
 
 def write_labels(path: Path, rows: Sequence[Row]) -> None:

@@ -51,7 +51,7 @@ def test_long_csv_field_is_read(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("a.jsonl", '{"a": 1}\n{"a": \n', r"a\.jsonl, line 2: not JSON"),
-        ("a.jsonl", "[1]\n", "line 1: holds a list"),
+        ("a.jsonl", "[1]\n", "line 1: holds a number"),
         ("a.csv", "a,b\n1,2,3\n", r"line 2: the number of fields is not that of the header \(2\)"),
         ("a.csv", "a,b\n1\n", "line 2: the number of fields"),
         ("a.csv", "a,a\n1,2\n", "line 1: a column name repeats"),

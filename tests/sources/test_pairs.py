@@ -35,7 +35,7 @@ def test_chosen_and_rejected_columns(tmp_path: Path) -> None:
 def test_csv_label_orders_the_responses(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(
-        'question,left,right,better,who,topic\nQ1,a,b,A,ann,x\nQ2,a,b,2,bob,"x,y"\nQ3,a,b,Tie,,\n',
+        'question,left,right,better,who,topic\nQ1,a,b,A,ann,x\nQ2,a,b,B,bob,"x,y"\nQ3,a,b,Tie,,\n',
         encoding="utf-8",
     )
     imported = import_pairs(source(path, columns=COMPARED))
@@ -148,7 +148,7 @@ def test_zero_and_one_need_a_declaration(tmp_path: Path) -> None:
     rows = [{"question": f"Q{y}", "left": "a", "right": "b", "better": y} for y in (1, 0)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     with pytest.raises(
-        DataError, match=r"a\.jsonl, line 2: the label is 0, .* declare its meaning"
+        DataError, match=r"a\.jsonl, line 1: the label is 1, .* declare its meaning"
     ):
         import_pairs(source(path, columns=COMPARED))
     values = LabelValues(first=("0",), second=("1",))
@@ -159,7 +159,7 @@ def test_zero_and_one_need_a_declaration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"second": ["1"]}, "'1' means both first and second, .*declare all three of values"),
+        ({"second": ["A"]}, "'a' means both first and second, .*declare all three of values"),
         ({"first": ["left", "Same "], "tie": ["same"]}, "'same' means both first and tie"),
         ({"second": ["B", "TIE"]}, "'tie' means both second and tie"),
     ],
