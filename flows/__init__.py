@@ -1,4 +1,4 @@
-"""Prefect flows: they chain what `pipeline` does and show it; nothing in `pipeline` imports them."""
+"""Prefect flows: the phases of a run as flow runs and task runs. `pipeline` never imports them."""
 
 import logging
 
@@ -6,10 +6,10 @@ from pipeline.errors import PipelineError
 
 
 class OneLinePerKnownError(logging.Filter):
-    """Prints errors that the package raises on purpose as one line; bugs keep their traceback."""
+    """A log filter that prints a PipelineError as one line; bugs keep their traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always true; the record loses its traceback where a person needs none."""
+        """Drop the traceback of a PipelineError; always true, so that every record is logged."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, PipelineError):
             record.msg, record.args, record.exc_info = str(error), (), None

@@ -1,8 +1,8 @@
 """Prefect as the driver of a phase: shard-stages and steps become task runs of its flow run.
 
-At most about 200 task runs are in one flow run: the first shards are task runs of the phase's own,
-and each later group of shards gets a sub-flow that stays open while its steps come in. The engine
-stays open all the time.
+One flow run holds about 200 task runs at most. The first shards are task runs of the phase's own
+flow run; each further group of shards gets a sub-flow, which stays open until the chain has ended.
+The engine stays open throughout.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from pipeline.stages.runner import Runner, ShardState
 from pipeline.store import Manifest, RunDir
 
 TASK_RUNS = 200
-"""A larger graph cannot be read, and the server drops records that come in bursts."""
+"""Task runs in a flow run: a larger graph is unreadable, and the server drops records in bursts."""
 
 
 @asynccontextmanager
 async def open_group(first: int, last: int) -> AsyncIterator[contextvars.Context]:
-    """A sub-flow for the shards `first` to `last`: gives the context in which its steps run."""
+    """A sub-flow for the shards `first` to `last`; yields the context in which their steps run."""
     opened: asyncio.Future[contextvars.Context] = asyncio.get_running_loop().create_future()
     closing = asyncio.Event()
 
@@ -35,8 +35,8 @@ async def open_group(first: int, last: int) -> AsyncIterator[contextvars.Context
         await closing.wait()
 
     flow_run = asyncio.create_task(hold())
-    waited: set[asyncio.Future[Any]] = {opened, flow_run}
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    futures: set[asyncio.Future[Any]] = {opened, flow_run}
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     if flow_run.done():
         flow_run.result()
     try:
@@ -47,32 +47,32 @@ async def open_group(first: int, last: int) -> AsyncIterator[contextvars.Context
 
 
 class PrefectDriver:
-    """Runs the pieces of one phase in the flow run that is open; see `pipeline.run.driver.Driver`."""
+    """Runs the pieces of one phase in the current flow run; see `pipeline.run.driver.Driver`."""
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._calls = StageCalls()
         self._upstream: list[Handle] = []
         self._room = TASK_RUNS
-        """Task runs that the phase's own flow run still takes."""
+        """Task runs for which the phase's own flow run still has room."""
 
     async def chain(
         self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
     ) -> list[ShardState]:
         """See Driver.chain."""
-        own = min(len(shards), max(1, self._room // len(stages)))
-        self._room -= own * len(stages)
-        width = max(1, TASK_RUNS // len(stages))
+        num_own = min(len(shards), max(1, self._room // len(stages)))
+        self._room -= num_own * len(stages)
+        group_size = max(1, TASK_RUNS // len(stages))
         groups: dict[int, asyncio.Task[contextvars.Context]] = {}
 
         async def call(stage: Stage, shard_index: int, manifests: Sequence[Manifest]) -> Manifest:
             step = self._calls(runner, stage, shard_index, manifests)
-            if shard_index < own:
+            if shard_index < num_own:
                 return await step
-            number = (shard_index - own) // width
+            number = (shard_index - num_own) // group_size
             if number not in groups:
-                first = own + number * width
-                group = open_group(first, min(first + width, len(shards)) - 1)
+                first = num_own + number * group_size
+                group = open_group(first, min(first + group_size, len(shards)) - 1)
                 groups[number] = asyncio.create_task(stack.enter_async_context(group))
             context = await asyncio.shield(groups[number])
             return await asyncio.create_task(step, context=context.copy())

@@ -1,4 +1,4 @@
-"""The main job: a recipe in, a judged preference set, two policies and a report out.
+"""The main flow: takes a recipe, makes a judged preference set, two policies and a report.
 
 rlaif run flows/configs/demo.yaml
 prefect deployment run rlaif/main -p recipe=flows/configs/demo.yaml
@@ -15,12 +15,12 @@ from pipeline.store import RunLock
 
 @flow(name="rlaif", flow_run_name="{recipe}")
 async def end_to_end(recipe: str, run_id: str | None = None, resume: bool = False) -> str:
-    """Both phases, the trainings and the evaluation; returns the path of the report.
+    """Take a run through all its phases; returns the path of the report.
 
     Args:
         recipe: a YAML file such as flows/configs/demo.yaml.
         run_id: name of the run folder; by default the recipe's name and the time.
-        resume: continue the run of that id, which keeps the recipe that it began with.
+        resume: continue the run called `run_id`, with the recipe that it started with.
     """
     run = begin_run(recipe, run_id, resume)
     with RunLock(run.root):

@@ -1,6 +1,6 @@
-"""The nightly refresh: new prompts become the next version of the data set, and a policy.
+"""The nightly refresh: new prompts make the next version of the data set and a new policy.
 
-A second night with nothing new does nothing and says so.
+A night without new prompts starts no run; the message of its state says so.
 """
 
 from prefect import flow
@@ -13,11 +13,11 @@ from pipeline.run.nightly import plan_nightly, run_nightly
 
 @flow(name="nightly", flow_run_name="nightly-{recipe}")
 async def nightly(recipe: str, run_id: str | None = None) -> State[str]:
-    """Take tonight's run through both phases; the state's message says what was done.
+    """Plan tonight's run and take it through all its phases; the state's message says which run.
 
     Args:
         recipe: a YAML file such as flows/configs/demo.yaml.
-        run_id: a night that was planned already; by default the next one is planned.
+        run_id: a night that is planned already; by default the next one is planned.
     """
     message = await run_nightly(
         plan_nightly(recipe, run_id), lambda run: end_to_end(recipe, str(run.root), resume=True)

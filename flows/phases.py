@@ -1,4 +1,4 @@
-"""A flow for each phase of a run; `pipeline.run.phases` tells what a phase does."""
+"""A flow for each phase of a run; `pipeline.run.phases` says what a phase does."""
 
 from collections.abc import Awaitable, Callable
 
@@ -11,20 +11,25 @@ from pipeline.run.phases import PHASES, Phase
 from pipeline.run.start import find_run
 
 LOG_EVERY_S = 30.0
+"""Seconds between two lines of progress in a flow run's log."""
 
 
 def open_phase(run: str) -> RunContext:
-    """The context of a run folder; stages that finish leave a line in the flow run's log."""
+    """The context of a run, whose progress also goes to the flow run's log.
+
+    Args:
+        run: id or folder of the run.
+    """
     log = LineProgress(get_run_logger().info, every_s=LOG_EVERY_S)
     return open_context(find_run(run), MultiProgress(current_progress(), log))
 
 
 def phase_flow(name: str, phase: Phase) -> Callable[[str], Awaitable[None]]:
-    """The flow of one phase."""
+    """The flow of one phase; the phase's docstring becomes its description in Prefect."""
 
     @flow(name=f"{name}-phase", flow_run_name=f"{name}-phase", description=phase.__doc__)
     async def run_phase(run: str) -> None:
-        """Take one phase of a run.
+        """Run one phase.
 
         Args:
             run: id or folder of a run whose earlier phases are finished.
@@ -36,4 +41,4 @@ def phase_flow(name: str, phase: Phase) -> Callable[[str], Awaitable[None]]:
 
 
 PHASE_FLOWS = {name: phase_flow(name, phase) for name, phase in PHASES.items()}
-"""The phases' flows, in order."""
+"""The flows of the phases before the report, by name, in order."""

@@ -1,4 +1,4 @@
-"""The simple alternative to a work pool: one process that waits for runs and for the night.
+"""A simple alternative to a work pool: one process that serves the main and the nightly flow.
 
 eval "$(rlaif env)" && python -m flows.serve
 """
@@ -13,8 +13,7 @@ from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 
 RECIPE = {"recipe": "flows/configs/demo.yaml"}
-# Named as in prefect.yaml: the server refuses to take over a deployment whose schedule has lost
-# its slug.
+# The slug of prefect.yaml: the server refuses to update a deployment whose schedule has lost it.
 NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
 ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 

@@ -1,9 +1,8 @@
-"""Every Prefect task of the project: one per kind of stage, and one for the steps between them.
+"""Every Prefect task of the project: one for each kind of stage, and one for the steps in between.
 
-A task passes its result on inside a Handle, and Prefect draws the graph from the identity of these
-objects; it would also look into a manifest and take equal strings for edges. Its caching is off:
-the manifests on disk are the cache, and a shard-stage that was there already ends in a state called
-`Reused`.
+Results travel inside Handles, and Prefect draws its graph from the identity of these objects; it
+would also search a manifest and mistake equal strings for edges. Prefect's cache is off, since the
+manifests on disk are the cache: a shard-stage that was finished earlier ends in a state `Reused`.
 """
 
 import re
@@ -34,7 +33,7 @@ SETTINGS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
 class Handle:
-    """Wraps a value that a task passes on. Prefect tells handles apart and does not look inside."""
+    """A box for the result of a task, which Prefect follows by identity without looking inside."""
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
@@ -43,7 +42,13 @@ class Handle:
 async def run_stage(
     label: str, shard_index: int, step: Handle, upstream: Sequence[Handle]
 ) -> State[Handle] | Handle:
-    """One stage of one shard; returns its manifest."""
+    """Run one stage of one shard; returns its manifest.
+
+    Args:
+        label: folder of the stage without its phase, for the name of the task run.
+        step: the runner, the stage, and the manifests that it reads.
+        upstream: results that the graph shows as parents.
+    """
     runner, stage, manifests = step.value
     manifest: Manifest = await runner.step(stage, shard_index, manifests)
     if manifest.resumed:
@@ -59,7 +64,7 @@ def stage_task(kind: str) -> Any:
 
 
 class StageCalls:
-    """Runs shard-stages as tasks of their kind, linked by what each shard has reached."""
+    """Runs shard-stages as tasks, each linked to the tasks whose manifests it reads."""
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, int], Handle] = {}
@@ -69,7 +74,7 @@ class StageCalls:
     async def __call__(
         self, runner: Runner, stage: Stage, shard_index: int, manifests: Sequence[Manifest]
     ) -> Manifest:
-        """The manifest of one shard-stage."""
+        """Run one shard-stage; returns its manifest."""
         keys = [(m.stage, m.shard_index) for m in manifests]
         upstream = [self._results[key] for key in keys if key in self._results]
         label = stage.folder.rpartition("/")[2]
@@ -84,11 +89,18 @@ class StageCalls:
 
 @task(name="step", task_run_name="{name}", **SETTINGS)
 async def run_step(name: str, run: Handle, work: Handle, upstream: Sequence[Handle]) -> Handle:
-    """A step between the stages; its result and, where people look for it, an artifact."""
+    """Run a step between the stages; returns its result, and shows the artifacts of that step.
+
+    Args:
+        name: name of the step and of its task run.
+        run: the folder of the run.
+        work: the `Work` to do.
+        upstream: results that the graph shows as parents.
+    """
     try:
         result = await PLAIN.step(name, work.value)
     except AuditError:
-        # What stopped the run is what a person wants to see most.
+        # A person wants to see first what stopped the run.
         await show_audit(run.value)
         raise
     if name in ARTIFACTS:
@@ -97,13 +109,13 @@ async def run_step(name: str, run: Handle, work: Handle, upstream: Sequence[Hand
 
 
 async def show_audit(run: RunDir) -> None:
-    """The audit of the labels as a page of the run, if there was one."""
+    """Show the audit of the labels, if there was one, as a Markdown artifact."""
     if audit := audit_markdown(run):
         await acreate_markdown_artifact(audit, key=f"audit-{artifact_key(run)}")
 
 
 async def show_report(run: RunDir) -> None:
-    """The report's summary, its principles and a link to it as pages of the run."""
+    """Show the report's summary, its table of principles and a link to it as artifacts."""
     key = artifact_key(run)
     await acreate_markdown_artifact(summary_markdown(run), key=f"summary-{key}")
     await acreate_table_artifact(principle_table(run), key=f"principles-{key}")
@@ -116,9 +128,9 @@ ARTIFACTS: dict[str, Callable[[RunDir], Awaitable[None]]] = {
     WRITE_PREFERENCE: show_audit,
     REPORT: show_report,
 }
-"""What a step shows when it is done."""
+"""The artifacts that a step shows when it ends well, by the name of the step."""
 
 
 def artifact_key(run: RunDir) -> str:
-    """The run's id in the letters that a key may have."""
+    """The run's id in the characters that Prefect allows in a key."""
     return re.sub("[^a-z0-9]+", "-", run.run_id.lower())

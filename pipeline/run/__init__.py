@@ -1,1 +1,1 @@
-"""One run, from a recipe to a report: start or resume it, take it through its phases."""
+"""One run, from a recipe to a report: its start, its phases, and the nightly refresh."""

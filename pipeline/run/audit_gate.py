@@ -1,13 +1,12 @@
-"""The gate before the export: are the labels worth it, and does the data look sane?
+"""The gate before the export: are the labels good enough, and do the texts look sane?
 
-In:  a run whose pairs are made
-Out: preference/audit.json, and AuditError (exit code 3) when a check failed; nothing is exported
-     then, and every row stays where it is
+In:  a run that has its pairs
+Out: preference/audit.json, and AuditError (exit code 3) when a check failed; then nothing is
+     exported, and all rows are kept
 
-The audit reads what is on disk and asks no model, so a resumed run gets the same answer for free.
+The audit reads what is on disk and calls no model, so repeating it in a resumed run costs nothing.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,28 @@ from pipeline.errors import AuditError, StoreError
 from pipeline.report import write_report
 from pipeline.run.context import RunContext
 from pipeline.run.plan import judge_folders
-from pipeline.store import RunDir, read_rows, write_json
-from pipeline.store.shards import stage_manifests
-from pipeline.store.stage_names import PAIRS
+from pipeline.store import RunDir, write_json
+from pipeline.store.shards import stage_manifests, stage_rows
+from pipeline.store.stage_names import PAIRS, PROMPTS
 
 SELF_PREFERENCE = (
     "the judge of {folder} is the model that wrote the responses; a model may prefer what it would "
     "have written itself, so compare with another judge"
 )
 NO_CANARIES = (
-    "no canary check of {folder} could be made ({why}), so nothing that is known was asked of it: set "
-    "preference.audit.canaries_per_shard in a new run, or a min_rows and min_prompts that so few "
-    "prompts reach"
+    "no canary check of {folder} was possible ({why}), so its judge answered no question with a "
+    "known answer; in a new run, raise preference.audit.canaries_per_shard or lower min_rows and "
+    "min_prompts"
 )
 UNTESTED = (
-    "no shipped canary was judged, so no known answer was tested: give the principles tags of the "
-    "canary file, or the recipe canaries with tags of the constitution"
+    "no shipped canary was judged, so no known answer was tested; give principles the tags of the "
+    "canary file, or name a canary file whose tags the constitution uses"
 )
 
 
 @dataclass(frozen=True)
 class RunAudit:
-    """All that is checked before an export."""
+    """The results of every check before an export."""
 
     judges: tuple[JudgeAudit, ...]
     """Empty when the recipe does not audit its labels."""
@@ -50,28 +49,28 @@ class RunAudit:
 
     @property
     def failed(self) -> list[tuple[str, AuditFinding]]:
-        """What failed, each with the data that it is about; checks of all rows before those of one
-        principle.
+        """The failed checks, each after the name of the data it is about; checks of all rows come
+        before checks of one principle.
         """
-        found = [(j.folder, f) for j in self.judges for f in j.findings if f.status == "failed"]
-        found.sort(key=lambda entry: bool(entry[1].scope))
+        labels = [(j.folder, f) for j in self.judges for f in j.findings if f.status == "failed"]
+        labels.sort(key=lambda entry: bool(entry[1].scope))
         texts = self.collapse.failed if self.collapse else ()
-        return [*found, *(("the chosen texts", finding) for finding in texts)]
+        return [*labels, *(("the chosen texts", finding) for finding in texts)]
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know although no check fails."""
-        found = [SELF_PREFERENCE.format(folder=j.folder) for j in self.judges if j.judges_itself]
-        # Scores and follow-ups have no slots, and nothing to ask a canary of.
-        asked = [j for j in self.judges if "off_option" in j.figures[EVERYTHING]]
-        for judge in asked:
+        """Warnings: what a person should know even when every check passes."""
+        notes = [SELF_PREFERENCE.format(folder=j.folder) for j in self.judges if j.judges_itself]
+        # Scores and follow-ups have no slots, so canaries do not apply to them.
+        with_slots = [j for j in self.judges if "off_option" in j.figures[EVERYTHING]]
+        for judge in with_slots:
             checks = [f for f in judge.findings if FIGURES[f.name].is_canary and not f.scope]
             if checks and all(f.status == "skipped" for f in checks):
                 most = max(checks, key=lambda finding: finding.n)
-                found.append(NO_CANARIES.format(folder=judge.folder, why=most.detail))
-        if asked and not any("known" in judge.figures[EVERYTHING] for judge in asked):
-            found.append(UNTESTED)
-        return found
+                notes.append(NO_CANARIES.format(folder=judge.folder, why=most.detail))
+        if with_slots and not any("known" in judge.figures[EVERYTHING] for judge in with_slots):
+            notes.append(UNTESTED)
+        return notes
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of preference/audit.json."""
@@ -84,12 +83,12 @@ class RunAudit:
 
 
 def audit_path(run: RunDir) -> Path:
-    """Where the audit of a run stands."""
+    """Path of a run's audit, preference/audit.json."""
     return run.root / "preference" / "audit.json"
 
 
 def audit_run(ctx: RunContext) -> RunAudit:
-    """Audit the labels and pairs of a run, whatever its recipe enables of it.
+    """Audit the labels of a run even where its recipe does not, and its texts where it does.
 
     Raises:
         StoreError: there are no labels yet, or a shard is damaged.
@@ -98,20 +97,25 @@ def audit_run(ctx: RunContext) -> RunAudit:
     folders = [name for name in judge_folders(ctx) if stage_manifests(ctx.run.root, name)]
     if not folders:
         raise StoreError(
-            f"run {ctx.run.run_id} has no labels yet; `rlaif resume {ctx.run.run_id}` goes on with it"
+            f"run {ctx.run.run_id} has no labels yet; `rlaif resume {ctx.run.run_id}` continues it"
         )
     judges = tuple(
         audit_judge(ctx.run.root, name, config.audit, tie_width=config.pair.tie_width)
         for name in folders
     )
-    return RunAudit(judges, _audit_pairs(ctx))
+    collapse = None
+    if config.collapse is not None:
+        prompts = stage_rows(ctx.run.root, PROMPTS)
+        pairs = stage_rows(ctx.run.root, PAIRS)
+        collapse = audit_pairs(pairs, prompts=list(prompts), config=config.collapse)
+    return RunAudit(judges, collapse)
 
 
 def require_audit(ctx: RunContext) -> None:
-    """Let the export go on only when nothing failed.
+    """Refuse the export when a check of the recipe's audit fails.
 
     Raises:
-        AuditError: a check failed; the audit and a report are written, all rows are kept.
+        AuditError: a check failed; the audit and a report are written, and all rows are kept.
         StoreError: a shard is damaged.
     """
     config = ctx.config.preference
@@ -130,25 +134,12 @@ def require_audit(ctx: RunContext) -> None:
 
 
 def refusal(run: RunDir, audit: RunAudit) -> str:
-    """One line: the first check that failed, what was found and needed, where the rest is."""
+    """One line: the first failed check, its measured and needed value, where to see the rest."""
     subject, first = audit.failed[0]
     others = len(audit.failed) - 1
     return (
-        f"the audit of run {run.run_id} failed: {first.title} of {subject} is {first.measured} over "
-        f"{first.n}, needed {first.needed}{f'; {others} more failed' if others else ''}. Nothing "
-        f"was exported and all rows are kept; `rlaif audit {run.run_id}` shows every check "
+        f"the audit of run {run.run_id} failed: {first.title} of {subject} is {first.measured} "
+        f"over {first.n}, needed {first.needed}{f'; {others} more failed' if others else ''}. "
+        f"Nothing was exported and all rows are kept; `rlaif audit {run.run_id}` shows every check "
         f"({audit_path(run)}). Correct the judge, or change the thresholds in a new recipe"
     )
-
-
-def _audit_pairs(ctx: RunContext) -> AuditReport | None:
-    config = ctx.config.preference.collapse
-    if config is None:
-        return None
-    prompts = list(_rows(ctx, "prompts"))
-    return audit_pairs(_rows(ctx, PAIRS), prompts=prompts, config=config)
-
-
-def _rows(ctx: RunContext, folder: str) -> Iterator[Any]:
-    for manifest in stage_manifests(ctx.run.root, folder):
-        yield from read_rows(ctx.run.root, manifest)

@@ -1,8 +1,8 @@
-"""Everything that the phases of one run share, read from the run folder as it was used.
+"""Everything that the phases of one run share, read from the run folder.
 
 In:  a run folder made by `start.py`
-Out: RunContext. A resumed run reads the copies in its own folder, never the files outside, so
-     that an edited constitution cannot slip into half of a data set.
+Out: RunContext. A resumed run reads the copies in its own folder, never the originals, so that an
+     edited constitution cannot slip into half of a data set.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class RunContext:
 
     @property
     def labeling(self) -> LabelingInputs:
-        """What the labelers are given."""
+        """Everything that the labelers need except a model."""
         return LabelingInputs(
             run_id=self.run.run_id,
             seed=self.config.seed,
@@ -46,11 +46,15 @@ class RunContext:
 
     @property
     def reference_cache(self) -> Path:
-        """Folder of cached reference log-probabilities, shared by all runs."""
+        """Folder of cached reference log-probabilities, shared by all runs beside this one."""
         return self.run.root.parent.parent / "cache" / "reference"
 
     def policy_engine(self, model: Path | None = None) -> EngineConfig:
-        """The engine of the initial policy, or of a policy trained from it."""
+        """The engine of the initial policy, or with `model` of a policy that was trained from it.
+
+        Args:
+            model: folder of the trained policy.
+        """
         policy = resolved_engine(self.config.policy)
         if model is None:
             return policy
@@ -58,29 +62,29 @@ class RunContext:
         return trained
 
     def judge_engines(self) -> list[EngineConfig]:
-        """The engines of the judge and of the rest of the panel."""
+        """The engine of the judge, then those of the rest of the panel."""
         return [resolved_engine(engine) for engine in self.config.judge_engines]
 
 
 def resolved_engine(engine: EngineConfig) -> EngineConfig:
-    """The engine with its files below the working directory or the project root."""
+    """The engine with absolute paths, found as `resolve_path` finds them."""
     resolved: EngineConfig = ENGINES[engine.type].resolve(engine)
     return resolved
 
 
 def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
-    """Read a run folder, new or stopped.
+    """Read the folder of a new or a stopped run.
 
     Raises:
-        StoreError: not a run folder.
-        ConfigError, TemplateError: its copies were damaged.
+        StoreError: it is not a run folder.
+        ConfigError, TemplateError: one of its copies is damaged.
     """
     run.require()
-    # Arrow's own allocator keeps what each thread has freed: 30 MiB more, and growing with the run.
+    # Arrow's own allocator keeps the memory that each thread frees: 30 MiB more, growing all along.
     pa.set_memory_pool(pa.system_memory_pool())
     config = load_config(run.recipe)
     constitution = load_constitution(run.constitution)
-    watcher, execution = progress or Progress(), config.execution
+    progress, execution = progress or Progress(), config.execution
     return RunContext(
         run=run,
         config=config,
@@ -91,14 +95,16 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
             retries=execution.retries,
             max_failed_share=execution.max_failed_share,
             shards_in_flight=execution.shards_in_flight,
-            progress=watcher,
+            progress=progress,
         ),
-        progress=watcher,
+        progress=progress,
     )
 
 
 def relative_to_project(path: Path) -> str:
-    """The path below the project root where it is there, for records that move with the project."""
+    """The path relative to the project root if it is inside, else absolute, so that records stay
+    true when the project moves.
+    """
     try:
         return str(path.resolve().relative_to(PROJECT_ROOT))
     except ValueError:

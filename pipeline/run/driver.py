@@ -1,6 +1,6 @@
-"""Who drives the phases: a plain loop here, Prefect in `flows/tasks.py`.
+"""Drivers run the pieces of a phase: plain calls here, Prefect in `flows/driver.py`.
 
-The phases say what is to be done and in which order; a driver says how each piece is run.
+A phase says what to do and in which order; its driver decides how each piece runs.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from pipeline.stages.base import Stage
 from pipeline.stages.runner import Runner, ShardState
 
 Work = Callable[[], Any]
-"""A piece of work; its result may have to be awaited."""
+"""A piece of work without arguments; its result may be awaitable."""
 
 
 class Driver(Protocol):
@@ -20,18 +20,20 @@ class Driver(Protocol):
     async def chain(
         self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
     ) -> list[ShardState]:
-        """Take the shards through the stages; returns their manifests. Raises as
-        `Runner.wavefront`.
+        """Take the shards through the stages; returns their manifests by folder.
+
+        Raises:
+            RunStoppedError: see `Runner.wavefront`.
         """
         ...
 
     async def step(self, name: str, work: Work) -> Any:
-        """Run one named step that comes after all that was run before it; returns its result."""
+        """Run one named step, after everything before it; returns its result and raises as it."""
         ...
 
 
 class PlainDriver:
-    """Calls everything where it stands, without records of what was called."""
+    """Calls each piece directly and keeps no record of it."""
 
     async def chain(
         self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]

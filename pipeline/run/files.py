@@ -1,4 +1,4 @@
-"""The files that a recipe names for labeling, copied into the run like the recipe itself.
+"""The templates and labeling files that a recipe names: where they are, copied, and loaded.
 
 In:  the paths in a recipe, or the copies in a run folder
 Out: templates, exemplars, calibration, follow-ups and canaries, loaded and checked
@@ -37,20 +37,22 @@ NAMED: dict[str, Callable[[PreferenceConfig], Path | None]] = {
     "canaries.yaml": lambda c: c.audit.canaries if c.enabled and c.audit.enabled else None,
     LIST_NAME: lambda c: c.sources if c.enabled else None,
 }
-"""Each file by the name of its copy, and where the recipe names it; None where it does not."""
+"""The labeling files by the name of their copy, each with the path that a recipe gives it: None
+when the recipe does not name the file, or does not use it."""
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Everything that labels depend on besides recipe and constitution."""
+    """Everything that labels depend on, apart from recipe and constitution."""
 
     templates: Templates
     labeling: LabelingFiles
     canaries: CanarySet | None
+    """None when the labels are not audited, or with generated canaries alone."""
 
 
 def labeling_paths(config: RunConfig) -> dict[str, Path]:
-    """The files that the recipe names and uses, by the name of their copy."""
+    """The labeling files that the recipe uses, by the name of their copy."""
     named = {name: path_in(config.preference) for name, path_in in NAMED.items()}
     return {name: resolve_path(path) for name, path in named.items() if path is not None}
 
@@ -65,7 +67,7 @@ def template_paths(config: RunConfig) -> dict[str, Path]:
 
 
 def copied_paths(run: RunDir, config: RunConfig) -> dict[Path, Path]:
-    """Each copy in a run folder, recipe and constitution included, with the file outside."""
+    """The copies in a run folder, apart from the recipe's, each with its original."""
     return {
         run.constitution: resolve_path(config.constitution),
         **{run.root / "templates" / f"{n}.jinja": p for n, p in template_paths(config).items()},
@@ -76,7 +78,7 @@ def copied_paths(run: RunDir, config: RunConfig) -> dict[Path, Path]:
 def load_files(
     config: RunConfig, constitution: Constitution, run: RunDir | None = None
 ) -> RunFiles:
-    """Read and check them where the recipe names them, or with `run` its copies.
+    """Read and check the files that the recipe names, or their copies in `run`.
 
     Raises:
         ConfigError, TemplateError: the first mistake, with file and line.
@@ -96,7 +98,9 @@ def load_files(
 
 
 def copy_files(run: RunDir, config: RunConfig) -> list[Path]:
-    """Copy them into a new run folder; returns the copies."""
+    """Copy the constitution, the templates and the labeling files into a new run folder; returns
+    the copies.
+    """
     copies = []
     for copy, path in copied_paths(run, config).items():
         copy.parent.mkdir(exist_ok=True)

@@ -1,15 +1,14 @@
-"""The nightly refresh: prompts that no earlier data set version has become the next version.
+"""The nightly refresh: prompts that no earlier version of the data set has make the next version.
 
-In:  a recipe, and the runs that earlier nights made from it
-Out: NightlyPlan: the run to take through its phases, or none because nothing is new
+In:  a recipe, and the runs of earlier nights
+Out: NightlyPlan: the run to take through its phases, or None when no prompt is new
 
-A night's run names the night before as its parent; its data set holds the parent's rows and, after
-them, its own, and training starts from all of them. So no prompt of the parent's rows may be held
-out.
+A night's run names the night before it as its parent. Its data set holds the parent's rows followed
+by its own, and training uses all of them, so no prompt of the parent's may be held out.
 
-A night that was stopped is finished first. One whose audit failed gave no pairs and would fail
-again with what it began with: the next night asks its prompts again, together with the new ones, as
-soon as the recipe or a file that it names for labeling has changed, and says so until then.
+A stopped night is finished first. A night whose audit failed gave no pairs and would fail again
+from the same files, so the next nights refuse to start until the recipe or one of its labeling
+files has changed; then the failed night's prompts are asked again, along with the new ones.
 """
 
 from collections.abc import Awaitable, Callable
@@ -31,29 +30,29 @@ from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root,
 from pipeline.store import RunDir, RunLock, new_run_id
 
 AUDIT_FAILED = "audit failed"
-"""What run.json says of a run whose labels did not pass."""
+"""The status in run.json of a run whose labels failed their audit."""
 
 
 @dataclass(frozen=True)
 class NightlyPlan:
-    """What there is to do tonight."""
+    """The work of one night."""
 
     run: RunDir | None
-    """The run to work on; None when nothing is new."""
+    """The run to take through its phases; None when no prompt is new."""
     message: str
-    """What will be done, in words."""
+    """The work in one sentence, for people."""
 
 
 def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
-    """Find the stopped night, or make a run for the new prompts.
+    """Find a stopped night, or start a run for the new prompts.
 
     Args:
-        run_id: a night that was planned already; it is taken as it is.
+        run_id: a night that is planned already; it is taken as it is.
 
     Raises:
-        UserError: see `check_recipe`; nothing is written then.
-        DataError: a prompt is held out that the version before has; nothing is written either.
-        AuditError: the last night failed its audit, and nothing has changed since.
+        UserError: see `check_recipe`; nothing is written.
+        DataError: a held-out prompt is in the previous version; nothing is written.
+        AuditError: the last night failed its audit, and its files have not changed since.
     """
     if run_id is not None:
         run = find_run(run_id)
@@ -65,21 +64,25 @@ def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
         if run.info().get("status") not in ("finished", AUDIT_FAILED):
             return NightlyPlan(run, f"continues {run.run_id}, which was stopped")
     failed = nights.pop() if nights and nights[-1].info().get("status") == AUDIT_FAILED else None
-    if failed and not labels_otherwise(failed, checked):
+    if failed and not files_changed(failed, checked):
         raise AuditError(
-            f"the audit of the last night, run {failed.run_id}, failed, and it would fail again with "
-            f"the same recipe; `rlaif audit {failed.run_id}` shows every check. Correct {recipe}, its "
-            "constitution or its templates, and the next night asks the same prompts again; if it "
-            f"was the judge itself that changed, move {failed.root} elsewhere first"
+            f"the audit of the last night, run {failed.run_id}, failed, and it would fail again "
+            f"with the same recipe; `rlaif audit {failed.run_id}` shows every check. Correct "
+            f"{recipe}, its constitution or its templates, and the next night asks the same "
+            f"prompts again; if only the judge itself has changed, move {failed.root} elsewhere "
+            "first"
         )
     parent = nights[-1] if nights else None
     if parent:
         check_version(config, parent)
+    dataset = load_dataset(parent) if parent else None
+    version = dataset.version if dataset else 0
     num_new = count_new_prompts(config, parent)
     if not num_new:
-        return NightlyPlan(None, _nothing_new(parent))
+        where = f"version {version} (run {parent.run_id})" if parent else "no version"
+        return NightlyPlan(None, f"nothing to do: every prompt of the recipe is in {where} already")
     run = start_run(checked, run_id=new_run_id(f"{config.name}-nightly"))
-    plan = f"{num_new} new prompts go into version {_version(parent) + 1}, run {run.run_id}"
+    plan = f"{num_new} new prompts go into version {version + 1}, run {run.run_id}"
     run.update_info(
         series=config.name,
         parent=parent.run_id if parent else None,
@@ -92,10 +95,10 @@ def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
 def nightly_runs(name: str) -> list[RunDir]:
     """The nights of a recipe, oldest first: each is the parent of the next.
 
-    A night that failed its audit does not count any more once another one replaces it.
+    A night that failed its audit is left out once another night replaces it.
     """
-    found = [RunDir(path.parent) for path in runs_root().glob("*/run.json")]
-    nights = {run.run_id: run for run in found if run.info().get("series") == name}
+    runs = [RunDir(path.parent) for path in runs_root().glob("*/run.json")]
+    nights = {run.run_id: run for run in runs if run.info().get("series") == name}
     replaced = {run.info().get("replaces") for run in nights.values()}
     after = {
         run.info().get("parent"): run for run_id, run in nights.items() if run_id not in replaced
@@ -108,8 +111,8 @@ def nightly_runs(name: str) -> list[RunDir]:
     return chain
 
 
-def labels_otherwise(run: RunDir, recipe: CheckedRecipe) -> bool:
-    """Whether the recipe, or a file that decides its labels, is not what the run began with."""
+def files_changed(run: RunDir, recipe: CheckedRecipe) -> bool:
+    """Whether the recipe or a file that decides its labels has changed since the run started."""
     files = {run.recipe: recipe.path, **copied_paths(run, recipe.config)}
     return any(
         not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in files.items()
@@ -117,7 +120,7 @@ def labels_otherwise(run: RunDir, recipe: CheckedRecipe) -> bool:
 
 
 def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
-    """Training prompts that the parent's version and those before it have not asked."""
+    """Number of training prompts that neither the parent's version nor an earlier one has."""
     files = [resolve_path(path) for path in config.prompts.train]
     exclude = known_prompt_ids(parent) if parent else ()
     rows = read_prompts(files, limit=config.prompts.limit, seed=config.seed, exclude=exclude)
@@ -125,7 +128,9 @@ def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
 
 
 async def take_run(run: RunDir) -> Path:
-    """All phases of a run under its lock, without an orchestrator; returns the report's path."""
+    """Take a run through all its phases, under its lock and without Prefect; returns the report's
+    path.
+    """
     with RunLock(run.root):
         return await run_all(open_context(run, current_progress()))
 
@@ -133,7 +138,7 @@ async def take_run(run: RunDir) -> Path:
 async def run_nightly(
     plan: NightlyPlan, take: Callable[[RunDir], Awaitable[object]] = take_run
 ) -> str:
-    """Take tonight's run, if there is one, through its phases; returns what was done, in words.
+    """Take tonight's run, if there is one, through its phases; returns the plan's message.
 
     Args:
         take: takes a run through its phases, such as `take_run` or a Prefect flow.
@@ -141,13 +146,3 @@ async def run_nightly(
     if plan.run is not None:
         await take(plan.run)
     return plan.message
-
-
-def _nothing_new(parent: RunDir | None) -> str:
-    where = f"version {_version(parent)} (run {parent.run_id})" if parent else "no version"
-    return f"nothing to do: every prompt of the recipe is in {where} already"
-
-
-def _version(run: RunDir | None) -> int:
-    dataset = load_dataset(run) if run else None
-    return dataset.version if dataset else 0

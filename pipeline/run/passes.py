@@ -1,7 +1,7 @@
-"""Passes: prompts as shards, and shards through the stages of one open engine.
+"""Passes: the prompts of a run as shards, and shards taken through the stages of one open engine.
 
-A model is opened for the passes that need it and closed before the next one opens and before
-training starts, so that one GPU is enough.
+Each pass opens one model and closes it before the next pass or a training begins, so that one GPU
+is enough.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,27 +27,34 @@ from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
 Pass = tuple[EngineConfig, list[StageMaker]]
-"""An engine with the functions that plan its stages."""
+"""The settings of an engine, and the functions that make its stages once it is open."""
 
 
 def prompt_shards(ctx: RunContext) -> list[ShardState]:
-    """Write the training prompts as shards, or find them there."""
+    """The shards of the training prompts, written on the first call.
+
+    Raises:
+        DataError: a prompt file cannot be read.
+        StoreError: the disk is full.
+    """
     prompts = ctx.config.prompts
     return _write_prompts(ctx, PROMPTS, prompts.train, prompts.limit)
 
 
 def heldout_shards(ctx: RunContext) -> list[ShardState]:
-    """Write the held-out prompts as shards, or find them there; call it after `prompt_shards`.
+    """The shards of the held-out prompts, written on the first call, after `prompt_shards`.
 
     Raises:
-        DataError: the run, or the version that it continues, trains on one of them.
+        DataError: the run, or the version that it continues, trains on one of these prompts.
     """
     prompts = ctx.config.prompts
     return _write_prompts(ctx, HELDOUT, prompts.heldout, prompts.heldout_limit)
 
 
 def prompts_key(config: RunConfig, run_id: str, folder: str) -> str:
-    """What makes prompt shards those of this run: it keeps them even if the files outside change."""
+    """The manifest key of prompt shards. It ignores the contents of the prompt files, so that a
+    run keeps its prompts when these files change.
+    """
     limit = config.prompts.limit if folder == PROMPTS else config.prompts.heldout_limit
     return content_hash([folder, run_id, config.execution.shard_size, limit, config.seed])
 
@@ -59,7 +66,12 @@ async def run_pass(
     makers: Sequence[StageMaker],
     driver: Driver = PLAIN,
 ) -> list[ShardState]:
-    """Open one engine and take the shards through the stages that the makers plan."""
+    """Open one engine and take the shards through the stages of the makers.
+
+    Raises:
+        RunStoppedError, StoreError: see `Runner.wavefront`.
+        MachineError, EngineError: the engine cannot be opened.
+    """
     async with lazy_engine(config) as engine:
         stages = [stage for maker in makers for stage in maker(ctx, engine)]
         return await driver.chain(ctx.runner, shards, stages) if stages else list(shards)
@@ -68,23 +80,20 @@ async def run_pass(
 def with_finished(
     ctx: RunContext, shards: Sequence[ShardState], folders: Sequence[str]
 ) -> list[ShardState]:
-    """The shards with the manifests of stages that an earlier phase has finished.
+    """The shards with the manifests of `folders` added, which an earlier phase has finished.
 
     Raises:
-        StoreError: one of them is missing or damaged.
+        StoreError: a shard of one of these folders is missing or damaged.
     """
-    states = []
-    for shard in shards:
-        state = dict(shard)
-        index = next(iter(shard.values())).shard_index
-        for folder in folders:
-            state[folder] = require_manifest(ctx.run.root, folder, index)
-        states.append(state)
-    return states
+
+    def finished(index: int) -> ShardState:
+        return {folder: require_manifest(ctx.run.root, folder, index) for folder in folders}
+
+    return [{**shard, **finished(next(iter(shard.values())).shard_index)} for shard in shards]
 
 
 def label_passes(ctx: RunContext) -> list[Pass]:
-    """Each judge of the panel with its stages; the first one also measures the revisions."""
+    """One pass for each judge of the panel; the first judge also measures the revisions."""
     passes: list[Pass] = [
         (engine, [partial(label_stages, number=number)])
         for number, engine in enumerate(ctx.judge_engines())
@@ -95,7 +104,11 @@ def label_passes(ctx: RunContext) -> list[Pass]:
 
 
 def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
-    """Whether the policy that samples is the first judge, so that one engine serves both."""
+    """Whether the sampling policy is also the first judge, so that one engine serves both.
+
+    Args:
+        policy: folder of the trained policy; None for the initial one.
+    """
     return policy is None and ctx.judge_engines()[0] == ctx.policy_engine()
 
 

@@ -1,11 +1,11 @@
-"""The phases of a run, each told once. What is finished on disk is taken, never made again.
+"""The phases of a run: what each one does, in order. Finished work is read from disk, not redone.
 
     supervised   prompts -> responses -> critiques -> revisions -> SFT set -> SL-CAI policy
     preference   prompts -> samples -> labels -> pairs -> preference set -> tuned policy
     evaluation   held-out prompts -> every policy -> comparisons -> metrics
     report       report.html, report.md
 
-A driver runs the pieces: plainly, or as Prefect's tasks (`flows/`).
+A driver runs the pieces, as plain calls or as Prefect's tasks (`flows/`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.recipe import SupervisedConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
@@ -54,7 +56,7 @@ async def supervised_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     """Revise the initial policy's responses and learn from the revisions."""
     await supervised_chain(ctx, driver)
     await driver.step(WRITE_SFT, lambda: supervised_dataset(ctx))
-    await driver.step(TRAIN_SFT, lambda: train_supervised(ctx))
+    await driver.step(TRAIN_SFT, lambda: train(ctx, "sft", ctx.config.supervised))
 
 
 async def preference_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
@@ -81,7 +83,13 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
 
 async def report_phase(ctx: RunContext, driver: Driver = PLAIN) -> Path:
     """Write the report and mark the run as finished; returns the report's path."""
-    report: Path = await driver.step(REPORT, lambda: finish(ctx))
+
+    def finish() -> Path:
+        report = write_report(ctx.run)
+        ctx.run.update_info(status="finished")
+        return report
+
+    report: Path = await driver.step(REPORT, finish)
     return report
 
 
@@ -95,23 +103,28 @@ PHASES: dict[str, Phase] = {
 
 
 async def run_all(ctx: RunContext, driver: Driver = PLAIN) -> Path:
-    """All phases in order; returns the report's path."""
+    """Take a run through all phases, in order; returns the report's path.
+
+    Raises:
+        RunStoppedError: too many rows failed; all that succeeded is on disk.
+        AuditError: the labels or texts failed their audit.
+        TrainingError: a training ended badly.
+    """
     for phase in PHASES.values():
         await phase(ctx, driver)
     return await report_phase(ctx, driver)
 
 
 async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
-    """Initial responses, critiques and revisions; before them, the prompts and the held-out
-    prompts.
+    """Prompts and held-out prompts, then initial responses, critiques and revisions.
 
-    When the comparisons need nothing but revisions and the policy judges itself, the labels are
-    made in the same pass, while each shard's prefix is still in the cache.
+    When only revisions are compared and the policy judges itself, the labels are made in the same
+    pass, while each shard's prefix is still in the engine's cache.
     """
     shards = prompt_shards(ctx)
     if ctx.config.prompts.heldout:
-        # Now, and not when they are needed: files that change while the run is under way must not
-        # change what is held out of its data.
+        # Write them now, not when they are needed: a file that changes during the run must not
+        # change which prompts are held out of its data.
         heldout_shards(ctx)
     if not ctx.config.supervised.enabled:
         return shards
@@ -123,7 +136,7 @@ async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
 
 
 async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
-    """Samples of the SL-CAI policy (of the initial one without SFT), labeled and paired."""
+    """Samples of the SL-CAI policy (without SFT, of the initial one), their labels and pairs."""
     if not ctx.config.preference.enabled:
         return prompt_shards(ctx)
     shards = with_finished(ctx, prompt_shards(ctx), finished_folders(ctx))
@@ -148,76 +161,37 @@ def preference_dataset(ctx: RunContext) -> dict[str, Any]:
     returns their counts.
 
     Raises:
-        AuditError: labels or texts did not reach the recipe's thresholds; nothing is exported.
+        AuditError: labels or texts miss the recipe's thresholds; nothing is exported.
     """
     require_audit(ctx)
     return export_preference(ctx.run, ctx.config, ctx.constitution)
 
 
-async def train_supervised(ctx: RunContext) -> Path | None:
-    """Train the SL-CAI policy; None when the recipe does not."""
-    config = ctx.config.supervised
-    if not config.enabled or config.train is None:
+async def train(
+    ctx: RunContext,
+    name: str,
+    section: SupervisedConfig | PreferenceConfig,
+    model: Path | None = None,
+) -> Path | None:
+    """Train a policy on one data set; returns its folder, or None when the recipe trains none.
+
+    Args:
+        name: the data set, `sft` or `preference`.
+        section: the settings of its phase.
+        model: folder of the policy to start from; None for the initial policy.
+
+    Raises:
+        ConfigError, DataError, MachineError, StoreError, TrainingError: see `launch`.
+    """
+    if not section.enabled or section.train is None:
         return None
-    return await _train(ctx, "sft", config.train, None)
-
-
-async def train_preference(ctx: RunContext) -> Path | None:
-    """Train the tuned policy from the SL-CAI policy; None when the recipe does not."""
-    config = ctx.config.preference
-    if not config.enabled or config.train is None:
-        return None
-    return await _train(ctx, "preference", config.train, sl_cai_model(ctx))
-
-
-def sl_cai_model(ctx: RunContext) -> Path | None:
-    """Folder of the SL-CAI policy; None when the recipe trains none."""
-    config = ctx.config.supervised
-    trained = config.enabled and config.train is not None
-    return ctx.run.training("sft") / "model" if trained else None
-
-
-def tuned_model(ctx: RunContext) -> Path | None:
-    """Folder of the tuned policy; None when the recipe trains none."""
-    config = ctx.config.preference
-    trained = config.enabled and config.train is not None
-    return ctx.run.training("preference") / "model" if trained else None
-
-
-def policies(ctx: RunContext) -> dict[str, Path | None]:
-    """The policies that exist, first to last, with their folders (None: the recipe's own model)."""
-    trained = {"sl_cai": sl_cai_model(ctx), "tuned": tuned_model(ctx)}
-    return {"initial": None} | {name: path for name, path in trained.items() if path is not None}
-
-
-def matches(names: list[str]) -> list[tuple[str, str]]:
-    """Which policies meet: each later one against each earlier one."""
-    return [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
-
-
-def feedback_file(run: RunDir, config: TrainingConfig) -> Path | None:
-    """The unpaired rows of a run's data set; None where it has none, or the method takes pairs."""
-    dataset = load_dataset(run)
-    if not config.takes_feedback or dataset is None or "feedback" not in dataset.sets:
-        return None
-    return run.root / dataset.sets["feedback"].path
-
-
-def finish(ctx: RunContext) -> Path:
-    """Write the report and mark the run as finished; returns the report's path."""
-    report = write_report(ctx.run)
-    ctx.run.update_info(status="finished")
-    return report
-
-
-async def _train(ctx: RunContext, name: str, config: TrainingConfig, model: Path | None) -> Path:
     policy = ctx.policy_engine(model)
     start = ENGINES[policy.type].starting_model(policy)
     job = TrainingJob(
-        config=config,
+        config=section.train,
         model=start.folder,
         dataset=ctx.run.dataset / f"{name}.parquet",
-        feedback=feedback_file(ctx.run, config),
+        feedback=feedback_file(ctx.run, section.train),
         output_dir=ctx.run.training(name),
         reference_cache=ctx.reference_cache,
         chat_template=start.chat_template,
@@ -225,3 +199,46 @@ async def _train(ctx: RunContext, name: str, config: TrainingConfig, model: Path
     )
     result = await launch(job, on_line=lambda line: ctx.progress.training(name, line))
     return result.model_dir
+
+
+async def train_preference(ctx: RunContext) -> Path | None:
+    """Train the tuned policy, from the SL-CAI policy where there is one; see `train`."""
+    return await train(ctx, "preference", ctx.config.preference, sl_cai_model(ctx))
+
+
+def sl_cai_model(ctx: RunContext) -> Path | None:
+    """Folder of the SL-CAI policy; None when the recipe trains none."""
+    return _model_folder(ctx, "sft", ctx.config.supervised)
+
+
+def tuned_model(ctx: RunContext) -> Path | None:
+    """Folder of the tuned policy; None when the recipe trains none."""
+    return _model_folder(ctx, "preference", ctx.config.preference)
+
+
+def _model_folder(
+    ctx: RunContext, name: str, section: SupervisedConfig | PreferenceConfig
+) -> Path | None:
+    trains = section.enabled and section.train is not None
+    return ctx.run.training(name) / "model" if trains else None
+
+
+def policies(ctx: RunContext) -> dict[str, Path | None]:
+    """The policies of the run, first to last, with their folders; None for the initial policy."""
+    trained = {"sl_cai": sl_cai_model(ctx), "tuned": tuned_model(ctx)}
+    return {"initial": None} | {name: path for name, path in trained.items() if path is not None}
+
+
+def matches(names: list[str]) -> list[tuple[str, str]]:
+    """The policies to compare: each later one with each earlier one."""
+    return [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
+
+
+def feedback_file(run: RunDir, config: TrainingConfig) -> Path | None:
+    """Path of the users' feedback in a run's data set; None when there is none, or when the method
+    takes pairs alone.
+    """
+    dataset = load_dataset(run)
+    if not config.takes_feedback or dataset is None or "feedback" not in dataset.sets:
+        return None
+    return run.root / dataset.sets["feedback"].path

@@ -1,11 +1,14 @@
-"""Which stages a recipe asks for, in order: a context with its prompts and open engines in, stages
-out.
+"""The stages that a recipe asks for, in order, one function for each pass of a run.
+
+In:  the context of a run whose prompts are on disk, and an open engine
+Out: stages with their settings and folders; nothing has run yet
 """
 
 import itertools
 from collections.abc import Sequence
 
 from pipeline.audits.canary_stage import CanaryStage
+from pipeline.config.sampling import SampleConfig
 from pipeline.engines.base import Engine
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
@@ -38,19 +41,10 @@ from pipeline.store.stage_names import (
 
 
 def supervised_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
-    """Sample, then critique and revise `rounds` times; one principle per round and response."""
+    """Initial responses, then `rounds` times a critique and a revision of each."""
     config, templates = ctx.config.supervised, ctx.files.templates
     run_id, seed = ctx.run.run_id, ctx.config.seed
-    stages: list[Stage] = [
-        SampleStage(
-            engine=engine,
-            sampling=config.sample.sampling(),
-            num_samples=config.sample.num_samples,
-            seed=seed,
-            run_id=run_id,
-            folder=INITIALS,
-        )
-    ]
+    stages: list[Stage] = [_sample(ctx, engine, INITIALS, config.sample)]
     for number, source in enumerate(chain_folders(ctx)[:-1], start=1):
         if config.revise.with_critique:
             stages.append(
@@ -83,7 +77,7 @@ def supervised_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
 
 
 def chain_folders(ctx: RunContext) -> list[str]:
-    """Folders of the texts of the chain: initial responses, then each round's revisions."""
+    """Folders of the initial responses and of each round's revisions, in order."""
     rounds = range(1, ctx.config.supervised.revise.rounds + 1)
     return [INITIALS, *(stage_folder(SUPERVISED, REVISE, number) for number in rounds)]
 
@@ -95,7 +89,9 @@ def measures_efficacy(ctx: RunContext) -> bool:
 
 
 def efficacy_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
-    """Each revision against the text before it, under the principle that asked for it."""
+    """The judge's comparisons of each revision with the text before it, under the principle of the
+    revision.
+    """
     return [
         JudgeStage(
             judge=make_judge(ctx.labeling, engine),
@@ -108,7 +104,7 @@ def efficacy_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
 
 
 def compared_texts(ctx: RunContext) -> Compared:
-    """What the preference phase compares with what."""
+    """The folders whose texts the preference phase compares."""
     mode = ctx.config.preference.comparisons
     revisions = mode in ("revision_vs_initial", "all")
     return Compared(
@@ -120,7 +116,7 @@ def compared_texts(ctx: RunContext) -> Compared:
 
 
 def finished_folders(ctx: RunContext) -> tuple[str, ...]:
-    """Folders of the supervised phase that the preference phase reads."""
+    """Folders of the supervised phase that the preference phase reads, each once."""
     compared = compared_texts(ctx)
     revisions = [name for name in (compared.initials, compared.revisions) if name]
     measured = chain_folders(ctx) if measures_efficacy(ctx) else []
@@ -128,14 +124,14 @@ def finished_folders(ctx: RunContext) -> tuple[str, ...]:
 
 
 def sample_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
-    """The samples that are compared; none when only revisions are."""
+    """The samples to compare; empty when the recipe compares revisions alone."""
     if compared_texts(ctx).samples is None:
         return []
-    return [_sample(ctx, engine, SAMPLES)]
+    return [_sample(ctx, engine, SAMPLES, ctx.config.preference.sample)]
 
 
 def judge_folders(ctx: RunContext) -> tuple[str, ...]:
-    """Folder of each judge's labels: `preference/judge`, then `preference/judge-2`, ..."""
+    """Folder of each judge's labels: `preference/judge`, `preference/judge-2`, ..."""
     return tuple(nth_folder(JUDGE, number) for number in range(len(ctx.config.judge_engines)))
 
 
@@ -147,7 +143,11 @@ def label_folder(ctx: RunContext) -> str:
 
 
 def label_stages(ctx: RunContext, engine: Engine, number: int = 0) -> list[Stage]:
-    """Labels of judge `number` of the panel with their canaries; after the last judge, the pairs."""
+    """The labels of one judge and its canaries; for the last judge of the panel, the pairs too.
+
+    Args:
+        number: index of the judge in the panel, from 0.
+    """
     labeler = labeler_of(ctx.config.preference)
     compared = compared_texts(ctx)
     stages = labeler.stages(ctx.labeling, engine, compared, number)
@@ -158,11 +158,11 @@ def label_stages(ctx: RunContext, engine: Engine, number: int = 0) -> list[Stage
 
 
 def canary_stages(ctx: RunContext, engine: Engine, compared: Compared, number: int) -> list[Stage]:
-    """Comparisons with known answers, when the recipe audits its labels."""
+    """Comparisons with known answers; empty when the recipe does not audit its labels."""
     audit = ctx.config.preference.audit
     if not audit.enabled or not audit.canaries_per_shard:
         return []
-    # The prompts are on disk before any label, and their shards stay what they are on a resume.
+    # The prompts are on disk before any label, and a resumed run keeps their shards.
     num_shards = len(stage_manifests(ctx.run.root, PROMPTS))
     return [
         CanaryStage(
@@ -178,7 +178,7 @@ def canary_stages(ctx: RunContext, engine: Engine, compared: Compared, number: i
 
 
 def pair_stages(ctx: RunContext) -> list[Stage]:
-    """From labels to pairs."""
+    """Pairs from labels, pooled first where a comparison has several."""
     run_id, labels = ctx.run.run_id, label_folder(ctx)
     pool: list[Stage] = [PoolStage(judge_folders(ctx), run_id)] if labels == POOLED else []
     pairs = PairStage(
@@ -192,13 +192,18 @@ def pair_stages(ctx: RunContext) -> list[Stage]:
 
 def evaluation_samples(ctx: RunContext, engine: Engine, policy: str) -> list[Stage]:
     """Responses of one policy to the held-out prompts."""
-    return [_sample(ctx, engine, stage_folder(EVALUATION, SAMPLE, policy))]
+    folder = stage_folder(EVALUATION, SAMPLE, policy)
+    return [_sample(ctx, engine, folder, ctx.config.evaluation.sample, HELDOUT)]
 
 
 def evaluation_judges(
     ctx: RunContext, engine: Engine, matches: Sequence[tuple[str, str]]
 ) -> list[Stage]:
-    """Comparisons of policies in pairs, sample by sample: `first` is the response of the first one."""
+    """Comparisons of two policies each, sample by sample.
+
+    Args:
+        matches: the policies to compare; the first one's response is `first` in each comparison.
+    """
     judge = make_judge(ctx.labeling, engine)
     return [
         JudgeStage(
@@ -216,9 +221,9 @@ def evaluation_judges(
     ]
 
 
-def _sample(ctx: RunContext, engine: Engine, folder: str) -> SampleStage:
-    heldout = folder.startswith(EVALUATION)
-    config = ctx.config.evaluation.sample if heldout else ctx.config.preference.sample
+def _sample(
+    ctx: RunContext, engine: Engine, folder: str, config: SampleConfig, prompts: str = PROMPTS
+) -> SampleStage:
     return SampleStage(
         engine=engine,
         sampling=config.sampling(),
@@ -226,5 +231,5 @@ def _sample(ctx: RunContext, engine: Engine, folder: str) -> SampleStage:
         seed=ctx.config.seed,
         run_id=ctx.run.run_id,
         folder=folder,
-        prompts=HELDOUT if heldout else PROMPTS,
+        prompts=prompts,
     )

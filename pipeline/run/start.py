@@ -1,8 +1,8 @@
-"""Start a run: check everything a person could have got wrong, then make its folder.
+"""Starting a run: check everything that a person can get wrong, then make its folder.
 
 In:  a recipe
-Out: outputs/runs/<run_id>/ with copies of recipe, constitution and templates, the environment and
-     the hashes of all of them; or one UserError and nothing written
+Out: outputs/runs/<run_id>/ with copies of the recipe, the constitution, the templates and the
+     labeling files, their hashes and the environment; or one UserError, and nothing is written
 """
 
 import importlib.metadata
@@ -42,20 +42,20 @@ def runs_root() -> Path:
 
 @dataclass(frozen=True)
 class CheckedRecipe:
-    """A recipe in which nothing is left to correct, with everything that it names."""
+    """A recipe that passed every check."""
 
     path: Path
     config: RunConfig
     constitution: Constitution
     facts: list[tuple[str, str]]
-    """What it will do, line by line, for a person."""
+    """What the run will use, for people: pairs of a subject, such as `prompts`, and one line."""
 
 
 def check_recipe(recipe: Path) -> CheckedRecipe:
-    """Read and check a recipe with everything that it names.
+    """Read a recipe and check it with every file, model and endpoint that it names.
 
     Raises:
-        UserError: the first thing that a person must correct.
+        UserError: the first thing to correct.
     """
     path = resolve_path(recipe)
     config = load_config(path)
@@ -80,12 +80,12 @@ def check_recipe(recipe: Path) -> CheckedRecipe:
 def check_recipe_calibration(
     config: RunConfig, constitution: Constitution, files: RunFiles
 ) -> None:
-    """Compare the calibration with each judge's weights and way of asking; no model is loaded.
+    """Compare the calibration with each judge's weights and labeling method; no model is loaded.
 
-    What an endpoint says of itself is compared when it is connected.
+    The fingerprint of an endpoint is compared later, when it is connected.
 
     Raises:
-        ConfigError: it was fitted for another judge or another labeling method.
+        ConfigError: the calibration was fitted for another judge or another labeling method.
     """
     if files.labeling.calibration is None:
         return
@@ -99,10 +99,10 @@ def check_recipe_calibration(
 
 
 def begin_run(recipe: str, run_id: str | None = None, resume: bool = False) -> RunDir:
-    """A new run of `recipe`, or with `resume` the run of that id.
+    """A new run of `recipe`, or with `resume` the run called `run_id`.
 
     Raises:
-        UserError: the recipe is wrong, the id is taken, or there is nothing to resume.
+        UserError: the recipe is wrong, the id is taken, or there is no run to resume.
     """
     if not resume:
         return start_run(Path(recipe), run_id=run_id)
@@ -114,11 +114,16 @@ def begin_run(recipe: str, run_id: str | None = None, resume: bool = False) -> R
 def start_run(
     recipe: Path | CheckedRecipe, *, run_id: str | None = None, runs_root_folder: Path | None = None
 ) -> RunDir:
-    """Make a run folder, with copies of the recipe and of what it names; checks it first if needed.
+    """Make a run folder with copies of the recipe and of the files that it names.
+
+    Args:
+        recipe: the path is checked first; a checked recipe is not checked again.
+        run_id: name of the folder; by default the recipe's name and the time.
+        runs_root_folder: folder of all runs; by default `runs_root()`.
 
     Raises:
-        UserError: see `check_recipe`; nothing is written then.
-        StoreError: a run of that id is there already, or the id is not a name.
+        UserError: see `check_recipe`; nothing is written.
+        StoreError: there is already a run with that id, or the id is not a folder's name.
     """
     if run_id is not None:
         check_folder_name(run_id, "the run id")
@@ -128,7 +133,7 @@ def start_run(
         raise StoreError(f"run {root.name} exists already; `rlaif resume {root.name}` continues it")
 
     def fill(run: RunDir) -> None:
-        # The recipe is copied as written, comments and all: it is what the person reads again.
+        # The recipe is copied as written, with its comments: people will read it again.
         shutil.copyfile(checked.path, run.recipe)
         copies = [run.recipe, *copy_files(run, checked.config)]
         write_run_info(
@@ -143,10 +148,10 @@ def start_run(
 
 
 def make_run_folder(root: Path, fill: Callable[[RunDir], None]) -> RunDir:
-    """A run folder that `fill` has filled; it appears whole or not at all.
+    """A run folder with the files that `fill` writes; it appears whole or not at all.
 
     Raises:
-        StoreError: the disk is full or may not be written.
+        StoreError: the disk is full or not writable.
     """
     aside = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     try:
@@ -163,7 +168,12 @@ def make_run_folder(root: Path, fill: Callable[[RunDir], None]) -> RunDir:
 
 
 def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: Any) -> None:
-    """Write environment.json and the first run.json of a folder: what was copied, and from what."""
+    """Write environment.json and the first run.json, with the hashes of the constitution and of
+    the copies.
+
+    Args:
+        entries: further entries of run.json.
+    """
     constitution = load_constitution(run.constitution)
     write_json(run.root / "environment.json", environment())
     run.update_info(
@@ -180,7 +190,7 @@ def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: 
 
 
 def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
-    """A run by folder or by id. Raises StoreError when there is none."""
+    """A run by its folder or its id. Raises StoreError when there is no such run."""
     folder = Path(name)
     if (folder / "run.json").exists():
         return RunDir(folder.resolve())
@@ -188,7 +198,7 @@ def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and code revision, for the lineage; never names of people or keys."""
+    """The contents of environment.json: versions, machine and code revision; no names or keys."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -206,19 +216,16 @@ def environment() -> dict[str, Any]:
 
 
 def code_revision() -> dict[str, Any]:
-    """Git commit of the project and whether files differ from it; empty outside a checkout."""
+    """Git commit of the project, and whether tracked files differ from it; empty without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(PROJECT_ROOT), *arguments]
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=10
+        ).strip()
+
     try:
-        git = ["git", "-C", str(PROJECT_ROOT)]
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        changed = bool(git("status", "--porcelain", "-uno"))
+        return {"commit": git("rev-parse", "HEAD"), "changed": changed}
     except (OSError, subprocess.SubprocessError):
         return {}
-    return {"commit": commit, "changed": bool(changed)}

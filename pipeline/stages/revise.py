@@ -1,9 +1,9 @@
 """Revise stage: the response, rewritten after its critique, under the same principle.
 
-In:  PromptRow, the criticized ResponseRow or RevisionRow, and its CritiqueRow (none without critique)
-Out: RevisionRow; `dropped` when the text is no revision, see `revision_faults.py`
+In:  PromptRow, a ResponseRow or RevisionRow, and its CritiqueRow unless the recipe leaves it out
+Out: RevisionRow; `dropped` when the text is not a revision, see `revision_checks.py`
 
-Round k + 1 starts again from the conversation with this revision as its last turn: critiques do
+Round k + 1 starts from the conversation with this revision as its last turn, so that critiques do
 not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 """
 

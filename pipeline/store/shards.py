@@ -8,7 +8,7 @@ shard-stage already had is still used, row by row (`runner.py`).
 import hashlib
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -187,8 +187,16 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
     return found
 
 
+def stage_rows(root: Path, folder: str) -> Iterator[Any]:
+    """All rows of a stage, shard after shard. Raises StoreError as `stage_manifests`."""
+    for manifest in stage_manifests(root, folder):
+        yield from read_rows(root, manifest)
+
+
 def first_manifest(root: Path, folder: str) -> Manifest | None:
-    """A manifest of a stage, to tell who made it; None when it has no whole one."""
+    """The first manifest of a stage whose shard is intact, for the model it names; None when there
+    is none.
+    """
     indices = (
         int(path.stem.removeprefix("shard-"))
         for path in sorted((root / folder).glob("shard-*.json"))
