@@ -8,6 +8,7 @@ The pair claims that the expert's text is preferred, although no one compared th
 source a `label_accuracy` below 1 when a good model may well have answered better.
 """
 
+import contextlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.sources.config import ExpertSource
 from pipeline.sources.conversations import conversation_fault
 from pipeline.sources.lines import read_lines
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
+from pipeline.sources.stored_text import UnusableRow
 
 NO_RESPONSE = "no model response to this prompt"
 
@@ -29,12 +31,16 @@ def import_expert(source: ExpertSource, seed: int = 0) -> Imported:
     by_prompt = _responses(source.responses) if source.responses else None
     rows: list[LabeledRow] = []
     notes: list[str] = []
-    for line in read_lines(source.path):
-        messages = line.conversation()
-        answer = line.text("answer")
-        if by_prompt is None:
-            responses = [line.text("response")]
-        else:
+    lines = list(read_lines(source.path))
+    for line in lines:
+        annotator, tags = line.word("author"), line.tags("tags")
+        try:
+            messages, answer = line.conversation(), line.reply("answer")
+            responses = [line.reply("response")] if by_prompt is None else []
+        except UnusableRow as fault:
+            rows.append(labeled_row(source, line.number, (), "", "", reason=str(fault)))
+            continue
+        if by_prompt is not None:
             responses = _drawn(by_prompt[prompt_id(messages)], source.per_prompt, seed, line.number)
         if len(responses) > 1:
             notes.append("paired with several model responses")
@@ -47,18 +53,20 @@ def import_expert(source: ExpertSource, seed: int = 0) -> Imported:
                 answer,
                 response,
                 reason=reason,
-                annotator=line.word("author"),
-                tags=line.tags("tags"),
+                annotator=annotator,
+                tags=tags,
             )
             for response in responses or [""]
         ]
-    return imported(source, rows, notes)
+    return imported(source, rows, notes, lines)
 
 
 def _responses(path: Path) -> dict[str, list[str]]:
     by_prompt: dict[str, list[str]] = defaultdict(list)
     for line in read_lines(path):
-        by_prompt[prompt_id(line.conversation())].append(line.text("response"))
+        # A response that is more than a text is none to pair an answer with.
+        with contextlib.suppress(UnusableRow):
+            by_prompt[prompt_id(line.conversation())].append(line.reply("response"))
     return by_prompt
 
 

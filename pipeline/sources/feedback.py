@@ -1,7 +1,8 @@
 """What users did: thumbs up, thumbs down, and asking for another reply.
 
-In:  JSON Lines or CSV, one event a line: `event`, `prompt` (or `messages`), `response`, and
-     optionally `user`
+In:  a label file, one event a record: `event`, `prompt` (or `messages`), `response`, and
+     optionally `user`; or the unpaired rows of KTO trainers: `label` (true or false), `prompt` and
+     `completion`, or `messages` that end with the reply
 Out: FeedbackRow per reply, good or bad: an unpaired row for KTO (Ethayarajh et al. 2024,
      arXiv:2402.01306)
 
@@ -14,10 +15,11 @@ dropped: it would be on both sides and teach noise.
 from dataclasses import dataclass, field
 
 from pipeline.ids import prompt_id, row_id
-from pipeline.sources.config import FeedbackSource
+from pipeline.sources.config import FeedbackSource, label_word
 from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
-from pipeline.sources.lines import read_lines
+from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import FeedbackRow, Imported, imported, response_id
+from pipeline.sources.stored_text import UnusableRow
 from pipeline.types import Messages
 
 REPEATED = "the same event of the same user again"
@@ -43,11 +45,18 @@ def import_feedback(source: FeedbackSource, seed: int = 0) -> Imported:
     }
     replies: dict[tuple[str, str], _Reply] = {}
     notes: list[str] = []
-    for line in read_lines(source.path):
-        event = line.text("event")
-        if event not in evidence:
-            raise line.error(f"the event is '{event}', but {', '.join(evidence)} are known")
-        messages, text, user = line.conversation(), line.text("response"), line.word("user")
+    dropped: list[FeedbackRow] = []
+    lines = list(read_lines(source.path))
+    for line in lines:
+        user = line.word("user")
+        try:
+            event = _event(line)
+            if event not in evidence:
+                raise line.error(f"the event is '{event}', but {', '.join(evidence)} are known")
+            messages, text = _reply(line)
+        except UnusableRow as fault:
+            dropped.append(_dropped(source, line.number, str(fault)))
+            continue
         key = prompt_id(messages), text
         reply = replies.setdefault(key, _Reply(line.number, messages, text))
         if user and (event, user) in reply.seen:
@@ -60,7 +69,43 @@ def import_feedback(source: FeedbackSource, seed: int = 0) -> Imported:
         _row(source, reply, sum(evidence[event] for event in reply.events))
         for reply in replies.values()
     ]
-    return imported(source, rows, notes)
+    return imported(source, [*rows, *dropped], notes, lines)
+
+
+def _event(line: Line) -> str:
+    """The event of a record; a label counts as the thumb of one user."""
+    if "event" in line.values or "label" not in line.values:
+        return line.text("event")
+    label = line.optional("label")
+    if label is None:
+        raise UnusableRow("the label is missing")
+    word = label_word(label)
+    if word not in ("true", "false"):
+        raise line.error(
+            f"the label is {label!r:.80}, but true or false is needed; numbers and other words "
+            "have no meaning here"
+        )
+    return "thumbs_up" if word == "true" else "thumbs_down"
+
+
+def _reply(line: Line) -> tuple[Messages, str]:
+    """The prompt, and the reply: of its own column, else the last turn of the conversation."""
+    messages = line.conversation()
+    key = "completion" if "completion" in line.values else "response"
+    if key in line.values or messages[-1].role != "assistant":
+        return messages, line.reply(key)
+    return messages[:-1], messages[-1].content
+
+
+def _dropped(source: FeedbackSource, number: int, reason: str) -> FeedbackRow:
+    return FeedbackRow(
+        row_id=row_id("feedback", source.name, number, reason),
+        status="dropped",
+        reason=reason,
+        source=source.name,
+        source_kind=source.kind,
+        source_index=number,
+    )
 
 
 def _row(source: FeedbackSource, reply: _Reply, evidence: float) -> FeedbackRow:

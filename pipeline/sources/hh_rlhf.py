@@ -24,12 +24,16 @@ INLINE_IN_PROMPT = "turn header inside a turn of the prompt"
 
 def import_transcripts(source: TranscriptsSource, seed: int = 0) -> Imported:
     """All lines of an hh-rlhf file. Raises DataError with file and line."""
-    pairs = [_pair(source, line) for line in read_lines(source.path)]
-    return imported(source, [row for row, _ in pairs], [n for _, notes in pairs for n in notes])
+    lines = list(read_lines(source.path))
+    pairs = [_pair(source, line) for line in lines]
+    notes = [note for _, notes in pairs for note in notes]
+    return imported(source, [row for row, _ in pairs], notes, lines)
 
 
 def _pair(source: TranscriptsSource, line: Line) -> tuple[LabeledRow, list[str]]:
     """A row, and what is irregular about it."""
+    if None in (line.value("chosen"), line.value("rejected")):
+        return labeled_row(source, line.number, (), "", "", reason="no transcript (null)"), []
     chosen, rejected = _transcript(line, "chosen"), _transcript(line, "rejected")
     prompt = chosen[:-1]
     notes = []
@@ -47,7 +51,7 @@ def _pair(source: TranscriptsSource, line: Line) -> tuple[LabeledRow, list[str]]
 
 
 def _transcript(line: Line, key: str) -> Messages:
-    value = line.values.get(key)
+    value = line.get(key)
     if not isinstance(value, str):
         raise line.error(
             f"'{key}' must be a whole transcript as text; for other shapes use type 'pairs'"

@@ -57,9 +57,10 @@ def split_transcript(text: str, where: str) -> tuple[str, str]:
 
 def import_options(source: OptionsSource, seed: int = 0) -> Imported:
     """All lines of an option file. Raises DataError with file and line."""
-    pairs = [_pair(source, line) for line in read_lines(source.path)]
+    lines = list(read_lines(source.path))
+    pairs = [_pair(source, line) for line in lines]
     notes = [OTHER_TEMPLATE for _, as_published in pairs if not as_published]
-    return imported(source, [row for row, _ in pairs], notes)
+    return imported(source, [row for row, _ in pairs], notes, lines)
 
 
 def _pair(source: OptionsSource, line: Line) -> tuple[LabeledRow, bool]:
@@ -86,7 +87,7 @@ def _pair(source: OptionsSource, line: Line) -> tuple[LabeledRow, bool]:
 
 
 def _slot(line: Line, key: str) -> str:
-    value = line.values.get(key)
+    value = line.get(key)
     if not isinstance(value, list) or len(value) != 1 or value[0] not in _SLOTS:
         raise line.error(
             f"'{key}' is {value!r}, but a list of one of {list(_SLOTS)} is needed (with the "
@@ -96,7 +97,7 @@ def _slot(line: Line, key: str) -> str:
 
 
 def _text(line: Line, key: str) -> str:
-    value = line.values.get(key)
+    value = line.get(key)
     if not isinstance(value, str):
         raise line.error(f"'{key}' must be text, as in 438HHHEvaluations.jsonl")
     return value

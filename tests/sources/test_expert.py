@@ -55,3 +55,20 @@ def test_answer_without_response_stops(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", {"prompt": "Hi", "answer": "best"})
     with pytest.raises(DataError, match="line 1: there is no 'response'"):
         import_expert(ExpertSource(name="desk", path=path))
+
+
+def test_answer_that_is_more_than_text_is_dropped(tmp_path: Path) -> None:
+    good = {"prompt": "Hi", "answer": "Hello.", "response": "Yo."}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        good,
+        {**good, "answer": None},
+        {**good, "response": [{"role": "assistant", "content": "", "tool_calls": [1]}]},
+        {**good, "prompt": "['Hi' 'Ho']"},
+    )
+    record = import_expert(ExpertSource(name="desk", path=path)).record
+    assert record.reasons == {
+        "JSON or Python stored as text": 1,
+        "a tool call": 1,
+        "no answer (null)": 1,
+    }

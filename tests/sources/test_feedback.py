@@ -80,3 +80,27 @@ def test_one_user_counts_once(tmp_path: Path) -> None:
 def test_wrong_event_names_the_line(tmp_path: Path, record: object, message: str) -> None:
     with pytest.raises(DataError, match=f"line 1: .*{message}"):
         read(tmp_path, record)
+
+
+def test_unpaired_rows_of_trainers(tmp_path: Path) -> None:
+    """TRL's and LLaMA-Factory's KTO rows: the label is a boolean, the reply may end the turns."""
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo."}]
+    imported = read(
+        tmp_path,
+        {"prompt": "Hi", "completion": "Hello.", "label": True},
+        {"prompt": turns[:1], "completion": turns[1:], "label": False},
+        {"messages": turns, "label": "true"},
+        {"messages": [*turns[:1], {**turns[1], "tool_calls": [{"id": 1}]}], "label": True},
+        {"prompt": "Hi", "completion": None, "label": True},
+        {"prompt": "Hi", "completion": "Hello.", "label": None, "score": 3},
+    )
+    assert [(r.completion, r.label) for r in imported.usable] == [("Hello.", True)]
+    assert imported.record.reasons == {
+        "a tool call": 1,
+        "no completion (null)": 1,
+        "the events cancel out": 1,
+        "the label is missing": 1,
+    }
+    assert (imported.record.unread, imported.record.num_rows) == (("score",), 5)
+    with pytest.raises(DataError, match="line 1: the label is 1, but true or false"):
+        read(tmp_path, {"prompt": "Hi", "completion": "Hello.", "label": 1})
