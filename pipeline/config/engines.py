@@ -10,8 +10,9 @@ Pure values: nothing here looks at the disk, the network or the machine. `check_
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from pipeline.config.section import Section
 
@@ -86,6 +87,27 @@ class OpenAIConfig(EngineSection):
     """Seconds until one request counts as failed."""
     max_retries: int = Field(5, ge=0, le=20)
     """Further tries after a busy server (429), a server error (5xx) or a broken connection."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        """Only scheme, host, port and path: the recipe is copied and published with the data."""
+        # No message repeats the address: what is wrong with it may be a key.
+        try:
+            parts = urlsplit(url)
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or not url.isascii() or any(c <= " " or c in "\\\x7f" for c in url):
+            raise ValueError(
+                "the address has no host or no valid port; write it as http://127.0.0.1:8000/v1"
+            )
+        if "@" in parts.netloc or "?" in url or "#" in url:
+            raise ValueError(
+                "the address has a user part, a query or a fragment, and a recipe must not hold a "
+                "key; end it after `/v1`, and name the variable with the key in `api_key_env`"
+            )
+        return url
 
 
 class ScriptedConfig(EngineSection):

@@ -29,6 +29,8 @@ MAX_DIGITS = 100
 """Digits of a number without quotes."""
 _INT = "tag:yaml.org,2002:int"
 Model = TypeVar("Model", bound=BaseModel)
+_PRIVATE = ("api_key_env", "base_url")
+"""Keys whose value may hold an API key by mistake; no message repeats it."""
 KeyPath = tuple[str | int, ...]
 
 
@@ -142,8 +144,8 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or not name:
         return f"{name}: {message}" if name else message
-    value = repr(fault.get("input"))
-    return f"'{name}' is {value[:80]}, but {message[0].lower()}{message[1:]}"
+    value = "not usable" if fault["loc"][-1] in _PRIVATE else repr(fault.get("input"))[:80]
+    return f"'{name}' is {value}, but {message[0].lower()}{message[1:]}"
 
 
 def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

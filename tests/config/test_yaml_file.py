@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.config import RunConfig
+from pipeline.config.engines import OpenAIConfig
 from pipeline.config.paths import resolve_path
 from pipeline.config.yaml_file import load_yaml, parse_yaml
 from pipeline.errors import ConfigError
@@ -212,3 +213,31 @@ def test_any_text_loads_or_is_named(text: str, recipe: Path) -> None:
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_any_value_loads_or_is_named(value: Any, recipe: Path) -> None:
     assert_loads_or_is_named(recipe, yaml.safe_dump(value, allow_unicode=True))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("base_url", "https://me:S3CRET@h.example/v1"),
+        ("base_url", "https://S3CRET@h.example/v1"),
+        ("base_url", "https://h.example/v1?token=S3CRET"),
+        ("base_url", "https://h.example/v1#S3CRET"),
+        ("base_url", "https://"),
+        ("base_url", "http:///v1"),
+        ("base_url", "http://[::1/v1"),
+        ("base_url", "http://h:70000/v1"),
+        ("base_url", "http://h:port/v1"),
+        ("base_url", "http://h:0/v1"),
+        ("base_url", "http://h /v1"),
+        ("base_url", "me:S3CRET@h.example/v1"),
+        ("api_key_env", "sk-S3CRET"),
+        ("api_key_env", ["S3CRET"]),
+    ],
+)
+def test_no_key_in_a_recipe_and_none_in_messages(tmp_path: Path, key: str, value: object) -> None:
+    engine = {"type": "openai", "base_url": "http://h:8000/v1", "model": "m", key: value}
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump(engine))
+    with pytest.raises(ConfigError, match=f"line .*{key}") as caught:
+        load_yaml(path, OpenAIConfig, what="engine")
+    assert "S3CRET" not in str(caught.value)

@@ -18,6 +18,7 @@ class Endpoint:
     base_url: str
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 def chat_reply(text: str = "hello", top: dict[str, float] | None = None) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[E
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             endpoint.bodies.append(body)
+            endpoint.headers.append(dict(self.headers))
             endpoint.keys.append(self.headers.get("Authorization", ""))
             self._send(*answer(len(endpoint.bodies), body))
 
@@ -68,6 +70,8 @@ def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[E
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.send_header("retry-after-ms", "1")
+            if 300 <= status < 400:
+                self.send_header("Location", content["location"])
             self.end_headers()
             self.wfile.write(data)
 

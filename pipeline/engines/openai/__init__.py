@@ -1,6 +1,7 @@
 """Models behind OpenAI-compatible endpoints."""
 
 import os
+import re
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import Engine, EngineKind
@@ -8,16 +9,34 @@ from pipeline.errors import ConfigError
 
 
 def check(config: OpenAIConfig) -> None:
-    """The key's environment variable.
+    """The key's environment variable. Raises ConfigError, see `read_key`."""
+    read_key(config)
+
+
+def read_key(config: OpenAIConfig) -> str | None:
+    """The endpoint's key, without the white space around it; None for an endpoint without keys.
 
     Raises:
-        ConfigError: the variable is not set.
+        ConfigError: the variable is not set, or its value cannot be sent in a header.
     """
-    if config.api_key_env is not None and not os.environ.get(config.api_key_env):
+    if config.api_key_env is None:
+        return None
+    # The commonest slip is the key itself in place of its variable's name.
+    is_plain = re.fullmatch(r"[A-Z_][A-Z0-9_]{,63}", config.api_key_env)
+    name = config.api_key_env if is_plain else "named by `api_key_env`"
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key:
         raise ConfigError(
-            f"environment variable {config.api_key_env} is not set, and the endpoint "
-            f"{config.base_url} needs its key there; export {config.api_key_env}=..."
+            f"environment variable {name} is not set, and the endpoint {config.base_url} needs its "
+            f"key there; export {name if is_plain else 'NAME'}=... and give that name in "
+            "`api_key_env`"
         )
+    if not re.fullmatch(r"[!-~]+", key):
+        raise ConfigError(
+            f"environment variable {name} holds white space, a control character or a letter "
+            "beyond ASCII inside the key, which no request can carry; copy the key again"
+        )
+    return key
 
 
 async def _open(config: OpenAIConfig) -> Engine:

@@ -2,17 +2,23 @@
 
 Transport faults, 429 and 5xx are tried again with exponential backoff by the client, at most
 `max_retries` times; nothing else is. The key is read from the environment by its name and is kept
-nowhere.
+nowhere: what a server says of a failure is cleared of it, since some repeat the request's headers.
+
+Does not: follow redirects to another host, use a proxy for loopback, or send what the shell holds
+for other services (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`).
 """
 
 import asyncio
-import os
+import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 
 from pipeline.config.engines import OpenAIConfig
+from pipeline.engines.openai import read_key
 from pipeline.errors import ConfigError, EngineDeadError, EngineError, PromptTooLongError
 
 T = TypeVar("T")
@@ -24,6 +30,12 @@ _TOO_LONG = (
     "max_model_len",
     "longer than the maximum",
 )
+
+
+_KEYS = re.compile(r"(?i:\b(?:bearer|basic)\s+)[^\s'\"]+|\bsk-[\w-]+")
+"""What looks like a key in a server's message."""
+_UNSENT = ("OpenAI-Organization", "OpenAI-Project")
+"""Headers that the client takes from the shell."""
 
 
 class Usage(NamedTuple):
@@ -40,10 +52,16 @@ class Endpoint:
 
     def __init__(self, config: OpenAIConfig) -> None:
         self.config = config
+        self._key = read_key(config)
         self.root = config.base_url.rstrip("/").removesuffix("/v1")
         self.client = openai.AsyncOpenAI(
             base_url=config.base_url,
-            api_key=os.environ[config.api_key_env] if config.api_key_env else "none",
+            api_key=self._key or "none",
+            http_client=openai.DefaultAsyncHttpxClient(
+                # Also off: netrc and certificates of the shell, which loopback has no use for.
+                trust_env=not _is_loopback(config.base_url),
+                event_hooks={"request": [self._clean], "response": [_stop_foreign_redirect]},
+            ),
             timeout=config.timeout_s,
             max_retries=config.max_retries,
         )
@@ -69,12 +87,29 @@ class Endpoint:
         """Close the connections; calling twice is harmless."""
         await self.client.close()
 
+    async def _clean(self, request: Any) -> None:
+        """Remove what the client adds although no recipe asks for it."""
+        for name in _UNSENT if self._key else (*_UNSENT, "Authorization"):
+            request.headers.pop(name, None)
+
+    def one_line(self, error: Exception) -> str:
+        """The start of an error's message, on one line and without keys."""
+        text = str(error)
+        if self._key:
+            text = text.replace(self._key, "[key]")
+        return " ".join(_KEYS.sub("[key]", text).split())[:300]
+
     def _named(self, error: openai.APIError) -> Exception:
         """Our error for a failed request: which of them a retry may cure."""
-        line, where = one_line(error), f"endpoint {self.config.base_url}"
+        line, where = self.one_line(error), f"endpoint {self.config.base_url}"
         if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
             return ConfigError(
                 f"{where} refused the key ({line}); set `api_key_env` to the right one"
+            )
+        if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
+            return ConfigError(
+                f"{where} sends requests on to another address, which is not followed; set "
+                "`base_url` to the endpoint's own address"
             )
         if isinstance(error, openai.NotFoundError):
             return ConfigError(f"{where} does not know the model or the address ({line})")
@@ -94,6 +129,23 @@ def usage_of(reply: Any) -> Usage:
     )
 
 
-def one_line(error: Exception) -> str:
-    """The start of an error's message, on one line."""
-    return " ".join(str(error).split())[:300]
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+async def _stop_foreign_redirect(response: Any) -> None:
+    """Take the target from a redirect to another host, so that prompts and key stay here."""
+    if response.has_redirect_location:
+        origin, target = response.url, response.url.join(response.headers["location"])
+        same = (origin.scheme, origin.host, origin.port) == (
+            target.scheme,
+            target.host,
+            target.port,
+        )
+        upgrade = (origin.scheme, target.scheme) == ("http", "https") and origin.host == target.host
+        if not (same or upgrade):
+            del response.headers["location"]

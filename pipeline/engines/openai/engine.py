@@ -16,7 +16,7 @@ import openai
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import finish_reason
-from pipeline.engines.openai.endpoint import Endpoint, one_line, usage_of
+from pipeline.engines.openai.endpoint import Endpoint, usage_of
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
 from pipeline.errors import ConfigError, EngineError
@@ -142,7 +142,7 @@ async def open_openai(config: OpenAIConfig) -> OpenAIEngine:
     except openai.APIError as error:
         await endpoint.close()
         raise ConfigError(
-            f"endpoint {config.base_url} cannot be used ({one_line(error)}); "
+            f"endpoint {config.base_url} cannot be used ({endpoint.one_line(error)}); "
             "start the server, or correct `base_url` and the key"
         ) from error
     except BaseException:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines import open_engine
+from pipeline.engines import check_engine, open_engine
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
 from pipeline.types import OptionScores, SamplingParams, user
 from tests.engines.fake_endpoint import Answer, Endpoint, chat_reply, fake_endpoint
@@ -116,3 +116,53 @@ async def test_what_endpoint_cannot_do_is_named() -> None:
             with pytest.raises(ConfigError, match=message):
                 async with open_engine(config_for(endpoint, **fields)):
                     pass
+
+
+async def test_what_a_server_repeats_is_cleared_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some proxies answer with the request's headers; the reason of a row is stored."""
+    monkeypatch.setenv("OUR_KEY", " k3y/with+signs== \r\n")
+    echo = {"error": {"message": "bad: {'Authorization': 'Bearer k3y/with+signs=='} sk-other-1 k3"}}
+    with pytest.raises(EngineError, match=r"bad: .*\[key\].*\[key\] k3") as caught:
+        await generate_once(lambda number, body: (422, echo), api_key_env="OUR_KEY")
+    assert "k3y" not in str(caught.value) and "sk-" not in str(caught.value)
+
+
+async def test_headers_of_other_services_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "of-another-service")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "intra.example")
+    endpoint = await generate_once(lambda number, body: (200, chat_reply()))
+    assert endpoint.keys == [""]
+    assert "of-another-service" not in str(endpoint.headers)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_redirect_to_another_address_is_not_followed(status: int) -> None:
+    with fake_endpoint(lambda number, body: (200, chat_reply())) as other:
+        target = other.base_url.replace("127.0.0.1", "localhost") + "/chat/completions"
+        with pytest.raises(ConfigError, match="sends requests on to another address"):
+            await generate_once(lambda number, body: (status, {"location": target}))
+        with pytest.raises(ConfigError, match="sends requests on to another address"):
+            await generate_once(
+                lambda number, body: (status, {"location": other.base_url + "/chat/completions"})
+            )
+        assert not other.bodies
+
+
+@pytest.mark.parametrize("value", ["", " \n", "two words", "kéy", "a\tb", "a\x1bb"])
+def test_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OUR_KEY", value)
+    config = OpenAIConfig(type="openai", base_url="http://h/v1", model="m", api_key_env="OUR_KEY")
+    with pytest.raises(ConfigError, match=r"environment variable OUR_KEY (is not set|holds)") as e:
+        check_engine(config)
+    assert not value.strip() or value not in str(e.value)
+
+
+def test_key_in_place_of_its_variable_is_not_printed() -> None:
+    config = OpenAIConfig(
+        type="openai", base_url="http://h/v1", model="m", api_key_env="gsk_0a1b2c3d4e5f"
+    )
+    with pytest.raises(ConfigError, match="is not set") as caught:
+        check_engine(config)
+    assert "0a1b2c" not in str(caught.value)
