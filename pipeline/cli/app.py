@@ -8,16 +8,22 @@ Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
 import importlib.metadata
+import re
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from pipeline.cli.constitution import constitution_app
 from pipeline.cli.judge_eval import judge_eval
 from pipeline.cli.labels import labels_app
-from pipeline.errors import EXIT_AUDIT, PipelineError, TrainingError
+from pipeline.config.paths import shown_path
+from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
+from pipeline.store.files import FULL
+
+EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="rlaif",
@@ -193,9 +199,33 @@ app.add_typer(labels_app, name="labels")
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, without a traceback."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except PipelineError as error:
         # A training's error carries the end of its log, which is worth its lines.
         text = str(error) if isinstance(error, TrainingError) else " ".join(str(error).split())
-        typer.echo(f"rlaif: {text}", err=True)
-        sys.exit(error.exit_code)
+        _end(text, error.exit_code)
+    except TyperException as error:
+        if not error.format_message():
+            # `rlaif` alone: the error is how Typer shows the help.
+            app(["--help"], standalone_mode=False)
+            sys.exit(EXIT_USER)
+        text = " ".join(error.format_message().split()).rstrip(".")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "rlaif"
+        _end(f"{text[:400]}; `{command} --help` shows how to call it", EXIT_USER)
+    except typer.Abort:
+        _end("stopped", EXIT_INTERRUPTED)
+    except OSError as error:
+        # Disks, permissions and paths are the machine's: no bug, wherever they come up.
+        where = shown_path(str(error.filename)) if error.filename else "a file"
+        full = "; free some disk space" if error.errno in FULL else "; correct the path or the disk"
+        _end(f"{where}: {error.strerror or error}{full}, then repeat the command", EXIT_USER)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    # Names come from files of anyone: no word fills the screen, and none controls the terminal.
+    short = re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", text)
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in short)
+    typer.echo(f"rlaif: {shown}", err=True)
+    sys.exit(code)

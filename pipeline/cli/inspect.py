@@ -14,7 +14,7 @@ from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import verify
-from pipeline.errors import ConfigError, DataError, UserError
+from pipeline.errors import ConfigError, DataError, StoreError, UserError
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
@@ -149,12 +149,16 @@ def print_runs() -> None:
         Column("run", no_wrap=True), "status", "constitution", "pairs", "version", "report"
     )
     for run in all_runs():
-        info, dataset = run.info(), load_dataset(run)
+        try:
+            info, dataset = run.info(), load_dataset(run)
+        except StoreError:
+            table.add_row(escape(run.run_id), "damaged run.json")
+            continue
         pairs = dataset.sets.get("preference") if dataset else None
         table.add_row(
             run.run_id,
             str(info.get("status", "?")),
-            info.get("constitution", {}).get("name", "?"),
+            str((info.get("constitution") or {}).get("name", "?")),
             f"{pairs.rows:,}" if pairs else "",
             str(dataset.version) if dataset else "",
             "yes" if run.report.exists() else "",

@@ -25,7 +25,7 @@ from pipeline.records import Row, SftRow
 from pipeline.sources.rows import FeedbackRow, LabeledRow
 from pipeline.store.files import atomic_write, read_json, write_json
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import open_parquet, stage_manifests
 
 GROUP_ROWS = 4096
 """Rows of a Parquet row group; also the most rows that are in memory at once."""
@@ -190,7 +190,7 @@ def set_path(run: RunDir, name: str) -> Path:
     manifest = load_dataset(run)
     info = manifest.sets.get(name) if manifest else None
     path = run.root / (info.path if info else f"dataset/{name}.parquet")
-    if info is None or not path.exists() or file_hash(path) != info.sha256:
+    if info is None or not path.is_file() or file_hash(path) != info.sha256:
         raise StoreError(
             f"{path} is missing or damaged; `rlaif resume {run.run_id}` writes it again"
         )
@@ -215,7 +215,7 @@ def fill_columns(table: pa.Table, schema: pa.Schema, values: Mapping[str, Any]) 
 
 def iter_tables(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """A Parquet file, or some of its columns, in tables of at most 4,096 rows."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         for batch in file.iter_batches(GROUP_ROWS, columns=columns):
             yield pa.Table.from_batches([batch])
 
@@ -254,7 +254,7 @@ def _known_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
 
 def _own_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
     for manifest in stage_manifests(run.root, "prompts"):
-        with pq.ParquetFile(run.root / manifest.path) as file:
+        with open_parquet(run.root / manifest.path) as file:
             yield file.read(columns=["row_id"], use_threads=False)
 
 

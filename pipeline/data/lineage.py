@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.constitution import Principle, load_constitution
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run
 from pipeline.errors import DataError, UserError
 from pipeline.sources.files import label_file
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest, stage_manifests
+from pipeline.store.shards import Manifest, open_parquet, stage_manifests
 from pipeline.store.stage_names import PAIRS
 
 SETS = ("preference", "feedback", "sft")
@@ -188,7 +187,8 @@ def _match(path: Path, row_id: str) -> str | None:
     """The whole id of the row whose id begins so. Raises UserError when several do."""
     if not path.exists() or len(row_id) < 8:
         return None
-    column = pq.read_table(path, columns=["row_id"]).column(0)
+    with open_parquet(path) as file:
+        column = file.read(columns=["row_id"]).column(0)
     matches = column.filter(pc.starts_with(column, row_id)).unique().to_pylist()
     if len(matches) > 1:
         raise UserError(f"{len(matches)} rows begin with {row_id}; give more digits")

@@ -222,7 +222,7 @@ def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence
     write_json(
         run.root / "prompts" / "complete.json",
         {
-            **read_json(old.root / "prompts" / "complete.json"),
+            **(read_json(old.root / "prompts" / "complete.json") or {}),
             "key": prompts_key(ctx.config, run_id, "prompts"),
         },
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, load_config
-from pipeline.config.paths import PROJECT_ROOT, resolve_path
+from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
 from pipeline.engines import check_engine
@@ -190,11 +190,17 @@ def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: 
 
 
 def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
-    """A run by its folder or its id. Raises StoreError when there is no such run."""
-    folder = Path(name)
-    if (folder / "run.json").exists():
-        return RunDir(folder.resolve())
-    return RunDir((runs_root_folder or runs_root()) / str(name)).require()
+    """A run by folder or by id. Raises StoreError when there is none."""
+    try:
+        folder = Path(name)
+        if (folder / "run.json").exists():
+            return RunDir(folder.resolve())
+        return RunDir((runs_root_folder or runs_root()) / str(name)).require()
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"run {shown_path(name)} cannot be a folder ({path_problem(error)}); list the runs "
+            "with `rlaif runs`"
+        ) from None
 
 
 def environment() -> dict[str, Any]:

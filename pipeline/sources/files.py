@@ -72,7 +72,7 @@ def read_label_files(run: RunDir) -> tuple[MixtureConfig, list[Imported]]:
 
 def label_file(run: RunDir, source: str) -> dict[str, Any] | None:
     """Path and hash of the file that a source came from, as recorded when the run began."""
-    entries = read_json(run.root / HASHES) or []
+    entries = read_json(run.root / HASHES, list) or []
     return next((dict(entry) for entry in entries if entry["source"] == source), None)
 
 
@@ -81,7 +81,9 @@ def _import(listed: MixtureConfig) -> list[Imported]:
 
 
 def _check_unchanged(run: RunDir, listed: MixtureConfig) -> None:
-    recorded = {(e["source"], e["path"]): e["sha256"] for e in read_json(run.root / HASHES) or []}
+    recorded = {
+        (e["source"], e["path"]): e["sha256"] for e in read_json(run.root / HASHES, list) or []
+    }
     for source in _resolved(listed):
         for path in source.paths:
             if not path.exists():

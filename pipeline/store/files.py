@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 from pipeline.errors import StoreError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -56,7 +56,7 @@ def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -
 
 def disk_error(error: OSError, path: Path) -> StoreError:
     """The message for a write that failed."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return StoreError(
             f"no space left while writing {path}; free some disk space, then `rlaif resume`: "
             "everything finished so far is kept"
@@ -83,12 +83,23 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; None when the file is missing or damaged."""
+@overload
+def read_json(path: Path) -> dict[str, Any] | None: ...
+@overload
+def read_json(path: Path, kind: type[list[Any]]) -> list[Any] | None: ...
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Read a JSON object, or list; None when the file is missing, damaged or of another kind.
+
+    Raises:
+        StoreError: the file may not be read.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise StoreError(f"cannot read {path} ({error.strerror}); check its permissions") from None
+    except (OSError, ValueError, RecursionError):
         return None
+    return value if isinstance(value, kind) else None
 
 
 def remove_strays(folder: Path) -> int:

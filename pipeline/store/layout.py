@@ -40,6 +40,18 @@ def check_folder_name(name: str, option: str) -> str:
     return name
 
 
+INFO_TYPES: dict[str, type] = {
+    "constitution": dict,
+    "files": dict,
+    "sources": list,
+    **dict.fromkeys(
+        ["run_id", "status", "recipe", "name", "parent", "plan", "series", "replaces"], str
+    ),
+    **dict.fromkeys(["impact_of", "evaluation"], str),
+}
+"""Types of the entries of run.json; null is an entry that does not apply."""
+
+
 def new_run_id(name: str) -> str:
     """`<name>-<UTC time>-<4 random hex digits>`: sorts by time, never collides in practice."""
     return f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -86,8 +98,23 @@ class RunDir:
         return self.root / "training" / method
 
     def info(self) -> dict[str, Any]:
-        """What run.json says; empty when it is missing."""
-        return read_json(self.root / "run.json") or {}
+        """What run.json says; empty when it is missing.
+
+        Raises:
+            StoreError: it is no JSON object, or an entry has another type than it is written with.
+        """
+        path = self.root / "run.json"
+        info = read_json(path)
+        if info is None and path.exists():
+            raise StoreError(f"{path} is damaged; restore it from a copy, or start a new run")
+        for name, value in (info or {}).items():
+            expected = INFO_TYPES.get(name, object)
+            if value is not None and not isinstance(value, expected):
+                raise StoreError(
+                    f"{path}: '{name}' is a {type(value).__name__}, but a {expected.__name__} is "
+                    "needed; restore the file from a copy, or start a new run"
+                )
+        return info or {}
 
     def update_info(self, **values: Any) -> None:
         """Change entries of run.json."""

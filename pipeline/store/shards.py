@@ -9,6 +9,7 @@ import hashlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
@@ -150,10 +151,10 @@ def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
     path = root / folder / f"shard-{shard_index:05d}.json"
     try:
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
     data = root / manifest.path
-    if not data.exists() or file_hash(data) != manifest.sha256:
+    if not data.is_file() or file_hash(data) != manifest.sha256:
         return None
     return manifest
 
@@ -179,7 +180,7 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
     for path in sorted((root / folder).glob("shard-*.json")):
         try:
             found.append(Manifest.from_json(path.read_text(encoding="utf-8")))
-        except (ValidationError, UnicodeDecodeError):
+        except (OSError, ValueError):
             raise StoreError(
                 f"{folder}/{path.name} of run {root.name} is no manifest, so its shard counts as "
                 f"unfinished; `rlaif resume {root.name}` makes it again"
@@ -212,7 +213,7 @@ def read_table(root: Path, manifest: Manifest) -> pa.Table:
     """
     schema = ROW_TYPES[manifest.row_kind].schema()
     # One thread and no dataset machinery: a shard is small, and a run has many.
-    with pq.ParquetFile(root / manifest.path) as file:
+    with open_parquet(root / manifest.path) as file:
         table = file.read(use_threads=False)
     if table.schema.names != schema.names:
         differing = sorted({*table.schema.names} ^ {*schema.names})
@@ -221,6 +222,19 @@ def read_table(root: Path, manifest: Manifest) -> pa.Table:
             f"{', '.join(differing)} differ); go on with that version, or start a new run"
         )
     return table.cast(schema)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to read from. Raises StoreError when it is damaged or none."""
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise StoreError(
+            f"{path} cannot be read as Parquet ({reason}); `rlaif verify` lists what is damaged"
+        ) from None
 
 
 def read_rows(root: Path, manifest: Manifest) -> list[Any]:
