@@ -10,7 +10,9 @@ PipelineError
   RunStoppedError        too many rows failed: stopped early, all that succeeded is kept
   AuditError             the labels did not pass their thresholds: exit code 3, data kept
   EngineError            one call failed; the runner retries, then records the row
-    PromptTooLongError   this row can never fit the context: recorded at once
+    FinalCallError       a repetition cannot help: recorded at once
+      PromptTooLongError   this row can never fit the context
+      NoReplyError         the model sent no text, or nothing but a thought
     EngineDeadError      the engine is gone; every pending call fails
   VerdictError           the judge's reply says nothing about the responses
   TrainingError          the training subprocess ended badly
@@ -70,7 +72,15 @@ class EngineError(PipelineError):
     """A model call failed for a reason that may pass; the runner retries it."""
 
 
-class PromptTooLongError(EngineError):
+class FinalCallError(EngineError):
+    """A call that was repeated often enough, or for which a repetition cannot help."""
+
+
+class NoReplyError(FinalCallError):
+    """The model sent no text, or nothing but a thought: an empty reply is no reply."""
+
+
+class PromptTooLongError(FinalCallError):
     """The prompt does not fit the context; a retry cannot help."""
 
 

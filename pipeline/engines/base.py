@@ -30,7 +30,7 @@ def finish_reason(reason: str | None) -> FinishReason:
         return "stop"
     if reason in CUT:
         return "length"
-    raise EngineError(f"the reply ended with '{reason}', so its text is not a finished reply")
+    raise EngineError(f"the reply ended with {reason!r}, so its text is not a finished reply")
 
 
 @runtime_checkable

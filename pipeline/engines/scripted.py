@@ -22,6 +22,7 @@ from typing import Literal
 from pipeline.config.engines import ScriptedConfig
 from pipeline.engines.base import Engine, EngineKind, Identity
 from pipeline.engines.options import check_distinct
+from pipeline.engines.reply import make_generation
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
 from pipeline.types import FinishReason, Generation, Messages, OptionScores, SamplingParams
 
@@ -104,7 +105,8 @@ class ScriptedEngine:
         )
         text = self._reply(messages, seed) if self._takes_seed else self._reply(messages)
         text, reason = _cut(text, sampling)
-        return Generation(text, reason, count_words(messages), max(1, len(text.split())))
+        num_tokens = max(1, len(text.split()))
+        return make_generation(text, reason, count_words(messages), num_tokens)
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""

@@ -194,11 +194,6 @@ class Judge:
                 seed=derive_seed("rationale", row.row_id, order),
                 request_id=f"{request_id}:rationale",
             )
-            if not rationale.text.strip():
-                no_options = (None,) * len(self.config.options)
-                return Answer(
-                    OptionScores(no_options, unreadable="the judge wrote no rationale"), rationale
-                )
             messages = (
                 *messages,
                 assistant(neutralize(rationale.text)),

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.errors import EngineError, PromptTooLongError, RunStoppedError, UserError
+from pipeline.engines.reply import whole_text
+from pipeline.errors import EngineError, FinalCallError, RunStoppedError, UserError
 from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
@@ -192,10 +193,10 @@ class Runner:
         for attempt in range(self.retries + 1):
             try:
                 return await item.make() if item.make else item.draft
-            except PromptTooLongError as error:
-                return replace(item.draft, status="failed", reason=str(error))
+            except FinalCallError as error:
+                return replace(item.draft, status="failed", reason=whole_text(str(error)))
             except EngineError as error:
-                reason = str(error)
+                reason = whole_text(str(error))
             if self._stopped:
                 break
             if attempt < self.retries:

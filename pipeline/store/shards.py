@@ -254,7 +254,7 @@ def count_reasons(rows: Sequence[Row]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in rows:
         if row.status != "ok":
-            key = f"{row.status}: {row.reason.splitlines()[0][:120] if row.reason else ''}"
+            key = f"{row.status}: {row.reason.splitlines()[0][:300] if row.reason else ''}"
             counts[key] = counts.get(key, 0) + 1
     return dict(sorted(counts.items()))
 

@@ -46,7 +46,7 @@ def chat_reply(text: str = "hello", top: dict[str, float] | None = None) -> dict
 
 @contextmanager
 def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Endpoint]:
-    """Serve `answer(number of the call, body) -> (status, json)` for chat completions."""
+    """Serve `answer(number of the call, body) -> (status, json or bytes)` for completions."""
     endpoint = Endpoint("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[E
             self._send(*answer(len(endpoint.bodies), body))
 
         def _send(self, status: int, content: Any) -> None:
-            data = json.dumps(content).encode()
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

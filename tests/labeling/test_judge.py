@@ -11,6 +11,7 @@ import pytest
 from pipeline.config.labeling import ChainOfThoughtConfig, JudgeConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
+from pipeline.errors import RunStoppedError
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.few_shot import Exemplar, ExemplarSet, Turn, draw_shots, load_exemplars
@@ -192,10 +193,8 @@ async def test_plain_labels_are_not_clamped(tmp_path: Path) -> None:
 
 async def test_an_empty_rationale_is_no_verdict(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda messages, seed: "  ", lambda messages, options: [-0.1, -3.0])
-    found = await labels(tmp_path, judge(engine, JudgeConfig(chain_of_thought=THOUGHT)))
-    assert {(r.status, r.prob_first, r.reason) for r in found} == {
-        ("unparsed", None, "the judge wrote no rationale")
-    }
+    with pytest.raises(RunStoppedError, match="the model sent no text"):
+        await labels(tmp_path, judge(engine, JudgeConfig(chain_of_thought=THOUGHT)))
 
 
 def test_exemplars_with_rationale_show_the_letters_of_their_order() -> None:

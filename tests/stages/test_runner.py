@@ -103,12 +103,13 @@ async def test_failed_rows_alone_are_retried(tmp_path: Path) -> None:
         assert rows(tmp_path, states, folder) == rows(tmp_path / "whole", whole, folder)
 
 
-async def test_dropped_row_recovers_from_empty_parent(tmp_path: Path) -> None:
-    """A failed parent has the same text as one that replies with nothing: still made anew."""
-    silent: dict[str, Any] = {"reply": lambda messages: ""}
-    engine = make_engine(failure=fail_when(is_critique), **silent)
-    await run_chain(tmp_path, supervised(engine), retries=0, max_failed_share=1.0)
-    states = await run_chain(tmp_path, supervised(make_engine(**silent)))
+async def test_a_parent_that_said_nothing_is_made_again(tmp_path: Path) -> None:
+    silent: dict[str, Any] = {"reply": lambda messages: " \n"}
+    states = await run_chain(
+        tmp_path, supervised(make_engine(**silent)), retries=0, max_failed_share=1.0
+    )
+    assert {row.status for row in rows(tmp_path, states, "supervised/revise-1")} == {"dropped"}
+    states = await run_chain(tmp_path, supervised(make_engine()))
     assert {row.status for row in rows(tmp_path, states, "supervised/revise-1")} == {"ok"}
 
 

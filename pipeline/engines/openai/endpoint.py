@@ -11,7 +11,8 @@ for other services (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`).
 import asyncio
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,9 +20,20 @@ import openai
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.openai import read_key
-from pipeline.errors import ConfigError, EngineDeadError, EngineError, PromptTooLongError
+from pipeline.engines.reply import whole_text
+from pipeline.errors import (
+    ConfigError,
+    EngineDeadError,
+    EngineError,
+    FinalCallError,
+    PromptTooLongError,
+)
 
 T = TypeVar("T")
+ODD_ANSWER = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What reading an answer of another shape raises: cut JSON, a page, a missing field, a text where
+a number belongs."""
+_MOST_TOKENS = 2**31
 _TOO_LONG = (
     "context length",
     "context_length",
@@ -29,6 +41,10 @@ _TOO_LONG = (
     "too many tokens",
     "max_model_len",
     "longer than the maximum",
+    "context size",
+    "context window",
+    "prompt is too long",
+    "max_new_tokens` must be",
 )
 
 
@@ -66,6 +82,7 @@ class Endpoint:
             max_retries=config.max_retries,
         )
         self._gate = asyncio.Semaphore(config.max_concurrency)
+        self._has_answered = False
 
     async def call(self, request: Callable[[], Awaitable[T]]) -> T:
         """One request within the concurrency limit.
@@ -79,9 +96,27 @@ class Endpoint:
             if self.client.is_closed():
                 raise EngineDeadError(f"engine '{self.config.model}' is closed; open it again")
             try:
-                return await request()
+                with self.reading():
+                    answer = await request()
             except openai.APIError as error:
                 raise self._named(error) from error
+        self._has_answered = True
+        return answer
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around all that takes an answer apart: a status of 200 promises nothing of its shape.
+
+        Raises:
+            EngineError: the answer has another shape than the API's.
+        """
+        try:
+            yield
+        except ODD_ANSWER as error:
+            raise EngineError(
+                f"endpoint {self.config.base_url} answered with something that is no whole answer "
+                f"of its API ({type(error).__name__}: {self.one_line(error)})"
+            ) from error
 
     async def close(self) -> None:
         """Close the connections; calling twice is harmless."""
@@ -92,9 +127,9 @@ class Endpoint:
         for name in _UNSENT if self._key else (*_UNSENT, "Authorization"):
             request.headers.pop(name, None)
 
-    def one_line(self, error: Exception) -> str:
+    def one_line(self, error: object) -> str:
         """The start of an error's message, on one line and without keys."""
-        text = str(error)
+        text = whole_text(str(error))
         if self._key:
             text = text.replace(self._key, "[key]")
         return " ".join(_KEYS.sub("[key]", text).split())[:300]
@@ -102,7 +137,9 @@ class Endpoint:
     def _named(self, error: openai.APIError) -> Exception:
         """Our error for a failed request: which of them a retry may cure."""
         line, where = self.one_line(error), f"endpoint {self.config.base_url}"
-        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        # An endpoint that has answered knows key and model: what it refuses now is one request.
+        first = not self._has_answered
+        if first and isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
             return ConfigError(
                 f"{where} refused the key ({line}); set `api_key_env` to the right one"
             )
@@ -111,21 +148,22 @@ class Endpoint:
                 f"{where} sends requests on to another address, which is not followed; set "
                 "`base_url` to the endpoint's own address"
             )
-        if isinstance(error, openai.NotFoundError):
+        if first and isinstance(error, openai.NotFoundError):
             return ConfigError(f"{where} does not know the model or the address ({line})")
-        if isinstance(error, openai.BadRequestError) and any(s in line.lower() for s in _TOO_LONG):
+        if isinstance(error, openai.APIStatusError) and any(s in line.lower() for s in _TOO_LONG):
             return PromptTooLongError(f"{where} refused a prompt as too long: {line}")
-        return EngineError(f"{where} failed: {type(error).__name__}: {line}")
+        # The client has tried again what may pass; to repeat that here would multiply its tries.
+        return FinalCallError(f"{where} failed: {type(error).__name__}: {line}")
 
 
 def usage_of(reply: Any) -> Usage:
     """Tokens that a reply of the API reports."""
-    usage = reply.usage
+    usage = getattr(reply, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
     return Usage(
-        int(getattr(usage, "prompt_tokens", 0) or 0),
-        int(getattr(usage, "completion_tokens", 0) or 0),
-        int(getattr(details, "cached_tokens", 0) or 0),
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+        _count(details, "cached_tokens"),
     )
 
 
@@ -149,3 +187,21 @@ async def _stop_foreign_redirect(response: Any) -> None:
         upgrade = (origin.scheme, target.scheme) == ("http", "https") and origin.host == target.host
         if not (same or upgrade):
             del response.headers["location"]
+
+
+def _count(usage: Any, name: str) -> int:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
+
+
+def log_probability(value: Any) -> float:
+    """Nats, as an endpoint reports them; NaN is left for the reader of the verdict.
+
+    Raises:
+        TypeError, ValueError: not a number, or above 0 by more than rounding.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a log-probability is {value!r}")
+    if value > 0.01:
+        raise ValueError(f"a log-probability is {value}")
+    return float(value)

@@ -16,9 +16,10 @@ import openai
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import finish_reason
-from pipeline.engines.openai.endpoint import Endpoint, usage_of
+from pipeline.engines.openai.endpoint import ODD_ANSWER, Endpoint, log_probability, usage_of
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
+from pipeline.engines.reply import make_generation, whole_text
 from pipeline.errors import ConfigError, EngineError
 from pipeline.ids import content_hash
 from pipeline.types import Generation, Messages, OptionScores, SamplingParams
@@ -42,6 +43,7 @@ class OpenAIEngine:
             f"vllm {server.version} (endpoint)" if server else "OpenAI-compatible endpoint"
         )
         self.max_context = max_context
+        self._has_scored = False
         self._config, self._endpoint, self._server = config, endpoint, server
 
     async def generate(
@@ -63,8 +65,12 @@ class OpenAIEngine:
             seed=seed & (2**63 - 1 if self._server else 2**31 - 1),
             extra_body=extra,
         )
-        choice, usage = reply.choices[0], usage_of(reply)
-        return Generation(choice.message.content or "", finish_reason(choice.finish_reason), *usage)
+        with self._endpoint.reading():
+            choice, usage = reply.choices[0], usage_of(reply)
+            text, instead = _text_of(choice.message)
+            # A call of a tool is named by what was sent, not by how it ended.
+            reason = finish_reason("stop" if instead and not text else choice.finish_reason)
+        return make_generation(text, reason, *usage, instead=instead)
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
@@ -86,11 +92,16 @@ class OpenAIEngine:
             if "logprob" in str(error):
                 raise self._no_logprobs() from error
             raise
-        content = getattr(reply.choices[0].logprobs, "content", None)
-        if not content or not content[0].top_logprobs:
-            raise self._no_logprobs()
-        top = [(token.token, token.logprob) for token in content[0].top_logprobs]
-        usage = usage_of(reply)
+        with self._endpoint.reading():
+            content: Any = getattr(reply.choices[0].logprobs, "content", None)
+            if not self._has_scored and not (content and content[0].top_logprobs):
+                raise self._no_logprobs()
+            top = [
+                (str(token.token), log_probability(token.logprob))
+                for token in content[0].top_logprobs
+            ]
+            usage = usage_of(reply)
+        self._has_scored = True
         return replace(
             scores_from_top_tokens(options, top),
             num_prompt_tokens=usage.prompt,
@@ -118,7 +129,11 @@ class OpenAIEngine:
             lambda: create(model=self._config.model, messages=dicts, **arguments)
         )
         if not getattr(reply, "choices", None):
-            raise EngineError(f"endpoint {self._config.base_url} answered without a choice")
+            said = getattr(reply, "error", None)
+            raise EngineError(
+                f"endpoint {self._config.base_url} answered without a choice"
+                + (f": {self._endpoint.one_line(said)}" if said else "")
+            )
         return reply
 
     def _no_logprobs(self) -> ConfigError:
@@ -127,6 +142,17 @@ class OpenAIEngine:
             f"'{self._config.model}', and labels need them; use a model with `logprobs`, a vLLM "
             "server, or `type: vllm`"
         )
+
+
+def _text_of(message: Any) -> tuple[str, str]:
+    """The text of a chat message, and what else it holds, by name; parts of text are joined."""
+    content = message.content
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is {type(content).__name__}")
+    others = ("refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "audio")
+    return content or "", " and ".join(n for n in others if getattr(message, n, None))
 
 
 async def open_openai(config: OpenAIConfig) -> OpenAIEngine:
@@ -156,12 +182,13 @@ async def _served_context(endpoint: Endpoint) -> int | None:
     config = endpoint.config
     try:
         page = await endpoint.client.with_options(max_retries=1).models.list()
-    except openai.NotFoundError:
+        served = {whole_text(str(model.id)): model for model in page.data}
+    except (openai.NotFoundError, *ODD_ANSWER):
         return None  # an endpoint without a list of models
-    served = {model.id: model for model in page.data}
     if served and config.model not in served:
         raise ConfigError(
             f"endpoint {config.base_url} does not serve '{config.model}' but "
             f"{', '.join(sorted(served)[:5])}; correct `model`"
         )
-    return getattr(served.get(config.model), "max_model_len", None)
+    length = getattr(served.get(config.model), "max_model_len", None)
+    return length if isinstance(length, int) and length > 0 else None

@@ -12,8 +12,9 @@ from typing import Any
 
 import openai
 
-from pipeline.engines.openai.endpoint import Endpoint, usage_of
+from pipeline.engines.openai.endpoint import ODD_ANSWER, Endpoint, log_probability, usage_of
 from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
+from pipeline.engines.reply import whole_text
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages, OptionScores, SamplingParams
 
@@ -33,7 +34,7 @@ async def find_vllm_server(endpoint: Endpoint) -> "VllmServer | None":
         try:
             answer = await client.get(f"{endpoint.root}/version", cast_to=object)
             version = answer.get("version") if isinstance(answer, dict) else None
-        except openai.APIStatusError:
+        except (openai.APIStatusError, *ODD_ANSWER):
             version = None
     if version is None and config.flavor == "vllm":
         raise ConfigError(
@@ -44,7 +45,7 @@ async def find_vllm_server(endpoint: Endpoint) -> "VllmServer | None":
         raise ConfigError(
             "`chat_template_args` needs a vLLM server; leave it out for other endpoints"
         )
-    return VllmServer(endpoint, str(version)) if version is not None else None
+    return VllmServer(endpoint, whole_text(str(version))) if version is not None else None
 
 
 class VllmServer:
@@ -53,6 +54,7 @@ class VllmServer:
     def __init__(self, endpoint: Endpoint, version: str) -> None:
         self.version = version
         self._endpoint, self._config = endpoint, endpoint.config
+        self._has_scored = False
         self._options: dict[tuple[TokenIds, str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
 
     def sampling_extra(self, sampling: SamplingParams) -> dict[str, Any]:
@@ -81,9 +83,13 @@ class VllmServer:
                     "add_special_tokens": False,
                 },
             )
-            listed = reply.choices[0].logprobs.top_logprobs[0]
-            values[start] = {i: float(listed[f"token_id:{i}"]) for i in following}
-            cached = cached or usage_of(reply).cached
+            with self._endpoint.reading():
+                listed = reply.choices[0].logprobs.top_logprobs[0]
+                if not self._has_scored and any(f"token_id:{i}" not in listed for i in following):
+                    raise self._no_scores("`logprob_token_ids`", "label")
+                values[start] = {i: log_probability(listed[f"token_id:{i}"]) for i in following}
+                cached = cached or usage_of(reply).cached
+            self._has_scored = True
         logprobs = longest_only(ids, sum_along(ids, values))
         return OptionScores(logprobs, None, len(prompt), cached, len(nodes))
 
@@ -107,9 +113,23 @@ class VllmServer:
         reply = await self._complete(
             full, extra_body={"prompt_logprobs": 0, "add_special_tokens": False}
         )
-        listed = reply.choices[0].prompt_logprobs
-        total = sum(float(listed[n][str(full[n])]["logprob"]) for n in range(num_head, len(full)))
+        with self._endpoint.reading():
+            listed: Any = getattr(reply.choices[0], "prompt_logprobs", None)
+            if not self._has_scored and listed is None:
+                raise self._no_scores("`prompt_logprobs`", "score of a text")
+            total = sum(
+                log_probability(listed[n][str(full[n])]["logprob"])
+                for n in range(num_head, len(full))
+            )
+        self._has_scored = True
         return total, len(full) - num_head
+
+    def _no_scores(self, ability: str, use: str) -> ConfigError:
+        return ConfigError(
+            f"endpoint {self._config.base_url} (vLLM {self.version}) does not answer {ability} of "
+            f"/v1/completions, and an exact {use} needs it; use a newer vLLM server, or `flavor: "
+            "openai` for labels from the most probable first tokens"
+        )
 
     async def _complete(self, prompt: list[int], **arguments: Any) -> Any:
         """One token after a prompt of token ids, for the log-probabilities that come with it."""
@@ -159,4 +179,8 @@ class VllmServer:
         answer: Any = await endpoint.call(
             lambda: endpoint.client.post(f"{endpoint.root}/tokenize", body=body, cast_to=object)
         )
-        return list(answer["tokens"])
+        with endpoint.reading():
+            tokens = answer["tokens"]
+            if not all(isinstance(token, int) for token in tokens):
+                raise TypeError(f"tokens are {tokens!r}")
+            return list(tokens)

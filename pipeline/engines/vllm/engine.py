@@ -22,6 +22,7 @@ from pipeline.engines.options import (
     sum_along,
     token_by_token_pays,
 )
+from pipeline.engines.reply import make_generation
 from pipeline.engines.vllm import identity
 from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.vllm.settings import vllm_environment
@@ -94,7 +95,7 @@ class VllmEngine:
         reply = output.outputs[0]
         text = reply.text if sampling.stop else self._renderer.decode(reply.token_ids)
         reason = finish_reason(reply.finish_reason)
-        return Generation(
+        return make_generation(
             text, reason, len(prompt.token_ids), len(reply.token_ids), output.num_cached_tokens or 0
         )
 

@@ -1,0 +1,71 @@
+"""What a model's text must be before it enters a row: whole characters, a reply, no thought.
+
+Every engine builds its generations here, so that no stage, judge or data set meets a thought, half
+a character, or nothing at all under the name of a reply.
+"""
+
+import re
+
+from pipeline.errors import NoReplyError
+from pipeline.types import FinishReason, Generation
+
+_NAMES = r"(?:think|thinking|thought|thoughts|reasoning|reason|seed:think)"
+_OPENING = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|?START_THINKING\|>|<\|channel>thought\b"
+_CLOSING = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|?END_THINKING\|>|<channel\|>"
+_BLOCK = re.compile(rf"\s*(?:{_OPENING})(?:.*?(?:{_CLOSING})|.*)\s*", re.S | re.I)
+_UNOPENED = re.compile(rf"((?!{_OPENING}).)*?(?:^|\n)[ \t]*(?:{_CLOSING})\s*", re.S | re.I)
+"""The template opened the thought, so the text begins inside of it; its end has its own line."""
+_CHANNELS = re.compile(
+    r"\s*(?:<\|start\|>assistant)?(?:<\|channel\|>)(?:analysis|commentary)\b.*?"
+    r"(?:<\|channel\|>final\s*<\|message\|>|\Z)"
+    r"|\s*analysis(?=[A-Z]).*?assistantfinal",
+    re.S,
+)
+"""Channels of gpt-oss, with their control tokens or with these left out by a decoder."""
+
+
+def whole_text(text: str) -> str:
+    """A text from outside with each half of a surrogate pair replaced by U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def without_thought(text: str) -> str:
+    """The reply after a model's thoughts; a text that begins with no thought stays as it is.
+
+    A thought that does not end is all there is, and the reply is empty.
+    """
+    if channels := _CHANNELS.match(text):
+        return text[channels.end() :].lstrip()
+    if re.search(_CLOSING, text, re.I) and (match := _UNOPENED.match(text)):
+        text = text[match.end() :]
+    while match := _BLOCK.match(text):
+        text = text[match.end() :]
+    return text
+
+
+def make_generation(
+    text: str,
+    reason: FinishReason,
+    num_prompt_tokens: int,
+    num_tokens: int,
+    num_cached_tokens: int = 0,
+    *,
+    instead: str = "",
+) -> Generation:
+    """A generation whose text is a reply.
+
+    Args:
+        instead: what the model sent besides a text, such as `reasoning_content`.
+
+    Raises:
+        NoReplyError: the text is blank, or blank without its thought.
+    """
+    whole = whole_text(text)
+    reply = without_thought(whole)
+    if reply.strip():
+        return Generation(reply, reason, num_prompt_tokens, num_tokens, num_cached_tokens)
+    sent = instead or ("a thought only" if whole.strip() else "no text")
+    raise NoReplyError(
+        f"the model sent {sent} ({num_tokens} tokens, ended by '{reason}') in place of a reply; "
+        "raise max_tokens, or turn its thinking off, then `rlaif resume`"
+    )

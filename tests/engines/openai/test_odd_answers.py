@@ -1,0 +1,143 @@
+"""An endpoint may answer anything: an error of ours with a reason, never a fault of the code."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.engines import open_engine
+from pipeline.errors import EngineError, FinalCallError, NoReplyError, PromptTooLongError
+from pipeline.types import Generation, OptionScores, SamplingParams, user
+from tests.engines.fake_endpoint import chat_reply, fake_endpoint
+from tests.engines.openai.test_endpoint import config_for
+
+QUESTION = (user("A or B?"),)
+TOP = {"A": -0.1, "B": -3.0}
+ODD_VALUES: list[Any] = [None, 1, -1.5, 10**30, True, "x", "\ud83d", [], [None], [[]], {}, {"a": 1}]
+
+
+async def asked(content: Any, status: int = 200) -> tuple[Generation, OptionScores]:
+    """A reply and a score from an endpoint that gives one answer to all requests."""
+    with fake_endpoint(lambda number, body: (status, content)) as endpoint:
+        async with open_engine(config_for(endpoint, max_retries=0)) as engine:
+            reply = await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
+            return reply, await engine.score(QUESTION, ["A", "B"], request_id="s")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\n" * 40,
+        b'{"id":"x","choices":[{"index":0,"mess',
+        b"<html><body>502 Bad Gateway</body></html>",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"7",
+        b'"text"',
+        b"[" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_a_body_that_is_no_answer_is_an_error_of_ours(body: bytes, status: int) -> None:
+    with pytest.raises(EngineError, match="endpoint http"):
+        await asked(body, status)
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every field of a JSON value."""
+    if not isinstance(value, dict | list):
+        return []
+    keys: Any = range(len(value)) if isinstance(value, list) else value
+    return [deeper for key in keys for deeper in [(*path, key), *paths(value[key], (*path, key))]]
+
+
+async def test_any_field_may_be_missing_or_of_another_type() -> None:
+    """Every field in turn: what comes back is text and scores, or one of our errors."""
+    good, bodies = chat_reply("fine", TOP), []
+    for path in paths(good):
+        for odd in (*ODD_VALUES, "missing"):
+            body = copy.deepcopy(good)
+            place: Any = body
+            for key in path[:-1]:
+                place = place[key]
+            if odd == "missing":
+                del place[path[-1]]
+            else:
+                place[path[-1]] = odd
+            bodies.append(body)
+    current: list[Any] = [good]
+    kept = 0
+    with fake_endpoint(lambda number, body: (200, current[0])) as endpoint:
+        async with open_engine(config_for(endpoint, max_retries=0)) as engine:
+            await engine.score(QUESTION, ["A", "B"], request_id="s")
+            for body in bodies:
+                current[0] = body
+                try:
+                    reply = await engine.generate(
+                        QUESTION, SamplingParams(), seed=1, request_id="g"
+                    )
+                    scores = await engine.score(QUESTION, ["A", "B"], request_id="s")
+                except EngineError as error:
+                    str(error).encode()
+                else:
+                    reply.text.encode()
+                    assert reply.text.strip() and 0 <= reply.num_tokens < 2**31
+                    assert all(value is None or value <= 0.01 for value in scores.logprobs)
+                    kept += 1
+    assert 50 < kept < len(bodies)
+
+
+@pytest.mark.parametrize(
+    ("message", "instead"),
+    [
+        ({"content": None, "reasoning_content": "Let me see"}, "reasoning_content"),
+        ({"content": "", "refusal": "I cannot"}, "refusal"),
+        ({"content": " \n"}, "no text|a thought"),
+        ({"content": None, "tool_calls": [{"id": "1", "type": "function"}]}, "tool_calls"),
+        ({"content": "<think>on and on"}, "a thought only"),
+    ],
+)
+async def test_what_came_in_place_of_a_reply_is_named(
+    message: dict[str, Any], instead: str
+) -> None:
+    body = chat_reply()
+    body["choices"][0]["message"] = {"role": "assistant", **message}
+    body["usage"]["completion_tokens"] = 321
+    with pytest.raises(NoReplyError, match=rf"({instead}).*321 tokens"):
+        await asked(body)
+
+
+async def test_half_an_emoji_is_kept_as_a_mark() -> None:
+    body = json.dumps(chat_reply("Half \udc36 here", TOP)).encode()
+    reply, scores = await asked(body)
+    assert reply.text == "Half \ufffd here" and scores.logprobs == (-0.1, -3.0)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+async def test_a_refusal_after_answers_is_of_one_request(status: int) -> None:
+    refusal = {"error": {"message": "flagged"}}
+    with fake_endpoint(
+        lambda number, body: (200, chat_reply()) if number == 1 else (status, refusal)
+    ) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
+            with pytest.raises(FinalCallError, match="flagged"):
+                await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="h")
+        assert len(endpoint.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the request exceeds the available context size, try increasing it",
+        "This model's maximum context length is 4096 tokens",
+        "`inputs` tokens + `max_new_tokens` must be <= 4097",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_too_long_in_the_words_of_other_servers(words: str, status: int) -> None:
+    with pytest.raises(PromptTooLongError):
+        await asked({"error": {"message": words}}, status)
