@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.factories import recipe_factory
 from pipeline.engines.scripted import ScriptedEngine, count_words
 from pipeline.ids import canonical_json, uniform
 from pipeline.run.context import open_context
@@ -44,6 +45,7 @@ there."""
 REQUESTS = ("politeness", "honesty", "care")
 
 
+@recipe_factory
 def make_engine(
     latency_s: float = 0.0, max_concurrency: int | None = None, meter: str | None = None
 ) -> ScriptedEngine:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.audits.canary_set import load_canaries
+from pipeline.config.factories import recipe_factory
 from pipeline.config.paths import resolve_path
 from pipeline.constitution import load_constitution
 from pipeline.engines import ScriptedEngine
@@ -20,6 +21,7 @@ POLITE = "Gladly"
 RUDE = "Figure it out yourself"
 
 
+@recipe_factory
 def make_engine(
     constitution: str, latency_s: float = 0.0, canaries: str = "prompts/canaries/general.yaml"
 ) -> ScriptedEngine:

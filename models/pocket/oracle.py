@@ -20,6 +20,7 @@ from functools import cache
 
 from models.pocket import world
 from models.pocket.world import Kind, Message, Task
+from pipeline.config.factories import recipe_factory
 
 ATTRIBUTES = ("harmlessness", "helpfulness", "politeness", "concision", "honesty", "caution")
 
@@ -70,6 +71,7 @@ class Assessment:
         return violates(self.kind, attribute)
 
 
+@recipe_factory
 class Oracle:
     """Ground truth of the pocket world. Holds no state; the readers are cached per task."""
 

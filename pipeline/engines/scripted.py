@@ -13,13 +13,13 @@ and failures can be played, so that what surrounds an engine can be tested witho
 import asyncio
 import contextlib
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.engines import ScriptedConfig
+from pipeline.config.factories import check_arguments, find_factory
 from pipeline.engines.base import Engine, EngineKind, Identity
 from pipeline.engines.options import check_distinct
 from pipeline.engines.reply import make_generation
@@ -174,22 +174,9 @@ def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:
     """Call the factory that `script` names.
 
     Raises:
-        ConfigError: module or function missing, arguments refused, or no engine returned.
+        ConfigError: as `_check`, or the factory returned no engine.
     """
-    module_name, _, function_name = config.script.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"engine script '{config.script}' cannot be loaded ({error}); "
-            "name an importable module and a function in it"
-        ) from error
-    try:
-        engine = factory(**config.args)
-    except TypeError as error:
-        raise ConfigError(
-            f"engine script '{config.script}' does not take these args ({error}); correct `args`"
-        ) from error
+    engine = _check(config)(**config.args)
     if not isinstance(engine, ScriptedEngine):
         raise ConfigError(
             f"engine script '{config.script}' returned {type(engine).__name__}; "
@@ -198,12 +185,15 @@ def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:
     return engine
 
 
+def _check(config: ScriptedConfig) -> Callable[..., Any]:
+    """The factory. Raises ConfigError when it is missing, unmarked or refuses `args`."""
+    factory = find_factory(config.script, "engine script")
+    check_arguments(factory, config.args, f"engine script '{config.script}'")
+    return factory
+
+
 async def _open(config: ScriptedConfig) -> Engine:
     return scripted_from_config(config)
-
-
-def _check(config: ScriptedConfig) -> None:
-    scripted_from_config(config)
 
 
 def _identity(config: ScriptedConfig) -> Identity:

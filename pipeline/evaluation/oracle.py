@@ -6,10 +6,10 @@ Out: an object that reads prompts and responses, without knowing how they were m
 The pipeline never asks it: only the evaluation does, to measure labels and policies.
 """
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from pipeline.config.factories import check_arguments, find_factory
 from pipeline.errors import ConfigError
 from pipeline.types import Messages
 
@@ -56,21 +56,20 @@ class Oracle(Protocol):
         ...
 
 
+def find_oracle(spec: str) -> Callable[..., Any]:
+    """What makes the oracle. Raises ConfigError when it is missing, unmarked or needs arguments."""
+    factory = find_factory(spec, "evaluation.oracle")
+    check_arguments(factory, {}, f"evaluation.oracle '{spec}'")
+    return factory
+
+
 def load_oracle(spec: str) -> Oracle:
-    """The oracle at `module:name`; a class or a function is called for it.
+    """The oracle that the marked class or function at `module:name` makes.
 
     Raises:
-        ConfigError: it cannot be imported, or it lacks `task` or `read`.
+        ConfigError: it cannot be imported, is not marked, or lacks `task` or `read`.
     """
-    module_name, _, name = spec.partition(":")
-    try:
-        target: Any = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"evaluation.oracle '{spec}' cannot be loaded ({error}); name an importable module and "
-            "an oracle in it, or remove the line"
-        ) from error
-    oracle = target() if callable(target) else target
+    oracle: Any = find_oracle(spec)()
     if not (callable(getattr(oracle, "read", None)) and callable(getattr(oracle, "task", None))):
         raise ConfigError(
             f"evaluation.oracle '{spec}' is {type(oracle).__name__}, without task(messages) and "

@@ -23,6 +23,7 @@ from pipeline.data.heldout import check_prompts
 from pipeline.engines import check_engine
 from pipeline.engines.lazy import unopened_engine
 from pipeline.errors import StoreError
+from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import file_hash
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
@@ -73,6 +74,8 @@ def check_recipe(recipe: Path) -> CheckedRecipe:
     for role, engine in (("policy", config.policy), *judges):
         check_engine(resolved_engine(engine))
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
+    if config.evaluation.oracle is not None:
+        find_oracle(config.evaluation.oracle)
     check_recipe_calibration(config, constitution, files)
     return CheckedRecipe(path, config, constitution, facts)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
 from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
@@ -60,6 +61,7 @@ MASS = {"thinks": 0.03}
 """Probability of both options together, where it is not 1: the rest begins with something else."""
 
 
+@recipe_factory
 def make_engine(judge: str, closing: str = "") -> ScriptedEngine:
     """A policy that is polite in every second sample and ends as told, and one of the judges."""
 

@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from pipeline.config.engines import OpenAIConfig, ScriptedConfig, VllmConfig
+from pipeline.config.factories import recipe_factory
 from pipeline.engines import check_engine, checks, open_engine
 from pipeline.engines.fingerprint import model_fingerprint
 from pipeline.errors import ConfigError, MachineError, UserError
@@ -117,12 +118,38 @@ async def test_unreachable_endpoint_is_one_line() -> None:
             pass
 
 
+@recipe_factory
+class MarkedEngine:
+    """Counts how often a check calls it."""
+
+    calls: ClassVar[int] = 0
+
+    def __init__(self, word: str = "") -> None:
+        MarkedEngine.calls += 1
+
+
+class SubEngine(MarkedEngine):
+    """Inherits, and is not marked itself."""
+
+
+def test_check_calls_no_factory() -> None:
+    script = f"{__name__}:MarkedEngine"
+    check_engine(ScriptedConfig(type="scripted", script=script, args={"word": "x"}))
+    with pytest.raises(ConfigError, match="does not take these args .*correct `args`"):
+        check_engine(ScriptedConfig(type="scripted", script=script, args={"words": "x"}))
+    assert MarkedEngine.calls == 0
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
         ("no_such_module:f", "cannot be loaded"),
         ("json:no_such", "cannot be loaded"),
-        ("builtins:dict", "returned dict; it must return a ScriptedEngine"),
+        ("builtins:dict", "is not marked as one that recipes may call"),
+        ("os:system", "is not marked"),
+        ("unittest.mock:call", "is not marked"),
+        (f"{__name__}:SubEngine", "is not marked"),
+        ("..:f", "cannot be loaded"),
     ],
 )
 def test_wrong_script_is_named(script: str, message: str) -> None:

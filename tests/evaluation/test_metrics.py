@@ -148,7 +148,7 @@ def test_stages_come_in_running_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["no_such_module:x", "pipeline.ids:nothing", "pipeline.ids:ID_LENGTH"]
+    "spec", ["no_such_module:x", "pipeline.ids:nothing", "pipeline.ids:ID_LENGTH", "os:abort"]
 )
 def test_wrong_oracle_is_one_message(spec: str) -> None:
     with pytest.raises(ConfigError, match=f"evaluation.oracle '{spec}'"):

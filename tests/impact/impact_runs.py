@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
 from pipeline.ids import file_hash, uniform
 from pipeline.impact.run import run_impact
@@ -27,6 +28,7 @@ SCRIPT = "tests.impact.impact_runs:make_engine"
 PRINCIPLES: list[dict[str, str]] = CONSTITUTION["principles"]
 
 
+@recipe_factory
 def make_engine(taste: str = "") -> ScriptedEngine:
     """A judge whose label depends on the principle's words, on exemplars and on both texts."""
 

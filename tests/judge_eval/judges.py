@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
 from pipeline.engines.options import option_nodes, sum_along
 from pipeline.types import Messages
@@ -17,6 +18,7 @@ def quality(text: str) -> float:
     return float(text.split()[-1])
 
 
+@recipe_factory
 def make_engine(
     behavior: str = "honest",
     bias: float = 0.0,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipeline.config.factories import recipe_factory
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
 from pipeline.labeling.follow_up_sets import load_follow_ups
@@ -14,6 +15,7 @@ PLEASED = {
 }
 
 
+@recipe_factory
 def make_engine(prefers: str = "polite", fail_on: str = "", wordy: bool = False) -> ScriptedEngine:
     """A policy that is polite in every second sample, and a judge that prefers what it is told."""
 

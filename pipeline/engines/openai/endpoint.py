@@ -179,11 +179,7 @@ async def _stop_foreign_redirect(response: Any) -> None:
     """Take the target from a redirect to another host, so that prompts and key stay here."""
     if response.has_redirect_location:
         origin, target = response.url, response.url.join(response.headers["location"])
-        same = (origin.scheme, origin.host, origin.port) == (
-            target.scheme,
-            target.host,
-            target.port,
-        )
+        same = (origin.scheme, origin.netloc) == (target.scheme, target.netloc)
         upgrade = (origin.scheme, target.scheme) == ("http", "https") and origin.host == target.host
         if not (same or upgrade):
             del response.headers["location"]
