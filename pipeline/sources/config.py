@@ -185,14 +185,93 @@ class Source(Section):
         return (self.path,)
 
 
-class PairsSource(Source):
-    """Pairwise labels in JSON, CSV or Parquet."""
+class ColumnsSource(Source):
+    """Pairwise labels in JSON, CSV or Parquet, by the names of their columns."""
 
-    type: Literal["pairs"] = "pairs"
     columns: PairColumns = PairColumns(chosen="chosen", rejected="rejected")
     """Names of the columns."""
     values: LabelValues = LabelValues()
     """Meaning of the label column."""
+
+
+class PairsSource(ColumnsSource):
+    """Pairwise labels with declared columns."""
+
+    type: Literal["pairs"] = "pairs"
+
+
+class OpenAISource(ColumnsSource):
+    """Preferences in the shape of OpenAI's fine-tuning endpoint."""
+
+    type: Literal["openai"] = "openai"
+    columns: PairColumns = PairColumns(
+        prompt="input.messages", chosen="preferred_output", rejected="non_preferred_output"
+    )
+    """Names of the columns."""
+
+
+class ShareGPTSource(ColumnsSource):
+    """ShareGPT conversations with two replies, as LLaMA-Factory reads them."""
+
+    type: Literal["sharegpt"] = "sharegpt"
+    columns: PairColumns = PairColumns(
+        prompt="conversations", chosen="chosen", rejected="rejected", system="system"
+    )
+    """Names of the columns."""
+
+
+class BinarizedSource(ColumnsSource):
+    """UltraFeedback-binarized: whole conversations, and the score of each reply."""
+
+    type: Literal["binarized"] = "binarized"
+    columns: PairColumns = PairColumns(
+        chosen="chosen",
+        rejected="rejected",
+        score_chosen="score_chosen",
+        score_rejected="score_rejected",
+    )
+    """Names of the columns."""
+
+
+class BattlesSource(ColumnsSource):
+    """Arena battles: two conversations, and the winner."""
+
+    type: Literal["battles"] = "battles"
+    columns: PairColumns = PairColumns(
+        prompt=None, first="conversation_a", second="conversation_b", label="winner"
+    )
+    """Names of the columns."""
+    values: LabelValues = LabelValues(
+        first=("model_a",), second=("model_b",), tie=("tie", "tie (bothbad)", "bothbad", "both_bad")
+    )
+    """Meaning of the winner."""
+
+
+class RankedColumns(ContextColumns):
+    """Which column holds what: several responses in one record, or one in each."""
+
+    responses: str | None = None
+    """A list of texts or of objects; null where each record holds one response."""
+    response: str = "response"
+    """The text: of the record, or of each object in `responses`."""
+    score: str | None = None
+    """Higher is better: of the record or object; beside a list of texts, a list of numbers."""
+    rank: str | None = None
+    """In place of a score; 1 is best."""
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if (self.score is None) == (self.rank is None):
+            raise ValueError("the columns must name either score or rank")
+        return self
+
+
+class RankedSource(Source):
+    """Responses to a prompt with a score or a rank each: every two that differ are a pair."""
+
+    type: Literal["ranked"] = "ranked"
+    columns: RankedColumns = RankedColumns(score="score")
+    """Names of the columns."""
 
 
 class TranscriptsSource(Source):
@@ -252,7 +331,17 @@ class DatasetSource(Source):
 
 
 AnySource = (
-    PairsSource | TranscriptsSource | OptionsSource | FeedbackSource | ExpertSource | DatasetSource
+    PairsSource
+    | OpenAISource
+    | ShareGPTSource
+    | BinarizedSource
+    | BattlesSource
+    | RankedSource
+    | TranscriptsSource
+    | OptionsSource
+    | FeedbackSource
+    | ExpertSource
+    | DatasetSource
 )
 
 

@@ -19,12 +19,17 @@ from pipeline.records import Status
 from pipeline.soft_labels import margin
 from pipeline.sources.config import (
     AnySource,
+    BattlesSource,
+    BinarizedSource,
     DatasetSource,
     ExpertSource,
     FeedbackSource,
     LabelsConfig,
+    OpenAISource,
     OptionsSource,
     PairsSource,
+    RankedSource,
+    ShareGPTSource,
     TranscriptsSource,
 )
 from pipeline.sources.expert import import_expert
@@ -32,6 +37,7 @@ from pipeline.sources.feedback import import_feedback
 from pipeline.sources.hh_rlhf import import_transcripts
 from pipeline.sources.hhh import import_options
 from pipeline.sources.pairs import import_pairs
+from pipeline.sources.ranked import import_ranked
 from pipeline.sources.rows import Imported, LabeledRow, imported, pair_fault, response_id
 from pipeline.types import Messages, messages_from
 
@@ -66,6 +72,11 @@ class SourceType:
 
 SOURCE_TYPES: dict[str, SourceType] = {
     "pairs": SourceType(PairsSource, import_pairs, one_file_of_pairs=True),
+    "openai": SourceType(OpenAISource, import_pairs, one_file_of_pairs=True),
+    "sharegpt": SourceType(ShareGPTSource, import_pairs, one_file_of_pairs=True),
+    "binarized": SourceType(BinarizedSource, import_pairs, one_file_of_pairs=True),
+    "battles": SourceType(BattlesSource, import_pairs, one_file_of_pairs=True),
+    "ranked": SourceType(RankedSource, import_ranked),
     "hh-rlhf": SourceType(TranscriptsSource, import_transcripts, one_file_of_pairs=True),
     "hhh": SourceType(OptionsSource, import_options, one_file_of_pairs=True),
     "feedback": SourceType(FeedbackSource, import_feedback),

@@ -5,9 +5,9 @@ Out: LabeledRow per record; ties and unusable records are dropped with a reason
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
-from pipeline.sources.config import LabelValues, PairsSource, WinnerColumns, label_word
+from pipeline.sources.config import ColumnsSource, LabelValues, WinnerColumns, label_word
 from pipeline.sources.context import context_of, whole
 from pipeline.sources.conversations import conversation_fault, is_list_in_text
 from pipeline.sources.lines import Line, read_lines
@@ -20,13 +20,13 @@ REVERSED = "the scores contradict the label"
 NO_LABEL = "the label is missing"
 
 
-def import_pairs(source: PairsSource, seed: int = 0) -> Imported:
+def import_pairs(source: ColumnsSource, seed: int = 0) -> Imported:
     """All records of a pairwise file. Raises DataError with file and line."""
     lines = list(read_lines(source.path))
     return imported(source, [_pair(source, line) for line in lines], lines=lines)
 
 
-def _pair(source: PairsSource, line: Line) -> LabeledRow:
+def _pair(source: ColumnsSource, line: Line) -> LabeledRow:
     columns = source.columns
     # Read before anything can drop the row, so that what is wrong with the file is said.
     accuracy = label_accuracy(columns.label_accuracy, line)
@@ -63,7 +63,7 @@ def _check_lists(line: Line, names: tuple[str, ...]) -> None:
         raise UnusableRow(STORED)
 
 
-def _outcome(source: PairsSource, line: Line) -> tuple[Outcome, str]:
+def _outcome(source: ColumnsSource, line: Line) -> tuple[Outcome, str]:
     """Which response is better, and the reason why there is no preference."""
     columns = source.columns
     one, other = (score(name, line) for name in columns.scores)
@@ -126,9 +126,11 @@ def _is_marked(key: str, line: Line) -> bool:
 
 def score(key: str | None, line: Line) -> float | None:
     """A number of a column; None when it is missing. Raises DataError when it is something else."""
-    if key is None:
-        return None
-    value = line.value(key)
+    return None if key is None else number_of(line.value(key), key, line)
+
+
+def number_of(value: Any, key: str, line: Line) -> float | None:
+    """A score; None when it is missing. Raises DataError when it is no number."""
     if value is None or value == "" or value != value:
         return None
     try:

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.records import table_from_rows
-from pipeline.sources.config import AnySource, ExpertSource, PairColumns, PairsSource
+from pipeline.sources.config import (
+    AnySource,
+    ExpertSource,
+    PairColumns,
+    PairsSource,
+    RankedColumns,
+    RankedSource,
+)
 from pipeline.sources.importing import SOURCE_TYPES, import_source
 
 QUICK = settings(max_examples=100, deadline=None, derandomize=True)
@@ -38,11 +45,19 @@ COMPARED = PairColumns(
     first="first", second="second", label="label", label_accuracy="p", tags="tags"
 )
 
+LISTS = RankedColumns(responses="chosen", response="content", score="p")
+
 
 def sources(path: Path) -> list[AnySource]:
     """A source of every type, and the variants that read other columns."""
     return [
-        *(each.config(name=name, path=path) for name, each in SOURCE_TYPES.items()),
+        *(
+            each.config(name=name, path=path)
+            for name, each in SOURCE_TYPES.items()
+            if name != "ranked"
+        ),
+        RankedSource(name="ranked", path=path, columns=RankedColumns(score="p")),
+        RankedSource(name="lists", path=path, columns=LISTS),
         PairsSource(name="compared", path=path, columns=COMPARED),
         ExpertSource(name="two files", path=path, responses=path),
     ]

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import yaml
+from pydantic import TypeAdapter
+
 from pipeline.config.audits import CollapseConfig
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.sources.config import FeedbackSource, load_mixture, load_sources
+from pipeline.sources.config import AnySource, FeedbackSource, load_mixture, load_sources
 from pipeline.sources.feedback import import_feedback
 
 PAGE = (PROJECT_ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
@@ -54,3 +57,14 @@ def test_thresholds_of_page_are_defaults() -> None:
     ):
         (row,) = re.findall(rf"^\| `{name}` \|.*$", PAGE, re.MULTILINE)
         assert f" {shown:g} |" in row, name
+
+
+def test_mappings_of_page_are_valid() -> None:
+    section = PAGE.split("### Mappings for common files")[1].split("**A line")[0]
+    for row in section.splitlines():
+        code = re.findall(r"`([a-z]+: [^`]+)`", row)
+        fields = dict(yaml.safe_load(text).popitem() for text in code if text != "prompt: input")
+        if "columns" in fields:
+            fields.pop("system", None)
+            adapter: TypeAdapter[AnySource] = TypeAdapter(AnySource)
+            adapter.validate_python({"name": "s", "path": "a.jsonl", **fields})
