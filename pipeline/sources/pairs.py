@@ -5,6 +5,7 @@ Out: LabeledRow per record; ties and unusable records are dropped with a reason
 """
 
 import math
+import re
 from typing import Any, Literal
 
 from pipeline.sources.config import ColumnsSource, LabelValues, WinnerColumns, label_word
@@ -17,7 +18,10 @@ from pipeline.sources.stored_text import STORED, UnusableRow
 Outcome = Literal["first", "second", "tie"]
 TIE, EQUAL_SCORES = "tie", "tie: the scores are equal"
 REVERSED = "the scores contradict the label"
+MARKED_TIE = "a column that is not mapped marks a tie"
 NO_LABEL = "the label is missing"
+
+_TIE_COLUMN = re.compile(r"(?i)(?:^|[^a-z])(?:is_?)?(?:tie|tied|draw|both_?bad)(?:$|[^a-z])")
 
 
 def import_pairs(source: ColumnsSource, seed: int = 0) -> Imported:
@@ -80,6 +84,8 @@ def _outcome(source: ColumnsSource, line: Line) -> tuple[Outcome, str]:
         raise UnusableRow("a score is missing")
     else:
         label = by_score
+    if label != "tie" and _marks_a_tie(line):
+        return label, MARKED_TIE
     if label == "tie":
         return label, TIE if columns.label else EQUAL_SCORES
     if by_score == "tie":
@@ -112,6 +118,15 @@ def _marked(columns: WinnerColumns, line: Line) -> Outcome:
     if len(marked) != 1:
         raise UnusableRow("several outcomes are marked" if marked else "no outcome is marked")
     return marked.pop()  # type: ignore[return-value]  # one of Outcome
+
+
+def _marks_a_tie(line: Line) -> bool:
+    """Whether a column that nothing read, such as `winner_tie`, says that neither is better."""
+    return any(
+        _TIE_COLUMN.search(name) and label_word(value) in ("1", "true", "yes")
+        for name, value in line.values.items()
+        if name not in line.read
+    )
 
 
 def _is_marked(key: str, line: Line) -> bool:

@@ -25,7 +25,11 @@ from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
 from pipeline.types import Messages
 
-_EVIDENCE = re.compile(r"(?i)score|rating|margin|reward|rank|strength")
+_EVIDENCE = re.compile(
+    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
+)
+    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

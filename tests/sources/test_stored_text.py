@@ -147,6 +147,19 @@ def test_battles_with_lists_in_cells(tmp_path: Path) -> None:
     assert imported.record.unread == ("id",)
 
 
+def test_tie_in_a_column_that_is_not_mapped(tmp_path: Path) -> None:
+    """One column cannot say three things: 0 is the second response or a tie."""
+    path = tmp_path / "battles.csv"
+    path.write_text("prompt,a,b,left_won,is_tie\nQ,x,y,1,0\nR,x,y,0,1\nS,x,y,0,0\n")
+    columns = {"first": "a", "second": "b", "label": "left_won"}
+    declared = {"first": [1], "second": [0]}
+    values = {"name": "s", "path": path, "columns": columns, "values": declared}
+    imported = import_pairs(PairsSource.model_validate(values))
+    assert [row.source_index for row in imported.usable] == [2, 4]
+    assert imported.record.reasons == {"a column that is not mapped marks a tie": 1}
+    assert imported.record.unread_evidence == ("is_tie",)
+
+
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [
