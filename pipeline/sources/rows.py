@@ -28,8 +28,6 @@ from pipeline.types import Messages
 _EVIDENCE = re.compile(
     r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
 )
-    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
