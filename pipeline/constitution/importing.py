@@ -5,6 +5,8 @@ In:  one or two of
        {"harmful0": {"prompt": ["\n\nCritiqueRequest: ...\n\nCritique:"],
                      "edit_request": "\n\nRevisionRequest: ...\n\nRevision:"}, ...}
      - RLMadisonInstructions.json of the same: ["\n<principle> Options:", ...]
+     - principles that were found from data: a .txt with one a line, one JSON text with numbered
+       lines, or an object of number to text
      - the JSON of huggingface/llm-swarm: {"constitutions": [{"critic", "revision"}, ...],
        "system_chat": ...}, or the bare list
 Out: a Constitution that loads, and notes on everything that was decided
@@ -40,6 +42,7 @@ SCHEMA_LINE = "# yaml-language-server: $schema=./schema.json"
 _CRITIQUE_FRAME = re.compile(r"^\s*CritiqueRequest:\s*|\s*Critique:\s*$")
 _REVISION_FRAME = re.compile(r"^\s*RevisionRequest:\s*|\s*Revision:\s*$")
 _OPTIONS_FRAME = re.compile(r"\s*Options:\s*$")
+_NUMBER = re.compile(r"^\s*(?:\(?\d+[.):]|[-*\u2022])\s+")
 _ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
@@ -169,12 +172,18 @@ def pair_comparisons(critiques: Sequence[str], comparisons: Sequence[str]) -> Pa
 
 def _read(path: Path, verbatim: bool) -> tuple[list[_Part], list[str]]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = text if path.suffix.lower() == ".txt" else json.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON ({error})") from None
     notes = []
+    if isinstance(value, str) and len(value.split("\n")) > 1:
+        lines = (_NUMBER.sub("", line).strip() for line in value.splitlines())
+        value = [line for line in lines if line]
+    elif isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values()):
+        value = list(value.values())
     if isinstance(value, dict) and isinstance(value.get("constitutions"), list):
         left_out = [key for key in value if key != "constitutions"]
         if left_out:

@@ -194,20 +194,42 @@ def _duplicates(drafts: Sequence[Draft]) -> Iterator[Finding]:
     """Pairs with the same words, or with many of them.
 
     Compares all three requests together and the comparison request alone: two principles with one
-    comparison request get the same labels, whatever their critiques ask.
+    comparison request get the same labels, whatever their critiques ask. Words that open or end a
+    request in all of three or more principles, such as "Select the response that", are left out of
+    the likeness: they are a frame and say nothing about two of them.
     """
+    inner = {
+        (key, draft.index): text
+        for key in REQUESTS
+        for draft, text in zip(drafts, _without_frame([d.text(key) for d in drafts]), strict=True)
+    }
     for first, second in combinations(drafts, 2):
         for key, what, keys in (
             ("id", "requests have", REQUESTS),
             ("comparison_request", "comparison_request has", REQUESTS[2:]),
         ):
             one, two = (" ".join(draft.text(k) for k in keys) for draft in (first, second))
-            equal, alike = words(one) == words(two) != [], likeness(one, two)
+            equal = words(one) == words(two) != []
+            alike = likeness(
+                *(" ".join(inner[k, draft.index] for k in keys) for draft in (first, second))
+            )
             if equal or alike >= NEAR_DUPLICATE:
                 code = "duplicate" if equal else "near-duplicate"
                 how = "the same words as" if equal else f"a likeness of {alike:.2f} with"
                 yield second.finding(code, key, f"the {what} {how} {first.name}")
                 break
+
+
+def _without_frame(texts: Sequence[str]) -> list[str]:
+    """The texts without the words that all of them begin and end with."""
+    split = [text.split() for text in texts]
+    if len(split) < 3 or not all(split):
+        return list(texts)
+    shortest = min(map(len, split))
+    head = next((i for i in range(shortest) if len({w[i] for w in split}) > 1), shortest)
+    left = shortest - head
+    tail = next((i for i in range(left) if len({w[-1 - i] for w in split}) > 1), left)
+    return [" ".join(each[head : len(each) - tail]) for each in split]
 
 
 def _directions(drafts: Sequence[Draft]) -> Iterator[Finding]:

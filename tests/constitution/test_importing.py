@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.constitution import load_constitution
 from pipeline.constitution.importing import SCHEMA_LINE, import_constitution, pair_comparisons
+from pipeline.constitution.lint import lint_constitution
 from pipeline.errors import ConfigError
 
 CRITIQUES = {
@@ -131,3 +132,31 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         import_constitution([path], "x")
     with pytest.raises(ConfigError, match="no file to import"):
         import_constitution([], "x")
+
+
+FOUND = [
+    "Prefer the answer that cites a law",
+    "Prefer the answer that has more emojis",
+    "Prefer the answer that warns of danger",
+    "Prefer the answer that ends with a joke",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps(FOUND)),
+        ("a.json", json.dumps("\n".join(f"{i}. {t}" for i, t in enumerate(FOUND, 1)))),
+        ("a.json", json.dumps({str(i): t for i, t in enumerate(FOUND)})),
+        ("a.txt", "\n\n".join(FOUND) + "\n"),
+    ],
+)
+def test_principles_found_from_data(tmp_path: Path, name: str, text: str) -> None:
+    """The frame that all entries share, and that of the importer, make no near-duplicates."""
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    imported = import_constitution([path], "found")
+    assert [p.comparison_request for p in imported.constitution.principles] == FOUND
+    imported.write(tmp_path / "found.yaml")
+    findings = lint_constitution(tmp_path / "found.yaml").findings
+    assert [f for f in findings if "duplicate" in f.code] == []
