@@ -14,7 +14,7 @@ PipelineError
       PromptTooLongError   this row can never fit the context
       NoReplyError         the model sent no text, or nothing but a thought
     EngineDeadError      the engine is gone; every pending call fails
-  VerdictError           the judge's reply says nothing about the responses
+  VerdictError           a model's reply cannot be read as a verdict or a rating
   TrainingError          the training subprocess ended badly
 
 A message has three parts: what was found, what was needed, what to do.
@@ -39,7 +39,7 @@ class UserError(PipelineError):
 
 
 class ConfigError(UserError):
-    """A recipe or a constitution says something that cannot be done."""
+    """A recipe, a constitution or a file that it names is wrong."""
 
 
 class TemplateError(UserError):
@@ -47,7 +47,7 @@ class TemplateError(UserError):
 
 
 class DataError(UserError):
-    """A prompt set or label file cannot be read; the message names file and line."""
+    """A prompt set or a label file is wrong; the message names file and line."""
 
 
 class StoreError(UserError):
@@ -59,7 +59,7 @@ class MachineError(UserError):
 
 
 class RunStoppedError(PipelineError):
-    """Too many rows failed; all that succeeded is on disk and `rlaif resume` goes on."""
+    """Too many rows failed; all that succeeded is on disk, and `rlaif resume` continues."""
 
 
 class AuditError(PipelineError):
@@ -89,7 +89,7 @@ class EngineDeadError(EngineError):
 
 
 class VerdictError(PipelineError):
-    """A judge's reply cannot be read as a verdict: recorded as unparsed, never scored."""
+    """A reply cannot be read as a verdict or a rating: recorded as unparsed, never scored."""
 
 
 class TrainingError(PipelineError):

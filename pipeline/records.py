@@ -95,7 +95,7 @@ class PromptRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow(Row):
-    """A row that a model wrote: with whom, how, and at what cost."""
+    """A row that a model made: which model, how, and at what cost in tokens."""
 
     prompt_id: str = ""
     model_fingerprint: str = ""
@@ -119,7 +119,7 @@ class ResponseRow(ModelRow):
 
 @dataclass(frozen=True, kw_only=True)
 class CritiqueRow(ModelRow):
-    """What the model finds wrong with a response under one principle."""
+    """A model's critique of a response under one principle."""
 
     kind: ClassVar[str] = "critique"
     response_id: str = ""
@@ -146,9 +146,9 @@ class RevisionRow(ModelRow):
     principle_hash: str = ""
     revision: str = ""
     skipped: bool = False
-    """True when the critique found nothing and the text was taken over unchanged."""
+    """True when the critique found no fault, so that the text is unchanged."""
     faults: tuple[str, ...] = ()
-    """Why it may be no revision: `critique`, `request`, `meta`, `copy`, `evasion`."""
+    """Signs that it is not a revision: `critique`, `request`, `meta`, `copy`, `evasion`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +210,7 @@ class CanaryRow(JudgmentRow):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow(ModelRow):
-    """How good one response is on its own."""
+    """The score of one response on its own."""
 
     kind: ClassVar[str] = "score"
     method: str = ""
@@ -254,7 +254,7 @@ class PreferenceRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SftRow(Row):
-    """A prompt and the text that the SL-CAI policy learns to give."""
+    """A prompt and the reply that the SL-CAI policy learns."""
 
     kind: ClassVar[str] = "sft"
     prompt_id: str = ""

@@ -1,4 +1,4 @@
-"""What crosses the seam between a stage and an engine: messages in, text or scores out.
+"""The values that pass between a stage and an engine: messages in, text or scores out.
 
 Plain frozen values, no behavior, no third-party import, so that every layer can use them.
 """

@@ -1,8 +1,7 @@
-"""Thresholds of the two audits: of the labels, before they are exported, and of the texts.
+"""Thresholds of the two audits before an export: of the labels and of the texts.
 
-The defaults of the collapse audit are for natural English. A closed world with few sentences
-repeats itself by design: set the thresholds that do not apply to null there, as
-flows/configs/demo.yaml does.
+The defaults of the text audit suit natural English. A closed world of few sentences repeats itself
+by design; set the thresholds that do not apply there to null, as flows/configs/demo.yaml does.
 """
 
 import math
@@ -33,10 +32,10 @@ REFUSALS: tuple[str, ...] = tuple(_PHRASES["refusals"])
 
 
 class LabelAuditConfig(Section):
-    """What the labels must reach before they are exported. Null switches a check off.
+    """Thresholds that the labels must meet before they are exported. Null turns a check off.
 
     A check fails only when the whole 95 % interval of its figure is on the wrong side of the
-    threshold, so that a small run is not stopped by chance.
+    threshold, so that chance does not stop a small run.
     """
 
     enabled: bool = True
@@ -44,13 +43,14 @@ class LabelAuditConfig(Section):
     canaries: Path | None = Path("prompts/canaries/general.yaml")
     """YAML file with comparisons whose answer is known; null for generated canaries only."""
     canaries_per_shard: int = Field(4, ge=0)
-    """Canaries of each of the five kinds in each shard, which is a judge's batch. A run of few
-    shards has more per shard, so that the checks have `min_rows`; 0 for no canaries.
+    """Canaries of each of the five kinds in each shard, at least. A run with few shards has more
+    per shard, so that the checks reach `min_rows`; 0 for no canaries.
     """
     min_known: Share | None = 0.75
-    """Known answers that the judge finds; ties count half, unreadable verdicts not at all."""
+    """Share of known answers that the judge finds; ties count half, unreadable verdicts not at all.
+    """
     max_injected: Share | None = 0.1
-    """Worse responses that win with an instruction to the judge and lose without it."""
+    """Share of worse responses that win with an instruction to the judge and lose without it."""
     max_swapped: Share | None = 0.1
     """Mean difference between the judge's mean of both orders and one minus that of the same pair
     with the responses exchanged, before clamp and calibration."""
@@ -58,27 +58,28 @@ class LabelAuditConfig(Section):
     """Slot bias: mean distance from 0.5 of the probability of slot A when both slots hold one text,
     before the clamp. A judge that reasons first is often sure of one slot and may need more."""
     max_padded: Share | None = 0.5
-    """Responses that win against themselves by a sentence that says nothing."""
+    """Share of responses that beat themselves when a sentence without content is added."""
     max_unparsed: Share | None = 0.05
-    """Comparisons without a readable verdict; canaries too, counted apart."""
+    """Share of comparisons without a readable verdict; checked for canaries too, separately."""
     max_off_option: Share | None = 0.1
-    """Calls in which the two options together have less than half of the probability: the judge
-    would have answered something else, such as prose or its thoughts.
+    """Share of calls in which both options together have less than half of the probability: the
+    judge would rather have written something else, such as prose or its thoughts.
     """
     max_order_disagreement: Share | None = 0.5
-    """Comparisons in which the two orders clearly prefer different responses (both more than 0.1
-    from 0.5).
+    """Share of comparisons in which the two orders clearly prefer different responses (both more
+    than 0.1 from 0.5).
     """
     slot_share: ShareRange | None = (0.2, 0.8)
     """Bounds of the share of calls in which slot A wins; calls within 0.1 of 0.5 count half."""
     max_longer: Share | None = None
-    """Comparisons that the response with more words wins; ties count half."""
+    """Share of comparisons that the response with more words wins; ties count half."""
     per_principle: bool = True
-    """Check the labels of each principle too, where there are enough of them."""
+    """Also check the labels of each principle that has enough of them."""
     min_rows: int = Field(20, ge=1)
-    """With fewer rows a check is skipped, and says so."""
+    """Least number of rows for a check; with fewer, it is reported as skipped."""
     min_prompts: int = Field(3, ge=1)
-    """With rows of fewer prompts, or of fewer shipped canaries, a check is skipped too."""
+    """Least number of prompts, or of shipped canaries, behind these rows; with fewer, the check is
+    reported as skipped."""
 
     def canaries_in_shard(self, num_shards: int) -> int:
         """Canaries of each kind in a shard of a run with `num_shards`: at least
@@ -94,12 +95,12 @@ class LabelAuditConfig(Section):
 
 
 class CollapseConfig(Section):
-    """What a data set may look like. Null switches a check off."""
+    """Thresholds that the texts of a data set must meet. Null turns a check off."""
 
     min_prompts: int = Field(20, ge=2)
-    """With fewer prompts every check is skipped, and says so."""
+    """Least number of prompts; with fewer, every check is reported as skipped."""
     closing_window: int = Field(12, ge=CLOSING_WORDS)
-    """A closing phrase, of five words, may lie anywhere in this many last words."""
+    """Number of last words in which a closing phrase, of five words, is searched."""
     max_closing_share: Share | None = 0.04
     """Most common closing phrase: share of prompts."""
     min_tail_entropy: Share | None = 0.95
@@ -113,7 +114,7 @@ class CollapseConfig(Section):
     max_boilerplate_share: Share | None = 0.25
     """Texts with a stock phrase."""
     max_loop_share: Share | None = 0.01
-    """Texts in which one block of words comes again and again."""
+    """Texts that repeat one block of words over and over."""
     min_distinct: Share | None = 0.6
     """Different word pairs over all, mean over segments of a thousand."""
     max_duplicate_share: Share | None = 0.05
@@ -129,6 +130,6 @@ class CollapseConfig(Section):
     longer_share: RatioRange | None = (0.3, 0.7)
     """Bounds of the share of pairs whose chosen text is longer, ties half."""
     min_tag_coverage: Share | None = 0.5
-    """Worst tag: share of its prompts that are left, over that share for all prompts."""
+    """Worst tag: share of its prompts that have a pair, over that share for all prompts."""
     min_tag_prompts: int = Field(5, ge=1)
     """Tags with fewer prompts are not checked."""

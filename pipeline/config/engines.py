@@ -27,7 +27,7 @@ class EngineSection(Section):
     type: str
     """Engine kind: a key of `pipeline.engines.ENGINES`."""
     trainable: ClassVar[bool] = False
-    """True for a kind whose weights are files here."""
+    """True for a kind whose weights are local files."""
 
 
 class VllmConfig(EngineSection):
@@ -40,7 +40,7 @@ class VllmConfig(EngineSection):
     model: str = Field(min_length=1)
     """Model folder, relative to the working directory, or a Hub name that is already downloaded."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub name; nothing for a folder."""
+    """Branch, tag or commit of a Hub name; null for a folder."""
     adapter: Path | None = None
     """Folder of a LoRA adapter to apply to the model."""
     chat_template: Path | None = None
@@ -52,14 +52,14 @@ class VllmConfig(EngineSection):
     dtype: Dtype = "auto"
     """Number format of the weights; `auto` is float32 on the CPU and bfloat16 on CUDA."""
     max_context: int | None = Field(None, ge=16)
-    """Most tokens of prompt and reply together; nothing means what the model allows, on the CPU
-    at most 8192."""
+    """Most tokens of prompt and reply together; null for the model's limit, on the CPU at most
+    8192."""
     max_num_seqs: int = Field(256, ge=1, le=4096)
     """Replies that are written at the same time."""
     kv_cache_gib: float | None = Field(None, gt=0)
-    """GiB for keys and values; nothing means 2 on the CPU at most, and what is free on CUDA."""
+    """GiB for keys and values; null for at most 2 on the CPU, and for all free memory on CUDA."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of the GPU's memory to use; without meaning on the CPU."""
+    """Share of the GPU's memory to use; ignored on the CPU."""
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs that share one copy of the model."""
 
@@ -74,19 +74,19 @@ class OpenAIConfig(EngineSection):
     model: str = Field(min_length=1)
     """Model name that the endpoint knows."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Name of the environment variable that holds the key; nothing for an endpoint without keys."""
+    """Name of the environment variable with the key; null for an endpoint that needs no key."""
     flavor: Flavor = "auto"
     """`vllm` uses vLLM's extra parameters for exact scores; `auto` asks the server what it is."""
     chat_template_args: dict[str, JsonValue] = Field(default_factory=dict)
     """Extra variables for the chat template; only with a vLLM server."""
     max_context: int | None = Field(None, ge=16)
-    """Most tokens of prompt and reply together; nothing means what the server reports."""
+    """Most tokens of prompt and reply together; null for the limit that the server reports."""
     max_concurrency: int = Field(64, ge=1, le=4096)
     """Requests in flight at once."""
     timeout_s: float = Field(120.0, gt=0)
     """Seconds until one request counts as failed."""
     max_retries: int = Field(5, ge=0, le=20)
-    """Further tries after a busy server (429), a server error (5xx) or a broken connection."""
+    """Retries after a busy server (429), a server error (5xx) or a broken connection."""
 
     @field_validator("base_url")
     @classmethod

@@ -19,7 +19,7 @@ from pipeline.config.section import Section
 from pipeline.config.training import PreferenceTrainingConfig
 
 SIGNS = " ().[]:\n"
-"""Signs around an option that a template does not show."""
+"""Characters around an option that a template does not show."""
 
 LabelerName = Literal["judge", "score", "follow_up"]
 """Keys of `pipeline.labeling.labelers.LABELERS`, each with a section of its own."""
@@ -39,8 +39,8 @@ class ChainOfThoughtConfig(Section):
     max_tokens: int = Field(512, ge=1)
     """Longest rationale, in tokens; it is written at temperature 0."""
     clamp: tuple[float, float] | None = (0.4, 0.6)
-    """Bounds of the probability of each call, before the mean of both orders; null for none. A
-    rationale that states a verdict makes the judge far too sure (Bai et al. 2022, section 4.1)."""
+    """Bounds of the probability of each order, before their mean; null for none. A judge that has
+    written its verdict is far too confident (Bai et al. 2022, section 4.1)."""
 
     @model_validator(mode="after")
     def _symmetric(self) -> Self:
@@ -55,16 +55,16 @@ class ChainOfThoughtConfig(Section):
 
 
 class JudgeConfig(Section):
-    """How a comparison is labeled."""
+    """How the judge labels a comparison."""
 
     options: tuple[str, str] = ("A", "B")
     """Strings that name slot A and slot B at the start of the judge's reply. The judge template
     must show the same letters or digits."""
     reply_prefix: str = ""
-    """Text that is put before the option in the judge's reply, such as `The answer is (`."""
+    """Text before the option in the judge's reply, such as `The answer is (`."""
     min_option_mass: float = Field(0.05, ge=0, lt=1)
-    """Least probability of both options together; below it the verdict is unparsed: what a judge
-    that says something else leaves for the options is noise."""
+    """Least probability of both options together. Below it the verdict is unparsed: when the judge
+    would rather say something else, the rest of the probability is noise."""
     preamble: str = ""
     """Task and instructions, before the first sample."""
     ending: str = ""
@@ -81,8 +81,8 @@ class JudgeConfig(Section):
     calibration: Path | None = None
     """File that `rlaif judge-eval --calibrate` wrote for this judge; applied to each label."""
     defend: bool = True
-    """Neutralize delimiters, turn headers and turn tokens in the texts that the judge reads. False
-    is for measuring what the defence is worth."""
+    """Neutralize delimiters, turn headers and turn tokens in the texts that the judge reads. Set it
+    to false only to measure the effect of this defense."""
 
     @model_validator(mode="after")
     def _options_differ(self) -> Self:
@@ -90,8 +90,8 @@ class JudgeConfig(Section):
             raise ValueError(f"judge options {list(self.options)} must be two different strings")
         if self.letters[0] == self.letters[1]:
             raise ValueError(
-                f"judge options {list(self.options)} both spell '{self.letters[0]}', so no one "
-                "could tell the slots apart; use two letters"
+                f"judge options {list(self.options)} both spell '{self.letters[0]}', so the slots "
+                "cannot be told apart; use two letters"
             )
         return self
 
@@ -117,15 +117,15 @@ class ScoreConfig(Section):
     """The ratings, worst first; the score is the mean of 1, 2, ... under their probabilities. A
     reply counts for the longest rating that it begins with, so that 10 is not also a 1."""
     reply_prefix: str = ""
-    """Text that is put before the rating in the reply."""
+    """Text before the rating in the reply, such as `Rating: `."""
     min_option_mass: float = Field(0.05, ge=0, lt=1)
     """Least probability of all ratings together; below it the score is unparsed."""
     principles: Literal["drawn", "all"] = "drawn"
-    """One principle drawn per prompt, the same for all its responses, or a vector with one rating
-    for each principle; its score is their mean by the principles' weights."""
+    """`drawn`: one principle per prompt, shared by all its responses. `all`: one rating for each
+    principle; the score is their mean by the principles' weights."""
     scale: float = Field(1.0, gt=0)
-    """Score points: a difference of this much is a log-odds of 1 nat in the soft label (our link).
-    """
+    """Score difference, in points, that means a log-odds of 1 nat in the soft label (a link of this
+    project)."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -149,17 +149,17 @@ class FollowUpConfig(Section):
     """Follow-up likelihood as reward (Zhang et al. 2024)."""
 
     follow_ups: Path = Path("prompts/follow_ups/helpfulness.yaml")
-    """YAML file with what pleased and displeased users say next, by category."""
+    """YAML file with the next messages of pleased and displeased users, by category."""
     neutral_reply: str | None = None
-    """Subtract the likelihood after this reply instead of the response, such as `Okay.`; it tells
-    what the response adds. It is the same for all responses to a prompt, so it changes scores and
-    no label. Null for the plain likelihood."""
+    """Reply such as `Okay.`: the likelihood after it is subtracted from the likelihood after the
+    response, which leaves what the response adds. Since all responses to a prompt share it, scores
+    change and labels do not. Null for the plain likelihood."""
     scale: float = Field(0.1, gt=0)
-    """Nats per token: a difference of this much is a log-odds of 1 nat in the soft label (our
-    link).
-    """
+    """Score difference, in nats per token, that means a log-odds of 1 nat in the soft label (a link
+    of this project)."""
     deduplicate: bool = True
-    """Count a sentence once that stands twice in a list; the report says how many do."""
+    """Count a sentence only once when its list repeats it; the report gives the number of repeats.
+    """
 
     @model_validator(mode="after")
     def _neutral_reply_says_something(self) -> Self:
@@ -174,9 +174,9 @@ class PairConfig(Section):
     """Which judgments become pairs."""
 
     tie_width: float = Field(0.02, ge=0, lt=0.5)
-    """A soft label within this of 0.5 is a tie: dropped, and counted as such."""
+    """A soft label this close to 0.5 is a tie: the pair is dropped, and counted."""
     min_margin: float = Field(0.0, ge=0)
-    """Least log-odds (nats) of the preferred response."""
+    """Least log-odds of the preferred response, in nats."""
     require_orders_agree: bool = False
     """Drop pairs for which the two orders prefer different responses."""
     drop_truncated: bool = True
@@ -189,14 +189,14 @@ class PreferenceConfig(Section):
     enabled: bool = True
     """False ends the run after the supervised phase."""
     comparisons: Comparisons = "samples"
-    """What is compared: samples of the SL-CAI policy (the published method), each revision with its
-    initial response (the shortcut of the open recipes), the best with the worst sample, or all.
-    """
+    """What to compare: samples of the SL-CAI policy (the published method), each revision with its
+    initial response (a shortcut of open recipes), the best with the worst sample, or the first two
+    together (`all`)."""
     sample: SampleConfig = SampleConfig(num_samples=2)
-    """Responses to compare; `revision_vs_initial` does not use it."""
+    """Responses to compare; unused with `revision_vs_initial`."""
     labeler: LabelerName = "judge"
     """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
-    user's next message is; the section of that name says how."""
+    user's next message is; the section of that name has its settings."""
     judge: JudgeConfig = JudgeConfig()
     """How the judge compares."""
     score: ScoreConfig = ScoreConfig()
@@ -204,15 +204,16 @@ class PreferenceConfig(Section):
     follow_up: FollowUpConfig = FollowUpConfig()
     """How follow-ups are scored."""
     audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
-    """What the labels must reach before they are exported."""
+    """Thresholds that the labels must meet before they are exported."""
     collapse: CollapseConfig | None = None
-    """What the chosen texts may look like before anything is trained on them; null for no check."""
+    """Thresholds that the texts must meet before they are exported; null for no check."""
     pair: PairConfig = PairConfig()
     """From labels to pairs."""
     sources: Path | None = None
-    """YAML list of further label sources, such as people's, mixed into the preference set."""
+    """YAML list of further label sources, such as people's labels, to mix into the preference set.
+    """
     train: PreferenceTrainingConfig | None = None
-    """Training settings; without them the phase makes data only."""
+    """Training settings; without them the phase ends with the data set."""
 
     @model_validator(mode="after")
     def _something_to_compare(self) -> Self:

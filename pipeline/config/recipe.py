@@ -1,4 +1,4 @@
-"""A recipe: one YAML file that says everything about a run.
+"""A recipe: one YAML file with all settings of a run.
 
 In:  flows/configs/*.yaml
 Out: RunConfig
@@ -36,16 +36,16 @@ class TemplatesConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Where prompts come from."""
+    """The prompt files."""
 
     train: tuple[Path, ...] = Field(min_length=1)
     """JSON Lines files whose prompts are sampled, judged and trained on."""
     heldout: tuple[Path, ...] = ()
     """JSON Lines files for evaluation only; a prompt that is also in `train` is refused."""
     limit: int | None = Field(None, ge=1)
-    """Use this many training prompts at most, drawn by seed."""
+    """Largest number of training prompts, drawn by seed; null for all."""
     heldout_limit: int | None = Field(None, ge=1)
-    """Use this many held-out prompts at most, drawn by seed."""
+    """Largest number of held-out prompts, drawn by seed; null for all."""
 
 
 class ReviseConfig(Section):
@@ -58,14 +58,14 @@ class ReviseConfig(Section):
     revision: DrawConfig = DrawConfig()
     """How revisions are drawn."""
     with_critique: bool = True
-    """False revises at once, under the principle's revision request alone."""
+    """False skips the critique and revises under the principle's revision request alone."""
     skip_phrases: tuple[str, ...] = ()
-    """A critique with one of these phrases found nothing: the text stays as it is, for no tokens.
+    """Phrases that mean a critique found no fault: the text is then kept as it is, without a call.
     """
     reject: tuple[RevisionFault, ...] = ("critique", "request", "meta")
-    """What is dropped, since it is no revision: text that goes on with the critique, repeats a
-    request, talks about the response or announces it (`meta`), equals the text that was to be
-    revised (`copy`), or only refuses (`evasion`). All five are counted in the report."""
+    """Faults for which a revision is dropped: it continues the critique (`critique`), repeats a
+    request (`request`), talks about the response or announces it (`meta`), equals the text before
+    it (`copy`), or only refuses (`evasion`). The report counts all five."""
     efficacy: bool = False
     """Have the judge compare each revision with the text before it, under the same principle."""
 
@@ -80,37 +80,36 @@ class SupervisedConfig(Section):
     revise: ReviseConfig = ReviseConfig()
     """Critiques and revisions."""
     sft_rows: Literal["all", "last"] = "all"
-    """Learn from every revision of a chain (the published method) or from the last one."""
+    """Learn from every revision of a chain (the published method) or from the last one only."""
     train: SftConfig | None = None
-    """SFT settings; without them the phase makes data only."""
+    """SFT settings; without them the phase ends with the data set."""
 
 
 class EvaluationConfig(Section):
     """Evaluation on held-out prompts."""
 
     enabled: bool = True
-    """False leaves it out."""
+    """False leaves the evaluation out."""
     sample: SampleConfig = SampleConfig()
-    """Responses of each policy; the same for all."""
+    """How each policy's responses are sampled."""
     bootstrap_draws: int = Field(2000, ge=100)
     """Draws of the cluster bootstrap."""
     oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
-    """`module:name` of an oracle with `read(messages, response)`; for worlds with a known truth."""
+    """`module:name` of an oracle with `read(messages, response)`, for tasks with a known truth."""
 
 
 class ExecutionConfig(Section):
-    """How fast and how carefully; nothing here changes a row."""
+    """Batching, retries and limits; these settings do not change any row."""
 
     shard_size: int = Field(64, ge=1)
     """Prompts per shard."""
     shards_in_flight: int = Field(4, ge=1)
-    """Shards that share the engine at once."""
+    """Shards that share the engine at the same time."""
     max_failed_share: float = Field(0.1, ge=0, le=1)
-    """Stop when more rows than this share have failed: early from five failed rows on, else at the
-    end.
-    """
+    """Stop when more than this share of the rows has failed; checked after each shard from the
+    fifth failed row on, and at the end."""
     retries: int = Field(2, ge=0, le=10)
-    """Further tries of a failed call."""
+    """Retries of a failed call."""
 
 
 class RunConfig(Section):
@@ -131,7 +130,7 @@ class RunConfig(Section):
     policy: EngineConfig
     """The initial policy."""
     judge: EngineConfig | None = None
-    """The judge; without it the initial policy judges."""
+    """The judge; by default the initial policy."""
     panel: tuple[EngineConfig, ...] = ()
     """Further judges; each labels every comparison, and the labels are averaged."""
     supervised: SupervisedConfig = SupervisedConfig()

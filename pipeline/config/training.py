@@ -76,7 +76,7 @@ class TrainingSection(Section):
     epochs: float = Field(1.0, gt=0)
     """Passes over the data; without effect when `max_steps` is given."""
     max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps; nothing means as many as `epochs` needs."""
+    """Optimizer steps; null for as many as `epochs` needs."""
     batch_size: int = Field(8, ge=1)
     """Rows (SFT, KTO) or pairs per device and forward pass."""
     gradient_accumulation: int = Field(1, ge=1)
@@ -102,13 +102,13 @@ class TrainingSection(Section):
     group_by_length: bool = True
     """Put rows of similar length into one batch; KTO ignores it, since it needs a fixed order."""
     lora: LoraConfig | None = None
-    """Adapter training; nothing means that all weights are trained."""
+    """Adapter training; null to train all weights."""
     accelerate_config: Path | None = None
     """File written by `accelerate config`, for several GPUs, DeepSpeed or FSDP."""
     log_steps: int = Field(1, ge=1)
     """Steps between two lines of metrics."""
     save_steps: int | None = Field(None, ge=1)
-    """Steps between two checkpoints; nothing means none, and a killed job starts again."""
+    """Steps between two checkpoints; null for none: a killed job starts from the beginning."""
     alarms: AlarmConfig = AlarmConfig()
     """When the result counts as suspicious."""
 
@@ -117,7 +117,7 @@ class SftConfig(TrainingSection):
     """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
 
     method: Literal["sft"] = "sft"
-    """The supervised method; nothing else is possible here."""
+    """Supervised method; the only one."""
     learning_rate: LearningRate = 2e-5
     padding_free: Switch = "auto"
     """Join the rows of a batch without padding; needs flash attention; `auto`: where it is."""

@@ -1,4 +1,4 @@
-"""Which responses of a prompt are compared with which. Pure: rows in, pairs of texts out."""
+"""The comparisons of a prompt's responses. Pure: rows in, pairs of texts out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.store.stage_names import PROMPTS
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One side of a comparison, text joined by id."""
+    """One side of a comparison: a response or a revision."""
 
     row_id: str
     text: str
@@ -33,7 +33,7 @@ class Pairing:
 
     @property
     def problem(self) -> str | None:
-        """Why there is nothing to compare, or None."""
+        """Why the two cannot be compared, or None."""
         for side in (self.first, self.second):
             if side.status != "ok":
                 return f"a response is {side.status}"

@@ -1,11 +1,11 @@
-"""Solved comparisons that stand before a judge's sample (few-shot), from a YAML file.
+"""Solved comparisons that precede a judge's sample (few-shot), from a YAML file.
 
 In:  prompts/exemplars/*.yaml
-Out: for each label, `count` exemplars with a principle of their own each, and balanced letters
+Out: for each label, `count` exemplars with balanced letters, each with its own principle
 
-Each exemplar draws its principle independently (Bai et al. 2022, section 4.1), but only among
-those whose tags say that its answer holds under them: an exemplar that is wrong under the
-principle that it shows would teach the judge to ignore principles.
+Each exemplar draws its principle independently (Bai et al. 2022, section 4.1), but only from those
+whose tags say that its answer holds: an exemplar that is wrong under the principle it shows would
+teach the judge to ignore principles.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class ExemplarSet(Section):
 
 @dataclass(frozen=True)
 class Shot:
-    """One exemplar as it is shown."""
+    """One exemplar as the judge sees it."""
 
     exemplar: Exemplar
     principle: Principle
@@ -120,20 +120,19 @@ class Shot:
 def draw_shots(
     exemplars: ExemplarSet, constitution: Constitution, count: int, *seed_parts: str | int
 ) -> tuple[Shot, ...]:
-    """`count` different exemplars by seed, each with a principle drawn among those it fits.
+    """At most `count` different exemplars, drawn by seed, each with one of the principles it fits.
 
-    Letters alternate from a seeded start, so that they are balanced up to one: exemplars that all
-    say "A" teach the letter (Lee et al. 2023).
+    The letters of the answers alternate from a drawn start: exemplars that all answer "A" teach
+    the letter (Lee et al. 2023).
     """
-
-    def place(number: int) -> float:
-        return uniform("exemplar", number, *seed_parts)
-
     fitting = [
         (number, exemplar, [p for p in constitution.principles if exemplar.holds_under(p)])
         for number, exemplar in enumerate(exemplars.exemplars)
     ]
-    usable = sorted((item for item in fitting if item[2]), key=lambda item: place(item[0]))
+    usable = sorted(
+        (item for item in fitting if item[2]),
+        key=lambda item: uniform("exemplar", item[0], *seed_parts),
+    )
     start = uniform("exemplar letters", *seed_parts) < 0.5
     return tuple(
         Shot(
@@ -177,6 +176,6 @@ def load_exemplars(path: Path) -> ExemplarSet:
 
 
 def exemplar_values(shot: Shot) -> dict[str, Any]:
-    """What the judge template is given for an exemplar, besides the conversation."""
+    """The variables of the judge template for an exemplar, except the conversation."""
     slot_a, slot_b = shot.slots
     return {"principle": shot.principle, "slot_a": slot_a, "slot_b": slot_b}

@@ -4,12 +4,12 @@ In:  PromptRow, the responses, a set of follow-ups
 Out: ScoreRow: one value per category, score = their mean, `details` = every L in order
 
 The follow-up is a USER turn after the response, and L is the mean log-probability of its tokens
-alone; no template token counts (`follow_up_sets.py` has the formula and its source). Conversation
-and response are turns of their own, unchanged, as the policy wrote them.
+alone; template tokens do not count (`follow_up_sets.py` has the formula and its source).
+Conversation and response are separate turns, unchanged, as the policy wrote them.
 
-With a neutral reply, L after that reply is subtracted: what the response adds to the context. These
-values belong to the prompt and are asked once for all its responses. They cancel in a difference of
-two responses, so they change scores and their correlation with length, and no label.
+With a neutral reply, L after that reply is subtracted, which leaves what the response adds. These
+values belong to the prompt and are computed once for all its responses. They cancel in a difference
+of two responses, so they change scores and their correlation with length, but no label.
 
 Does not: use raw logits of the first position, as the authors' script does; engines give none.
 """
@@ -31,6 +31,7 @@ from pipeline.labeling.follow_up_sets import (
     follow_up_reward,
     mean_logprob,
 )
+from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.records import PromptRow, Row, ScoreRow
 from pipeline.stages.base import Inputs, Item, Stage, dropped, read_reply
@@ -42,7 +43,7 @@ Likelihoods = tuple[float, ...]
 
 @dataclass
 class Once:
-    """A value that the first caller computes and the others wait for; a failed try is not kept."""
+    """A value that the first caller computes while the others wait; a failure is not stored."""
 
     compute: Callable[[], Awaitable[Likelihoods]]
     _value: Likelihoods | None = None
@@ -64,7 +65,7 @@ class FollowUpStage:
 
     engine: Engine
     follow_ups: FollowUpSet
-    """As it is asked: without repeated sentences, unless the recipe keeps them."""
+    """Without repeated sentences, unless the recipe keeps them."""
     compared: Compared
     run_id: str
     neutral_reply: str | None = None
@@ -104,8 +105,8 @@ class FollowUpStage:
         return (*values, *await asyncio.gather(*(ask(*other) for other in others)))
 
     def _neutral(self, prompt: PromptRow) -> Once | None:
-        """The values after the neutral reply. They live as long as the plan: a resumed shard asks
-        again for prompts that lack a row, and gets the same values.
+        """The values after the neutral reply, shared by the rows of one plan: a resumed shard
+        computes them again for prompts that lack a row, with equal results.
         """
         reply = self.neutral_reply
         if reply is None:
@@ -161,7 +162,7 @@ class FollowUpStage:
 def follow_up_stages(
     inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
 ) -> list[Stage]:
-    """Follow-up scores by one model, and the labels that result from them."""
+    """The follow-up scores of one judge of the panel, and the labels that they give."""
     config = inputs.config.follow_up
     assert inputs.files.follow_ups is not None
     scores = FollowUpStage(
@@ -170,9 +171,9 @@ def follow_up_stages(
         compared=compared,
         run_id=inputs.run_id,
         neutral_reply=config.neutral_reply,
-        folder=inputs.score_folder(number),
+        folder=nth_folder(SCORE, number),
     )
-    return [scores, inputs.labels_from_scores(compared, config.scale, "follow_up", number)]
+    return [scores, labels_from_scores(inputs, compared, config.scale, "follow_up", number)]
 
 
 def describe_follow_ups(config: PreferenceConfig) -> str:

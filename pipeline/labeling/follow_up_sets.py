@@ -25,7 +25,7 @@ from pipeline.ids import content_hash
 
 
 class FollowUpCategory(Section):
-    """One quality of a response, and what users say who found it or missed it."""
+    """One quality of a response, and what users say who find it or miss it."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Short name, such as `relevance`."""
@@ -84,12 +84,12 @@ class FollowUpSet(Section):
 
     @property
     def num_repeated(self) -> int:
-        """Sentences that stand a second time in the same list."""
+        """Number of sentences that repeat an earlier one of their list."""
         lists = [side for c in self.categories for side in (c.positive, c.negative)]
         return sum(len(side) - len(set(side)) for side in lists)
 
     def without_repeats(self) -> "FollowUpSet":
-        """The same with each sentence once per list, at its first place."""
+        """A copy with each sentence once per list, where it comes first."""
         return self.model_copy(
             update={
                 "categories": tuple(

@@ -1,13 +1,13 @@
 """Compare-scores stage: from scores of single responses to labels of comparisons.
 
 In:  the responses to compare, their ScoreRows
-Out: JudgmentRow whose method is that of the scores
+Out: JudgmentRow with the method of the scores
 
     P(first preferred) = sigmoid((s_first - s_second) / scale)
 
-This link is ours: the papers train on the scores themselves. `scale` is the difference that counts
-as a log-odds of 1 nat. There are no orders, hence no position gap; the differences of all parts
-stay in the row, so that one can read which attribute decided.
+This link is ours: the papers train on the scores themselves. `scale` is the difference that means a
+log-odds of 1 nat. There are no orders, hence no position gap; the row keeps the difference of each
+part, which shows the attribute that decided.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,11 @@ from typing import Any
 
 from pipeline.ids import input_hash, row_id
 from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.labeling.inputs import LabelingInputs
 from pipeline.records import JudgmentRow, PromptRow, ScoreRow
 from pipeline.soft_labels import sigmoid
 from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.store.stage_names import LABELS
+from pipeline.store.stage_names import JUDGE, LABELS, SCORE, nth_folder
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class CompareScoresStage:
             ),
             parent_ids=(prompt.row_id, first.row_id, second.row_id, *(s.row_id for s in sides)),
             run_id=self.run_id,
-            # The scores are inputs too: a response that was rated again gets a new label.
+            # The scores are inputs too: a response with a new rating gets a new label.
             input_hash=input_hash(
                 prompt.messages,
                 first.text,
@@ -110,3 +111,23 @@ class CompareScoresStage:
             num_verdicts=len(first.parts) if first.principle_hash else 1,
             part_differences=tuple(a - b for a, b in zip(first.values, second.values, strict=True)),
         )
+
+
+def labels_from_scores(
+    inputs: LabelingInputs, compared: Compared, scale: float, method: str, number: int
+) -> CompareScoresStage:
+    """The stage that turns the scores of one judge into its labels.
+
+    Args:
+        scale: score difference that means a log-odds of 1 nat.
+        method: labeler whose scores they are.
+        number: index of the judge in the panel, from 0.
+    """
+    return CompareScoresStage(
+        compared=compared,
+        scale=scale,
+        method=method,
+        run_id=inputs.run_id,
+        scores=nth_folder(SCORE, number),
+        folder=nth_folder(JUDGE, number),
+    )

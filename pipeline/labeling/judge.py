@@ -1,13 +1,13 @@
-"""How a judge is asked: one comparison, both orders, whole options, and the label maths.
+"""How a judge is asked about one comparison, in both orders, and how its replies make a label.
 
 In:  a conversation, a principle, two texts
-Out: a JudgmentRow with its soft label, or `unparsed` with the reason
+Out: a JudgmentRow with P(first preferred), or `unparsed` with the reason
 
 The labeling methods of Bai et al. 2022 (arXiv:2212.08073, sections 4.1 and 4.2) and Lee et al.
-2023 (arXiv:2309.00267, sections 2.1 and 3.1) are settings of one way of asking:
+2023 (arXiv:2309.00267, sections 2.1 and 3.1) are settings of one procedure:
 
-    preamble, exemplars, sample, ending -> option probabilities              2 scoring calls
-    the same, asking for a rationale -> rationale -> option probabilities    2 more generations
+    preamble, exemplars, sample, ending -> option probabilities                2 scoring calls
+    preamble, exemplars, sample, request -> rationale -> option probabilities  2 generations more
 
 Each order has its own rationale, and its probability is clamped before the mean of the two.
 """
@@ -41,7 +41,7 @@ from pipeline.types import (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a judge said in one order."""
+    """A judge's reply in one order."""
 
     scores: OptionScores
     rationale: Generation | None = None
@@ -49,7 +49,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judge:
-    """A model with a way of asking it."""
+    """An engine, and how it is asked for labels."""
 
     engine: Engine
     constitution: Constitution
@@ -61,7 +61,7 @@ class Judge:
 
     @cached_property
     def method_hash(self) -> str:
-        """Hash of the way of asking, without model, constitution and calibration."""
+        """Hash of the labeling method, without model, constitution and calibration."""
         return content_hash(self._method())[:16]
 
     def settings(self) -> dict[str, Any]:
@@ -78,10 +78,10 @@ class Judge:
         return content_hash(self.settings())[:16]
 
     def identity(self, first_id: str, second_id: str) -> str:
-        """Hash of all that is asked of this comparison besides its texts, principle and model.
+        """Hash of everything that the judge reads for a comparison, except its texts and principle.
 
-        The exemplars' drawn principles are in it, and not the whole constitution: a changed
-        principle touches the comparisons that show it and no other.
+        It covers the principles drawn for the exemplars, not the whole constitution, so that a
+        changed principle affects only the comparisons that show it.
         """
         shots = self.shots(first_id, second_id)
         if not shots:
@@ -89,7 +89,7 @@ class Judge:
         return content_hash([self.settings_hash, *(shot.hash for shot in shots)])[:16]
 
     def _method(self) -> dict[str, Any]:
-        # Files count by content, not by path.
+        # Files are identified by content, not by path.
         method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})
         shots = self.config.num_exemplars and self.exemplars
         return {
@@ -106,25 +106,25 @@ class Judge:
         first: str,
         second: str,
     ) -> JudgmentRow:
-        """The row with its label. Raises what the engine raises."""
-        # Both orders see the same exemplars: a pull of theirs toward a letter cancels in the mean.
+        """The row with its label. Raises EngineError as the engine does."""
+        # Both orders see the same exemplars, so that their pull toward a letter cancels.
         shots = self.shots(row.first_id, row.second_id)
         forward, swapped = await asyncio.gather(
             self._ask(row, conversation, principle, (first, second), shots, "forward"),
             self._ask(row, conversation, principle, (second, first), shots, "swapped"),
         )
-        asked = (forward, swapped)
-        written = [answer.rationale for answer in asked if answer.rationale is not None]
+        answers = (forward, swapped)
+        rationales = [answer.rationale for answer in answers if answer.rationale is not None]
         row = replace(
             row,
             option_logprobs=forward.scores.measured + swapped.scores.measured,
-            rationales=tuple(text.text for text in written),
-            finish_reason="length" if any(t.finish_reason == "length" for t in written) else "",
-            num_prompt_tokens=sum(a.scores.num_prompt_tokens for a in asked)
-            + sum(text.num_prompt_tokens for text in written),
-            num_cached_tokens=sum(a.scores.num_cached_tokens for a in asked)
-            + sum(text.num_cached_tokens for text in written),
-            num_tokens=sum(text.num_tokens for text in written),
+            rationales=tuple(rationale.text for rationale in rationales),
+            finish_reason="length" if any(r.finish_reason == "length" for r in rationales) else "",
+            num_prompt_tokens=sum(a.scores.num_prompt_tokens for a in answers)
+            + sum(rationale.num_prompt_tokens for rationale in rationales),
+            num_cached_tokens=sum(a.scores.num_cached_tokens for a in answers)
+            + sum(rationale.num_cached_tokens for rationale in rationales),
+            num_tokens=sum(rationale.num_tokens for rationale in rationales),
         )
         return read_reply(row, lambda row: self.read(row, forward.scores, swapped.scores))
 
@@ -132,7 +132,7 @@ class Judge:
         """The row with its label, from the scores of both orders.
 
         Raises:
-            VerdictError: one order says nothing; the mean of the other alone would carry the whole
+            VerdictError: one order is unreadable. The other one alone would carry its whole
                 position bias into the label.
         """
         low_mass = self.config.min_option_mass
@@ -162,7 +162,7 @@ class Judge:
         )
 
     def shots(self, first_id: str, second_id: str) -> tuple[Shot, ...]:
-        """The exemplars that stand before this comparison, in both orders."""
+        """The exemplars that precede this comparison, in both orders."""
         if self.exemplars is None or not self.config.num_exemplars:
             return ()
         # Drawn per comparison, not per row id: a changed principle keeps its neighbors' exemplars.

@@ -3,8 +3,8 @@
 In:  PromptRow, the responses to compare
 Out: JudgmentRow: P(first is preferred), or a status that says why there is none
 
-A principle is drawn per label (Bai et al. 2022, section 4), or several, each with a row of its own.
-`judge.py` has the way of asking.
+One principle is drawn per comparison (Bai et al. 2022, section 4), or several, each with a row of
+its own. `judge.py` says how the judge is asked.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge import Judge
 from pipeline.records import JudgmentRow, PromptRow
 from pipeline.stages.base import Inputs, Item, Stage, dropped
-from pipeline.store.stage_names import LABELS
+from pipeline.store.stage_names import JUDGE, LABELS, nth_folder
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class JudgeStage:
 
 
 def make_judge(inputs: LabelingInputs, engine: Engine) -> Judge:
-    """A model with the recipe's way of asking it.
+    """An engine as the recipe's judge.
 
     Raises:
-        ConfigError: the recipe's calibration was fitted for another judge or another way of asking.
+        ConfigError: the recipe's calibration was fitted for another judge or labeling method.
     """
     judge = Judge(
         engine=engine,
@@ -121,7 +121,7 @@ def judge_stages(
     inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
 ) -> list[Stage]:
     """Labels of one judge of the panel."""
-    folder = inputs.label_folder(number)
+    folder = nth_folder(JUDGE, number)
     return [JudgeStage(make_judge(inputs, engine), compared, inputs.run_id, folder)]
 
 

@@ -1,8 +1,8 @@
-"""The one table of labelers: who says which of two responses is better.
+"""The one table of labelers: the ways to decide which of two responses is better.
 
-A labeler has a section of its own in the recipe (`pipeline.config.labeling`) and a function that
-plans its stages. Whatever is planned ends with a stage that writes JudgmentRows; everything behind
-it, from the pairs to the report, is the same for all of them.
+Each labeler has a section in the recipe (`pipeline.config.labeling`) and a function that plans its
+stages. The last of these stages writes JudgmentRows; everything after it, from the pairs to the
+report, works alike for all labelers.
 """
 
 from collections.abc import Callable
@@ -23,19 +23,19 @@ Principles = Literal["drawn", "all", "none"]
 
 @dataclass(frozen=True)
 class Labeler:
-    """What the rest of the program needs to know of one way of labeling."""
+    """What the rest of the program needs to know about one way of labeling."""
 
     stages: Callable[[LabelingInputs, Engine, Compared, int], list[Stage]]
-    """From inputs, an open model, the compared folders and the number of the judge in its panel
-    (from 0) to the stages that label, in order."""
+    """The stages that label, in order, from the inputs, an open engine, the compared folders and
+    the index of the judge in its panel (from 0)."""
     describe: Callable[[PreferenceConfig], str]
-    """How its labels are made, for the card of a data set."""
+    """A paragraph on how its labels are made, for the card of a data set."""
     principles: Callable[[PreferenceConfig], Principles]
-    """Whether a label is made under drawn principles, under all of them, or under none."""
+    """Whether each label is made under drawn principles, all principles or none."""
     has_orders: bool = False
-    """True when a comparison is asked in both orders, so that canaries and exemplars apply."""
+    """True when each comparison is asked in both orders, so that canaries apply."""
     labels_per_comparison: Callable[[PreferenceConfig], int] = lambda config: 1
-    """Labels that one judge gives to one comparison; several are pooled."""
+    """Number of labels that one judge gives to one comparison; several are pooled."""
     uses_score_template: bool = False
     """True when it needs `templates.score`."""
     uses_follow_ups: bool = False
@@ -67,5 +67,5 @@ LABELERS: dict[str, Labeler] = {
 
 
 def labeler_of(config: PreferenceConfig) -> Labeler:
-    """The table entry of a preference section."""
+    """The labeler of a preference section."""
     return LABELERS[config.labeler]

@@ -1,4 +1,4 @@
-"""Pair stage: from judgments to chosen and rejected, with a reason for each one left out.
+"""Pair stage: from judgments to chosen and rejected, with a reason for each one dropped.
 
 In:  PromptRow, the compared responses, JudgmentRow
 Out: PreferenceRow, `ok` or `dropped`
@@ -6,10 +6,10 @@ Out: PreferenceRow, `ok` or `dropped`
 The soft label is hardened here and nowhere else: direction by label > 0.5, ties dropped, then
 the thresholds of the recipe. The label itself stays in the row and reaches the loss.
 
-Samples of a prompt repeat each other, so the same two texts may be compared several times, under
-other principles and with opposite labels. One of these labels stands for them, drawn without a look
-at the labels; the others are dropped and counted. A mean would use more of them, but it would be
-the label of no judgment and no principle, and a pair must name both.
+Samples of a prompt may repeat each other, so that two texts are compared several times, under
+different principles and perhaps with opposite labels. One of these judgments is kept, chosen
+without looking at the labels; the others are dropped and counted. A mean would use them all, but it
+would belong to no judgment and no principle, and a pair must name both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ class PairStage:
             row_id=row_id("preference", judgment.row_id, self.pair.model_dump(mode="json")),
             parent_ids=(judgment.row_id,),
             run_id=self.run_id,
-            # The label is an input too: a judgment that was made anew makes a new pair.
+            # The label is an input too: a new judgment makes a new pair.
             input_hash=input_hash(
                 prompt.messages,
                 first.text,
@@ -106,7 +106,7 @@ class PairStage:
         chosen, rejected = (first, second) if label > 0.5 else (second, first)
         label = max(label, 1.0 - label)
         orders = (judgment.prob_forward, judgment.prob_swapped)
-        # Scores and follow-ups look at one response at a time: there is no order to disagree.
+        # Scores and follow-ups look at one response at a time, so there are no orders to disagree.
         agree = orders[0] is None or orders[1] is None or orders_agree(orders[0], orders[1])
         row = replace(
             row,
@@ -127,8 +127,8 @@ class PairStage:
     ) -> PreferenceRow:
         """The pair of the samples with the highest and the lowest mean label.
 
-        Its label is that of their own comparison; when this one disagrees with the ranking, or
-        has no label, the pair is dropped, not relabeled.
+        Its label comes from the comparison of these two. When that comparison disagrees with the
+        ranking, or has no label, the pair is dropped, not relabeled.
         """
         scores = mean_labels(judgments)
         ranked = sorted(scores, key=lambda name: (-scores[name], name))
@@ -166,11 +166,11 @@ def drop_reason(
 
 
 def repeated_texts(judgments: Sequence[JudgmentRow], texts: Mapping[str, Candidate]) -> set[str]:
-    """Ids of labeled judgments of two texts whose label is that of another judgment.
+    """Ids of labeled judgments that repeat the two texts of another one.
 
-    The one with the smallest ids of its responses stands for the others: these are hashes, which
-    know neither the label nor, for samples, the constitution. A tie that stands for others drops
-    them all; to prefer one with a direction would be a choice by label.
+    The judgment with the smallest response ids is kept: these are hashes, independent of the label
+    and, for samples, of the constitution. If it is a tie, no pair remains; to prefer a judgment
+    with a direction would be to choose by label.
     """
     groups: dict[tuple[str, frozenset[str]], list[JudgmentRow]] = {}
     for judgment in judgments:

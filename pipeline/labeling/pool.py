@@ -3,9 +3,9 @@
 In:  JudgmentRows of all judges
 Out: JudgmentRow with method `pooled`; its parents are the verdicts behind it
 
-Probabilities are averaged, never log-odds or votes: a sure judge counts for what it says (principle
-ensembling: Bai et al. 2022, section 4.1; panels: Verga et al. 2024, from memory). A comparison
-with fewer readable verdicts than half stays without a label.
+Probabilities are averaged, never log-odds or votes, so that a confident judge weighs what it says
+(principle ensembling: Bai et al. 2022, section 4.1; panels: Verga et al. 2024, from memory). A
+comparison gets no label when fewer than half of its verdicts are readable.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pipeline.store.stage_names import POOLED
 
 @dataclass(frozen=True)
 class PoolStage:
-    """Averages verdicts. No model call."""
+    """Averages the labels of each comparison. No model call."""
 
     judgments: tuple[str, ...]
     """Folders of the judges' rows."""
@@ -57,7 +57,7 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         row_id=row_id("pooled judgment", ids),
         parent_ids=tuple(ids),
         run_id=run_id,
-        # A verdict that was made anew makes a new label.
+        # The verdicts are inputs: a new verdict makes a new label.
         input_hash=text_hash(*(f"{r.status} {r.prob_first!r} {r.input_hash}" for r in rows)),
         prompt_id=first.prompt_id,
         comparison=first.comparison,
@@ -70,24 +70,24 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         principle_hash="+".join(dict.fromkeys(row.principle_hash for row in rows)),
         num_verdicts=0,
     )
-    read = [row for row in rows if row.status == "ok" and row.prob_first is not None]
-    if not read or 2 * len(read) < len(rows):
-        worst = next(row for row in rows if row.status != "ok")
-        return replace(pooled, status=worst.status, reason=worst.reason)
+    readable = [row for row in rows if row.status == "ok" and row.prob_first is not None]
+    if not readable or 2 * len(readable) < len(rows):
+        problem = next(row for row in rows if row.status != "ok")
+        return replace(pooled, status=problem.status, reason=problem.reason)
     return replace(
         pooled,
-        num_verdicts=len(read),
-        prob_first=fmean(row.prob_first for row in read if row.prob_first is not None),
-        prob_forward=_mean([row.prob_forward for row in read]),
-        prob_swapped=_mean([row.prob_swapped for row in read]),
-        position_gap=_mean([row.position_gap for row in read]),
-        exact=all(row.exact for row in read),
-        **_parts(read),
+        num_verdicts=len(readable),
+        prob_first=_mean([row.prob_first for row in readable]),
+        prob_forward=_mean([row.prob_forward for row in readable]),
+        prob_swapped=_mean([row.prob_swapped for row in readable]),
+        position_gap=_mean([row.position_gap for row in readable]),
+        exact=all(row.exact for row in readable),
+        **_parts(readable),
     )
 
 
 def _parts(rows: Sequence[JudgmentRow]) -> dict[str, Any]:
-    """The mean difference of each part, where all labels come from scores of the same parts."""
+    """The mean difference of each part, when all labels come from scores with equal parts."""
     if not rows[0].part_differences or len({row.parts for row in rows}) > 1:
         return {}
     columns = zip(*(row.part_differences for row in rows), strict=True)

@@ -3,8 +3,8 @@
 In:  PromptRow, the responses to rate
 Out: ScoreRow: the mean rating under each principle, or a status that says why there is none
 
-    drawn   one principle per PROMPT: rated under two rules, a difference of two responses' scores
-            would compare the rules
+    drawn   one principle per PROMPT: if each response had its own, a difference of two scores would
+            compare the principles
     all     one value for each principle (the attribute vector), score = their mean by weight
 
 A rating is the mean of 1, 2, ... under the normalized probabilities of the whole options (Lee et
@@ -25,6 +25,7 @@ from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
 from pipeline.ids import input_hash, row_id
 from pipeline.labeling.comparisons import Candidate, Compared
+from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.prompting.neutralize import neutralize, neutralize_conversation
 from pipeline.prompting.templates import PromptTemplate
@@ -94,7 +95,7 @@ class ScoreStage:
         )
 
     def _item(self, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]) -> Item:
-        # A weight changes a mean of several ratings, and nothing where there is one.
+        # A weight matters only in a mean of several ratings.
         weights = [p.weight for p in principles] if len(principles) > 1 else []
         identity = row_id(
             "score",
@@ -151,8 +152,8 @@ class ScoreStage:
         """The row with its score.
 
         Raises:
-            VerdictError: a part cannot be read. The whole has no score then: a mean over the rest
-                would compare other principles than its neighbors' means do.
+            VerdictError: a rating cannot be read. Then the row has no score: a mean of the others
+                would not compare with the mean over all principles.
         """
         ratings = [
             self._rating(part, reply) for part, reply in zip(row.parts, replies, strict=True)
@@ -175,7 +176,7 @@ class ScoreStage:
 def score_stages(
     inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
 ) -> list[Stage]:
-    """Ratings by one model, and the labels that result from them."""
+    """The ratings of one judge of the panel, and the labels that they give."""
     assert inputs.templates.score is not None
     config = inputs.config.score
     scores = ScoreStage(
@@ -186,9 +187,9 @@ def score_stages(
         seed=inputs.seed,
         run_id=inputs.run_id,
         compared=compared,
-        folder=inputs.score_folder(number),
+        folder=nth_folder(SCORE, number),
     )
-    return [scores, inputs.labels_from_scores(compared, config.scale, "score", number)]
+    return [scores, labels_from_scores(inputs, compared, config.scale, "score", number)]
 
 
 def describe_scores(config: PreferenceConfig) -> str:

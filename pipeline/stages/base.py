@@ -48,7 +48,9 @@ class Stage(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All that changes its rows besides the inputs; JSON-able, part of the manifest key."""
+        """Everything but the inputs that changes its rows, as JSON values; part of the manifest
+        key.
+        """
         ...
 
     def plan(self, inputs: Inputs) -> list[Item]:
@@ -63,15 +65,15 @@ def sampling_values(sampling: SamplingParams) -> dict[str, Any]:
 
 
 def dropped(draft: Row, reason: str) -> Item:
-    """An item that is final: left out on purpose, and counted."""
+    """A final item: its row is left out on purpose, and counted with this reason."""
     return Item(replace(draft, status="dropped", reason=reason))
 
 
 def read_reply(row: AnyRow, read: Callable[[AnyRow], AnyRow]) -> AnyRow:
-    """`read(row)`, or the row as `unparsed` when the model's reply says nothing.
+    """`read(row)`, or the row as `unparsed` when the model's reply cannot be read.
 
-    The only place where a VerdictError becomes a row: all that was paid for and said, such as
-    rationales, tokens and log-probabilities, is in `row` already and stays there.
+    The only place where a VerdictError becomes a row. `row` already has everything that was paid
+    for, such as rationales, token counts and log-probabilities, and keeps it.
     """
     try:
         return read(row)
@@ -81,7 +83,5 @@ def read_reply(row: AnyRow, read: Callable[[AnyRow], AnyRow]) -> AnyRow:
 
 def parent_problem(*parents: Any) -> str | None:
     """Why a row cannot be made from these parents, or None."""
-    for parent in parents:
-        if parent.status != "ok":
-            return f"parent {parent.kind} is {parent.status}"
-    return None
+    problems = (f"parent {p.kind} is {p.status}" for p in parents if p.status != "ok")
+    return next(problems, None)

@@ -1,4 +1,4 @@
-"""Phrases that come again: closings, n-grams, stock phrases, emojis, loops. All pure.
+"""Repeated phrases: closings, n-grams, stock phrases, emojis, loops. All pure.
 
 Texts are compared by their words in lower case, without punctuation. A phrase counts once per
 prompt, so several samples of one prompt are one piece of evidence.
@@ -19,9 +19,9 @@ from pipeline.config.audits import REFUSALS
 Words = tuple[str, ...]
 
 LOOP_TIMES = 4
-"""A loop is a block of words that stands at least so often in a row ..."""
+"""Times that a block of words must follow itself to be a loop."""
 LOOP_WORDS = 8
-"""... with at least so many words in all; a block has at most as many."""
+"""Least words of a whole loop, and most words of its block."""
 
 EVASIVE_WORDS = 25
 """A refusal with fewer words than this is evasive."""
@@ -52,7 +52,7 @@ class AuditedText:
 
 @dataclass(frozen=True)
 class Phrase:
-    """A phrase and the number of prompts in whose texts it stands."""
+    """A phrase and the number of prompts whose texts have it."""
 
     words: Words
     num_prompts: int
@@ -77,10 +77,10 @@ def common_phrases(
     """Most common phrases by number of prompts, at most `top`, ties in alphabetical order.
 
     Args:
-        window: look at the last so many words only; None for the whole text.
+        window: number of last words to search; None for the whole text.
 
-    A phrase that shares all but a few words with one before it in the list is left out: it is the
-    same phrase, moved by a word.
+    A phrase that shares half of its words in a row with one before it in the list is left out: it
+    is that phrase, shifted by a word or two.
     """
     by_prompt: dict[str, set[Words]] = defaultdict(set)
     for text in texts:
@@ -90,12 +90,12 @@ def common_phrases(
     ranked = [(-count, phrase) for phrase, count in counts.items()]
     heapq.heapify(ranked)
     half = max(1, size // 2)
-    kept: list[Phrase] = []
-    while ranked and len(kept) < top:
+    phrases: list[Phrase] = []
+    while ranked and len(phrases) < top:
         count, phrase = heapq.heappop(ranked)
-        if not any(ngrams(phrase, half) & ngrams(other.words, half) for other in kept):
-            kept.append(Phrase(phrase, -count))
-    return kept
+        if not any(ngrams(phrase, half) & ngrams(other.words, half) for other in phrases):
+            phrases.append(Phrase(phrase, -count))
+    return phrases
 
 
 def tail_entropy(texts: Sequence[AuditedText], size: int) -> float:
@@ -124,7 +124,7 @@ def phrase_counts(texts: Iterable[AuditedText], phrases: tuple[str, ...]) -> Map
 
 
 def contains_phrase(text: AuditedText, phrases: tuple[str, ...]) -> bool:
-    """True when one of the phrases stands in the text, as whole words."""
+    """True when the text has one of the phrases, as whole words."""
     return next(_contained(text, phrases), None) is not None
 
 
@@ -140,7 +140,7 @@ def _forms(phrases: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def has_loop(words: Words) -> bool:
-    """True when a block of 1 to 8 words stands 4 times in a row or more, 8 words in all."""
+    """True when a block of 1 to 8 words comes 4 times in a row or more, with 8 words in all."""
     for size in range(1, LOOP_WORDS + 1):
         needed = max(LOOP_TIMES * size, LOOP_WORDS) - size
         run = 0

@@ -104,12 +104,12 @@ class ReviseStage:
             principle.hash,
             self._rules(),
         )
-        said = critique.critique if critique else ""
+        critique_text = critique.critique if critique else ""
         draft = RevisionRow(
             row_id=identity,
             parent_ids=(prompt.row_id, *(row.row_id for row in parents)),
             run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, text, said),
+            input_hash=input_hash(prompt.messages, text, critique_text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash,
@@ -123,22 +123,23 @@ class ReviseStage:
         )
         if problem := parent_problem(prompt, *parents):
             return dropped(draft, problem)
-        if critique and finds_nothing(said, self.revise.skip_phrases):
-            kept = replace(draft, revision=text, finish_reason=target.finish_reason, skipped=True)
-            return Item(kept, None)
+        if critique and finds_nothing(critique_text, self.revise.skip_phrases):
+            return Item(
+                replace(draft, revision=text, finish_reason=target.finish_reason, skipped=True)
+            )
         values = {
             "principle": principle,
             "response": text,
             "conversation": [m.as_dict() for m in prompt.messages],
         }
-        asked = self.template.render(**values)
-        messages = (*prompt.messages, assistant(text), user(asked))
+        revision_request = user(self.template.render(**values))
+        messages = (*prompt.messages, assistant(text), revision_request)
         if critique:
             request = self.critique_template.render(**values)
             messages = (
                 *critique_messages(prompt.messages, text, request),
-                assistant(said),
-                user(asked),
+                assistant(critique_text),
+                revision_request,
             )
 
         async def call() -> Row:
@@ -148,13 +149,13 @@ class ReviseStage:
             faults = revision_faults(
                 reply.text,
                 text,
-                critique=said,
+                critique=critique_text,
                 requests=(principle.critique_request, principle.revision_request),
             )
             row = replace(draft, revision=reply.text, faults=faults, **reply.costs())
-            wrong = [fault for fault in faults if fault in self.revise.reject]
-            if not wrong:
+            rejected = [fault for fault in faults if fault in self.revise.reject]
+            if not rejected:
                 return row
-            return replace(row, status="dropped", reason=f"not a revision: {wrong[0]}")
+            return replace(row, status="dropped", reason=f"not a revision: {rejected[0]}")
 
         return Item(draft, call)

@@ -1,8 +1,8 @@
-"""Is a revision a revision? Pure: texts in, names of faults out.
+"""Checks that a revision is a revision. Pure: texts in, names of faults out.
 
 Small models answer a revision request with a critique, with talk about the response, with the
-response itself or with a refusal (Bai et al. 2022, section 3.3, meets the first by few-shot
-exemplars). Such texts would become SFT targets. The word lists know English.
+response itself or with a refusal (Bai et al. 2022, section 3.3, avoids the first with few-shot
+exemplars). Such texts would become SFT targets. The patterns are English only.
 """
 
 import re
@@ -25,7 +25,7 @@ _TALKS_ABOUT = re.compile(
     re.I | re.M,
 )
 _SHORTEST_QUOTE = 20
-"""Characters; a shorter critique or request may stand in a revision by chance."""
+"""Characters: a shorter critique or request may occur in a revision by chance."""
 
 
 def revision_faults(
@@ -38,24 +38,24 @@ def revision_faults(
         requests: the principle's requests; repeating one is a fault.
     """
     text = _plain(revision)
-    found: list[RevisionFault] = []
+    faults: list[RevisionFault] = []
     quotes = len(_plain(critique)) >= _SHORTEST_QUOTE and _plain(critique) in text
     if _CRITIQUE.match(revision) or quotes:
-        found.append("critique")
-    asked = [_plain(request) for request in requests]
-    if _REQUEST.search(revision) or any(len(r) >= _SHORTEST_QUOTE and r in text for r in asked):
-        found.append("request")
+        faults.append("critique")
+    plain = [_plain(request) for request in requests]
+    if _REQUEST.search(revision) or any(len(r) >= _SHORTEST_QUOTE and r in text for r in plain):
+        faults.append("request")
     if _ANNOUNCES.match(revision) or _TALKS_ABOUT.search(revision):
-        found.append("meta")
+        faults.append("meta")
     if text == _plain(before):
-        found.append("copy")
+        faults.append("copy")
     elif _evades(revision) and not _evades(before):
-        found.append("evasion")
-    return tuple(found)
+        faults.append("evasion")
+    return tuple(faults)
 
 
 def finds_nothing(critique: str, phrases: tuple[str, ...]) -> bool:
-    """Whether a critique has one of the phrases that mean: there is nothing to correct."""
+    """Whether a critique has one of the phrases that mean it found no fault."""
     text = _plain(critique)
     return any(_plain(phrase) in text for phrase in phrases if phrase.strip())
 

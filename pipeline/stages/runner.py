@@ -5,8 +5,8 @@ Out: one Manifest per shard-stage
 
 One stage of one shard is one step; a shard goes through its stages in order and several shards
 share the engine, so that its batch stays full and a shard's next stage still finds its prefix in
-the cache. A finished shard-stage is skipped; one that was changed or failed in part is made again
-row by row: a stored row is taken over when its id and the hash of its input texts agree.
+the cache. A finished shard-stage is skipped. One that has changed, or failed in part, is made again
+row by row: a stored row is reused when its id and the hash of its input texts agree.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, writ
 from pipeline.store.stage_names import STAGES, split_folder
 
 CODE_VERSION = 2
-"""Raise it when a stage makes other rows from the same settings; old rows are then not reused."""
+"""Raise it when a stage makes other rows from equal settings; then older rows are not reused."""
 MIN_FAILED = 5
-"""Fewer failed rows stop no run before its end: one bad row of the first shard says little."""
+"""Failed rows before a run may stop early: one bad row in the first shard proves little."""
 
 ShardState = dict[str, Manifest]
 """Manifests of one shard by stage folder."""
@@ -83,7 +83,7 @@ class Runner:
         """Take each shard through the chain; returns the shards' manifests, in order.
 
         Args:
-            call: runs one shard-stage; the flows hand in a Prefect task, the default is `step`.
+            call: runs one shard-stage, such as a Prefect task; by default `step`.
 
         Raises:
             RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
@@ -106,7 +106,7 @@ class Runner:
                         self._stopped = self._stopped or str(error)
 
         await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(states)))))
-        # One bad shard does not stop the others; but a fault of code or machine is told first.
+        # One bad shard does not stop the others; a fault of code or machine is raised first.
         for error in sorted(errors, key=lambda e: isinstance(e, RunStoppedError)):
             raise error
         self._check_share()
@@ -121,7 +121,7 @@ class Runner:
             state[stage.folder] = await step(stage, index, [state[n] for n in stage.inputs])
 
     async def step(self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]) -> Manifest:
-        """Make one shard-stage, or return what is already there.
+        """Make one shard-stage, or return the manifest of the one on disk.
 
         Raises:
             RunStoppedError, StoreError: see `wavefront`.
@@ -181,7 +181,7 @@ class Runner:
         try:
             await asyncio.gather(*calls)
         except BaseException:
-            # A fault of the code or the machine: nobody will read what the others still cost.
+            # A fault of the code or the machine: do not pay for replies that are never read.
             for task in calls:
                 task.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -236,9 +236,9 @@ def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
 def _read(
     root: Path, old: Manifest | None, upstream: Sequence[Manifest]
 ) -> tuple[dict[str, Row], dict[str, list[Row]]]:
-    """Rows of an earlier attempt that need not be paid again, by id, and the rows to start from."""
-    # A dropped row costs nothing to plan anew, and what it waited for may be there now; a text that
-    # was paid for and rejected stays what it is.
+    """Rows of an earlier attempt that can be reused, by id, and the input rows by folder."""
+    # A dropped row is planned again at no cost, since its parent may be there now; a text that was
+    # paid for and rejected is kept.
     paid = ("ok", "unparsed")
     earlier = read_rows(root, old) if old and old.code == CODE_VERSION else []
     stored = {
@@ -250,11 +250,11 @@ def _read(
 
 
 def _costs(rows: Sequence[Row]) -> ShardCounts:
-    made = [row for row in rows if isinstance(row, ModelRow)]
+    replies = [row for row in rows if isinstance(row, ModelRow)]
     return ShardCounts(
-        prompt_tokens=sum(row.num_prompt_tokens for row in made),
-        cached_tokens=sum(row.num_cached_tokens for row in made),
-        generated_tokens=sum(row.num_tokens for row in made),
+        prompt_tokens=sum(row.num_prompt_tokens for row in replies),
+        cached_tokens=sum(row.num_cached_tokens for row in replies),
+        generated_tokens=sum(row.num_tokens for row in replies),
     )
 
 

@@ -27,7 +27,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -> None:
-    """The same for several files of one folder: all are written aside before the first appears.
+    """Write several files of one folder: all are complete before the first appears.
 
     A full disk leaves every old file; a kill between two renames leaves the first new and the
     rest old, so the file that vouches for the others comes last.
@@ -37,7 +37,7 @@ def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -
     path = folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for aside, (path, write) in zip(asides, files, strict=True):
+        for aside, (path, write) in zip(asides, files, strict=True):  # noqa: B007 (used below)
             with aside.open("wb") as stream:
                 write(stream)
                 stream.flush()
@@ -103,7 +103,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 def remove_strays(folder: Path) -> int:
-    """Remove what killed writers left aside, and nothing of a living one; returns how many."""
+    """Remove the temporary files of killed writers, and of no living one; returns how many."""
     strays = [
         path
         for path in folder.rglob(".*.tmp")

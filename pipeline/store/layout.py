@@ -70,12 +70,12 @@ class RunDir:
 
     @property
     def recipe(self) -> Path:
-        """The recipe as used."""
+        """The run's copy of the recipe."""
         return self.root / "recipe.yaml"
 
     @property
     def constitution(self) -> Path:
-        """The constitution as used."""
+        """The run's copy of the constitution."""
         return self.root / "constitution.yaml"
 
     @property
@@ -85,12 +85,12 @@ class RunDir:
 
     @property
     def metrics(self) -> Path:
-        """Numbers of the evaluation."""
+        """File with the figures of the evaluation."""
         return self.root / "evaluation" / "metrics.json"
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The report as one HTML page."""
         return self.root / "report.html"
 
     def training(self, method: str) -> Path:
@@ -98,10 +98,10 @@ class RunDir:
         return self.root / "training" / method
 
     def info(self) -> dict[str, Any]:
-        """What run.json says; empty when it is missing.
+        """The contents of run.json; empty when it is missing.
 
         Raises:
-            StoreError: it is no JSON object, or an entry has another type than it is written with.
+            StoreError: it is not a JSON object, or an entry has the wrong type.
         """
         path = self.root / "run.json"
         info = read_json(path)
@@ -130,9 +130,10 @@ class RunDir:
 
 
 class RunLock:
-    """At most one process works in a run folder; the lock goes with the process, even on SIGKILL.
+    """Lets one process at a time work in a run folder; it ends with the process, even on SIGKILL.
 
-    Whoever gets it removes what killed writers left half written.
+    Taking it removes the temporary files of killed writers. Raises StoreError when another process
+    holds it.
     """
 
     def __init__(self, root: Path) -> None:

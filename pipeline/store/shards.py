@@ -1,13 +1,12 @@
 """Shards: Parquet files of rows, each with a manifest that is written last.
 
-The manifest is the completion mark and the only resume truth: no manifest, another key, or a
-file whose hash differs means that the shard-stage runs again. What a stopped or changed
-shard-stage already had is still used, row by row (`runner.py`).
+The manifest is the completion mark, and resuming trusts nothing else: with no manifest, another
+key, or a file whose hash differs, the shard-stage runs again. Rows that a stopped or changed
+shard-stage already has are reused one by one (`runner.py`).
 """
 
 import hashlib
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -54,15 +53,10 @@ class ShardCounts:
         """Plain values by name."""
         return asdict(self)
 
-    @property
-    def failed_share(self) -> float:
-        """Failed rows over expected rows, in [0, 1]."""
-        return self.failed / self.expected if self.expected else 0.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What one shard-stage read, wrote and cost. A run holds all of its own, so they are small."""
+    """What one shard-stage read, wrote and cost."""
 
     version: int = MANIFEST_VERSION
     stage: str
@@ -80,22 +74,14 @@ class Manifest:
     reasons: dict[str, int] = field(default_factory=dict)
     """Rows that are not ok, by `status: reason`."""
     engine: dict[str, str] = field(default_factory=dict)
-    """Name, fingerprint and version of the model that was asked."""
+    """Name, fingerprint and version of the model that made the rows; empty without one."""
     code: int = 0
     """Version of the code that made the rows (`stages.runner.CODE_VERSION`)."""
     resumed: bool = False
-    """True when this object stands for a shard-stage that was already there."""
-
-    def __post_init__(self) -> None:
-        # The same few strings stand in thousands of manifests: keep one of each.
-        for name in ("stage", "row_kind", "path", "sha256", "key"):
-            object.__setattr__(self, name, sys.intern(getattr(self, name)))
-        for name in ("inputs", "engine"):
-            shared = {sys.intern(k): sys.intern(v) for k, v in getattr(self, name).items()}
-            object.__setattr__(self, name, shared)
+    """True when the shard-stage was finished before and has not run again."""
 
     def to_json(self) -> str:
-        """As it stands in its file."""
+        """The contents of the manifest's file."""
         return _manifest_adapter().dump_json(self, indent=1).decode("utf-8") + "\n"
 
     @classmethod
@@ -147,7 +133,7 @@ def write_shard(
 
 
 def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
-    """The manifest of a finished shard-stage whose file is whole, else None."""
+    """The manifest of a finished shard-stage whose shard is intact, else None."""
     path = root / folder / f"shard-{shard_index:05d}.json"
     try:
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
@@ -171,21 +157,21 @@ def require_manifest(root: Path, folder: str, shard_index: int) -> Manifest:
 
 
 def stage_manifests(root: Path, folder: str) -> list[Manifest]:
-    """All manifests of a stage, by shard index; files are not re-hashed.
+    """All manifests of a stage, by shard index; the shards are not hashed again.
 
     Raises:
-        StoreError: one of them does not parse; who reads on would take fewer shards for all.
+        StoreError: one of them does not parse; without it, the rest would pass for all shards.
     """
-    found = []
+    manifests = []
     for path in sorted((root / folder).glob("shard-*.json")):
         try:
-            found.append(Manifest.from_json(path.read_text(encoding="utf-8")))
+            manifests.append(Manifest.from_json(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             raise StoreError(
                 f"{folder}/{path.name} of run {root.name} is no manifest, so its shard counts as "
                 f"unfinished; `rlaif resume {root.name}` makes it again"
             ) from None
-    return found
+    return manifests
 
 
 def stage_rows(root: Path, folder: str) -> Iterator[Any]:
@@ -219,7 +205,7 @@ def read_table(root: Path, manifest: Manifest) -> pa.Table:
         differing = sorted({*table.schema.names} ^ {*schema.names})
         raise StoreError(
             f"{manifest.path} was written by another version of this program (columns "
-            f"{', '.join(differing)} differ); go on with that version, or start a new run"
+            f"{', '.join(differing)} differ); use that version, or start a new run"
         )
     return table.cast(schema)
 

@@ -1,14 +1,14 @@
-"""The one table of stages: what the rows of each kind are, in which order, and where they lie.
+"""The one table of stages: the rows that each kind makes, their order, and their folders.
 
 A stage's folder is `<phase>/<kind>`, or `<phase>/<kind>-<part>` where a phase has several of a
 kind:
 
-    supervised/revise-2           the round
-    preference/judge-2            the judge of the panel; the first has no number
-    evaluation/sample-tuned       the policy
-    evaluation/judge-A-vs-B       the two policies
+    supervised/revise-2           a round
+    preference/judge-2            a judge of the panel; the first one has no number
+    evaluation/sample-tuned       a policy
+    evaluation/judge-A-vs-B       two policies
 
-No other file names a kind of stage or takes a folder's name apart.
+No other file spells the name of a stage or parses the name of a folder.
 """
 
 from dataclasses import dataclass
@@ -38,16 +38,16 @@ SCORE, JUDGE, CANARY, POOL, PAIR = "score", "judge", "canary", "pool", "pair"
 
 @dataclass(frozen=True)
 class StageKind:
-    """What every part of the program needs to know of a kind of stage."""
+    """What every part of the program needs to know about a kind of stage."""
 
     row_type: type[Row]
-    """Kind of the rows that it makes."""
+    """Type of the rows that it makes."""
     titles: dict[str, str]
-    """What its rows are, for people, by the phase that makes them."""
+    """Names of its rows for people, by the phase that makes them."""
     text: str = ""
-    """Column with a response's text; empty for stages that write none."""
+    """Column with the text of a response; empty for stages that write no response."""
     interleaved: bool = False
-    """True when the stages of one round follow each other: critique 1, revise 1, critique 2."""
+    """True when the stages of a round alternate: critique 1, revise 1, critique 2, revise 2."""
 
 
 STAGES: dict[str, StageKind] = {
@@ -69,7 +69,7 @@ STAGES: dict[str, StageKind] = {
     POOL: StageKind(JudgmentRow, {PREFERENCE: "pooled labels"}),
     PAIR: StageKind(PreferenceRow, {PREFERENCE: "pairs"}),
 }
-"""Every kind of stage, in the order in which a shard passes them."""
+"""Every kind of stage, in the order in which a shard passes through them."""
 
 
 def stage_folder(phase: str, kind: str, part: int | str = "") -> str:
@@ -90,13 +90,13 @@ def split_folder(folder: str) -> tuple[str, str, str]:
 
 
 def stage_title(folder: str) -> str:
-    """What the rows of a folder are, for people; the folder itself where the table has no title."""
+    """The name of a folder's rows for people; the folder's own name when the table has no title."""
     phase, kind, _ = split_folder(folder)
     return STAGES[kind].titles.get(phase, folder) if kind in STAGES else folder
 
 
 def stage_order(folder: str) -> tuple[int, int, int, str]:
-    """Sort key that puts folders in the order in which a run makes them."""
+    """Sort key that puts folders in the order in which a run fills them."""
     phase, kind, part = split_folder(folder)
     names = list(STAGES)
     order = names.index(kind) if kind in STAGES else len(names)
@@ -111,13 +111,17 @@ def stage_order(folder: str) -> tuple[int, int, int, str]:
 
 
 def stage_folders(root: Path, phase: str = "", kind: str = "") -> list[str]:
-    """Folders of a run with at least one manifest, in order; of one phase or kind if named."""
-    folders = {path.parent.relative_to(root).as_posix() for path in root.glob("**/shard-*.json")}
-    wanted = (name for name in folders if name != ".")
+    """Folders of a run that have a manifest, in order.
+
+    Args:
+        phase: only folders of this phase; empty for all.
+        kind: only folders of this kind of stage; empty for all.
+    """
+    folders = {path.parent.relative_to(root).as_posix() for path in root.glob("*/**/shard-*.json")}
     return sorted(
         (
             name
-            for name in wanted
+            for name in folders
             if phase in ("", split_folder(name)[0]) and kind in ("", split_folder(name)[1])
         ),
         key=stage_order,

@@ -8,6 +8,7 @@ from pipeline.config import recipe
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.engines import Engine
 from pipeline.labeling.comparisons import Compared
+from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.labelers import LABELERS, Labeler
 from pipeline.stages.base import Stage
@@ -21,7 +22,7 @@ def length_stages(
     """Count the words of every text, then label by the difference."""
     assert isinstance(inputs.config, PreferenceWithToy)
     counts = toy_stage.LengthStage(compared, inputs.run_id)
-    labels = inputs.labels_from_scores(compared, inputs.config.length.scale, "length", number)
+    labels = labels_from_scores(inputs, compared, inputs.config.length.scale, "length", number)
     return [counts, toy_stage.reading(labels, counts.folder)]
 
 
