@@ -27,6 +27,44 @@ def test_other_spellings_of_an_option_make_the_verdict_unreadable(other: str) ->
         prob_slot_a(scores)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(
+            "b",
+            "(B",
+            "**B**",
+            '"B',
+            "\uff22",
+            "\u010aB",
+            "\u2581b",
+            "[[b",
+            "\u24b7",
+            "'B'.",
+            "<b>B",
+        ),
+        *("B, as", "**", "[[", "(", '"', "\n", "\u2581", "\u0120\u0120", "<think>", "<", "```"),
+        *("So", "Both", "\u25c1"),
+    ],
+)
+def test_what_is_left_of_the_probability_never_decides(other: str) -> None:
+    """0.85 say B in another form, or nothing yet; the 0.10 of the letters would say A."""
+    top = [(other, math.log(0.85)), ("A", math.log(0.07)), ("B", math.log(0.03))]
+    with pytest.raises(VerdictError, match="the model writes"):
+        prob_slot_a(scores_from_top_tokens(LETTERS, top), min_option_mass=0.05)
+
+
+def test_a_large_minority_in_another_case_is_unreadable() -> None:
+    """B 0.44 and B 0.20 are 64 % for B, and the letters as asked say A."""
+    top = [("b", math.log(0.44)), ("A", math.log(0.35)), ("B", math.log(0.2))]
+    assert scores_from_top_tokens(LETTERS, top).unreadable
+
+
+def test_words_after_the_letter_in_a_list_change_nothing() -> None:
+    top = [("A", math.log(0.6)), ("B", math.log(0.2)), ("Both", math.log(0.1)), ("As", -3.0)]
+    assert not scores_from_top_tokens(LETTERS, top).unreadable
+
+
 def test_first_tokens_are_named_when_no_option_is_listed() -> None:
     top = [("The", math.log(0.6)), ("I", math.log(0.25)), ("It", math.log(0.1)), ("x", -5.0)]
     scores = scores_from_top_tokens(LETTERS, top)
