@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.engines.literal import MARK, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.options import TokenIds, check_distinct
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages
@@ -51,6 +52,7 @@ class ChatRenderer:
         template_args: dict[str, Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._spelled = spelled_tokens(tokenizer)
         self._template, self._args = template, template_args or {}
         backend = getattr(tokenizer, "backend_tokenizer", None)
         # The fast tokenizer underneath: same ids, a tenth of a millisecond less for each request.
@@ -82,11 +84,12 @@ class ChatRenderer:
         marked = self._render((*before, Message(last.role, _SENTINEL)), reply_follows=False)
         head = marked[: marked.index(_SENTINEL)] if _SENTINEL in marked else None
         text = self._render(messages, reply_follows=False)
+        marked_content = mark_spelled(last.content, self._spelled)
         # Some templates strip the content; the model was trained on the stripped form.
         content = next(
             (
                 form
-                for form in (last.content, last.content.strip())
+                for form in (marked_content, marked_content.strip())
                 if head is not None and text.startswith(head + form)
             ),
             None,
@@ -142,6 +145,8 @@ class ChatRenderer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that already holds its special tokens."""
+        if MARK in text:
+            return encode_marked(text, self.encode)
         if self._borders is None:
             return self._encode_whole(text)
         starts = [match.start() for match in self._borders.finditer(text)]
@@ -191,7 +196,10 @@ class ChatRenderer:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    [message.as_dict() for message in messages],
+                    [
+                        {"role": m.role, "content": mark_spelled(m.content, self._spelled)}
+                        for m in messages
+                    ],
                     chat_template=self._template,
                     add_generation_prompt=reply_follows,
                     tokenize=False,

@@ -11,8 +11,10 @@ the third leaves the row out and counts it. What a template prints after the end
 dropped: no engine ever generates it.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.training import TrainingSection
+from pipeline.engines.literal import encode_marked, mark_spelled, spelled_tokens
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import RowCounts
 from pipeline.training.worker.kto_rows import (
@@ -50,6 +53,10 @@ class ReplyEncoder:
     end_ids: frozenset[int]
     """Tokens that end a turn at inference."""
     template_args: dict[str, Any]
+
+    @cached_property
+    def _spelled(self) -> re.Pattern[str] | None:
+        return spelled_tokens(self.tokenizer)
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> Ids:
         """Ids of the conversation up to where the assistant starts to write."""
@@ -85,14 +92,23 @@ class ReplyEncoder:
     def _render(
         self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
     ) -> Ids:
-        ids: Ids = self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=True,
+        marked = [
+            {**message, "content": mark_spelled(message["content"], self._spelled)}
+            for message in messages
+        ]
+        is_plain = marked == messages
+        rendered = self.tokenizer.apply_chat_template(
+            marked,
+            tokenize=is_plain,
             return_dict=False,
             add_generation_prompt=add_generation_prompt,
             **self.template_args,
         )
-        return ids
+        if is_plain:
+            return list(rendered)
+        return encode_marked(
+            rendered, lambda text: list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        )
 
     def _divergence(self, prompt: Ids, full: Ids) -> str:
         pairs = enumerate(zip(prompt, full, strict=False))
