@@ -20,6 +20,24 @@ PipelineError
 A message has three parts: what was found, what was needed, what to do.
 """
 
+import unicodedata
+
+_SHOWN_FORMATS = "\u200c\u200d"
+"""Joiners, which emoji and several scripts need; other format characters reorder or hide text."""
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what would control it, reorder or hide text is shown as an escape."""
+    return "".join(
+        char
+        if char in "\n\t"
+        or char in _SHOWN_FORMATS
+        or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USER = 2

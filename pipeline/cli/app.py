@@ -20,7 +20,7 @@ from pipeline.cli.constitution import constitution_app
 from pipeline.cli.judge_eval import judge_eval
 from pipeline.cli.labels import labels_app
 from pipeline.config.paths import shown_path
-from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
+from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError, printable
 from pipeline.store.files import FULL
 
 EXIT_INTERRUPTED = 130
@@ -226,6 +226,5 @@ def main() -> None:
 def _end(text: str, code: int) -> NoReturn:
     # Names come from files of anyone: no word fills the screen, and none controls the terminal.
     short = re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", text)
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in short)
-    typer.echo(f"rlaif: {shown}", err=True)
+    typer.echo(f"rlaif: {printable(short)}", err=True)
     sys.exit(code)

@@ -14,7 +14,7 @@ from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import verify
-from pipeline.errors import ConfigError, DataError, StoreError, UserError
+from pipeline.errors import ConfigError, DataError, StoreError, UserError, printable
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
@@ -46,7 +46,7 @@ def check_file(path: Path) -> None:
         facts = check_recipe(path).facts
     typer.echo(f"OK: {kind} {path}")
     for name, value in facts:
-        typer.echo(f"  {name:<14}{value}")
+        typer.echo(f"  {name:<14}{printable(value)}")
 
 
 def kind_of(path: Path) -> str:
@@ -89,12 +89,12 @@ def _trace_anywhere(row_id: str) -> Origin:
 
 def origin_tree(origin: Origin, tree: Tree | None = None) -> Tree:
     """The origin as a tree of lines."""
-    head = f"[bold]{origin.kind}[/] {origin.row_id[:24]}"
+    head = f"[bold]{origin.kind}[/] {escape(printable(origin.row_id[:24]))}"
     if origin.shown_before:
         head += " [dim](shown above)[/]"
     node = Tree(head) if tree is None else tree.add(head)
     for name, value in facts_of(origin):
-        node.add(f"[dim]{name}:[/] {escape(value)}")
+        node.add(f"[dim]{escape(printable(name))}:[/] {escape(printable(value))}")
     for parent in origin.parents:
         origin_tree(parent, node)
     return node
@@ -130,7 +130,7 @@ def print_problems(name: str) -> bool:
     run = find_run(name)
     problems = verify(run)
     for problem in problems:
-        typer.echo(problem)
+        typer.echo(printable(problem))
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
     typer.echo(f"{run.run_id}: {count if problems else 'every file matches its manifest'}")
     return bool(problems)

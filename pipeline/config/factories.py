@@ -33,7 +33,7 @@ def find_factory(spec: str, what: str) -> Callable[..., Any]:
     """
     module_name, _, name = spec.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), name)
+        factory: Any = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{what} '{spec}' cannot be loaded ({error}); name an importable module and a function "
@@ -45,7 +45,8 @@ def find_factory(spec: str, what: str) -> Callable[..., Any]:
             f"{what} '{spec}' is not marked as one that recipes may call; put @recipe_factory of "
             "pipeline.config.factories above it if it is yours"
         )
-    return factory
+    found: Callable[..., Any] = factory
+    return found
 
 
 def check_arguments(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> None:

@@ -12,11 +12,11 @@ of the parent's version, and after them its own, none twice.
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.section import Section
 from pipeline.errors import StoreError
@@ -25,7 +25,7 @@ from pipeline.records import Row, SftRow
 from pipeline.sources.rows import FeedbackRow, LabeledRow
 from pipeline.store.files import atomic_write, read_json, write_json
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import open_parquet, stage_manifests
+from pipeline.store.shards import check_inside, open_parquet, stage_manifests
 
 GROUP_ROWS = 4096
 """Rows of a Parquet row group; also the most rows that are in memory at once."""
@@ -86,6 +86,11 @@ class SetInfo(Section):
     """Path below the run and SHA-256 of each shard that was read."""
     sources: tuple[SourceUse, ...] = ()
     """The run and its label sources; empty without label sources."""
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        check_inside(self.path, *self.inputs)
+        return self
 
 
 class Parent(Section):

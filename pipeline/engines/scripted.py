@@ -174,9 +174,9 @@ def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:
     """Call the factory that `script` names.
 
     Raises:
-        ConfigError: as `_check`, or the factory returned no engine.
+        ConfigError: as `_factory`, or the factory returned no engine.
     """
-    engine = _check(config)(**config.args)
+    engine = _factory(config)(**config.args)
     if not isinstance(engine, ScriptedEngine):
         raise ConfigError(
             f"engine script '{config.script}' returned {type(engine).__name__}; "
@@ -185,7 +185,7 @@ def scripted_from_config(config: ScriptedConfig) -> ScriptedEngine:
     return engine
 
 
-def _check(config: ScriptedConfig) -> Callable[..., Any]:
+def _factory(config: ScriptedConfig) -> Callable[..., Any]:
     """The factory. Raises ConfigError when it is missing, unmarked or refuses `args`."""
     factory = find_factory(config.script, "engine script")
     check_arguments(factory, config.args, f"engine script '{config.script}'")
@@ -194,6 +194,10 @@ def _check(config: ScriptedConfig) -> Callable[..., Any]:
 
 async def _open(config: ScriptedConfig) -> Engine:
     return scripted_from_config(config)
+
+
+def _check(config: ScriptedConfig) -> None:
+    _factory(config)
 
 
 def _identity(config: ScriptedConfig) -> Identity:

@@ -302,7 +302,7 @@ def _end(server: Server) -> bool:
 
 def _requested_port() -> int | None:
     text = os.environ.get("RLAIF_PREFECT_PORT", "")
-    if text and not (text.isdigit() and 0 < int(text) < 65536):
+    if text and not (text.isdecimal() and 0 < int(text) < 65536):
         raise MachineError(
             f"RLAIF_PREFECT_PORT is '{text}', but a port number is needed; correct it"
         )
@@ -326,9 +326,10 @@ def _record_path() -> Path:
 
 
 def _recorded_server() -> Server | None:
+    record = read_json(_record_path()) or {}
     try:
-        return Server(**read_json(_record_path()))
-    except TypeError:  # no record, or one with other fields
+        return Server(int(record["pid"]), float(record["started"]), int(record["port"]))
+    except (KeyError, TypeError, ValueError):  # no record, or one with other fields
         return None
 
 

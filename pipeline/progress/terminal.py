@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich import progress as bars
 from rich.console import Console
 
+from pipeline.errors import printable
 from pipeline.progress.totals import Clock, StageTotals, duration
 from pipeline.progress.watchers import StageCounters
 from pipeline.training.metrics import parse_progress
@@ -56,7 +57,7 @@ class TerminalProgress(StageCounters):
 
     def note(self, text: str) -> None:
         """Print the remark above the bars."""
-        self._bars.console.print(text, highlight=False, markup=False)
+        self._bars.console.print(printable(text), highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the bars as they are."""

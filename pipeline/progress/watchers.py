@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+from pipeline.errors import printable
 from pipeline.progress.totals import Clock, StageTotals, duration
 from pipeline.records import Row
 from pipeline.stages.runner import Progress
@@ -69,11 +70,11 @@ class LineProgress(StageCounters):
         """The first step, the last, and one every few seconds; the rest is only in the log file."""
         step = parse_progress(line)
         if step and (step.step in (1, step.num_steps) or self._is_due(f"training {name}")):
-            self._write(f"training {name}: {line}")
+            self._write(f"training {name}: {printable(line)}")
 
     def note(self, text: str) -> None:
-        """Write the remark as it is."""
-        self._write(text)
+        """Write the remark."""
+        self._write(printable(text))
 
     def _is_due(self, key: str, since: float = -math.inf) -> bool:
         now = self._clock()

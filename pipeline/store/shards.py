@@ -54,6 +54,13 @@ class ShardCounts:
         return asdict(self)
 
 
+def check_inside(*paths: str) -> None:
+    """Raises ValueError for a path of a manifest that is not below the run folder."""
+    for path in paths:
+        if "\0" in path or Path(path).is_absolute() or ".." in Path(path).parts:
+            raise ValueError(f"the path {path[:120]!r} is not below the run folder")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What one shard-stage read, wrote and cost."""
@@ -79,6 +86,10 @@ class Manifest:
     """Version of the code that made the rows (`stages.runner.CODE_VERSION`)."""
     resumed: bool = False
     """True when the shard-stage was finished before and has not run again."""
+
+    def __post_init__(self) -> None:
+        # Manifests may come from elsewhere; what they name is read and shown.
+        check_inside(self.path, *self.inputs)
 
     def to_json(self) -> str:
         """The contents of the manifest's file."""

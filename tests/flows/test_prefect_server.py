@@ -64,6 +64,9 @@ def test_stale_record_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("RLAIF_STATE", str(tmp_path))
     write_json(tmp_path / "server.json", {"pid": os.getpid(), "started": 1.0, "port": 4200})
     assert find_server() is None and stop_server() is None
+    for record in ({"pid": "x", "started": 1.0, "port": 1}, {"pid": None}, {"other": 1}):
+        write_json(tmp_path / "server.json", record)
+        assert find_server() is None
     started = psutil.Process().create_time()
     assert Server(os.getpid(), started, 4200).process() == psutil.Process()
     assert Server(os.getpid(), started - 60, 4200).process() is None

@@ -151,3 +151,19 @@ def test_shard_of_another_version_is_one_line(tmp_path: Path) -> None:
         StoreError, match=r"another version of this program \(columns tags differ\)"
     ):
         read_rows(tmp_path, manifest)
+
+
+@pytest.mark.parametrize(
+    "outside", ["../other/shard.parquet", "/etc/hostname", "a/../../b", "a\0b"]
+)
+@pytest.mark.parametrize("field", ["path", "inputs"])
+def test_manifest_names_nothing_outside_its_run(tmp_path: Path, outside: str, field: str) -> None:
+    """Run folders are passed on, and what a manifest names is read and shown."""
+    manifest = write_prompts(tmp_path)
+    path = tmp_path / manifest.path.replace(".parquet", ".json")
+    values = json.loads(path.read_text())
+    values[field] = outside if field == "path" else {outside: "0" * 64}
+    path.write_text(json.dumps(values))
+    with pytest.raises(StoreError, match="shard-00000"):
+        stage_manifests(tmp_path, manifest.stage)
+    assert load_manifest(tmp_path, manifest.stage, 0) is None
