@@ -36,7 +36,9 @@ _MARKUP = re.compile(
 )
 _CHATML = re.compile(r"\s*<\|im_start\|>(system|user|assistant)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
 _CHATML_OPEN = re.compile(r"\s*<\|im_start\|>assistant\s*$")
-_THOUGHT = re.compile(r"(?i)</?think(?:ing)?>")
+_THOUGHT = re.compile(
+    r"(?i)</?(?:think(?:ing)?|thoughts?|reasoning|seed:think)>|\[/?THINK\]|◁/?think▷"
+)
 
 
 class UnusableRow(Exception):

@@ -104,6 +104,7 @@ def test_whole_transcripts_as_responses(tmp_path: Path) -> None:
         ({"chosen": "Yes.\n\nHuman: Thanks\n\nAssistant: Sure"}, TRANSCRIPT),
         ({"chosen": "Assistant: Yes."}, TRANSCRIPT),
         ({"chosen": "<think>Hm.</think> Yes."}, THOUGHT),
+        ({"chosen": "[THINK]Hm.[/THINK]Yes."}, THOUGHT),
         ({"chosen": "Yes.<|im_end|>"}, MARKUP),
     ],
 )
