@@ -44,6 +44,7 @@ class OpenAIEngine:
         )
         self.max_context = max_context
         self._has_scored = False
+        self._limit = "max_tokens"
         self._config, self._endpoint, self._server = config, endpoint, server
 
     async def generate(
@@ -121,13 +122,25 @@ class OpenAIEngine:
         """Close the connections; calling twice is harmless."""
         await self._endpoint.close()
 
+    def _renamed(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with the limit of tokens under the name that the endpoint takes."""
+        return {self._limit if k == "max_tokens" else k: v for k, v in arguments.items()}
+
     async def _chat(self, messages: Messages, **arguments: Any) -> Any:
         """A chat completion with at least one choice."""
         dicts: Any = [message.as_dict() for message in messages]
         create = self._endpoint.client.chat.completions.create
-        reply = await self._endpoint.call(
-            lambda: create(model=self._config.model, messages=dicts, **arguments)
-        )
+        sent = self._renamed(arguments)
+        try:
+            reply = await self._endpoint.call(
+                lambda: create(model=self._config.model, messages=dicts, **sent)
+            )
+        except EngineError as error:
+            if "max_completion_tokens" not in str(error) or "max_tokens" not in sent:
+                raise
+            # Newer models of OpenAI refuse the older name and say which one they take.
+            self._limit = "max_completion_tokens"
+            return await self._chat(messages, **arguments)
         if not getattr(reply, "choices", None):
             said = getattr(reply, "error", None)
             raise EngineError(

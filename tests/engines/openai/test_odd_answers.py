@@ -116,6 +116,23 @@ async def test_half_an_emoji_is_kept_as_a_mark() -> None:
     assert reply.text == "Half \ufffd here" and scores.logprobs == (-0.1, -3.0)
 
 
+async def test_the_other_name_of_the_limit_is_learned_from_its_refusal() -> None:
+    words = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+    def answer(number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        if "max_tokens" in body:
+            return 400, {"error": {"message": words}}
+        return 200, chat_reply("fine", TOP)
+
+    with fake_endpoint(answer) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            for _ in range(2):
+                await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
+            await engine.score(QUESTION, ["A", "B"], request_id="s")
+    limits = [body.get("max_completion_tokens") for body in endpoint.bodies]
+    assert limits == [None, 256, 256, 1]
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
 async def test_a_refusal_after_answers_is_of_one_request(status: int) -> None:
     refusal = {"error": {"message": "flagged"}}
