@@ -4,6 +4,7 @@ Plain frozen values, no behavior, no third-party import, so that every layer can
 """
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,11 @@ class Message:
 
 
 Messages = tuple[Message, ...]
+
+
+def is_blank(text: str) -> bool:
+    """True without a visible character: spaces, controls and zero-width characters show nothing."""
+    return all(unicodedata.category(c)[0] in "ZC" for c in text)
 
 
 def user(content: str) -> Message:

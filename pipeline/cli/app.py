@@ -21,7 +21,6 @@ from pipeline.cli.judge_eval import judge_eval
 from pipeline.cli.labels import labels_app
 from pipeline.config.paths import shown_path
 from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError, printable
-from pipeline.store.files import FULL
 
 EXIT_INTERRUPTED = 130
 
@@ -216,6 +215,8 @@ def main() -> None:
     except typer.Abort:
         _end("stopped", EXIT_INTERRUPTED)
     except OSError as error:
+        from pipeline.store.files import FULL
+
         # Disks, permissions and paths are the machine's: no bug, wherever they come up.
         where = shown_path(str(error.filename)) if error.filename else "a file"
         full = "; free some disk space" if error.errno in FULL else "; correct the path or the disk"

@@ -175,7 +175,7 @@ class PairConfig(Section):
 
     tie_width: float = Field(0.02, ge=0, lt=0.5)
     """A soft label this close to 0.5 is a tie: the pair is dropped, and counted."""
-    min_margin: float = Field(0.0, ge=0)
+    min_margin: float = Field(0.0, ge=0, le=100)
     """Least log-odds of the preferred response, in nats."""
     require_orders_agree: bool = False
     """Drop pairs for which the two orders prefer different responses."""

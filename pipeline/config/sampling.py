@@ -1,5 +1,7 @@
 """How text is drawn from a model."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from pipeline.config.section import Section
@@ -9,7 +11,7 @@ from pipeline.types import SamplingParams
 class DrawConfig(Section):
     """How text is drawn."""
 
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=100)
     """0 means the most probable token each time."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Keep the smallest set of tokens with this probability."""
@@ -17,7 +19,7 @@ class DrawConfig(Section):
     """Keep this many tokens; 0 means all."""
     max_tokens: int = Field(512, ge=1)
     """Longest text, in tokens."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end the text."""
 
     def sampling(self) -> SamplingParams:

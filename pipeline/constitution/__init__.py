@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.section import Section
 from pipeline.config.yaml_file import load_yaml
 from pipeline.ids import content_hash, uniforms
+from pipeline.types import is_blank
 
 
 class Principle(Section):
@@ -41,7 +42,7 @@ class Principle(Section):
     @field_validator("critique_request", "revision_request", "comparison_request")
     @classmethod
     def _says_something(cls, text: str) -> str:
-        if not text.strip():
+        if is_blank(text):
             raise ValueError("the request is empty, but each of the three must ask something")
         return text.strip()
 

@@ -11,13 +11,14 @@ import difflib
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.paths import PROJECT_ROOT, file_problem
 from pipeline.errors import DataError
-from pipeline.types import Message, Messages, user
+from pipeline.types import Message, Messages, is_blank, user
 
 KEYS = ("prompt", "messages", "tags")
 ROLES = ("system", "user", "assistant")
@@ -85,7 +86,7 @@ def display_path(path: Path) -> str:
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8").rstrip())
+        value = json.loads(line.decode("utf-8").rstrip(), object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8"
@@ -98,14 +99,21 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     except RecursionError:
         raise DataError(f"{where}: JSON nested too deeply; write one flat object") from None
     except ValueError as error:
-        # A number of more digits than Python converts.
-        raise DataError(f"{where}: {error}; quote the number") from None
+        # A repeated key, or a number of more digits than Python converts.
+        remedy = "" if ";" in str(error) else "; quote the number"
+        raise DataError(f"{where}: {str(error)[:200]}{remedy}") from None
     if not isinstance(value, dict):
         raise DataError(
             f"{where}: found a JSON {type(value).__name__}, but an object is needed; "
             'write {"prompt": "..."}'
         )
     return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if repeated := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+        raise ValueError(f"key {repeated[0][:80]!r} repeats; keep one")
+    return dict(pairs)
 
 
 def _conversation(value: Any, where: str) -> Messages:
@@ -151,9 +159,9 @@ def _text(value: Any, where: str, name: str) -> str:
         raise DataError(
             f"{where}: {name} has the type {type(value).__name__}, but text is needed; quote it"
         )
-    if not value.strip():
+    if is_blank(_unicode(value, where, name)):
         raise DataError(f"{where}: {name} is empty; write something or remove the line")
-    return _unicode(value, where, name)
+    return value
 
 
 def _unicode(value: str, where: str, name: str) -> str:

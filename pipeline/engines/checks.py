@@ -3,7 +3,8 @@
 In:  an engine's section of the recipe
 Out: nothing, or one ConfigError or MachineError that names what was found and what to do
 
-Does not: load weights, so a damaged weight file shows only when the engine opens.
+Does not: read the weights themselves, so a flipped bit in one shows nowhere here; what is looked
+at is that each file has the length that its header tells.
 """
 
 import ctypes
@@ -13,9 +14,10 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.config.engines import VllmConfig
+from pipeline.config.paths import file_problem, path_problem, shown_path
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
@@ -32,11 +34,8 @@ def check_vllm(config: VllmConfig) -> None:
     folder = model_folder(config)
     _check_model(folder)
     _check_chat_template(config, folder)
-    if config.adapter is not None and not (config.adapter / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"adapter '{config.adapter}' has no adapter_config.json; "
-            "name the folder that a LoRA training wrote, or leave `adapter` out"
-        )
+    if config.adapter is not None:
+        _check_adapter(config.adapter)
 
 
 def model_folder(config: VllmConfig) -> Path:
@@ -45,11 +44,17 @@ def model_folder(config: VllmConfig) -> Path:
     Raises:
         ConfigError: neither a folder nor a downloaded model.
     """
-    folder = Path(config.model).expanduser()
-    if folder.is_dir():
-        return folder
-    parts = config.model.split("/")
-    looks_like_hub = len(parts) == 2 and all(parts) and not Path(parts[0]).expanduser().exists()
+    try:
+        folder = Path(config.model).expanduser()
+        if folder.is_dir():
+            return folder
+        parts = config.model.split("/")
+        looks_like_hub = len(parts) == 2 and all(parts) and not Path(parts[0]).expanduser().exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"model {shown_path(config.model)} cannot be a folder ({path_problem(error)}); correct "
+            "`model`"
+        ) from None
     if not looks_like_hub:
         raise ConfigError(
             f"model folder '{config.model}' does not exist; "
@@ -76,15 +81,82 @@ def _check_model(folder: Path) -> None:
             f"model folder '{folder}' has no config.json; name the folder of a model "
             "that transformers can load"
         )
-    if not any(folder.glob(f"*{WEIGHT_SUFFIX}")):
+    for path in sorted(folder.glob("*.json")):
+        _json_object(path)
+    weights = sorted(folder.glob(f"*{WEIGHT_SUFFIX}"))
+    if not weights:
         raise ConfigError(
             f"model folder '{folder}' has no *{WEIGHT_SUFFIX} weights; "
             "finish its download or training"
         )
+    for path in weights:
+        check_safetensors(path)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise ConfigError(
             f"model folder '{folder}' has no tokenizer.json; copy the tokenizer beside the weights"
         )
+
+
+def _check_adapter(folder: Path) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"adapter '{folder}' has no adapter_config.json; "
+            "name the folder that a LoRA training wrote, or leave `adapter` out"
+        )
+    _json_object(folder / "adapter_config.json")
+    weights = folder / f"adapter_model{WEIGHT_SUFFIX}"
+    if not weights.is_file():
+        raise ConfigError(
+            f"adapter '{folder}' has no {weights.name}; finish its download or training, and "
+            "convert weights in another format"
+        )
+    check_safetensors(weights)
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare a weight file's length with its header: 8 bytes of length, JSON, then the tensors.
+
+    Raises:
+        ConfigError: no regular file, a pointer of git-lfs, cut, or longer than its header says.
+    """
+    if problem := file_problem(path):
+        raise ConfigError(f"weights '{path}' {problem}; finish the download")
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        if start == b"version ":
+            raise ConfigError(
+                f"weights '{path}' are a pointer of git-lfs, not the weights; run `git lfs pull` "
+                "in that folder"
+            )
+        length = int.from_bytes(start, "little")
+        try:
+            header: Any = json.loads(stream.read(length) if length < size else b"")
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key[:2] != "__"]
+            expected = 8 + length + max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise ConfigError(
+                f"weights '{path}' ({size:,} bytes) have no safetensors header; download them again"
+            ) from None
+    if size != expected:
+        raise ConfigError(
+            f"weights '{path}' have {size:,} bytes, but their header says {expected:,}; download "
+            "them again"
+        )
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)[:120]
+        raise ConfigError(f"'{path}' is not JSON ({reason}); download it again") from None
+    if not isinstance(value, dict) and path.name != "vocab.json":
+        raise ConfigError(
+            f"'{path}' holds a JSON {type(value).__name__}, but an object is needed; download it "
+            "again"
+        )
+    return value if isinstance(value, dict) else {}
 
 
 def _check_chat_template(config: VllmConfig, folder: Path) -> None:
@@ -97,7 +169,7 @@ def _check_chat_template(config: VllmConfig, folder: Path) -> None:
     if any(folder.glob("chat_template.*")) or any(folder.glob("additional_chat_templates/*")):
         return
     settings = folder / "tokenizer_config.json"
-    if settings.is_file() and json.loads(settings.read_text("utf-8")).get("chat_template"):
+    if settings.is_file() and _json_object(settings).get("chat_template"):
         return
     raise ConfigError(
         f"model '{config.model}' has no chat template, and messages cannot be rendered without "

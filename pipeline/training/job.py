@@ -10,7 +10,7 @@ result is `result.json`, written last: where it exists with the same hash, the w
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.config.section import Section
 from pipeline.config.training import REPORTING_FIELDS, TrainingConfig
@@ -81,6 +81,9 @@ class JobFile(Section):
 class Alarm(Section):
     """One thing about a training that a person should look at."""
 
+    # A training that diverges ends in NaN, and says so.
+    model_config = ConfigDict(allow_inf_nan=True)
+
     name: str
     value: float
     limit: float
@@ -89,6 +92,9 @@ class Alarm(Section):
 
 class Probe(Section):
     """How the model answers a few training prompts, greedily."""
+
+    # A training that diverges ends in NaN, and says so.
+    model_config = ConfigDict(allow_inf_nan=True)
 
     num_prompts: int
     mean_length: float
@@ -134,6 +140,9 @@ class RowCounts(Section):
 
 class TrainingResult(Section):
     """A finished training."""
+
+    # A training that diverges ends in NaN, and says so.
+    model_config = ConfigDict(allow_inf_nan=True)
 
     status: str = "ok"
     method: str

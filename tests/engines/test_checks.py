@@ -15,6 +15,9 @@ from pipeline.engines.fingerprint import model_fingerprint
 from pipeline.errors import ConfigError, MachineError, UserError
 from tests.engines.tiny_model import CHAT_TEMPLATE
 
+HEADER = b'{"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}'
+WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abcd"
+
 
 def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path:
     """A folder that looks like a model."""
@@ -22,7 +25,7 @@ def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path
     settings = {"chat_template": CHAT_TEMPLATE} if template else {}
     files = {
         "config.json": "{}",
-        "model.safetensors": "weights",
+        "model.safetensors": WEIGHTS.decode(),
         "tokenizer.json": "{}",
         "tokenizer_config.json": json.dumps(settings),
     }
@@ -51,6 +54,43 @@ def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message:
 
 def test_complete_model_folder_passes(tmp_path: Path) -> None:
     check_engine(config_for(make_folder(tmp_path / "m")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", b"", "no safetensors header"),
+        ("model.safetensors", WEIGHTS[:-1], "71 bytes, but their header says 72"),
+        ("model.safetensors", WEIGHTS + b"x", "73 bytes, but their header says 72"),
+        ("model.safetensors", WEIGHTS[:20], "no safetensors header"),
+        ("model.safetensors", b"\xff" * 8 + b"{}", "no safetensors header"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("config.json", b'{"a": ', "config.json' is not JSON"),
+        ("tokenizer.json", b"[1, 2]", "holds a JSON list"),
+        ("tokenizer_config.json", b"\xe9", "is not JSON"),
+        ("generation_config.json", b"3", "holds a JSON int"),
+    ],
+)
+def test_damaged_model_folder_is_named(
+    name: str, content: bytes, message: str, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "m")
+    (folder / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        check_engine(config_for(folder))
+
+
+def test_adapter_needs_whole_safetensors(tmp_path: Path) -> None:
+    """Pickled weights (`adapter_model.bin`) are never loaded, so they do not count."""
+    folder, adapter = make_folder(tmp_path / "m"), tmp_path / "a"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"r": 8}')
+    (adapter / "adapter_model.bin").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"has no adapter_model\.safetensors"):
+        check_engine(config_for(folder, adapter=adapter))
+    (adapter / "adapter_model.safetensors").write_bytes(WEIGHTS[:-2])
+    with pytest.raises(ConfigError, match="header says"):
+        check_engine(config_for(folder, adapter=adapter))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "models/nothing-here", "./nothing/here"])
