@@ -98,7 +98,7 @@ def run_apart(recipe: Path, runs: Path) -> tuple[RunDir, float]:
 
 def figures(run: RunDir, seconds: float) -> Figures:
     """The keys of one run, from its metrics.json; None for what was not measured."""
-    metrics = read_json(run.metrics)
+    metrics = read_json(run.metrics) or {}
     labels = metrics["labels"] or {}
 
     def share(policy: str, name: str) -> float | None:

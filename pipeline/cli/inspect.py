@@ -20,11 +20,10 @@ from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
 
 TRACED_COLUMNS = (
-    "status", "reason", "response", "critique", "revision", "completion", "chosen", "rejected",
-    "soft_label", "margin", "label", "weight", "events", "prob_first", "prob_forward", "prob_swapped",
-    "position_gap", "score", "parts", "values", "part_differences", "sample_index", "round", "seed",
-    "source", "source_index",
-)  # fmt: skip
+    "status reason response critique revision completion chosen rejected soft_label margin label "
+    "weight events prob_first prob_forward prob_swapped position_gap score parts values "
+    "part_differences sample_index round seed source source_index"
+).split()
 """Columns that `trace` prints, in this order."""
 
 

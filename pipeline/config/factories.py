@@ -11,7 +11,7 @@ Python looks for them, never from the recipe's folder.
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pipeline.errors import ConfigError
 
@@ -45,8 +45,7 @@ def find_factory(spec: str, what: str) -> Callable[..., Any]:
             f"{what} '{spec}' is not marked as one that recipes may call; put @recipe_factory of "
             "pipeline.config.factories above it if it is yours"
         )
-    found: Callable[..., Any] = factory
-    return found
+    return cast("Callable[..., Any]", factory)
 
 
 def check_arguments(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> None:

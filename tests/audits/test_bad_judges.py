@@ -14,14 +14,15 @@ from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
 from pipeline.run.start import start_run
 from pipeline.stages.runner import Progress
-from pipeline.store import RunDir, read_json
+from pipeline.store import RunDir
 from pipeline.store.shards import stage_manifests
 from tests.audits.bad_judges import audited_run, recipe, started
+from tests.run.builders import stored_json
 
 
 def failed(run: RunDir) -> set[str]:
     """Checks that failed, as audit.json says."""
-    audit = read_json(run.root / "preference/audit.json")
+    audit = stored_json(run.root / "preference/audit.json")
     assert audit["passed"] is False
     return {
         f["name"] for judge in audit["judges"] for f in judge["findings"] if f["status"] == "failed"
@@ -83,7 +84,7 @@ async def test_clamp_leaves_made_up_injections(tmp_path: Path) -> None:
     """They are made from comparisons that are clear before the clamp: after it none is."""
     audit = {"enabled": True, "canaries": None, "per_principle": False}
     run = await audited_run(tmp_path, "honest", audit=audit, judge={"chain_of_thought": {}})
-    found = read_json(run.root / "preference/audit.json")["judges"][0]["findings"]
+    found = stored_json(run.root / "preference/audit.json")["judges"][0]["findings"]
     assert {f["name"] for f in found if f["status"] == "skipped"} == {"known"}
 
 
@@ -98,7 +99,7 @@ async def test_message_says_what_and_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", [{}, {"chain_of_thought": {}}])
 async def test_honest_judge_passes(tmp_path: Path, way: dict[str, Any]) -> None:
     run = await audited_run(tmp_path, "honest", judge=way)
-    audit = read_json(run.root / "preference/audit.json")
+    audit = stored_json(run.root / "preference/audit.json")
     statuses = {f["name"]: f["status"] for f in audit["judges"][0]["findings"]}
     assert audit["passed"] is True and set(statuses.values()) == {"passed"}
     assert (run.dataset / "preference.parquet").is_file()
@@ -124,7 +125,7 @@ async def test_resume_gives_the_same_answer_for_free(tmp_path: Path) -> None:
 async def test_few_rows_skip_and_say_so(tmp_path: Path) -> None:
     audit = {"enabled": True, "canaries": None, "min_rows": 1000}
     run = await audited_run(tmp_path, "always_a", audit=audit)
-    found = read_json(run.root / "preference/audit.json")
+    found = stored_json(run.root / "preference/audit.json")
     assert {f["status"] for judge in found["judges"] for f in judge["findings"]} == {"skipped"}
     assert any("no known answer was tested" in note for note in found["notes"])
 
@@ -138,7 +139,7 @@ async def test_one_shard_is_audited_too(tmp_path: Path) -> None:
     run = start_run(path, run_id="r1", runs_root_folder=tmp_path / "out")
     with pytest.raises(AuditError, match=r"injected of preference/judge is 1.000"):
         await run_all(open_context(run))
-    found = read_json(run.root / "preference/audit.json")["judges"][0]
+    found = stored_json(run.root / "preference/audit.json")["judges"][0]
     assert {f["status"] for f in found["findings"]} == {"passed", "failed"}
     assert found["figures"][""]["known"]["n"] == 27
 
@@ -146,7 +147,7 @@ async def test_one_shard_is_audited_too(tmp_path: Path) -> None:
 async def test_no_canary_check_is_noted(tmp_path: Path) -> None:
     audit = {"enabled": True, "canaries": None, "canaries_per_shard": 0}
     run = await audited_run(tmp_path, "honest", audit=audit)
-    note = read_json(run.root / "preference/audit.json")["notes"]
+    note = stored_json(run.root / "preference/audit.json")["notes"]
     assert any(
         "no canary check of preference/judge could be made (0 rows, and at least 20" in text
         and "canaries_per_shard" in text
@@ -176,7 +177,7 @@ async def test_each_judge_of_a_panel_is_audited(tmp_path: Path) -> None:
     run = RunDir(path.parent)
     with pytest.raises(AuditError, match="injected of preference/judge-2 is"):
         await run_all(open_context(run))
-    audit = read_json(run.root / "preference/audit.json")
+    audit = stored_json(run.root / "preference/audit.json")
     assert [judge["folder"] for judge in audit["judges"]] == [
         "preference/judge",
         "preference/judge-2",
@@ -187,7 +188,7 @@ async def test_each_judge_of_a_panel_is_audited(tmp_path: Path) -> None:
 async def test_principle_alone_can_fail(tmp_path: Path) -> None:
     audit = {"enabled": True, "canaries": None, "max_order_disagreement": 0.5, "min_rows": 5}
     run, error = await refused(tmp_path, "always_a", audit=audit)
-    found = read_json(run.root / "preference/audit.json")["judges"][0]["findings"]
+    found = stored_json(run.root / "preference/audit.json")["judges"][0]["findings"]
     assert {f["scope"] for f in found if f["status"] == "failed"} >= {"", "p-0", "p-1", "p-2"}
     assert "order_disagreement of preference/judge" in str(error) or "identical of" in str(error)
 
@@ -197,7 +198,7 @@ async def test_self_preference_is_noted(tmp_path: Path) -> None:
     run = started(tmp_path, "honest")
     ctx = open_context(run, Listener(told))
     await run_all(ctx)
-    audit = read_json(run.root / "preference/audit.json")
+    audit = stored_json(run.root / "preference/audit.json")
     assert audit["judges"][0]["judges_itself"] is True
     assert any("is the model that wrote the responses" in note for note in audit["notes"])
     assert told == audit["notes"]
@@ -211,7 +212,7 @@ async def test_collapse_stops_the_export_too(tmp_path: Path) -> None:
         collapse={"min_prompts": 2, "max_closing_share": 0.01},
     )
     assert "of the chosen texts is" in str(error)
-    audit = read_json(run.root / "preference/audit.json")
+    audit = stored_json(run.root / "preference/audit.json")
     assert audit["judges"] == [] and audit["collapse"]["passed"] is False
     assert not (run.dataset / "preference.parquet").exists()
 

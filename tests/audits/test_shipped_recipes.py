@@ -19,9 +19,9 @@ from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
-from pipeline.store import read_json
 from tests.audits.bad_judges import started
 from tests.audits.builders import finding_of, injected, make_pairs, make_prompt, make_texts
+from tests.run.builders import stored_json
 
 RECIPES = {path.stem: path for path in (PROJECT_ROOT / "flows/configs").glob("*.yaml")}
 COLLAPSE = {
@@ -133,7 +133,8 @@ async def test_planted_collapse_exports_nothing(
     )
     assert not (run.dataset / "preference.parquet").exists()
     found = {
-        f["name"]: f for f in read_json(run.root / "preference/audit.json")["collapse"]["findings"]
+        f["name"]: f
+        for f in stored_json(run.root / "preference/audit.json")["collapse"]["findings"]
     }
     assert found["closing_phrase"]["value"] == 1.0
     page = run.report.read_text()

@@ -17,9 +17,10 @@ import yaml
 from benchmarks.scripted_chain import HOLD_AFTER
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.dataset import load_dataset
-from pipeline.store import RunDir, read_json, read_rows
+from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.cli.commands import Ended, Rlaif
+from tests.run.builders import stored_json
 from tests.sources.builders import write_lines
 
 
@@ -133,7 +134,7 @@ def test_impact_pays_for_what_changed_and_repeats_for_nothing(rlaif: Rlaif, tmp_
     )
     ended = rlaif("constitution", "impact", "one", new, "--run-id", "two")
     assert ended.code == 0, ended.err
-    impact = read_json(tmp_path / "outputs/runs/two/impact.json")
+    impact = stored_json(tmp_path / "outputs/runs/two/impact.json")
     cost = impact["costs"][0]
     now = bill(tmp_path)[len(paid) :]
     assert len(now) == cost["calls"] == 2 * impact["total"]["asked_again"] > 0
@@ -188,7 +189,7 @@ def test_killed_impact_goes_on(rlaif: Rlaif, tmp_path: Path) -> None:
     ended = rlaif("constitution", "impact", "one", new)
     assert ended.code == 0, ended.err
     (root,) = (tmp_path / "outputs/runs").glob("one-impact-*")
-    impact = read_json(root / "impact.json")
+    impact = stored_json(root / "impact.json")
     asked = impact["total"]["asked_again"]
     paid_twice = len(bill(tmp_path)) - start - 2 * asked
     # At most what the shard in flight had asked: 4 prompts with 3 comparisons in 2 orders.

@@ -135,7 +135,7 @@ def test_cuda_without_gpu_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MachineError, match="vLLM for CUDA"):
         check_engine(config_for(folder, device="cpu"))
     monkeypatch.setattr(checks, "count_gpus", lambda: 0)
-    with pytest.raises(MachineError, match="vLLM for CUDA and this machine shows no NVIDIA GPU"):
+    with pytest.raises(MachineError, match=r"vLLM for CUDA and this machine shows no NVIDIA GPU"):
         check_engine(config_for(folder, device="auto"))
     monkeypatch.setattr(checks, "vllm_build", lambda: None)
     with pytest.raises(MachineError, match="vLLM is not installed"):
@@ -175,7 +175,7 @@ class SubEngine(MarkedEngine):
 def test_check_calls_no_factory() -> None:
     script = f"{__name__}:MarkedEngine"
     check_engine(ScriptedConfig(type="scripted", script=script, args={"word": "x"}))
-    with pytest.raises(ConfigError, match="does not take these args .*correct `args`"):
+    with pytest.raises(ConfigError, match=r"does not take these args .*correct `args`"):
         check_engine(ScriptedConfig(type="scripted", script=script, args={"words": "x"}))
     assert MarkedEngine.calls == 0
 

@@ -13,7 +13,15 @@ from pipeline.ids import canonical_json, file_hash, row_id
 from pipeline.records import RevisionRow, Row
 from pipeline.run.context import open_context
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
-from pipeline.store import Manifest, RunDir, RunLock, ShardCounts, write_json, write_shard
+from pipeline.store import (
+    Manifest,
+    RunDir,
+    RunLock,
+    ShardCounts,
+    read_json,
+    write_json,
+    write_shard,
+)
 from tests.stages.builders import (
     labels,
     make_constitution,
@@ -154,3 +162,10 @@ def write_stage(run: RunDir, texts: Mapping[str, dict[str, Any]]) -> None:
         for text, fields in texts.items()
     ]
     write_rows(run, "supervised/revise-1", rows, inputs=[prompts])
+
+
+def stored_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that must be there."""
+    value = read_json(path)
+    assert value is not None, path
+    return value

@@ -19,8 +19,8 @@ from pipeline.run.phases import (
     tuned_model,
 )
 from pipeline.run.start import start_run
-from pipeline.store import RunLock, read_json
-from tests.run.builders import write_recipe
+from pipeline.store import RunLock
+from tests.run.builders import stored_json, write_recipe
 from tests.sources.builders import write_lines
 
 CONFIG = KtoConfig(
@@ -76,7 +76,7 @@ async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
     model = await train_preference(ctx)
     assert model is not None and model == tuned_model(ctx)
     assert (model / "model.safetensors").is_file()
-    result = read_json(ctx.run.training("preference") / "result.json")
+    result = stored_json(ctx.run.training("preference") / "result.json")
     assert result["rows"] == {
         "read": 5,
         "not_ok": 0,
