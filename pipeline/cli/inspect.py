@@ -19,11 +19,34 @@ from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
 
-TRACED_COLUMNS = (
-    "status reason response critique revision completion chosen rejected soft_label margin label "
-    "weight events prob_first prob_forward prob_swapped position_gap score parts values "
-    "part_differences sample_index round seed source source_index"
-).split()
+TRACED_COLUMNS = [
+    "status",
+    "reason",
+    "response",
+    "critique",
+    "revision",
+    "completion",
+    "chosen",
+    "rejected",
+    "soft_label",
+    "margin",
+    "label",
+    "weight",
+    "events",
+    "prob_first",
+    "prob_forward",
+    "prob_swapped",
+    "position_gap",
+    "score",
+    "parts",
+    "values",
+    "part_differences",
+    "sample_index",
+    "round",
+    "seed",
+    "source",
+    "source_index",
+]
 """Columns that `trace` prints, in this order."""
 
 
