@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_config
+from pipeline.config.factories import recipe_factory
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.run.context import open_context
@@ -60,7 +61,7 @@ async def test_costs_are_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preference: dict[str, Any], calls: int
 ) -> None:
     engine = make_engine()
-    monkeypatch.setattr("tests.run.scripted_world.make_engine", lambda: engine)
+    monkeypatch.setattr("tests.run.scripted_world.make_engine", recipe_factory(lambda: engine))
     recipe = write_recipe(
         tmp_path / "in",
         prompts=1,
