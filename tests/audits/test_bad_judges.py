@@ -149,7 +149,7 @@ async def test_no_canary_check_is_noted(tmp_path: Path) -> None:
     run = await audited_run(tmp_path, "honest", audit=audit)
     note = stored_json(run.root / "preference/audit.json")["notes"]
     assert any(
-        "no canary check of preference/judge could be made (0 rows, and at least 20" in text
+        "no canary check of preference/judge was possible (0 rows, and at least 20" in text
         and "canaries_per_shard" in text
         for text in note
     )

@@ -140,7 +140,7 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "pattern"),
     [
-        ({}, ["--type", "hhrlhf"], "--type is 'hhrlhf', but it is one of pairs, hh-rlhf, hhh"),
+        ({}, ["--type", "hhrlhf"], "--type is 'hhrlhf', but it is one of pairs, openai, "),
         ({}, ["--type", "hh-rlhf"], r"p.jsonl, line 1.*whole|line 1.*transcript"),
         ({}, ["--sources", "x.yaml"], "FILE and --sources are both given"),
         ({}, ["--name", "../x"], "--name is '../x'"),
