@@ -77,7 +77,7 @@ async def test_adapter_is_applied_exactly(tmp_path: Path) -> None:
         device="cpu",
         kv_cache_gib=0.25,
     )
-    # Once in many runs, on a loaded machine, vLLM's CPU kernels gave other numbers with the adapter;
+    # Once in many runs, on a loaded machine, vLLM on the CPU gave other numbers with the adapter;
     # the cause is not known yet. An adapter that is not applied exactly fails all three times.
     for _ in range(3):
         async with open_engine(config) as engine:
