@@ -87,7 +87,7 @@ def run_one(recipe: Path, runs: Path) -> None:
 
 
 def run_apart(recipe: Path, runs: Path) -> tuple[RunDir, float]:
-    """The same in a process of its own; the run and its seconds, start of the process included."""
+    """One run in a process of its own, with its seconds, start of the process included."""
     command = [sys.executable, "-m", "benchmarks.demo_truth", "--one", str(recipe), str(runs)]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT)

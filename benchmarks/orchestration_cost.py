@@ -44,7 +44,7 @@ def measure(num_prompts: int) -> dict[str, float]:
 
 
 def measure_apart(num_prompts: int) -> dict[str, float]:
-    """The same in a process of its own."""
+    """One measurement in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.orchestration_cost", "--one", str(num_prompts)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(output.splitlines()[-1])

@@ -79,11 +79,11 @@ class PairColumns(ContextColumns):
     """A score of `chosen`: a pair whose scores are equal is a tie, and one whose scores contradict
     its label is dropped."""
     score_rejected: str | None = None
-    """The same score of `rejected`."""
+    """Column with the score of `rejected`, on the scale of `score_chosen`."""
     score_first: str | None = None
     """A score of `first`, higher is better: decides where there is no `label`."""
     score_second: str | None = None
-    """The same score of `second`."""
+    """Column with the score of `second`, on the scale of `score_first`."""
     annotator: str | None = None
     """Who labeled the row."""
     label_accuracy: str | None = None

@@ -25,7 +25,7 @@ def task_runs(flows: Flows, flow_run: Json) -> dict[str, Json]:
 
 
 def wait_for_tasks(flows: Flows, flow_run: Json, expected: int) -> dict[str, Json]:
-    """The same when all are there: they reach the server as events, a little later."""
+    """All task runs of a flow run: they reach the server as events, a little later."""
     for _ in range(300):
         found = task_runs(flows, flow_run)
         if len(found) >= expected and all(t["end_time"] for t in found.values()):

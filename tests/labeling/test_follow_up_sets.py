@@ -43,7 +43,7 @@ def likelihoods(shift_per_token: float = 0.0) -> list[float]:
 
 
 def sums(shift_per_token: float = 0.0) -> list[float]:
-    """The same without dividing by the number of tokens: what must not be done."""
+    """The reward without dividing by the number of tokens: what must not be done."""
     return [
         total + shift_per_token * tokens
         for total, tokens in (TABLE[sentence] for sentence in TOY.sentences)
