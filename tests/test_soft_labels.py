@@ -110,7 +110,7 @@ def test_swapped_order_is_mapped_back() -> None:
 
 @pytest.mark.parametrize("prob_a", [1.0, 0.9, 0.5, 0.123456789, 0.0])
 def test_slot_lover_gives_exactly_half(prob_a: float) -> None:
-    """The same P(A) in both orders says nothing about the responses: p + (1 - p) over 2."""
+    """An equal P(A) in both orders says nothing about the responses: p + (1 - p) over 2."""
     label, gap = swap_average(prob_a, prob_a)
     assert label == 0.5
     assert gap == pytest.approx(abs(2 * prob_a - 1))

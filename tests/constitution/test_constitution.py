@@ -83,7 +83,7 @@ def test_draw_depends_on_row_not_order() -> None:
 
 
 def test_critiques_and_labels_draw_apart() -> None:
-    """The same row under two purposes: 1 of 16 agree by chance, far from all."""
+    """One row under two purposes: 1 of 16 agree by chance, far from all."""
     constitution = make(*[1.0] * 16)
     same = sum(
         constitution.draw(0, "critique", f"row-{n}") == constitution.draw(0, "judge", f"row-{n}")

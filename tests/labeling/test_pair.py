@@ -141,7 +141,7 @@ def test_judgment_without_label_makes_no_pair(status: Any, reason: str, expected
 
 
 def test_new_judgment_makes_a_new_pair() -> None:
-    """The same comparison judged anew changes the input hash, so no stored pair is taken."""
+    """A comparison that is judged again changes the input hash, so no stored pair is taken."""
     (one,) = make_pairs([judgment("a", "b", 0.9, 0.1)])
     (two,) = make_pairs([judgment("a", "b", 0.8, 0.1)])
     assert one.row_id == two.row_id and one.input_hash != two.input_hash
