@@ -9,6 +9,7 @@ continuous), and takes it down. Nothing else touches it.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import itertools
 import queue
@@ -114,6 +115,7 @@ class InProcessBackend:
 
             # vLLM replaces this function by one that only warns; others in this process need it.
             set_num_threads = torch.set_num_threads
+            set_num_threads(_thread_count())
             arguments = engine_arguments(self._config, self._folder, self._dtype, "cpu")
             try:
                 engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
@@ -209,6 +211,19 @@ def _fail(futures: list["asyncio.Future[Any]"], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)
+
+
+@functools.cache
+def _thread_count() -> int:
+    """Threads of every engine in this process: as many as torch had at the first one.
+
+    vLLM's attention on the CPU shares its work out by the thread count that it saw first. With
+    another count later (somebody called `torch.set_num_threads`) a part is left out, without an
+    error: log-probabilities are then wrong by whole nats.
+    """
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _fail_opening(opened: "asyncio.Future[None]", error: BaseException) -> None:
