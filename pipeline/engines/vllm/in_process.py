@@ -223,7 +223,7 @@ def _thread_count() -> int:
     """
     import torch
 
-    return torch.get_num_threads()
+    return int(torch.get_num_threads())
 
 
 def _fail_opening(opened: "asyncio.Future[None]", error: BaseException) -> None:
