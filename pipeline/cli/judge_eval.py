@@ -33,6 +33,9 @@ def judge_eval(
     calibration_kind: Annotated[
         str, typer.Option(help="Map that --calibrate fits: temperature or isotonic.")
     ] = "temperature",
+    known_labels: Annotated[
+        Path | None, typer.Option(help="Write the labels here, for pair.max_error of a recipe.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
 ) -> None:
     """Measure how far a recipe's judge can be trusted, on pairs that people have labeled."""
@@ -55,6 +58,7 @@ def judge_eval(
         seed=seed,
         calibrate=calibrate,
         kind=cast("Kind", calibration_kind),
+        known_labels=known_labels,
     )
     evaluation = prepare_evaluation(request)
     typer.echo(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
@@ -75,6 +79,8 @@ def judge_eval(
     typer.echo(f"report: {evaluation.run.root / 'report.html'}")
     if calibrate is not None:
         typer.echo(f"calibration: {calibrate}")
+    if known_labels is not None:
+        typer.echo(f"known labels: {known_labels}")
 
 
 def sources_of(

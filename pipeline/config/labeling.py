@@ -9,7 +9,7 @@ Pure values: nothing here looks at the disk.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -181,6 +181,29 @@ class PairConfig(Section):
     """Drop pairs for which the two orders prefer different responses."""
     drop_truncated: bool = True
     """Drop pairs in which a response was cut by `max_tokens`."""
+    max_error: float | None = Field(None, gt=0, lt=0.5)
+    """Largest share of wrong pairs: the least label that keeps it is chosen on `known_labels`. Null
+    for no bound."""
+    error_confidence: float = Field(0.9, gt=0.5, lt=1)
+    """Probability that the bound of `max_error` holds."""
+    known_labels: Path | None = None
+    """What this recipe's judge said about labeled comparisons, written by
+    `rlaif judge-eval --known-labels`; needed by `max_error`."""
+
+    @model_validator(mode="after")
+    def _bound_is_complete(self) -> Self:
+        if (self.max_error is None) != (self.known_labels is None):
+            raise ValueError(
+                "`max_error` and `known_labels` belong together: the bound is chosen on labels "
+                "whose truth is known; give both, or neither"
+            )
+        return self
+
+    def thresholds(self) -> dict[str, Any]:
+        """What decides about a pair, apart from the bound of the error."""
+        return self.model_dump(
+            mode="json", exclude={"max_error", "error_confidence", "known_labels"}
+        )
 
 
 class PreferenceConfig(Section):

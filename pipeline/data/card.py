@@ -16,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
 from pipeline.data.prompt_lines import display_path
+from pipeline.labeling.known_labels import error_bound_of
 from pipeline.labeling.labelers import labeler_of
 from pipeline.store.files import write_text
 from pipeline.store.layout import RunDir
@@ -46,6 +47,7 @@ def write_card(
                 (name, Path(info.path).name, info) for name, info in sorted(manifest.sets.items())
             ],
             labels=labeler_of(config.preference).describe(config.preference),
+            bound=error_bound_of(run.root, config.preference.pair),
             models=_models(run),
         )
     )

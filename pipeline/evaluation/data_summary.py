@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.config.labeling import PairConfig
 from pipeline.evaluation.results import (
     DataMetrics,
     LabelMetrics,
@@ -19,6 +20,7 @@ from pipeline.evaluation.results import (
     StageMetrics,
 )
 from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
+from pipeline.labeling.known_labels import error_bound_of
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
 from pipeline.store.shards import stage_manifests
@@ -95,22 +97,24 @@ def stage_metrics(root: Path) -> dict[str, StageMetrics]:
     return stages
 
 
-def measure_data(root: Path, tie_width: float) -> tuple[DataMetrics | None, list[PrincipleMetrics]]:
+def measure_data(root: Path, pair: PairConfig) -> tuple[DataMetrics | None, list[PrincipleMetrics]]:
     """Entries `data` (None without judgments) and `principles` of metrics.json."""
     everything, by_principle = LabelCounts(), defaultdict[str, LabelCounts](LabelCounts)
     for _, rows in iter_shards(root, label_folder(root), LABEL_COLUMNS):
         for row in rows:
-            everything.add(row, tie_width)
+            everything.add(row, pair.tie_width)
     for folder in stage_folders(root, PREFERENCE, JUDGE):
         for _, rows in iter_shards(root, folder, LABEL_COLUMNS):
             for row in rows:
                 for name in _principles(row):
-                    by_principle[name].add(row, tie_width)
+                    by_principle[name].add(row, pair.tie_width)
     critiques: Counter[str] = Counter()
     for folder in stage_folders(root, SUPERVISED, CRITIQUE):
         for _, rows in iter_shards(root, folder, ("principle_id",)):
             critiques.update(row["principle_id"] for row in rows)
     data = _measure_pairs(root, everything, by_principle) if everything.drawn else None
+    if data is not None:
+        data = data.model_copy(update={"error_bound": error_bound_of(root, pair)})
     principles = [
         PrincipleMetrics(id=name, critiques=critiques[name], **dict(by_principle[name].metrics()))
         for name in sorted({*by_principle, *critiques})

@@ -30,7 +30,7 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     seed, draws = derive_seed("bootstrap", config.seed), config.evaluation.bootstrap_draws
     tie_width = config.preference.pair.tie_width
     policies, changes = measure_policies(run.root, oracle, draws=draws, seed=seed)
-    data, principles = measure_data(run.root, tie_width)
+    data, principles = measure_data(run.root, config.preference.pair)
     stages = stage_metrics(run.root)
     labels = None
     if oracle is not None:

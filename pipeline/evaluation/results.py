@@ -9,6 +9,7 @@ another version wrote are ignored.
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
 
 Faults = dict[str, int]
@@ -219,6 +220,8 @@ class DataMetrics(_Entry):
     """Histogram of the margins of all labeled comparisons."""
     labels: LabelMetrics
     """Over all labels that pairs are made from, pooled ones where there is a panel."""
+    error_bound: ErrorBound | None = None
+    """None when the recipe asks for none."""
 
 
 class LengthCorrelation(_Entry):

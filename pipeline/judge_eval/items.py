@@ -15,8 +15,9 @@ from functools import cached_property
 
 from pipeline.errors import DataError
 from pipeline.ids import row_id, text_hash, uniform
+from pipeline.labeling.known_labels import KnownLabel
 from pipeline.records import JudgmentRow, PromptRow, ResponseRow, Status
-from pipeline.soft_labels import outcome
+from pipeline.soft_labels import orders_agree, outcome
 from pipeline.sources.rows import Imported, LabeledRow
 
 FIRSTS, SECONDS = "labeled/first", "labeled/second"
@@ -173,6 +174,22 @@ def read_verdicts(items: Iterable[Item], judgments: Iterable[JudgmentRow]) -> li
         for row in judgments
         if (key := (row.first_id, row.second_id)) in by_key
     ]
+
+
+def known_labels(verdicts: Sequence[Verdict]) -> tuple[KnownLabel, ...]:
+    """The readable verdicts as a bound of the error takes them."""
+    return tuple(
+        KnownLabel(
+            prompt_id=v.prompt_id,
+            label=v.label,
+            # A pooled label has no orders that could disagree.
+            orders_agree=v.forward is None
+            or v.swapped is None
+            or orders_agree(v.forward, 1.0 - v.swapped),
+        )
+        for v in verdicts
+        if v.label is not None
+    )
 
 
 def readable(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -33,6 +33,8 @@ class Request:
     calibrate: Path | None = None
     """File for the fitted calibration; None for no calibration."""
     kind: Kind = "temperature"
+    known_labels: Path | None = None
+    """File for the labels, which `pair.max_error` of a recipe needs; None for no file."""
 
 
 def check_request(request: Request, config: RunConfig) -> None:
@@ -45,6 +47,20 @@ def check_request(request: Request, config: RunConfig) -> None:
             f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
             f"command measures a judge that compares; set it to {' or '.join(comparing)}"
         )
+    for option, path in (
+        ("--calibrate", request.calibrate),
+        ("--known-labels", request.known_labels),
+    ):
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise ConfigError(
+                f"{option} {path} is a folder, or its folder does not exist; name a file in a "
+                f"folder that exists, such as {option[2:].replace('-', '_')}.json"
+            )
+    if request.known_labels is not None and config.preference.pair.max_error is not None:
+        raise ConfigError(
+            f"{request.recipe} names known labels already; measure with a recipe that has no "
+            "preference.pair.max_error and no preference.pair.known_labels"
+        )
     if request.calibrate is None:
         return
     if config.panel:
@@ -56,11 +72,6 @@ def check_request(request: Request, config: RunConfig) -> None:
         raise ConfigError(
             f"{request.recipe} names a calibration already, but a calibration is fitted on raw "
             "labels; remove preference.judge.calibration or --calibrate"
-        )
-    if request.calibrate.is_dir() or not request.calibrate.absolute().parent.is_dir():
-        raise ConfigError(
-            f"--calibrate {request.calibrate} is a folder, or its folder does not exist; name a "
-            "file in a folder that exists, such as calibration.json"
         )
 
 

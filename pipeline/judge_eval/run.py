@@ -28,6 +28,7 @@ from pipeline.judge_eval.items import (
     SECONDS,
     Item,
     Verdict,
+    known_labels,
     make_items,
     prompt_rows,
     read_verdicts,
@@ -39,6 +40,7 @@ from pipeline.judge_eval.request import Request, check_request, identity_of
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
+from pipeline.labeling.known_labels import KnownLabels
 from pipeline.labeling.pool import PoolStage
 from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
@@ -65,6 +67,7 @@ class AskedJudge:
     fingerprint: str = ""
     method_hash: str = ""
     calibration_hash: str = ""
+    identity_hash: str = ""
 
     def metrics(self, *, draws: int, seed: int) -> dict[str, Any]:
         """The entry of metrics.json: who it is, and its `JudgeFigures`."""
@@ -167,6 +170,13 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     write_json(evaluation.run.root / "metrics.json", metrics)
     write_judge_report(evaluation.run.root, metrics)
     evaluation.run.update_info(status="finished")
+    if path := evaluation.request.known_labels:
+        known = KnownLabels(
+            judges=tuple(judge.identity_hash for judge in judges if judge.identity_hash),
+            measured_on=_files(evaluation),
+            labels=known_labels(judges[-1].verdicts),
+        )
+        write_text(path, known.model_dump_json(indent=1) + "\n")
     if refusal is not None:
         raise refusal
     if fitted is not None and evaluation.request.calibrate is not None:
@@ -182,7 +192,6 @@ def _fit(
     """The calibration, or why there is none, which is raised after the report is written."""
     if evaluation.request.calibrate is None:
         return None, None
-    files = [f"{each.record.path} sha256 {each.record.sha256}" for each in evaluation.sources]
     try:
         return fit_and_measure(
             judge.verdicts,
@@ -191,10 +200,14 @@ def _fit(
             seed=evaluation.seed,
             judge_fingerprint=judge.fingerprint,
             method_hash=judge.method_hash,
-            fitted_on="; ".join(files),
+            fitted_on=_files(evaluation),
         ), None
     except UserError as error:
         return None, error
+
+
+def _files(evaluation: Evaluation) -> str:
+    return "; ".join(f"{s.record.path} sha256 {s.record.sha256}" for s in evaluation.sources)
 
 
 async def _ask(
@@ -216,6 +229,7 @@ async def _ask(
                 verdicts=_verdicts(ctx, shards, folder, items),
                 fingerprint=engine["fingerprint"],
                 method_hash=opened[0].method_hash,
+                identity_hash=opened[0].identity_hash,
                 calibration_hash=calibration.hash if calibration else "",
             )
         )

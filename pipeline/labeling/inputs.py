@@ -7,6 +7,7 @@ from pipeline.constitution import Constitution
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.few_shot import ExemplarSet
 from pipeline.labeling.follow_up_sets import FollowUpSet
+from pipeline.labeling.known_labels import ErrorBound, KnownLabels
 from pipeline.prompting.templates import PromptTemplate
 
 
@@ -29,6 +30,9 @@ class LabelingFiles:
     calibration: Calibration | None = None
     follow_ups: FollowUpSet | None = None
     """Without repeated sentences, unless the recipe keeps them."""
+    known_labels: KnownLabels | None = None
+    error_bound: ErrorBound | None = None
+    """The threshold that was chosen on `known_labels`."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,18 @@ class Judge:
         """Hash of the settings: part of every row's id."""
         return content_hash(self.settings())[:16]
 
+    @cached_property
+    def identity_hash(self) -> str:
+        """Hash of model, labeling method, calibration and constitution: who labels, and how."""
+        return content_hash(
+            [
+                self.engine.fingerprint,
+                self.method_hash,
+                self.calibration.hash if self.calibration else "",
+                self.constitution.hash_with_tags,
+            ]
+        )[:16]
+
     def identity(self, first_id: str, second_id: str) -> str:
         """Hash of everything that the judge reads for a comparison, except its texts and principle.
 

@@ -19,6 +19,7 @@ from pipeline.labeling.calibration import check_calibration
 from pipeline.labeling.comparisons import Compared, Pairing
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge import Judge
+from pipeline.labeling.known_labels import check_known_labels
 from pipeline.records import JudgmentRow, PromptRow
 from pipeline.stages.base import Inputs, Item, Stage, dropped
 from pipeline.store.stage_names import JUDGE, LABELS, nth_folder
@@ -97,11 +98,14 @@ class JudgeStage:
         return Item(draft, lambda: self.judge.label(draft, prompt.messages, principle, *texts))
 
 
-def make_judge(inputs: LabelingInputs, engine: Engine) -> Judge:
+def make_judge(inputs: LabelingInputs, engine: Engine, number: int | None = None) -> Judge:
     """An engine as the recipe's judge.
 
+    Args:
+        number: index in the panel of a judge whose labels become pairs.
+
     Raises:
-        ConfigError: the recipe's calibration was fitted for another judge or labeling method.
+        ConfigError: the recipe's calibration or known labels are of another judge or method.
     """
     judge = Judge(
         engine=engine,
@@ -114,6 +118,8 @@ def make_judge(inputs: LabelingInputs, engine: Engine) -> Judge:
     )
     if judge.calibration is not None:
         check_calibration(judge.calibration, engine.fingerprint, judge.method_hash)
+    if number is not None and inputs.files.known_labels is not None:
+        check_known_labels(inputs.files.known_labels, judge.identity_hash, number)
     return judge
 
 
@@ -121,8 +127,8 @@ def judge_stages(
     inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
 ) -> list[Stage]:
     """Labels of one judge of the panel."""
-    folder = nth_folder(JUDGE, number)
-    return [JudgeStage(make_judge(inputs, engine), compared, inputs.run_id, folder)]
+    judge = make_judge(inputs, engine, number)
+    return [JudgeStage(judge, compared, inputs.run_id, nth_folder(JUDGE, number))]
 
 
 def describe_judge(config: PreferenceConfig) -> str:

@@ -25,6 +25,7 @@ from pipeline.stages.base import Inputs, Item
 from pipeline.store.stage_names import LABELS, PAIRS, PROMPTS
 
 SAME_TEXTS = "same texts as another comparison of the prompt"
+BELOW_BOUND = "label below the threshold of max_error"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class PairStage:
     responses: tuple[str, ...]
     """Folders of all texts that judgments may name."""
     judgments: str = LABELS
+    least_label: float = 0.5
+    """Least P(chosen preferred) of a pair: the threshold of `pair.max_error`."""
     folder: str = PAIRS
     engine: None = None
 
@@ -46,7 +49,11 @@ class PairStage:
 
     def settings(self) -> dict[str, Any]:
         """The thresholds, and what happens to repeated texts."""
-        return {**self.pair.model_dump(mode="json"), "same_texts": "one label"}
+        return {**self._thresholds(), "same_texts": "one label"}
+
+    def _thresholds(self) -> dict[str, Any]:
+        bound = {"least_label": self.least_label} if self.least_label > 0.5 else {}
+        return {**self.pair.thresholds(), **bound}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per judgment; for best against worst, one row per prompt."""
@@ -73,7 +80,7 @@ class PairStage:
     ) -> PreferenceRow:
         first, second = texts[judgment.first_id], texts[judgment.second_id]
         row = PreferenceRow(
-            row_id=row_id("preference", judgment.row_id, self.pair.model_dump(mode="json")),
+            row_id=row_id("preference", judgment.row_id, self._thresholds()),
             parent_ids=(judgment.row_id,),
             run_id=self.run_id,
             # The label is an input too: a new judgment makes a new pair.
@@ -120,6 +127,8 @@ class PairStage:
             orders_agree=agree,
         )
         reason = drop_reason(self.pair, label, agree, (chosen, rejected))
+        if reason is None and label < self.least_label:
+            reason = BELOW_BOUND
         return replace(row, status="dropped", reason=reason) if reason else row
 
     def _best_and_worst(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.audits.findings import AuditReport
 from pipeline.audits.judge_audit import JudgeAudit
 from pipeline.config import RunConfig, load_config
+from pipeline.config.labeling import PairConfig
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.errors import ConfigError
 from pipeline.evaluation import Metrics, collect_metrics
@@ -25,7 +26,6 @@ from pipeline.training.job import TrainingResult
 from pipeline.training.metrics import MetricsRow, read_metrics
 
 JOBS = {"sft": "SFT", "preference": "Preference"}
-DEFAULT_TIE_WIDTH = 0.02
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -150,7 +150,7 @@ def _measured(run: RunDir, config: RunConfig | None) -> Metrics:
     """What the shards say, without an oracle."""
     if config is not None:
         return collect_metrics(run, config)
-    data, principles = measure_data(run.root, DEFAULT_TIE_WIDTH)
+    data, principles = measure_data(run.root, PairConfig())
     return Metrics(data=data, principles=principles)
 
 

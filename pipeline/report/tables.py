@@ -181,6 +181,12 @@ def outcome_table(data: ReportData) -> Table:
     )
 
 
+def label_notes(data: ReportData) -> list[str]:
+    """The bound of wrong pairs, where the recipe asks for one."""
+    summary = data.metrics.data
+    return [summary.error_bound.describe()] if summary and summary.error_bound else []
+
+
 def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float | None]]:
     """Each principle in the constitution's order, with the final policy's win rate under it."""
     known = [p.id for p in data.constitution.principles] if data.constitution else []

@@ -14,10 +14,12 @@ from pipeline.config import RunConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.paths import resolve_path
 from pipeline.constitution import Constitution
+from pipeline.errors import ConfigError
 from pipeline.labeling.calibration import load_calibration
 from pipeline.labeling.few_shot import check_exemplars, load_exemplars
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.labeling.inputs import LabelingFiles, Templates
+from pipeline.labeling.known_labels import bound_error, load_known_labels
 from pipeline.labeling.labelers import labeler_of
 from pipeline.prompting.option_checks import check_option_labels, check_ratings
 from pipeline.prompting.templates import (
@@ -34,6 +36,7 @@ NAMED: dict[str, Callable[[PreferenceConfig], Path | None]] = {
     "exemplars.yaml": lambda c: c.judge.exemplars if c.judge.num_exemplars else None,
     "calibration.json": lambda c: c.judge.calibration,
     "follow_ups.yaml": lambda c: c.follow_up.follow_ups if labeler_of(c).uses_follow_ups else None,
+    "known_labels.json": lambda c: c.pair.known_labels if c.enabled else None,
     "canaries.yaml": lambda c: c.audit.canaries if c.enabled and c.audit.enabled else None,
     LIST_NAME: lambda c: c.sources if c.enabled else None,
 }
@@ -129,7 +132,7 @@ def _load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
 def _load_labeling(
     paths: dict[str, Path], config: PreferenceConfig, constitution: Constitution
 ) -> LabelingFiles:
-    exemplars = calibration = follow_ups = None
+    exemplars = calibration = follow_ups = known = bound = None
     if path := paths.get("exemplars.yaml"):
         exemplars = load_exemplars(path)
         check_exemplars(
@@ -145,4 +148,12 @@ def _load_labeling(
         follow_ups = load_follow_ups(path)
         if config.follow_up.deduplicate:
             follow_ups = follow_ups.without_repeats()
-    return LabelingFiles(exemplars, calibration, follow_ups)
+    if path := paths.get("known_labels.json"):
+        if not labeler_of(config).has_orders:
+            raise ConfigError(
+                f"pair.max_error needs a judge that compares, but preference.labeler is "
+                f"'{config.labeler}'; leave out pair.max_error, or set labeler: judge"
+            )
+        known = load_known_labels(path)
+        bound = bound_error(known.labels, config.pair)
+    return LabelingFiles(exemplars, calibration, follow_ups, known, bound)

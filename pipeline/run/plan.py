@@ -181,11 +181,13 @@ def pair_stages(ctx: RunContext) -> list[Stage]:
     """Pairs from labels, pooled first where a comparison has several."""
     run_id, labels = ctx.run.run_id, label_folder(ctx)
     pool: list[Stage] = [PoolStage(judge_folders(ctx), run_id)] if labels == POOLED else []
+    bound = ctx.files.labeling.error_bound
     pairs = PairStage(
         pair=ctx.config.preference.pair,
         run_id=run_id,
         responses=compared_texts(ctx).texts,
         judgments=labels,
+        least_label=bound.least_label if bound else 0.5,
     )
     return [*pool, pairs]
 

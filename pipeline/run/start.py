@@ -76,29 +76,27 @@ def check_recipe(recipe: Path) -> CheckedRecipe:
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
-    check_recipe_calibration(config, constitution, files)
+    check_judges(config, constitution, files)
     return CheckedRecipe(path, config, constitution, facts)
 
 
-def check_recipe_calibration(
-    config: RunConfig, constitution: Constitution, files: RunFiles
-) -> None:
-    """Compare the calibration with each judge's weights and labeling method; no model is loaded.
+def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:
+    """Compare calibration and known labels with each judge's weights and way of labeling.
 
-    The fingerprint of an endpoint is compared later, when it is connected.
+    No model is loaded. The fingerprint of an endpoint is compared later, when it is connected.
 
     Raises:
-        ConfigError: the calibration was fitted for another judge or another labeling method.
+        ConfigError: they are of another judge or another way of labeling.
     """
-    if files.labeling.calibration is None:
+    if files.labeling.calibration is None and files.labeling.known_labels is None:
         return
     inputs = LabelingInputs(
         "", config.seed, config.preference, constitution, files.templates, files.labeling
     )
-    for settings in config.judge_engines:
+    for number, settings in enumerate(config.judge_engines):
         engine = unopened_engine(resolved_engine(settings))
         if engine is not None:
-            make_judge(inputs, engine)
+            make_judge(inputs, engine, number)
 
 
 def begin_run(recipe: str, run_id: str | None = None, resume: bool = False) -> RunDir:

@@ -49,6 +49,12 @@ def make_engine(
     return ScriptedEngine(lambda messages: "a rationale", scores, name=name)
 
 
+@recipe_factory
+def make_policy() -> ScriptedEngine:
+    """A policy whose replies end in their worth, from -2 to 2 nats by seed."""
+    return ScriptedEngine(lambda messages, seed: f"reply {seed} {(seed % 401) / 100 - 2}")
+
+
 def _by_tokens(value: float, options: Sequence[str]) -> tuple[float, ...]:
     """A model whose first token is ` (` whatever it thinks; the letter comes second."""
     ids = [TOKENS[option] for option in options]
