@@ -13,6 +13,7 @@ PipelineError
     FinalCallError       a repetition cannot help: recorded at once
       PromptTooLongError   this row can never fit the context
       NoReplyError         the model sent no text, or nothing but a thought
+      CheckError           a check raised: its row is failed, with this reason
     EngineDeadError      the engine is gone; every pending call fails
   VerdictError           a model's reply cannot be read as a verdict or a rating
   TrainingError          the training subprocess ended badly
@@ -100,6 +101,10 @@ class NoReplyError(FinalCallError):
 
 class PromptTooLongError(FinalCallError):
     """The prompt does not fit the context; a retry cannot help."""
+
+
+class CheckError(FinalCallError):
+    """A check of a principle raised for a response, so that nothing is decided."""
 
 
 class EngineDeadError(EngineError):

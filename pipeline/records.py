@@ -153,13 +153,17 @@ class RevisionRow(ModelRow):
 
 @dataclass(frozen=True, kw_only=True)
 class JudgmentRow(ModelRow):
-    """A comparison and P(first preferred). The judge gives verdicts and ids, never texts."""
+    """A comparison and P(first preferred). The judge gives verdicts and ids, never texts.
+
+    A label of a check has no fingerprint and no orders: no model was asked.
+    """
 
     kind: ClassVar[str] = "judgment"
     comparison: str = ""
     """`samples`, `revision_vs_initial`, `best_vs_worst`, `evaluation`, `efficacy` or `canary`."""
     method: str = "judge"
-    """`judge`, `score` or `follow_up`; `pooled` for a mean over principles and judges."""
+    """`judge`, `score` or `follow_up`; `check` for a label that a program decided; `pooled` for a
+    mean over principles and judges."""
     first_id: str = ""
     second_id: str = ""
     principle_id: str = ""
@@ -179,7 +183,9 @@ class JudgmentRow(ModelRow):
     position_gap: float | None = None
     """|difference of the two orders|, in [0, 1]; None for a label that has no orders."""
     rationales: tuple[str, ...] = ()
-    """Chain of thought: what the judge wrote in the forward and in the swapped order."""
+    """Chain of thought: what the judge wrote in the forward and in the swapped order. Of a check:
+    why the first and why the second response does not hold the principle, empty for one that does.
+    """
     raw_label: float | None = None
     """`prob_first` before calibration, where one was applied."""
     calibration_hash: str = ""
@@ -198,7 +204,7 @@ class CanaryRow(JudgmentRow):
 
     kind: ClassVar[str] = "canary"
     canary: str = ""
-    """`known`, `swapped`, `identical`, `padded` or `injected`."""
+    """`known`, `swapped`, `identical`, `padded`, `injected` or `checked`."""
     canary_id: str = ""
     """The shipped canary, or the response that it was made from."""
     first_text: str = ""

@@ -12,7 +12,7 @@ from pipeline.config.paths import PROJECT_ROOT
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "types", "ids"),
     ("records", "soft_labels", "stats"),
-    ("config", "constitution", "prompting", "store"),
+    ("config", "checks", "constitution", "prompting", "store"),
     ("engines",),
     ("stages",),
     ("labeling", "data", "sources"),

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
 from pipeline.config.yaml_file import load_yaml
-from pipeline.constitution import Constitution, Principle
+from pipeline.constitution import Constitution, Principle, weighted_draw
 from pipeline.ids import content_hash, uniform
 from pipeline.labeling.few_shot import Exemplar
 
@@ -89,18 +89,18 @@ def draw_canaries(
     So each principle is tested as often as it labels. A canary is drawn twice only under different
     principles. Fewer than `count` when there are no more, none when no tag fits.
     """
+    # A principle that a program decides is never put to the judge, so its canaries prove nothing.
     left = {
         principle.id: [c for c in canaries.canaries if c.holds_under(principle)]
-        for principle in constitution.principles
+        for principle in constitution.judged
     }
     drawn: list[DrawnCanary] = []
     while len(drawn) < count:
-        with_canaries = tuple(p for p in constitution.principles if left[p.id])
+        with_canaries = tuple(p for p in constitution.judged if left[p.id])
         if not with_canaries:
             break
         parts = (*seed_parts, len(drawn))
-        usable = constitution.model_copy(update={"principles": with_canaries})
-        principle = usable.draw("canary", *parts)
+        principle = weighted_draw(with_canaries, "canary", *parts)[0]
         canary = min(left[principle.id], key=lambda c: uniform("canary", c.id, *parts))
         left[principle.id].remove(canary)
         drawn.append(DrawnCanary(canary, principle, uniform("canary side", *parts) < 0.5))

@@ -9,9 +9,11 @@ Out: CanaryRow, a judgment with what its label should have been
                by construction; what counts is the probability of one order, the slot bias
     padded     a response against itself with a sentence that says nothing
     injected   the worse response with an instruction to the judge, against the better one
+    checked    two responses of the shard of which one holds a principle, as its check knows
 
-Each kind is drawn by a seed of the shard's prompts, under principles that are drawn too. Canaries
-never become pairs.
+Each kind is drawn by a seed of the shard's prompts, under principles that are drawn too: those that
+the judge decides, and for `checked` each of those that a check decides. Canaries never become
+pairs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,8 +21,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pipeline.audits.canary_set import INJECTIONS, PADDINGS, CanarySet, DrawnCanary, draw_canaries
-from pipeline.constitution import Principle
+from pipeline.checks import run_check
+from pipeline.constitution import Principle, weighted_draw
 from pipeline.engines.base import Engine
+from pipeline.errors import CheckError
 from pipeline.ids import input_hash, row_id, text_hash, uniform
 from pipeline.labeling.comparisons import Candidate, candidate
 from pipeline.labeling.judge import Judge
@@ -103,12 +107,18 @@ class CanarySources:
             row.prompt_id,
         )
 
+    def drawn_texts(self, kind: str) -> list[Candidate]:
+        """The drawn responses; none when the judge decides under no principle."""
+        return self.drawn(kind, self.texts.values()) if self.judge.constitution.judged else []
+
     def self_comparison(self, kind: str, text: Candidate, second: tuple[str, str]) -> CanaryCase:
         """A response against itself, or against a variant of itself."""
         prompt_id = self.owners[text.row_id]
         return CanaryCase(
             text.row_id,
-            self.judge.constitution.draw("canary", kind, self.seed, text.row_id),
+            weighted_draw(self.judge.constitution.judged, "canary", kind, self.seed, text.row_id)[
+                0
+            ],
             self.prompts[prompt_id].messages,
             ((text.row_id, text.text), second),
             0.5,
@@ -123,7 +133,8 @@ def _known(sources: CanarySources) -> list[CanaryCase]:
 
 def _swapped(sources: CanarySources) -> list[CanaryCase]:
     cases = []
-    for row in sources.drawn("swapped", sources.judgments):
+    judged = [row for row in sources.judgments if row.prob_forward is not None]
+    for row in sources.drawn("swapped", judged):
         assert row.prob_first is not None
         first, second = sources.sides(row)
         sides = ((second.row_id, second.text), (first.row_id, first.text))
@@ -135,7 +146,7 @@ def _swapped(sources: CanarySources) -> list[CanaryCase]:
 def _identical(sources: CanarySources) -> list[CanaryCase]:
     return [
         sources.self_comparison("identical", text, (text.row_id, text.text))
-        for text in sources.drawn("identical", sources.texts.values())
+        for text in sources.drawn_texts("identical")
     ]
 
 
@@ -150,7 +161,7 @@ def _padded(sources: CanarySources) -> list[CanaryCase]:
                 f"{text.text.rstrip()} {sources.pick(paddings, text.row_id)}",
             ),
         )
-        for text in sources.drawn("padded", sources.texts.values())
+        for text in sources.drawn_texts("padded")
     ]
 
 
@@ -180,12 +191,46 @@ def _injected(sources: CanarySources) -> list[CanaryCase]:
     return cases
 
 
+def _checked(sources: CanarySources) -> list[CanaryCase]:
+    """Of each principle with a check, comparisons of which exactly one side holds it."""
+    compared = {(row.first_id, row.second_id): row for row in sources.judgments}
+    cases = []
+    for principle in sources.judge.constitution.checked:
+        decided = {
+            row.row_id: holds
+            for row in compared.values()
+            if (holds := _holding(sources, principle, row)) is not None
+        }
+        rows = [row for row in compared.values() if row.row_id in decided]
+        for row in sources.drawn(f"checked {principle.id}", rows):
+            first, second = sources.sides(row)
+            sides = ((first.row_id, first.text), (second.row_id, second.text))
+            case = sources.repeated(row, sides, float(decided[row.row_id]))
+            cases.append(replace(case, principle=principle))
+    return cases
+
+
+def _holding(sources: CanarySources, principle: Principle, row: JudgmentRow) -> bool | None:
+    """Whether the first side holds the principle; None when both sides do, or neither does."""
+    assert principle.check is not None
+    messages = sources.prompts[row.prompt_id].messages
+    try:
+        first, second = (
+            run_check(principle.check, side.text, messages).passes for side in sources.sides(row)
+        )
+    except CheckError:
+        # Labels under this principle fail with its reason; here it decides nothing.
+        return None
+    return None if first == second else first
+
+
 KINDS: dict[str, Callable[[CanarySources], list[CanaryCase]]] = {
     "known": _known,
     "swapped": _swapped,
     "identical": _identical,
     "padded": _padded,
     "injected": _injected,
+    "checked": _checked,
 }
 """How each kind of canary is made. `label_figures.FIGURES` has what each is checked for."""
 

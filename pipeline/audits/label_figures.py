@@ -84,6 +84,12 @@ FIGURES = {
         is_canary=True,
         needs_winner=True,
     ),
+    "checked": FigureKind(
+        "Checked",
+        "comparisons that a check decides, judged as it does; what could not be read was not",
+        lambda config: (config.min_checked, None),
+        is_canary=True,
+    ),
     "canary_unparsed": FigureKind(
         "Unread canaries",
         "canaries whose verdict could not be read",
@@ -127,7 +133,9 @@ def observe_label(row: RowDict, words: Mapping[str, int], tie_width: float) -> d
     """
     if row["status"] not in ("ok", "unparsed"):
         return {}
-    values: dict[str, float] = {"unparsed": row["status"] == "unparsed"}
+    values: dict[str, float] = {}
+    if row.get("method") != "check":
+        values["unparsed"] = row["status"] == "unparsed"
     if row.get("method") == "judge":
         # Scores and follow-ups look at one response at a time: there are no options and no slots.
         values["off_option"] = off_option(row["option_logprobs"])
@@ -173,7 +181,8 @@ def observe_canary(row: RowDict, tie_width: float, before: float | None = None) 
     label, kind = row["prob_first"], row["canary"]
     if row["status"] != "ok" or label is None:
         # The answer to a known question is right, or it was not given.
-        return 0.0 if kind == "known" and row["status"] == "unparsed" else None
+        asked = kind in ("known", "checked") and row["status"] == "unparsed"
+        return 0.0 if asked else None
     if kind == "swapped":
         return None if before is None else abs(raw_label(row) - (1.0 - before))
     if kind == "identical":

@@ -16,6 +16,7 @@ from functools import cached_property
 
 from pipeline.audits.diversity import distinct_pairs, near_duplicates
 from pipeline.audits.findings import AuditFinding, AuditReport, Bounds, judged, skipped
+from pipeline.checks.marks import has_emoji
 from pipeline.config.audits import CLOSING_WORDS, CollapseConfig
 from pipeline.ids import text_hash
 from pipeline.records import PreferenceRow, PromptRow
@@ -24,7 +25,6 @@ from pipeline.stages.phrases import (
     AuditedText,
     common_phrases,
     contains_phrase,
-    has_emoji,
     has_loop,
     is_evasive,
     phrase_counts,

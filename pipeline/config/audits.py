@@ -43,12 +43,15 @@ class LabelAuditConfig(Section):
     canaries: Path | None = Path("prompts/canaries/general.yaml")
     """YAML file with comparisons whose answer is known; null for generated canaries only."""
     canaries_per_shard: int = Field(4, ge=0)
-    """Canaries of each of the five kinds in each shard, at least. A run with few shards has more
+    """Canaries of each kind in each shard, at least. A run with few shards has more
     per shard, so that the checks reach `min_rows`; 0 for no canaries.
     """
     min_known: Share | None = 0.75
     """Share of known answers that the judge finds; ties count half, unreadable verdicts not at all.
     """
+    min_checked: Share | None = None
+    """Share of comparisons that a principle's check decides in which the judge agrees with it, for
+    all of these principles and for each. Their labels come from the check in any case."""
     max_injected: Share | None = 0.1
     """Share of worse responses that win with an instruction to the judge and lose without it."""
     max_swapped: Share | None = 0.1

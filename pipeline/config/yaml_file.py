@@ -160,7 +160,7 @@ def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
             )
             else []
         )
-        tagged = [m for m in _models_in(current) if _tag(m) == part]
+        tagged = [m for m in _models_in(current) if part in _tags(m)]
         if candidates:
             current = candidates[0] if len(candidates) == 1 else candidates
         elif tagged:
@@ -176,12 +176,11 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [m for arg in getattr(annotation, "__args__", ()) for m in _models_in(arg)]
 
 
-def _tag(model: type[BaseModel]) -> str | None:
-    for name in ("type", "method"):
+def _tags(model: type[BaseModel]) -> tuple[str, ...]:
+    for name in ("type", "method", "name"):
         if name in model.model_fields:
-            choices = getattr(model.model_fields[name].annotation, "__args__", ())
-            return str(choices[0]) if choices else None
-    return None
+            return getattr(model.model_fields[name].annotation, "__args__", ())
+    return ()
 
 
 def _in_file(path: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:

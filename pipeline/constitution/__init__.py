@@ -17,6 +17,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.checks import CheckConfig
 from pipeline.config.section import Section
 from pipeline.config.yaml_file import load_yaml
 from pipeline.ids import content_hash, uniforms
@@ -38,6 +39,9 @@ class Principle(Section):
     """How often it is drawn, relative to the others."""
     tags: tuple[str, ...] = ()
     """Free words for grouping in reports."""
+    check: CheckConfig | None = None
+    """Decides by a program, instead of a model, which responses hold the principle; see
+    docs/checks.md."""
 
     @field_validator("critique_request", "revision_request", "comparison_request")
     @classmethod
@@ -48,10 +52,13 @@ class Principle(Section):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the id and the three requests, 16 hex digits; weight and tags do not count."""
-        return content_hash(
-            [self.id, self.critique_request, self.revision_request, self.comparison_request]
-        )[:16]
+        """Hash of id, requests and check, 16 hex digits; weight and tags do not count.
+
+        Of a user's function it covers the name and the arguments, not the code.
+        """
+        requests = [self.critique_request, self.revision_request, self.comparison_request]
+        check = [self.check.model_dump(mode="json", exclude_defaults=True)] if self.check else []
+        return content_hash([self.id, *requests, *check])[:16]
 
 
 class Constitution(Section):
@@ -89,6 +96,16 @@ class Constitution(Section):
     def hash_with_tags(self) -> str:
         """`hash` and the tags, which determine the exemplars and canaries that are drawn."""
         return content_hash([self.hash, [p.tags for p in self.principles]])[:16]
+
+    @cached_property
+    def checked(self) -> tuple[Principle, ...]:
+        """The principles that a program decides."""
+        return tuple(p for p in self.principles if p.check)
+
+    @cached_property
+    def judged(self) -> tuple[Principle, ...]:
+        """The principles that need a model."""
+        return tuple(p for p in self.principles if not p.check)
 
     def draw(self, *seed_parts: str | int) -> Principle:
         """One principle, drawn by seed with probability proportional to its weight."""

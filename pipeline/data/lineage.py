@@ -106,7 +106,8 @@ class _Tracer:
             kind=manifest.row_kind,
             run_id=self._run.run_id,
             file=manifest.path,
-            engine=manifest.engine,
+            # A label or critique of a check names no model, although its shard does.
+            engine=manifest.engine if row.get("model_fingerprint", "+") else {},
             principle=self._principles.get(row.get("principle_id", "")),
             parents=tuple(self.origin(i, self._shard_of_parent(i, manifest)) for i in parent_ids),
             shown_before=shown_before,

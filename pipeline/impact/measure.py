@@ -106,10 +106,12 @@ def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[K
 
 
 def num_calls(row: ModelRow, config: RunConfig) -> int:
-    """Model calls behind a row; 0 for one that was skipped or dropped before it was asked."""
+    """Model calls behind a row; 0 for one that was skipped, decided by a check, or dropped before
+    it was asked.
+    """
     if row.status == "dropped" and not row.num_prompt_tokens:
         return 0
-    if isinstance(row, RevisionRow) and row.skipped:
+    if not row.model_fingerprint or (isinstance(row, RevisionRow) and row.skipped):
         return 0
     if isinstance(row, ScoreRow):
         return len(row.parts)

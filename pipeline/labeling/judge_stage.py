@@ -4,13 +4,15 @@ In:  PromptRow, the responses to compare
 Out: JudgmentRow: P(first is preferred), or a status that says why there is none
 
 One principle is drawn per comparison (Bai et al. 2022, section 4), or several, each with a row of
-its own. `judge.py` says how the judge is asked.
+its own. `judge.py` says how the judge is asked. A principle with a check is decided by it, without
+a call; `pipeline.checks` says how.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.checks import CheckConfig, label, run_check
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.constitution import Principle
 from pipeline.engines.base import Engine
@@ -23,6 +25,7 @@ from pipeline.labeling.known_labels import check_known_labels
 from pipeline.records import JudgmentRow, PromptRow
 from pipeline.stages.base import Inputs, Item, Stage, dropped
 from pipeline.store.stage_names import JUDGE, LABELS, nth_folder
+from pipeline.types import Messages
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,24 @@ class JudgeStage:
         if problem := pairing.problem:
             return dropped(draft, problem)
         texts = (first.text, second.text)
+        if check := principle.check:
+            return Item(draft, lambda: label_by_check(draft, prompt.messages, check, *texts))
         return Item(draft, lambda: self.judge.label(draft, prompt.messages, principle, *texts))
+
+
+async def label_by_check(
+    row: JudgmentRow, conversation: Messages, check: CheckConfig, first: str, second: str
+) -> JudgmentRow:
+    """The row with the label of a check. Raises CheckError when the check raised."""
+    results = [run_check(check, text, conversation) for text in (first, second)]
+    return replace(
+        row,
+        method="check",
+        model_fingerprint="",
+        template_hash="",
+        prob_first=label(*results),
+        rationales=tuple(result.reason for result in results),
+    )
 
 
 def make_judge(inputs: LabelingInputs, engine: Engine, number: int | None = None) -> Judge:

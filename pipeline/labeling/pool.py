@@ -52,7 +52,7 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
     first = rows[0]
     ids = [row.row_id for row in rows]
     principles = list(dict.fromkeys(row.principle_id for row in rows))
-    judges = list(dict.fromkeys(row.model_fingerprint for row in rows))
+    judges = filter(None, dict.fromkeys(row.model_fingerprint for row in rows))
     pooled = JudgmentRow(
         row_id=row_id("pooled judgment", ids),
         parent_ids=tuple(ids),

@@ -7,6 +7,9 @@ Out: ScoreRow: the mean rating under each principle, or a status that says why t
             compare the principles
     all     one value for each principle (the attribute vector), score = their mean by weight
 
+A principle with a check is decided by it, without a call: the best rating for a response that holds
+it, else the worst.
+
 A rating is the mean of 1, 2, ... under the normalized probabilities of the whole options (Lee et
 al. 2023, arXiv:2309.00267). "1" begins "10" in a model that spells numbers digit by digit; engines
 count a reply for the longest option that it begins with, so that every tokenizer gives the exact
@@ -14,11 +17,13 @@ probabilities (`engines/options.py`).
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from pipeline.checks import run_check
 from pipeline.config.labeling import PreferenceConfig, ScoreConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
@@ -127,6 +132,9 @@ class ScoreStage:
         self, draft: ScoreRow, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]
     ) -> Row:
         async def ask(principle: Principle) -> OptionScores:
+            if principle.check:
+                holds = run_check(principle.check, side.text, prompt.messages).passes
+                return certain_rating(holds, len(self.config.options))
             return await self.engine.score(
                 self.messages(prompt.messages, side.text, principle),
                 self.config.options,
@@ -171,6 +179,12 @@ class ScoreStage:
             return expected_rating(reply, min_option_mass=self.config.min_option_mass)
         except VerdictError as error:
             raise VerdictError(f"{part}: {error}") from None
+
+
+def certain_rating(best: bool, number: int) -> OptionScores:
+    """All probability on the best or on the worst of `number` ratings: what a check says."""
+    others = [-math.inf] * (number - 1)
+    return OptionScores((*others, 0.0) if best else (0.0, *others), num_calls=0)
 
 
 def score_stages(

@@ -1,4 +1,4 @@
-"""Repeated phrases: closings, n-grams, stock phrases, emojis, loops. All pure.
+"""Repeated phrases: closings, n-grams, stock phrases, loops. All pure.
 
 Texts are compared by their words in lower case, without punctuation. A phrase counts once per
 prompt, so several samples of one prompt are one piece of evidence.
@@ -27,13 +27,6 @@ EVASIVE_WORDS = 25
 """A refusal with fewer words than this is evasive."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-# Characters that are shown as emojis by default, and any character that is asked to be one.
-_EMOJI = re.compile(
-    "[\U0001f000-\U0001faff\u231a\u231b\u23e9-\u23f3\u25fd\u25fe\u2614\u2615\u2639\u263a\u2648-\u2653"
-    "\u2665\u267f\u2693\u26a1\u26aa\u26ab\u26bd\u26be\u26c4\u26c5\u26ce\u26d4\u26ea\u26f2\u26f3\u26f5"
-    "\u26fa\u26fd\u2705\u270a\u270b\u2728\u274c\u274e\u2753-\u2755\u2757\u2764\u2795-\u2797\u27b0\u27bf"
-    "\u2b1b\u2b1c\u2b50\u2b55\ufe0f]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +101,6 @@ def tail_entropy(texts: Sequence[AuditedText], size: int) -> float:
     n = len(texts)
     entropy = -sum(count / n * math.log(count / n) for count in counts.values())
     return max(0.0, entropy / math.log(n))
-
-
-def has_emoji(text: str) -> bool:
-    """True when a character of the text is shown as an emoji."""
-    return _EMOJI.search(text) is not None
 
 
 def phrase_counts(texts: Iterable[AuditedText], phrases: tuple[str, ...]) -> Mapping[str, int]:

@@ -81,8 +81,9 @@ def of_kind(found: list[CanaryRow], kind: str) -> list[CanaryRow]:
 
 async def test_each_shard_has_each_kind(tmp_path: Path) -> None:
     found = await made(tmp_path)
-    # Two shards of three prompts, two canaries of each kind.
-    assert {kind: len(of_kind(found, kind)) for kind in KINDS} == dict.fromkeys(KINDS, 4)
+    # Two shards of three prompts, two canaries of each kind; no principle has a check.
+    counts = {kind: len(of_kind(found, kind)) for kind in KINDS}
+    assert counts == dict.fromkeys(KINDS, 4) | {"checked": 0}
     assert all(row.status == "ok" and row.comparison == "canary" for row in found)
     assert len({row.row_id for row in found}) == len(found)
 

@@ -1,4 +1,4 @@
-"""Phrases, endings, loops and emojis, counted by hand."""
+"""Phrases, endings and loops, counted by hand."""
 
 import math
 
@@ -9,7 +9,6 @@ from pipeline.stages.phrases import (
     Phrase,
     common_phrases,
     contains_phrase,
-    has_emoji,
     has_loop,
     phrase_counts,
     split_words,
@@ -77,20 +76,6 @@ def test_tail_entropy_follows_its_formula() -> None:
 )
 def test_loops_need_four_rounds(text: str, loops: bool) -> None:
     assert has_loop(split_words(text)) == loops
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("Sure \U0001f600", True),
-        ("flag \U0001f1eb\U0001f1f7", True),
-        ("love \u2764\ufe0f", True),
-        ("done \u2705", True),
-        ("2 \u2192 3, 5 \u20ac, \u2713, caf\u00e9, \u201cquoted\u201d \u2014 \u4e2d", False),
-    ],
-)
-def test_emojis_are_told_from_signs(text: str, found: bool) -> None:
-    assert has_emoji(text) == found
 
 
 def test_stock_phrases_are_whole_words() -> None:

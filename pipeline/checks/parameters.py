@@ -1,0 +1,211 @@
+"""The `check:` of a principle: its name and parameters, refused at once when they cannot work."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from pipeline.config.factories import check_arguments, find_factory
+from pipeline.config.section import Section
+from pipeline.errors import ConfigError
+from pipeline.types import is_blank
+
+
+class Range(Section):
+    """A count or measure of the text within bounds."""
+
+    name: Literal["words", "sentences", "paragraphs", "characters", "reading_grade"]
+    """What is measured."""
+    min: float | None = Field(None, ge=0)
+    """Least allowed value, if any."""
+    max: float | None = Field(None, ge=0)
+    """Greatest allowed value, if any."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the check '{self.name}' has no bound; give it min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(
+                f"min {self.min:g} is above max {self.max:g}, so that no text fits; exchange them"
+            )
+        return self
+
+
+class Phrases(Section):
+    """Words or phrases that a text must have, or must not have."""
+
+    name: Literal["required", "forbidden"]
+    """Which of the two."""
+    phrases: tuple[str, ...] = Field(min_length=1)
+    """Each is found as whole words."""
+    match_case: bool = False
+    """True when capital letters count."""
+
+    @field_validator("phrases")
+    @classmethod
+    def _visible(cls, phrases: tuple[str, ...]) -> tuple[str, ...]:
+        return _not_blank(phrases)
+
+
+class Edges(Section):
+    """The beginning or the end of a text."""
+
+    name: Literal["starts_with", "ends_with"]
+    """Which of the two."""
+    texts: tuple[str, ...] = Field(min_length=1)
+    """One of them is needed."""
+
+    @field_validator("texts")
+    @classmethod
+    def _visible(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(text.strip() for text in _not_blank(texts))
+
+
+class Pattern(Section):
+    """A regular expression."""
+
+    name: Literal["pattern"]
+    """A regular expression."""
+    pattern: str = Field(min_length=1)
+    """In the syntax of RE2, which has no look-around and no back-references and takes linear time.
+    `(?i)` at the beginning ignores case; `\\b` and `\\w` know ASCII letters only."""
+    present: bool = True
+    """False when nothing may match."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, expression: str) -> str:
+        _compile(expression)
+        return expression
+
+
+class Spelling(Section):
+    """American or British spelling."""
+
+    name: Literal["spelling"]
+    """American or British spelling."""
+    variant: Literal["US", "UK"]
+    """The one that is wanted."""
+
+
+class Language(Section):
+    """The language of the text."""
+
+    name: Literal["language"]
+    """The language of the text."""
+    language: str
+    """ISO 639-1 code, such as `en`."""
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, code: str) -> str:
+        from pipeline.checks.formats import languages
+
+        if code not in (known := languages()):
+            raise ValueError(
+                f"the language '{code}' is not one that the detector knows; choose one of "
+                f"{', '.join(known)}"
+            )
+        return code
+
+
+class Json(Section):
+    """JSON, and nothing else."""
+
+    name: Literal["json"]
+    """JSON, and nothing else."""
+    json_schema: dict[str, JsonValue] = Field(default_factory=dict)
+    """JSON Schema (draft 2020-12) of the value; any value without one."""
+
+    @field_validator("json_schema")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        from jsonschema import Draft202012Validator, SchemaError
+
+        try:
+            Draft202012Validator.check_schema(schema)
+        except SchemaError as error:
+            raise ValueError(
+                f"the JSON schema is not valid at {error.json_path} ({error.message[:120]}); "
+                "correct it"
+            ) from None
+        for expression in _patterns(schema):
+            _compile(expression)
+        return schema
+
+
+class Plain(Section):
+    """A check without parameters."""
+
+    name: Literal[
+        "no_lists",
+        "no_headings",
+        "no_emoji",
+        "no_exclamation_marks",
+        "no_first_person",
+        "question",
+        "python",
+    ]
+    """What is checked."""
+
+
+class Function(Section):
+    """A function of yours."""
+
+    name: Literal["function"]
+    """A function of yours."""
+    factory: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:name` of a function marked with `@recipe_factory`. Called with `args`, it returns a
+    function of the response's text and the conversation before it that returns a CheckResult."""
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments for the factory."""
+
+    @model_validator(mode="after")
+    def _can_be_called(self) -> Self:
+        try:
+            check_arguments(find_factory(self.factory, "check"), self.args, f"'{self.factory}'")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+CheckConfig = Annotated[
+    Range | Phrases | Edges | Pattern | Spelling | Language | Json | Plain | Function,
+    Field(discriminator="name"),
+]
+"""One of the checks of `CHECKS`, told apart by `name`."""
+
+
+def _compile(expression: str) -> None:
+    import re2
+
+    from pipeline.checks.formats import regex
+
+    try:
+        regex(expression)
+    except re2.error as error:
+        reason = error.args[0] if error.args else error
+        said = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else reason
+        raise ValueError(
+            f"the pattern '{expression}' does not compile ({said}); correct it, in the syntax of "
+            "RE2"
+        ) from None
+
+
+def _patterns(schema: JsonValue) -> Iterator[str]:
+    """Every `pattern` of a JSON schema."""
+    if isinstance(schema, dict):
+        if isinstance(expression := schema.get("pattern"), str):
+            yield expression
+        for value in schema.values():
+            yield from _patterns(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _patterns(value)
+
+
+def _not_blank(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if any(map(is_blank, texts)):
+        raise ValueError("one of the texts is empty, and every response has that; remove it")
+    return texts
