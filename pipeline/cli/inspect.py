@@ -13,11 +13,12 @@ from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
-from pipeline.data.verify import verify
+from pipeline.data.verify import uncovered_files, verify
 from pipeline.errors import ConfigError, DataError, StoreError, UserError, printable
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
+from pipeline.store.inventory import NOT_COVERED
 
 TRACED_COLUMNS = [
     "status",
@@ -150,11 +151,19 @@ def facts_of(origin: Origin) -> list[tuple[str, str]]:
 def print_problems(name: str) -> bool:
     """Check a run's files against their hashes; True when something is wrong."""
     run = find_run(name)
-    problems = verify(run)
+    problems, uncovered = verify(run), uncovered_files(run)
     for problem in problems:
         typer.echo(printable(problem))
+    if run.root.name != run.run_id:
+        typer.echo(f"note: the folder of run {run.run_id} is called {printable(run.root.name)} now")
+    if uncovered:
+        typer.echo(
+            f"note: not finished, so {len(uncovered):,} files are not covered by a hash yet; "
+            f"`rlaif resume {run.run_id}` continues the run"
+        )
+    typer.echo(f"note: not covered by a hash: {', '.join([*NOT_COVERED, *uncovered[:3]])}")
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-    typer.echo(f"{run.run_id}: {count if problems else 'every file matches its manifest'}")
+    typer.echo(f"{run.run_id}: {count if problems else 'every file matches its hash'}")
     return bool(problems)
 
 
@@ -174,7 +183,7 @@ def print_runs() -> None:
         try:
             info, dataset = run.info(), load_dataset(run)
         except StoreError:
-            table.add_row(escape(run.run_id), "damaged run.json")
+            table.add_row(escape(run.root.name), "damaged run.json")
             continue
         pairs = dataset.sets.get("preference") if dataset else None
         table.add_row(

@@ -24,7 +24,7 @@ from pipeline.ids import content_hash, file_hash
 from pipeline.records import Row, SftRow
 from pipeline.sources.rows import FeedbackRow, LabeledRow
 from pipeline.store.files import atomic_write, read_json, write_json
-from pipeline.store.layout import RunDir
+from pipeline.store.layout import RunDir, run_beside
 from pipeline.store.shards import check_inside, open_parquet, stage_manifests
 
 GROUP_ROWS = 4096
@@ -136,7 +136,7 @@ def parent_run(run: RunDir) -> RunDir | None:
     name = run.info().get("parent")
     if not name:
         return None
-    parent = RunDir(run.root.parent / str(name))
+    parent = run_beside(run.root.parent, str(name))
     if load_dataset(parent) is None:
         raise StoreError(
             f"run {run.run_id} continues the data set of {name}, which has none; finish it with "

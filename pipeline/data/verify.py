@@ -1,16 +1,20 @@
-"""Is a run still what its manifests claim? Checks every hash, count and parent; changes no file.
+"""Is a run still what it was when it ended? Checks every hash, count and parent; changes no file.
 
-In:  a run folder
+In:  a run folder, which may have been renamed or copied
 Out: a list of problems, one line each; empty when everything is whole
 
     shards      file hash, inputs, counts, row ids unique, parents present, ids of prompts
     data sets   file hash, inputs, row count, every row's home shard
     training    the data sets on which each model was trained
     copies      recipe, constitution and templates against run.json
+    others      all other files, trained weights included, against files.json
 
-Does not: ask a model again, or notice a change of rows together with all hashes that cover them.
+Each file is read once for its hash.
+
+Does not: ask a model again, or notice a change of files together with all hashes that cover them.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -18,15 +22,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from pipeline.config.training import takes_feedback
 from pipeline.data.dataset import DatasetManifest, load_dataset
+from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.store.files import read_json
+from pipeline.store.inventory import (
+    INVENTORY,
+    Inventory,
+    files_to_list,
+    is_plain_file,
+    read_inventory,
+)
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest
+from pipeline.store.shards import Manifest, open_parquet
 
 TRAINED_ON = {"sft": "sft", "preference": "preference"}
 """Training folder -> name of the data set that it must have used."""
@@ -34,10 +44,10 @@ FEEDBACK = "dataset/feedback.parquet"
 
 
 def verify(run: RunDir) -> list[str]:
-    """All problems of a run, in the order of its folders."""
+    """All problems of a run: those of its rows in the order of its folders, then other files."""
     run.require()
     hashes: dict[str, str] = {}
-    problems = list(_copies(run))
+    problems = list(_copies(run, hashes))
     manifests = []
     for path in sorted(run.root.rglob("shard-*.json")):
         manifest = _parse(path)
@@ -50,30 +60,90 @@ def verify(run: RunDir) -> list[str]:
     for folder in dict.fromkeys(manifest.stage for manifest in manifests):
         seen: set[str] = set()
         for manifest in (m for m in manifests if m.stage == folder):
-            problems += _shard(run, manifest, hashes, seen)
+            problems += _whole(_shard(run, manifest, hashes, seen), manifest.path)
     problems += _unclaimed(run, {manifest.path for manifest in manifests})
     problems += _datasets(run, hashes)
     problems += _training(run, hashes)
+    known = {problem.partition(":")[0] for problem in problems}
+    problems += _others(run, hashes, known)
     return problems
 
 
-def _copies(run: RunDir) -> Iterator[str]:
-    for name, expected in run.info().get("files", {}).items():
-        path = run.root / name
-        if not path.exists():
+def uncovered_files(run: RunDir) -> list[str]:
+    """Files of a run that has not ended, by path below it, which no hash covers yet."""
+    inventory = read_inventory(run.root) or Inventory(open_since=0, files={})
+    return [n for n in files_to_list(run.root) if inventory.may_have_changed(run.root / n)]
+
+
+def _others(run: RunDir, hashes: dict[str, str], known: set[str]) -> Iterator[str]:
+    """Problems of the files in files.json, but for those that are known already."""
+    inventory = read_inventory(run.root)
+    if inventory is None:
+        if (run.root / INVENTORY).exists():
+            yield f"{INVENTORY}: damaged, so the files that it lists cannot be checked"
+        elif "run.json" not in known and run.info().get("status", "started") != "started":
+            yield (
+                f"{INVENTORY}: missing, although the run has ended, so the files that it lists "
+                "cannot be checked; `rlaif resume` writes it for a run of an earlier version"
+            )
+        return
+    for name in sorted({*files_to_list(run.root), *inventory.files} - known):
+        path, entry = run.root / name, inventory.files.get(name)
+        if inventory.may_have_changed(path):
+            continue
+        if entry is None:
+            yield f"{name}: was not there when the run ended"
+        elif not os.path.lexists(path):
             yield f"{name}: missing"
-        elif file_hash(path) != expected:
+        elif not is_plain_file(path):
+            yield f"{name}: is no plain file any more"
+        elif path.stat().st_size != entry.size or _hash(run, name, hashes) != entry.sha256:
+            yield f"{name}: damaged or changed since the run ended"
+
+
+def _whole(problems: Iterator[str], path: str) -> Iterator[str]:
+    """The problems of a file, and last, that it cannot be read where this is one."""
+    try:
+        yield from problems
+    except StoreError as error:
+        yield f"{path}: has the hash of its manifest, but {error}"
+
+
+def _copies(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
+    try:
+        copies = run.info().get("files", {})
+    except StoreError:
+        yield "run.json: damaged"
+        return
+    for name, expected in copies.items():
+        if not is_plain_file(run.root / name):
+            yield f"{name}: missing"
+        elif _hash(run, name, hashes) != expected:
             yield f"{name}: changed since the run began"
 
 
 def _file(run: RunDir, path: str, expected: str, hashes: dict[str, str]) -> Iterator[str]:
-    full = run.root / path
-    if not full.exists():
+    if not is_plain_file(run.root / path):
         yield f"{path}: missing, although its manifest is there"
-        return
-    hashes[path] = file_hash(full)
-    if hashes[path] != expected:
+    elif _hash(run, path, hashes) != expected:
         yield f"{path}: damaged or changed (its hash differs from its manifest)"
+
+
+def _hash(run: RunDir, path: str, hashes: dict[str, str]) -> str:
+    """SHA-256 of a file, which is read once for all that it is compared with."""
+    if path not in hashes:
+        hashes[path] = file_hash(run.root / path)
+    return hashes[path]
+
+
+def _columns(path: Path, *columns: str) -> pa.Table:
+    """Columns of a Parquet file. Raises StoreError when it is damaged or lacks one."""
+    with open_parquet(path) as file:
+        table = file.read(columns=list(columns), use_threads=False)
+        table.validate(full=True)
+    if missing := {*columns} - {*table.column_names}:
+        raise StoreError(f"{path} has no column {', '.join(sorted(missing))}")
+    return table
 
 
 def _shard(
@@ -83,7 +153,7 @@ def _shard(
     if hashes.get(path) != manifest.sha256:
         return
     yield from _inputs(path, manifest.inputs, hashes)
-    table = pq.read_table(run.root / path, columns=["row_id", "parent_ids", "status"])
+    table = _columns(run.root / path, "row_id", "parent_ids", "status")
     yield from _counts(manifest, table)
     ids = table["row_id"].to_pylist()
     before = len(seen)
@@ -96,7 +166,7 @@ def _shard(
     known = {
         parent
         for name in manifest.inputs
-        for parent in pq.read_table(run.root / name, columns=["row_id"])[0].to_pylist()
+        for parent in _columns(run.root / name, "row_id")[0].to_pylist()
     }
     parents = chain.from_iterable(table["parent_ids"].to_pylist())
     if orphans := sum(parent not in known for parent in parents):
@@ -127,7 +197,7 @@ def _counts(manifest: Manifest, table: pa.Table) -> Iterator[str]:
 
 
 def _prompt_ids(run: RunDir, path: str) -> Iterator[str]:
-    table = pq.read_table(run.root / path, columns=["row_id", "messages"])
+    table = _columns(run.root / path, "row_id", "messages")
     rows = table.to_pylist()
     if wrong := sum(row_id("prompt", row["messages"]) != row["row_id"] for row in rows):
         yield f"{path}: {wrong} prompts do not have the id of their messages"
@@ -154,11 +224,11 @@ def _datasets(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
         left_out = sum(info.reasons.values())
         if info.rows - info.from_parent + left_out != info.candidates:
             yield f"{info.path}: kept and left-out rows do not add up to {info.candidates}"
-        yield from _set_rows(run, manifest, info.path, info.rows)
+        yield from _whole(_set_rows(run, manifest, info.path, info.rows), info.path)
 
 
 def _set_rows(run: RunDir, manifest: DatasetManifest, path: str, rows: int) -> Iterator[str]:
-    table = pq.read_table(run.root / path, columns=["row_id", "run_id"])
+    table = _columns(run.root / path, "row_id", "run_id")
     if table.num_rows != rows:
         yield f"{path}: {table.num_rows} rows, but its manifest says {rows}"
     if repeated := table.num_rows - len(table["row_id"].unique()):
@@ -185,5 +255,5 @@ def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
 def _parse(path: Path) -> Manifest | None:
     try:
         return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None

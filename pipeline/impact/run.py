@@ -35,7 +35,7 @@ from pipeline.run.start import make_run_folder, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
-from pipeline.store.layout import check_folder_name
+from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
@@ -89,7 +89,7 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
         # Before the export: labels that fail their audit are what a person wants to see most.
         write_impact(run, measure_impact(ctx, before))
         preference_dataset(ctx)
-        run.update_info(status="finished")
+        run.end("finished")
     return True
 
 
@@ -105,7 +105,7 @@ def impact_run(before: RunDir, new: Constitution, run_id: str | None = None) -> 
 def impact_of(run: RunDir) -> RunDir | None:
     """The run that an impact run was made from; None for other runs."""
     name = run.info().get("impact_of")
-    return RunDir(run.root.parent / str(name)) if name else None
+    return run_beside(run.root.parent, str(name)) if name else None
 
 
 def load_impact(run: RunDir) -> Impact:

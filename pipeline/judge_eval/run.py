@@ -169,7 +169,7 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     }
     write_json(evaluation.run.root / "metrics.json", metrics)
     write_judge_report(evaluation.run.root, metrics)
-    evaluation.run.update_info(status="finished")
+    evaluation.run.end("finished")
     if path := evaluation.request.known_labels:
         known = KnownLabels(
             judges=tuple(judge.identity_hash for judge in judges if judge.identity_hash),

@@ -10,6 +10,7 @@ from pipeline.report.source import read_audit, read_run
 from pipeline.report.tables import principles_in_order
 from pipeline.store import RunDir
 from pipeline.store.files import write_text
+from pipeline.store.inventory import update_inventory
 
 __all__ = [
     "audit_markdown",
@@ -30,8 +31,10 @@ def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
     """
     data = read_run(run)
     seed = data.config.seed if data.config else 0
-    write_text(run.root / "report.md", render_markdown(data))
+    summary = run.root / "report.md"
+    write_text(summary, render_markdown(data))
     write_text(run.report, render_page(data, sample_pairs(run, seed=seed, limit=max_pairs)))
+    update_inventory(run.root, summary, run.report)
     return run.report
 
 

@@ -20,6 +20,7 @@ from pipeline.report import write_report
 from pipeline.run.context import RunContext
 from pipeline.run.plan import judge_folders
 from pipeline.store import RunDir, write_json
+from pipeline.store.inventory import close_inventory
 from pipeline.store.shards import stage_manifests, stage_rows
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
@@ -130,6 +131,7 @@ def require_audit(ctx: RunContext) -> None:
     if audit.failed:
         ctx.run.update_info(status="audit failed")
         write_report(ctx.run)
+        close_inventory(ctx.run.root)
         raise AuditError(refusal(ctx.run, audit))
 
 

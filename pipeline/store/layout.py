@@ -7,7 +7,7 @@ outputs/runs/<run_id>/
   preference/{sample,judge,pair}/  evaluation/{sample-NAME,judge-A-vs-B}/
   dataset/{sft,preference}.parquet + README.md
   training/{sft,preference}/       job.json, metrics.jsonl, model/, result.json
-  evaluation/metrics.json  report.html  report.md
+  evaluation/metrics.json  report.html  report.md  files.json
 """
 
 import fcntl
@@ -16,12 +16,15 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.store.files import read_json, remove_strays, write_json
+from pipeline.store.files import FULL, disk_error, read_json, remove_strays, write_json
+from pipeline.store.inventory import LOCK, close_inventory, open_inventory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -63,10 +66,14 @@ class RunDir:
 
     root: Path
 
-    @property
+    @cached_property
     def run_id(self) -> str:
-        """The folder's name."""
-        return self.root.name
+        """The id in run.json, which a renamed or copied folder keeps; without one, the folder's
+        name.
+        """
+        run_id = (read_json(self.root / "run.json") or {}).get("run_id")
+        is_name = isinstance(run_id, str) and _NAME.fullmatch(run_id)
+        return str(run_id) if is_name else self.root.name
 
     @property
     def recipe(self) -> Path:
@@ -120,6 +127,11 @@ class RunDir:
         """Change entries of run.json."""
         write_json(self.root / "run.json", {**self.info(), **values})
 
+    def end(self, status: str) -> None:
+        """Enter how the run ended, and list its files. The last thing that a run writes."""
+        self.update_info(status=status)
+        close_inventory(self.root)
+
     def require(self) -> "RunDir":
         """This folder, if it is a run. Raises StoreError when it is not."""
         if not (self.root / "run.json").exists():
@@ -129,44 +141,66 @@ class RunDir:
         return self
 
 
+def run_beside(folder: Path, run_id: str) -> RunDir:
+    """The run with this id below `folder`, whose own folder may have been renamed.
+
+    Returns:
+        The folder called `run_id` where there is one, or none of that id.
+    """
+    named = RunDir(folder / run_id)
+    if (named.root / "run.json").exists():
+        return named
+    runs = (RunDir(path.parent) for path in sorted(folder.glob("*/run.json")))
+    return next((run for run in runs if run.run_id == run_id), named)
+
+
 class RunLock:
     """Lets one process at a time work in a run folder; it ends with the process, even on SIGKILL.
 
-    Taking it removes the temporary files of killed writers. Raises StoreError when another process
-    holds it.
+    Taking it removes the temporary files of killed writers and opens the inventory. Raises
+    StoreError when another process holds it, or the disk is full.
     """
 
     def __init__(self, root: Path) -> None:
-        self._path = root / ".lock"
-        self._stream: TextIO | None = None
+        self._path = root / LOCK
+        self._stream: FileIO | None = None
 
     def __enter__(self) -> "RunLock":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             # A run folder may come from elsewhere, with a link here to a file of this machine.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            stream = open(os.open(self._path, flags, 0o644), "r+")
+            stream = open(os.open(self._path, flags, 0o644), "r+b", buffering=0)
         except OSError as error:
+            if error.errno in FULL:
+                raise disk_error(error, self._path) from None
             raise StoreError(
                 f"the lock {self._path} cannot be opened ({error.strerror}); it must be a plain "
                 "file in a folder that you may write: remove it"
             ) from None
         try:
+            self._take(stream)
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+        return self
+
+    def _take(self, stream: FileIO) -> None:
+        try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
-            stream.close()
+            holder = stream.read().decode("utf-8", "replace").strip() or "unknown"
             raise StoreError(
                 f"run {self._path.parent} is in use by process {holder}; wait for it, or stop it"
             ) from None
-        stream.seek(0)
-        stream.truncate()
-        stream.write(str(os.getpid()))
-        stream.flush()
-        self._stream = stream
         remove_strays(self._path.parent)
-        return self
+        try:
+            stream.truncate()
+            stream.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise disk_error(error, self._path) from error
+        open_inventory(self._path.parent, os.fstat(stream.fileno()).st_mtime_ns)
 
     def __exit__(
         self,
