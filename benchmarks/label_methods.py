@@ -120,7 +120,7 @@ def recipe(method: Method, seed: int, num_prompts: int, weak: Path) -> dict[str,
     }
 
 
-def damage(source: Path, target: Path) -> None:
+def damage(source: Path, target: Path, noise_level: float = NOISE) -> None:
     """A copy of a model folder with seeded noise on its weight matrices."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -130,7 +130,9 @@ def damage(source: Path, target: Path) -> None:
     weights = load_file(target / "model.safetensors")
     for name, tensor in sorted(weights.items()):
         if tensor.ndim == 2:
-            noise = torch.randn(tensor.shape, generator=generator) * tensor.float().std() * NOISE
+            noise = (
+                torch.randn(tensor.shape, generator=generator) * tensor.float().std() * noise_level
+            )
             weights[name] = (tensor.float() + noise).to(tensor.dtype)
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
 
