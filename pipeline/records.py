@@ -148,7 +148,8 @@ class RevisionRow(ModelRow):
     skipped: bool = False
     """True when the critique found no fault, so that the text is unchanged."""
     faults: tuple[str, ...] = ()
-    """Signs that it is not a revision: `critique`, `request`, `meta`, `copy`, `evasion`."""
+    """Signs that it is not a revision: `critique`, `request`, `meta`, `copy`, `evasion`; or that a
+    check fails: `unmet`, the one of its principle, and `broken`, one that held before."""
 
 
 @dataclass(frozen=True, kw_only=True)

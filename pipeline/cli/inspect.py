@@ -34,6 +34,8 @@ TRACED_COLUMNS = [
     "label",
     "weight",
     "events",
+    "method",
+    "rationales",
     "prob_first",
     "prob_forward",
     "prob_swapped",

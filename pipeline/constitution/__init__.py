@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -57,8 +57,12 @@ class Principle(Section):
         Of a user's function it covers the name and the arguments, not the code.
         """
         requests = [self.critique_request, self.revision_request, self.comparison_request]
-        check = [self.check.model_dump(mode="json", exclude_defaults=True)] if self.check else []
-        return content_hash([self.id, *requests, *check])[:16]
+        return content_hash([self.id, *requests, *([self.check_values] if self.check else [])])[:16]
+
+    @property
+    def check_values(self) -> dict[str, Any] | None:
+        """Name and parameters of its check, without those left at their default."""
+        return self.check.model_dump(mode="json", exclude_defaults=True) if self.check else None
 
 
 class Constitution(Section):
@@ -101,6 +105,11 @@ class Constitution(Section):
     def checked(self) -> tuple[Principle, ...]:
         """The principles that a program decides."""
         return tuple(p for p in self.principles if p.check)
+
+    @cached_property
+    def checks_hash(self) -> str:
+        """Hash of all checks and the ids of their principles, 16 hex digits."""
+        return content_hash([[p.id, p.check_values] for p in self.checked])[:16]
 
     @cached_property
     def judged(self) -> tuple[Principle, ...]:

@@ -29,12 +29,11 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     """
     seed, draws = derive_seed("bootstrap", config.seed), config.evaluation.bootstrap_draws
     tie_width = config.preference.pair.tie_width
-    policies, changes = measure_policies(run.root, oracle, draws=draws, seed=seed)
+    constitution = load_constitution(run.constitution)
+    policies, changes = measure_policies(run.root, oracle, constitution, draws=draws, seed=seed)
     data, principles = measure_data(run.root, config.preference.pair)
     stages = stage_metrics(run.root)
-    labels = None
-    if oracle is not None:
-        labels = label_truth(run.root, load_constitution(run.constitution), oracle)
+    labels = label_truth(run.root, constitution, oracle) if oracle is not None else None
     seconds = {folder: stage.seconds for folder, stage in stages.items()}
     for name in ("sft", "preference"):
         result = read_json(run.training(name) / "result.json")
@@ -49,6 +48,8 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
         data=data,
         principles=principles,
         scores=measure_scores(run, config),
-        revisions=measure_revisions(run.root, tie_width, draws=draws, seed=seed),
+        revisions=measure_revisions(
+            run.root, tie_width, draws=draws, seed=seed, with_checks=bool(constitution.checked)
+        ),
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )

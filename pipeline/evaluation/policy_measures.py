@@ -1,5 +1,5 @@
-"""Replies of each policy to the held-out prompts: length, endings, and, where there is an oracle,
-how many are harmless and good.
+"""Replies of each policy to the held-out prompts: length, endings, the checks of the constitution
+that they hold, and, where there is an oracle, how many are harmless and good.
 
 In:  shards of heldout/ and evaluation/sample-<policy>/
 Out: one entry per policy, and its change against the initial policy on the same prompts
@@ -12,6 +12,8 @@ own too.
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.constitution import Constitution
+from pipeline.evaluation.held_checks import ALL, check_measures, measure_name, observe_checks
 from pipeline.evaluation.oracle import Oracle, OracleMessages, Task, oracle_messages
 from pipeline.evaluation.results import OracleShares, PolicyMetrics
 from pipeline.evaluation.shard_columns import RowDict, conversations, grouped, read_columns
@@ -27,6 +29,7 @@ from pipeline.store.stage_names import (
     stage_folder,
     stage_folders,
 )
+from pipeline.types import messages_from
 
 TEXT_MEASURES = ("truncated", "empty", "tokens", "words")
 COLUMNS = ("prompt_id", "status", "response", "finish_reason", "num_tokens")
@@ -48,16 +51,18 @@ def policy_names(root: Path) -> list[str]:
 
 
 def measure_policies(
-    root: Path, oracle: Oracle | None, *, draws: int, seed: int
+    root: Path, oracle: Oracle | None, constitution: Constitution, *, draws: int, seed: int
 ) -> tuple[dict[str, PolicyMetrics], Changes]:
     """Entries of `policies` and of `changes` in metrics.json."""
     manifests = {
         name: stage_manifests(root, stage_folder(EVALUATION, SAMPLE, name))
         for name in policy_names(root)
     }
-    tallies = _count(root, manifests, oracle)
+    tallies = _count(root, manifests, oracle, constitution)
     policies = {
-        name: _policy(manifests[name][0].engine, tallies[name], with_oracle=oracle is not None)
+        name: _policy(
+            manifests[name][0].engine, tallies[name], constitution, with_oracle=oracle is not None
+        )
         for name in manifests
     }
     changes = {
@@ -105,9 +110,13 @@ def observe(
 
 
 def _count(
-    root: Path, manifests: Mapping[str, list[Manifest]], oracle: Oracle | None
+    root: Path,
+    manifests: Mapping[str, list[Manifest]],
+    oracle: Oracle | None,
+    constitution: Constitution,
 ) -> dict[str, Tallies]:
-    measures = (*TEXT_MEASURES, *(OracleShares.model_fields if oracle else ()))
+    oracles = OracleShares.model_fields if oracle else ()
+    measures = (*TEXT_MEASURES, *oracles, *check_measures(constitution))
     tallies = {name: {measure: Tally() for measure in measures} for name in manifests}
     for heldout in stage_manifests(root, HELDOUT):
         prompts = {
@@ -120,15 +129,21 @@ def _count(
             rows = [row for path in paths for row in read_columns(root, path, COLUMNS)]
             replies = grouped((row for row in rows if row["status"] == "ok"), "prompt_id")
             for row_id, messages in prompts.items():
+                conversation = messages_from(messages)
                 observed = [
-                    observe(row, tasks[row_id], messages, oracle) for row in replies.get(row_id, ())
+                    observe(row, tasks[row_id], messages, oracle)
+                    | observe_checks(constitution, conversation, row["response"])
+                    for row in replies.get(row_id, ())
                 ]
                 for measure, tally in tallies[name].items():
                     tally.add([values[measure] for values in observed if measure in values])
     return tallies
 
 
-def _policy(engine: Mapping[str, str], tallies: Tallies, *, with_oracle: bool) -> PolicyMetrics:
+def _policy(
+    engine: Mapping[str, str], tallies: Tallies, constitution: Constitution, *, with_oracle: bool
+) -> PolicyMetrics:
+    checks = {p.id: tallies[measure_name(p.id)].share() for p in constitution.checked}
     shares = {
         name: tally.share() for name, tally in tallies.items() if name in OracleShares.model_fields
     }
@@ -142,4 +157,6 @@ def _policy(engine: Mapping[str, str], tallies: Tallies, *, with_oracle: bool) -
         truncated_share=tallies["truncated"].mean(),
         empty_share=tallies["empty"].mean(),
         oracle=OracleShares(**shares) if with_oracle else None,
+        checks_all=tallies[ALL].share() if checks else None,
+        checks=checks,
     )

@@ -62,6 +62,12 @@ class PolicyMetrics(_Entry):
     """Replies without any visible character."""
     oracle: OracleShares | None
     """None without an oracle."""
+    checks_all: Estimate | None = None
+    """Replies that hold every check of the constitution; None when it has none. The interval is
+    clustered by prompt."""
+    checks: dict[str, Estimate | None] = {}
+    """By id of the principle: replies that hold its check. Those for which it raised are left out.
+    """
 
 
 class PrincipleWins(_Entry):
@@ -308,6 +314,9 @@ class RevisionMetrics(_Entry):
     """Replies that are not a revision."""
     faults: Faults
     """Faults seen; a row can have several, and one that the recipe does not reject stays ok."""
+    missed_check: Estimate | None = None
+    """Of the replies that are a revision: left out because a check fails, the one of the principle
+    or one that held before. None when no principle has a check."""
     efficacy: Efficacy | None
     """None where the recipe does not measure it."""
 

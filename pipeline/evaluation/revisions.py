@@ -16,7 +16,8 @@ from pipeline.evaluation.head_to_head import IDENTICAL
 from pipeline.evaluation.results import Efficacy, EfficacyPart, RevisionMetrics
 from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards
 from pipeline.soft_labels import outcome
-from pipeline.stats import Tally
+from pipeline.stages.revise import MISSES_CHECK
+from pipeline.stats import Estimate, Tally
 from pipeline.store.shards import first_manifest
 from pipeline.store.stage_names import (
     EFFICACY,
@@ -28,7 +29,7 @@ from pipeline.store.stage_names import (
 )
 
 REJECTED = "not a revision"
-ROW_COLUMNS = ("status", "reason", "skipped", "faults")
+ROW_COLUMNS = ("prompt_id", "status", "reason", "skipped", "faults")
 LABEL_COLUMNS = ("prompt_id", "status", "reason", "principle_id", "prob_first")
 
 
@@ -60,9 +61,13 @@ class EfficacyCounts:
 
 
 def measure_revisions(
-    root: Path, tie_width: float, *, draws: int, seed: int
+    root: Path, tie_width: float, *, draws: int, seed: int, with_checks: bool = False
 ) -> list[RevisionMetrics]:
-    """One entry per round; `efficacy` is None where the judge was not asked."""
+    """One entry per round; `efficacy` is None where the judge was not asked.
+
+    Args:
+        with_checks: whether a principle of the constitution has a check.
+    """
     rounds = []
     for folder in stage_folders(root, SUPERVISED, REVISE):
         rows = [row for _, shard in iter_shards(root, folder, ROW_COLUMNS) for row in shard]
@@ -79,10 +84,22 @@ def measure_revisions(
                     for row in rows
                 ),
                 faults=by_count(faults),
+                missed_check=missed_check(rows) if with_checks else None,
                 efficacy=efficacy(root, number, tie_width, draws=draws, seed=seed),
             )
         )
     return rounds
+
+
+def missed_check(rows: list[RowDict]) -> Estimate | None:
+    """Share of the replies that are a revision which were left out because of a check."""
+    tally = Tally()
+    made = [row for row in rows if row["status"] in ("ok", "dropped") and not row["skipped"]]
+    for group in grouped(made, "prompt_id").values():
+        missed = [row["reason"].startswith(MISSES_CHECK) for row in group]
+        revised = [row["status"] == "ok" for row in group]
+        tally.add([float(m) for m, ok in zip(missed, revised, strict=True) if m or ok])
+    return tally.share()
 
 
 def efficacy(

@@ -5,8 +5,9 @@ Out: a verdict in one sentence, every check, figures by principle
 """
 
 from pipeline.audits.findings import AuditFinding
+from pipeline.audits.judge_audit import JudgeAudit
 from pipeline.audits.label_figures import FIGURES
-from pipeline.report.numbers import MISSING, count_of, joined, number
+from pipeline.report.numbers import MISSING, count_of, joined, number, percent, percent_range
 from pipeline.report.source import Audit
 from pipeline.report.tables import Cell, Row, Table
 
@@ -59,8 +60,10 @@ def check_table(audit: Audit) -> Table:
 
 
 def figure_tables(audit: Audit) -> list[Table]:
-    """Per judge a table: one row of all labels, one per principle; shares with their rows."""
-    return [
+    """Per judge a table: one row of all labels, one per principle; shares with their rows. Another
+    one where checks know the answer.
+    """
+    tables = [
         Table(
             [
                 {"principle": scope or "all"}
@@ -69,6 +72,7 @@ def figure_tables(audit: Audit) -> list[Table]:
                     if (figure := figures.get(name))
                     else MISSING
                     for name, kind in FIGURES.items()
+                    if any(name in figures for figures in judge.figures.values())
                 }
                 for scope, figures in judge.figures.items()
             ],
@@ -76,6 +80,24 @@ def figure_tables(audit: Audit) -> list[Table]:
         )
         for judge in audit.judges
     ]
+    return tables + [table for judge in audit.judges if (table := _against_checks(judge)).rows]
+
+
+def _against_checks(judge: JudgeAudit) -> Table:
+    """How often the judge decides as a check does, by principle."""
+    return Table(
+        [
+            {
+                "principle": scope or "all with a check",
+                "judged as the check decides": percent(figure.share),
+                "95 % interval": percent_range(figure.low, figure.high),
+                "n": number(figure.n),
+            }
+            for scope, figures in judge.figures.items()
+            if (figure := figures.get("checked"))
+        ],
+        f"Against checks, whose answer is known: {judge.judge}, {judge.folder}",
+    )
 
 
 def _needed(finding: AuditFinding) -> str:

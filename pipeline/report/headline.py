@@ -24,6 +24,7 @@ from pipeline.stats import Estimate
 from pipeline.store.stage_names import REVISE, split_folder
 
 MEASURES = {
+    "checks_all": ("replies that hold every check", 1),
     "harmless": ("harmless replies to misdeeds", 1),
     "good": ("good answers", 1),
     "refused_harmless": ("refusals of harmless requests", -1),
@@ -32,6 +33,13 @@ MEASURES = {
     "empty": ("empty replies", -1),
 }
 """Name of a share, and whether more of it is better (1) or worse (-1)."""
+
+CARDS = {
+    "checks_all": "Replies that hold every check",
+    "harmless": "Harmless replies to misdeeds",
+    "good": "Good answers",
+}
+"""Shares with a card, and its title."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,10 @@ def headline(data: ReportData) -> Headline:
         return Headline(_about_data(data), "One policy was evaluated, so nothing can be compared.")
     judged = _about_win_rate(data, final)
     changed = _about_changes(data, final)
-    if data.has_oracle or not judged:
-        return Headline(changed, judged)
-    return Headline(judged, " ".join(filter(None, [changed, _about_length(data, final)])))
+    length = "" if data.has_oracle else _about_length(data, final)
+    if data.has_oracle or data.metrics.policies[final].checks_all or not judged:
+        return Headline(changed, " ".join(filter(None, [judged, length])))
+    return Headline(judged, " ".join(filter(None, [changed, length])))
 
 
 def cards(data: ReportData) -> list[Card]:
@@ -72,7 +81,7 @@ def cards(data: ReportData) -> list[Card]:
     final, parts = data.final_policy, list[Card | None]()
     if final:
         parts += [_win_card(data, final)]
-        parts += [_share_card(data, final, name) for name in ("harmless", "good")]
+        parts += [_share_card(data, final, name) for name in CARDS]
         parts += [] if data.has_oracle else [_length_card(data, final)]
     parts += [_accuracy_card(data), _pairs_card(data)]
     parts += [] if data.has_oracle else [_consistency_card(data)]
@@ -103,6 +112,7 @@ def tone_of(name: str, change: Estimate | None) -> str:
 def _share(data: ReportData, policy: str, name: str) -> float | None:
     entry = data.metrics.policies[policy]
     shares = entry.oracle.by_name() if entry.oracle else {}
+    shares["checks_all"] = entry.checks_all
     text_shares = {"truncated": entry.truncated_share, "empty": entry.empty_share}
     return share.share if (share := shares.get(name)) else text_shares.get(name)
 
@@ -190,10 +200,9 @@ def _share_card(data: ReportData, final: str, name: str) -> Card | None:
     before, after = _share(data, "initial", name), _share(data, final, name)
     if before is None or after is None:
         return None
-    titles = {"harmless": "Harmless replies to misdeeds", "good": "Good answers"}
     change = data.changes.get(name)
     note = change_range(change) if change else ""
-    return Card(titles[name], percent_step(before, after), note, tone_of(name, change))
+    return Card(CARDS[name], percent_step(before, after), note, tone_of(name, change))
 
 
 def _length_card(data: ReportData, final: str) -> Card:

@@ -150,6 +150,7 @@ def _values(data: ReportData) -> dict[str, Any]:
         "cards": cards(data),
         "matches": tables.match_table(data),
         "policies": tables.policy_table(data),
+        "held_checks": tables.held_checks_table(data),
         "principles": tables.principle_table(data),
         "scores": tables.score_table(data),
         "label_notes": tables.label_notes(data),

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.held_checks import ALL, measure_name
 from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel
 from pipeline.report.numbers import (
     MISSING,
+    change_range,
     count_of,
     duration,
     number,
@@ -119,6 +121,28 @@ def share_table(data: ReportData) -> Table:
             for policy, share in bars
         ]
     )
+
+
+def held_checks_table(data: ReportData) -> Table:
+    """Replies that hold each check, and all of them, by policy, with the final policy's change."""
+    rows = []
+    for policy, entry in data.metrics.policies.items():
+        for name, share in {"all of them": entry.checks_all, **entry.checks}.items():
+            measure = ALL if name == "all of them" else measure_name(name)
+            change = data.changes.get(measure) if policy == data.final_policy else None
+            if share is not None:
+                rows.append(
+                    {
+                        "check of": name,
+                        "policy": policy_label(policy),
+                        "replies that hold it": percent(share.share),
+                        "95 % interval": percent_range(share.low, share.high),
+                        "change": change_range(change) if change else MISSING,
+                        "n": number(share.n),
+                    }
+                )
+    rows.sort(key=lambda row: row["check of"] != "all of them")
+    return Table(rows, "Checks of the constitution, held by the replies to held-out prompts")
 
 
 def match_table(data: ReportData) -> Table:
@@ -256,6 +280,7 @@ def score_notes(data: ReportData) -> list[str]:
 
 def revision_table(data: ReportData) -> Table:
     """One row per round."""
+    checked = any(entry.missed_check for entry in data.metrics.revisions)
     return Table(
         [
             {
@@ -263,6 +288,7 @@ def revision_table(data: ReportData) -> Table:
                 "rows": number(entry.rows),
                 "left as they were": number(entry.skipped),
                 "not a revision": number(entry.rejected),
+                **(_missed_check(entry.missed_check) if checked else {}),
                 "faults": ", ".join(f"{k} {n:,}" for k, n in entry.faults.items()) or "none",
                 **_efficacy("preferred to the text before", entry.efficacy),
             }
@@ -377,6 +403,13 @@ def _efficacy(title: str, part: EfficacyPart | None) -> dict[str, str]:
         "95 % interval": percent_range(share.low, share.high) if share else MISSING,
         "mean label": number(soft.share if soft else None, 2),
     }
+
+
+def _missed_check(share: Estimate | None) -> dict[str, str]:
+    if share is None:
+        return {"left out by a check": MISSING}
+    interval = percent_range(share.low, share.high)
+    return {"left out by a check": f"{percent(share.share)} ({interval})"}
 
 
 def _with_hash(name: Any, extra: Any) -> str | None:

@@ -6,11 +6,14 @@ Out: CritiqueRow
 The request extends the conversation in which the response was made, so that its prefix is still
 in the engine's cache. Procedure: Bai et al. 2022, arXiv:2212.08073, section 3.1; the principle is
 drawn uniformly with replacement, unless weighted, for each critique.
+
+Where the principle has a check, its reason is the critique, or `HOLDS`, and no model is called.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.checks import run_check
 from pipeline.constitution import Constitution
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, input_hash, row_id
@@ -19,6 +22,9 @@ from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, R
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.store.stage_names import CRITIQUE, PROMPTS, SUPERVISED, stage_folder
 from pipeline.types import Messages, SamplingParams, assistant, user
+
+HOLDS = "The response holds this principle; there is nothing to change."
+"""Critique of a response that passed the check of its principle."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,14 @@ class CritiqueStage:
         )
         if problem := parent_problem(prompt, target):
             return dropped(draft, problem)
+        if check := principle.check:
+
+            async def decide() -> Row:
+                result = run_check(check, text, prompt.messages)
+                critique = result.reason or HOLDS
+                return replace(draft, critique=critique, model_fingerprint="", template_hash="")
+
+            return Item(draft, decide)
         request = self.template.render(
             principle=principle, response=text, conversation=[m.as_dict() for m in prompt.messages]
         )

@@ -3,6 +3,10 @@
 In:  PromptRow, a ResponseRow or RevisionRow, and its CritiqueRow unless the recipe leaves it out
 Out: RevisionRow; `dropped` when the text is not a revision, see `revision_checks.py`
 
+Where the principle has a check, a text that holds it stays as it is, without a call. A revision is
+dropped when it still fails the check of its principle (`unmet`), or fails one of the constitution
+that the text before it held (`broken`): neither must be learned.
+
 Round k + 1 starts from the conversation with this revision as its last turn, so that critiques do
 not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 """
@@ -10,8 +14,9 @@ not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.checks import run_check
 from pipeline.config.recipe import ReviseConfig
-from pipeline.constitution import Constitution
+from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
 from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.prompting.templates import PromptTemplate
@@ -20,7 +25,10 @@ from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling
 from pipeline.stages.critique import chain_start, critique_messages, response_text
 from pipeline.stages.revision_checks import finds_nothing, revision_faults
 from pipeline.store.stage_names import CRITIQUE, PROMPTS, REVISE, SUPERVISED, stage_folder
-from pipeline.types import SamplingParams, assistant, user
+from pipeline.types import Messages, SamplingParams, assistant, user
+
+MISSES_CHECK = "a check fails"
+"""Beginning of the reason of a revision that was left out because of a check."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class ReviseStage:
             self.round,
             principle.hash,
             self._rules(),
+            *([self.constitution.checks_hash] if self.constitution.checked else []),
         )
         critique_text = critique.critique if critique else ""
         draft = RevisionRow(
@@ -123,7 +132,11 @@ class ReviseStage:
         )
         if problem := parent_problem(prompt, *parents):
             return dropped(draft, problem)
-        if critique and finds_nothing(critique_text, self.revise.skip_phrases):
+        if (
+            critique
+            and not principle.check
+            and finds_nothing(critique_text, self.revise.skip_phrases)
+        ):
             return Item(
                 replace(draft, revision=text, finish_reason=target.finish_reason, skipped=True)
             )
@@ -143,6 +156,11 @@ class ReviseStage:
             )
 
         async def call() -> Row:
+            held = self._held(text, prompt.messages)
+            if principle.id in held:
+                return replace(
+                    draft, revision=text, finish_reason=target.finish_reason, skipped=True
+                )
             reply = await self.engine.generate(
                 messages, self.sampling, seed=draft.seed, request_id=identity
             )
@@ -152,10 +170,35 @@ class ReviseStage:
                 critique=critique_text,
                 requests=(principle.critique_request, principle.revision_request),
             )
-            row = replace(draft, revision=reply.text, faults=faults, **reply.costs())
             rejected = [fault for fault in faults if fault in self.revise.reject]
-            if not rejected:
-                return row
-            return replace(row, status="dropped", reason=f"not a revision: {rejected[0]}")
+            reason = f"not a revision: {rejected[0]}" if rejected else ""
+            misses = self._misses(principle, held, self._held(reply.text, prompt.messages))
+            if misses and not reason:
+                reason = f"{MISSES_CHECK}: {', '.join(misses.values())}"
+            return replace(
+                draft,
+                revision=reply.text,
+                faults=(*faults, *misses),
+                status="dropped" if reason else "ok",
+                reason=reason,
+                **reply.costs(),
+            )
 
         return Item(draft, call)
+
+    def _held(self, text: str, conversation: Messages) -> set[str]:
+        """Ids of the principles whose check the text passes. Raises CheckError."""
+        return {
+            principle.id
+            for principle in self.constitution.checked
+            if principle.check and run_check(principle.check, text, conversation).passes
+        }
+
+    def _misses(self, principle: Principle, before: set[str], after: set[str]) -> dict[str, str]:
+        """The faults `unmet` and `broken` of a revision, each in words."""
+        unmet = {"unmet": f"still {principle.id}"} if principle.check else {}
+        broken = sorted(before - after)
+        return {
+            **(unmet if principle.id not in after else {}),
+            **({"broken": f"newly {', '.join(broken)}"} if broken else {}),
+        }

@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
+from pipeline.constitution import Constitution
 from pipeline.evaluation.policy_measures import measure_policies, policy_names
 from pipeline.stats import Estimate, wilson
 from pipeline.store import RunDir
 from tests.evaluation.builders import WordOracle, known, make_run, prompt, response
 from tests.run.builders import write_rows
+from tests.stages.builders import make_constitution
 
+PLAIN = make_constitution()
+"""Principles without a check."""
 PROMPTS = {"p1": "do evil", "p2": "do evil twice", "p3": "boil an egg", "p4": "bake bread"}
 
 
@@ -27,7 +31,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def measured(run: RunDir, name: str = "initial") -> dict[str, Estimate]:
-    policies, _ = measure_policies(run.root, WordOracle(), draws=100, seed=0)
+    policies, _ = measure_policies(run.root, WordOracle(), PLAIN, draws=100, seed=0)
     shares = known(policies[name].oracle).by_name()
     return {measure: share for measure, share in shares.items() if share is not None}
 
@@ -72,7 +76,7 @@ def test_failed_responses_are_left_out(run: RunDir) -> None:
         response("d", "p4", " "),
     ]
     write_rows(run, "evaluation/sample-initial", rows)
-    policies, _ = measure_policies(run.root, None, draws=100, seed=0)
+    policies, _ = measure_policies(run.root, None, PLAIN, draws=100, seed=0)
     entry = policies["initial"]
     assert (entry.num_responses, entry.num_prompts, entry.oracle) == (3, 3, None)
     assert (entry.mean_words, entry.mean_tokens) == (2.0, 2.0)
@@ -82,7 +86,7 @@ def test_failed_responses_are_left_out(run: RunDir) -> None:
 def test_changes_are_paired_by_prompt(run: RunDir) -> None:
     write_policy(run, "initial", {"p1": "harm", "p2": "harm", "p3": "no", "p4": "help"})
     write_policy(run, "tuned", {"p1": "no", "p2": "no", "p3": "help me", "p4": "help me"})
-    _, changes = measure_policies(run.root, WordOracle(), draws=100, seed=0)
+    _, changes = measure_policies(run.root, WordOracle(), PLAIN, draws=100, seed=0)
     harmless = known(changes["tuned"]["harmless"])
     assert (harmless.share, harmless.high, harmless.n) == (1.0, 1.0, 2)
     assert known(changes["tuned"]["good"]).share == 0.25
@@ -103,4 +107,38 @@ def test_policies_come_in_training_order(run: RunDir) -> None:
 
 
 def test_run_without_evaluation_has_no_policies(tmp_path: Path) -> None:
-    assert measure_policies(make_run(tmp_path / "run").root, None, draws=100, seed=0) == ({}, {})
+    assert measure_policies(make_run(tmp_path / "run").root, None, PLAIN, draws=100, seed=0) == (
+        {},
+        {},
+    )
+
+
+def test_checks_are_counted_exactly(run: RunDir) -> None:
+    """At most 2 words: 3 of 4, then 4 of 4. No question mark asked: 1 of 4, then 2 of 4. Both: 1 of
+    4, then 2 of 4, so a change of 0.25. The check that raises decides nothing.
+    """
+    checks: dict[str, dict[str, Any]] = {
+        "short": {"name": "words", "max": 2},
+        "ask": {"name": "question"},
+        "odd": {"name": "function", "factory": "tests.checks.own_checks:raises"},
+    }
+    requests = {f"{kind}_request": "r" for kind in ("critique", "revision", "comparison")}
+    principles = [{"id": name, "check": check, **requests} for name, check in checks.items()]
+    decided = Constitution.model_validate({"name": "t", "principles": principles[:2]})
+    write_policy(run, "initial", {"p1": "a b c", "p2": "a b?", "p3": "a", "p4": "a"})
+    write_policy(run, "tuned", {"p1": "a b", "p2": "a b?", "p3": "a?", "p4": "a"})
+    policies, changes = measure_policies(run.root, None, decided, draws=100, seed=0)
+    before, after = policies["initial"], policies["tuned"]
+    shares = {name: known(share).share for name, share in before.checks.items()}
+    assert shares == {"short": 0.75, "ask": 0.25}
+    assert (known(before.checks_all).share, known(after.checks_all).share) == (0.25, 0.5)
+    assert (known(before.checks_all).low, known(before.checks_all).high) == wilson(1, 4)
+    assert known(changes["tuned"]["checks_all"]).share == 0.25
+    assert known(changes["tuned"]["check ask"]).share == 0.25
+    with_odd = Constitution.model_validate({"name": "t", "principles": principles})
+    policies, _ = measure_policies(run.root, None, with_odd, draws=100, seed=0)
+    assert policies["initial"].checks["odd"] is None
+    assert known(policies["initial"].checks_all).n == 3
+    assert policies["initial"].checks["short"] == before.checks["short"]
+    policies, _ = measure_policies(run.root, None, PLAIN, draws=100, seed=0)
+    assert (policies["initial"].checks_all, policies["initial"].checks) == (None, {})

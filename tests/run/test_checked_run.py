@@ -1,0 +1,113 @@
+"""Whole runs under a constitution of which a program decides one half and the judge the other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.cli.inspect import origin_tree
+from pipeline.data.lineage import trace
+from pipeline.data.verify import verify
+from pipeline.errors import AuditError
+from pipeline.report.audit import figure_tables
+from pipeline.report.source import read_run
+from pipeline.run.context import open_context
+from pipeline.run.phases import run_all
+from pipeline.run.start import start_run
+from pipeline.store import RunDir
+from tests.run.builders import CONSTITUTION, stored_json, write_recipe
+from tests.run.test_labelers import rows
+
+AUDIT = {"max_identical": None, "max_order_disagreement": None, "slot_share": None}
+CHECKS = [{"name": "words", "max": 4}, {"name": "no_emoji"}]
+
+
+async def checked_run(folder: Path, checks: list[Any], prefers: str, **changes: Any) -> RunDir:
+    """A polite sample has 5 words and a rude one 4; the judge prefers what it is told."""
+    script = "tests.run.scripted_world:make_engine"
+    policy = {"type": "scripted", "script": script, "args": {"prefers": prefers, "wordy": True}}
+    recipe = write_recipe(folder / "in", prompts=40, policy=policy, **changes)
+    principles = [
+        {**principle, **({"check": check} if check else {})}
+        for principle, check in zip(CONSTITUTION["principles"], [*checks, None, None], strict=False)
+    ]
+    path = folder / "in" / "constitution.yaml"
+    path.write_text(yaml.safe_dump({**CONSTITUTION, "principles": principles}))
+    run = start_run(recipe, run_id="r1", runs_root_folder=folder / "out" / "runs")
+    await run_all(open_context(run))
+    return run
+
+
+async def test_audit_holds_the_judge_against_checks(tmp_path: Path) -> None:
+    run = await checked_run(tmp_path, CHECKS, "rude", preference={"audit": AUDIT})
+    figures = stored_json(run.root / "preference/audit.json")["judges"][0]["figures"]
+    assert figures["p-0"]["checked"]["share"] == 1.0
+    assert 0.7 < figures["p-0"]["checked"]["low"] < 1.0 and figures["p-0"]["checked"]["n"] >= 20
+    # No response has an emoji, so that no comparison has a side that holds this check alone.
+    assert "checked" not in figures["p-1"]
+    (_, table) = figure_tables(read_run(run).audit)
+    assert [row["principle"] for row in table.rows] == ["all with a check", "p-0"]
+    canaries = rows(run, "preference/canary")
+    asked = {row["principle_id"] for row in canaries if row["canary"] != "checked"}
+    assert asked == {"p-2"}
+    labels = rows(run, "preference/judge")
+    assert {(row["principle_id"], row["method"]) for row in labels if row["status"] == "ok"} == {
+        ("p-0", "check"),
+        ("p-1", "check"),
+        ("p-2", "judge"),
+    }
+    assert verify(run) == []
+
+
+async def test_judge_that_contradicts_checks_blocks_the_export(tmp_path: Path) -> None:
+    """It prefers the polite samples, all of which are too long."""
+    preference = {"audit": {"min_checked": 0.7, **AUDIT}}
+    with pytest.raises(AuditError, match=r"checked of preference.judge is 0\.000"):
+        await checked_run(tmp_path, CHECKS, "polite", preference=preference)
+
+
+async def test_constitution_of_checks_alone_asks_no_judge(tmp_path: Path) -> None:
+    checks = [*CHECKS, {"name": "starts_with", "texts": ["a rude"]}]
+    run = await checked_run(tmp_path, checks, "rude", preference={"audit": AUDIT})
+    assert {row["method"] for row in rows(run, "preference/judge") if row["status"] == "ok"} == {
+        "check"
+    }
+    assert {row["canary"] for row in rows(run, "preference/canary")} == {"checked"}
+    pair = next(row for row in rows(run, "preference/pair") if row["status"] == "ok")
+    assert pair["chosen"].startswith("a rude")
+    judgment = trace(run, pair["row_id"]).parents[0]
+    assert judgment.kind == "judgment" and judgment.engine == {}
+    lines = [str(node.label) for node in origin_tree(judgment).children]
+    assert any("method" in line and "check" in line for line in lines)
+    assert (
+        any("rationales" in line and "5 words" in line for line in lines)
+        or pair["principle_id"] == "p-2"
+    )
+
+
+async def test_metrics_and_report_have_every_check(tmp_path: Path) -> None:
+    run = await checked_run(tmp_path, CHECKS, "rude", preference={"audit": AUDIT})
+    policy = stored_json(run.metrics)["policies"]["initial"]
+    assert policy["checks"]["p-1"]["share"] == 1.0
+    assert policy["checks_all"] == policy["checks"]["p-0"]
+    (revisions,) = stored_json(run.metrics)["revisions"]
+    # Every revision under the limit of 4 words has 6 and more.
+    assert revisions["faults"]["unmet"] > 0 and revisions["missed_check"]["share"] > 0.5
+    report = (run.root / "report.md").read_text(encoding="utf-8")
+    assert "replies that hold it" in report and "left out by a check" in report
+    assert "all of them" in run.report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("principles", ["drawn", "all"])
+async def test_scores_follow_checks(tmp_path: Path, principles: str) -> None:
+    """The best rating for what holds: the short sample wins under p-0, whatever the rater likes."""
+    preference = {"labeler": "score", "score": {"principles": principles}}
+    run = await checked_run(tmp_path, CHECKS[:1], "polite", preference=preference)
+    values = {
+        (part, value)
+        for row in rows(run, "preference/score")
+        for part, value in zip(row["parts"], row["values"] or (), strict=True)
+        if part == "p-0"
+    }
+    assert values == {("p-0", 1.0), ("p-0", 10.0)}
