@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.audits.findings import AuditFinding
 from pipeline.audits.label_figures import EVERYTHING, Figure, LabelFigures, check_labels, raw_label
+from pipeline.audits.remedies import Remedy, remedies
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
@@ -41,6 +42,11 @@ class JudgeAudit:
     findings: tuple[AuditFinding, ...]
     judges_itself: bool
     """True when the compared texts were written by the judge's own model."""
+
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """The ways out that its failed checks point to, in the order in which to try them."""
+        return remedies(self.findings)
 
 
 def canary_folder(judgments: str) -> str:

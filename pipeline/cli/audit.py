@@ -27,6 +27,8 @@ def print_audit(name: str) -> bool:
     for judge in audit.judges:
         out.print(checks_table(f"{judge.folder}: {judge.judge}", judge.findings))
         out.print(figures_table(judge))
+        for remedy in judge.remedies:
+            out.print(f"way out: {remedy}", markup=False)
     if audit.collapse is not None:
         title = f"{audit.collapse.subject}: {audit.collapse.num_texts} texts"
         out.print(checks_table(title, audit.collapse.findings))

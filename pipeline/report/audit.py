@@ -39,6 +39,11 @@ def audit_verdict(audit: Audit) -> str:
     return "Every check passed." if audit.judges or audit.collapse else ""
 
 
+def ways_out(audit: Audit) -> list[str]:
+    """What the failed checks of each judge point to, in the order in which to try it."""
+    return [f"{judge.folder}: {remedy}" for judge in audit.judges for remedy in judge.remedies]
+
+
 def check_table(audit: Audit) -> Table:
     """Every check with its bounds and its result."""
     styles = {"failed": "bad", "skipped": "zero"}

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from pipeline.report import tables
-from pipeline.report.audit import audit_verdict, check_table, figure_tables
+from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
 from pipeline.report.headline import cards, headline, headline_numbers
@@ -172,6 +172,7 @@ def _audit_values(audit: Audit) -> dict[str, Any]:
     return {
         "verdict": audit_verdict(audit),
         "audit_notes": audit.notes,
+        "ways_out": ways_out(audit),
         "checks": check_table(audit),
         "figure_tables": figure_tables(audit),
     }

@@ -136,12 +136,22 @@ def require_audit(ctx: RunContext) -> None:
 
 
 def refusal(run: RunDir, audit: RunAudit) -> str:
-    """One line: the first failed check, its measured and needed value, where to see the rest."""
+    """One line: the first failed check, its measured and needed value, where to see the rest, and
+    the first way out that the figures point to.
+    """
     subject, first = audit.failed[0]
     others = len(audit.failed) - 1
     return (
         f"the audit of run {run.run_id} failed: {first.title} of {subject} is {first.measured} "
         f"over {first.n}, needed {first.needed}{f'; {others} more failed' if others else ''}. "
         f"Nothing was exported and all rows are kept; `rlaif audit {run.run_id}` shows every check "
-        f"({audit_path(run)}). Correct the judge, or change the thresholds in a new recipe"
+        f"({audit_path(run)}). {way_out(audit)}, or change the thresholds in a new recipe"
     )
+
+
+def way_out(audit: RunAudit) -> str:
+    """What to try first, for the first judge whose failed checks point to something."""
+    remedies = [remedy for judge in audit.judges for remedy in judge.remedies]
+    if not remedies:
+        return "Correct the judge"
+    return f"{remedies[0].sign.capitalize()}: {remedies[0].way_out}"
