@@ -7,7 +7,7 @@ PipelineError
     DataError            a prompt set or a label file
     StoreError           the run folder: in use, damaged, disk full
     MachineError         the machine: no CUDA, port taken, model folder missing
-  RunStoppedError        too many rows failed: stopped early, all that succeeded is kept
+  RunStoppedError        too many rows failed, or an endpoint is gone: all that succeeded is kept
   AuditError             the labels did not pass their thresholds: exit code 3, data kept
   EngineError            one call failed; the runner retries, then records the row
     FinalCallError       a repetition cannot help: recorded at once
@@ -78,7 +78,10 @@ class MachineError(UserError):
 
 
 class RunStoppedError(PipelineError):
-    """Too many rows failed; all that succeeded is on disk, and `rlaif resume` continues."""
+    """Too many rows failed, or an endpoint answers nothing any more.
+
+    All that succeeded is on disk, and `rlaif resume` continues.
+    """
 
 
 class AuditError(PipelineError):

@@ -82,11 +82,13 @@ class OpenAIConfig(EngineSection):
     max_context: int | None = Field(None, ge=16)
     """Most tokens of prompt and reply together; null for the limit that the server reports."""
     max_concurrency: int = Field(64, ge=1, le=4096)
-    """Requests in flight at once."""
+    """Requests in flight at once, at most; halved while the server is busy, then raised again."""
     timeout_s: float = Field(120.0, gt=0)
-    """Seconds until one request counts as failed."""
+    """Seconds for one whole answer; then the request is sent again."""
     max_retries: int = Field(5, ge=0, le=20)
-    """Retries after a busy server (429), a server error (5xx) or a broken connection."""
+    """Retries of a request after a server error (5xx), a timeout or a broken connection. A busy
+    server (429, 503, 529) is waited for, and one that answers nothing for 15 minutes stops the
+    run."""
 
     @field_validator("base_url")
     @classmethod

@@ -6,6 +6,7 @@ open, limit and retry nothing.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
@@ -14,6 +15,8 @@ from pipeline.config.engines import EngineSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.types import FinishReason, Generation, Messages, OptionScores, SamplingParams
 
+NOTICE: ContextVar[Callable[[str], object]] = ContextVar("notice", default=lambda line: None)
+"""Takes the lines that an engine has for the person who waits for it; the runner shows them."""
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
 CUT = frozenset({"length", "max_tokens", "content_filter", "repetition"})
 """Ends that leave half a text; a filter cuts one as a limit does."""

@@ -14,7 +14,7 @@ from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.heldout import not_trained_on
 from pipeline.data.prompts import read_prompts, write_prompt_shards
-from pipeline.engines.base import Engine
+from pipeline.engines.base import NOTICE, Engine
 from pipeline.engines.lazy import lazy_engine
 from pipeline.ids import content_hash
 from pipeline.run.context import RunContext
@@ -72,6 +72,7 @@ async def run_pass(
         RunStoppedError, StoreError: see `Runner.wavefront`.
         MachineError, EngineError: the engine cannot be opened.
     """
+    NOTICE.set(ctx.progress.note)
     async with lazy_engine(config) as engine:
         stages = [stage for maker in makers for stage in maker(ctx, engine)]
         return await driver.chain(ctx.runner, shards, stages) if stages else list(shards)

@@ -86,7 +86,8 @@ class Runner:
             call: runs one shard-stage, such as a Prefect task; by default `step`.
 
         Raises:
-            RunStoppedError: the failed share passed its limit; all that succeeded is on disk.
+            RunStoppedError: the failed share passed its limit, or an endpoint answers nothing any
+                more; all that succeeded is on disk.
         """
         self.progress.opened([stage.folder for stage in chain], len(shards))
         self._expected, self._failed, self._stopped = 0, 0, None
@@ -101,7 +102,7 @@ class Runner:
                     await self._through(state, chain, call or self.step)
                 except Exception as error:
                     errors.append(error)
-                    if isinstance(error, UserError):
+                    if isinstance(error, UserError | RunStoppedError):
                         # A full disk will not take the next shard either: pay for no more.
                         self._stopped = self._stopped or str(error)
 
@@ -136,11 +137,13 @@ class Runner:
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
-        rows = await self._make(stage, items, stored)
+        rows, stop = await self._make(stage, items, stored)
+        if stop is not None and not rows:
+            raise stop
         fresh = [row for row in rows if row.row_id not in stored or stored[row.row_id] is not row]
         counts = replace(
             _costs(fresh),
-            expected=len(items),
+            expected=len(rows),
             reused=len(rows) - len(fresh),
             seconds=time.perf_counter() - started,
         )
@@ -151,28 +154,33 @@ class Runner:
             shard_index,
             rows,
             STAGES[split_folder(stage.folder)[1]].row_type,
-            key=key,
+            # Without its key a shard is unfinished, and its rows are reused one by one.
+            key=key if stop is None else "",
             counts=counts,
             inputs={m.path: m.sha256 for m in upstream},
             engine=_engine_info(stage),
             code=CODE_VERSION,
         )
+        if stop is not None:
+            raise stop
         self._count(manifest)
         return manifest
 
     async def _make(
         self, stage: Stage, items: Sequence[Item], stored: Mapping[str, Row]
-    ) -> list[Row]:
-        rows: list[Row] = [item.draft for item in items]
+    ) -> tuple[list[Row], RunStoppedError | None]:
+        """The rows, in order; those that exist so far, and the error, when the run has to stop."""
+        rows: dict[int, Row] = {}
 
         async def make(number: int) -> None:
-            rows[number] = await self._attempt(items[number])
-            self.progress.row_done(stage.folder, rows[number])
+            rows[number] = row = await self._attempt(items[number])
+            self.progress.row_done(stage.folder, row)
 
-        calls = []
+        calls, stop = [], None
         for number, item in enumerate(items):
             known = stored.get(item.draft.row_id)
             if item.make is None:
+                rows[number] = item.draft
                 self.progress.row_done(stage.folder, item.draft)
             elif known is not None and known.input_hash == item.draft.input_hash:
                 rows[number] = known
@@ -180,13 +188,15 @@ class Runner:
                 calls.append(asyncio.create_task(make(number)))
         try:
             await asyncio.gather(*calls)
-        except BaseException:
+        except BaseException as error:
             # A fault of the code or the machine: do not pay for replies that are never read.
             for task in calls:
                 task.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            raise
-        return rows
+            if not isinstance(error, RunStoppedError):
+                raise
+            stop = error
+        return [rows[number] for number in sorted(rows)], stop
 
     async def _attempt(self, item: Item) -> Row:
         reason = ""

@@ -24,6 +24,8 @@ from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, ta
 from pipeline.store.files import atomic_write_all
 
 MANIFEST_VERSION = 1
+MOST_REASON = 1000
+"""Characters of a reason that a manifest keeps; servers put the remedy at a message's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,8 @@ def count_reasons(rows: Sequence[Row]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in rows:
         if row.status != "ok":
-            key = f"{row.status}: {row.reason.splitlines()[0][:300] if row.reason else ''}"
+            reason = row.reason.splitlines()[0][:MOST_REASON] if row.reason else ""
+            key = f"{row.status}: {reason}"
             counts[key] = counts.get(key, 0) + 1
     return dict(sorted(counts.items()))
 

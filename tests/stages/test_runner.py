@@ -194,6 +194,34 @@ async def test_run_stops_at_the_failed_share(tmp_path: Path) -> None:
     assert {row.status for row in rows(tmp_path, states, "preference/sample")} == {"ok"}
 
 
+async def test_a_server_that_is_gone_fails_no_row_and_keeps_those_made(tmp_path: Path) -> None:
+    """The engine gives up at the eighth call: seven rows are stored, and eleven are made later."""
+    calls = 0
+
+    def failure(call: Call) -> Exception | None:
+        nonlocal calls
+        calls += 1
+        return RunStoppedError("no answer; then `rlaif resume`") if calls > 7 else None
+
+    stages = [sample(make_engine(failure=failure), num_samples=1)]
+    with pytest.raises(RunStoppedError, match="no answer; then"):
+        await run_chain(tmp_path, stages, 18, shard_size=6, shards_in_flight=1)
+    manifests = stage_manifests(tmp_path, "preference/sample")
+    assert [(m.counts.expected, m.counts.ok, m.counts.failed) for m in manifests] == [
+        (6, 6, 0),
+        (1, 1, 0),
+    ]
+    healed = make_engine()
+    states = await run_chain(tmp_path, [sample(healed, num_samples=1)], 18, shard_size=6)
+    assert len(healed.calls) == 11
+    whole = await run_chain(
+        tmp_path / "whole", [sample(make_engine(), num_samples=1)], 18, shard_size=6
+    )
+    assert rows(tmp_path, states, "preference/sample") == rows(
+        tmp_path / "whole", whole, "preference/sample"
+    )
+
+
 async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
     engine = make_engine(failure=fail_when(lambda c: int(c.messages[0].content.split()[1]) < 6))
     with pytest.raises(RunStoppedError):

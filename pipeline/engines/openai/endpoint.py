@@ -1,8 +1,8 @@
-"""Requests to one endpoint: limited in number, every failure turned into an error of ours.
+"""Requests to one endpoint: every failure is an error of ours, and says whether it may pass.
 
-Transport faults, 429 and 5xx are tried again with exponential backoff by the client, at most
-`max_retries` times; nothing else is. The key is read from the environment by its name and is kept
-nowhere: what a server says of a failure is cleared of it, since some repeat the request's headers.
+`pace.py` decides when a request is sent and whether again. The key is read from the environment by
+its name and is kept nowhere: what a server says of a failure is cleared of it, since some repeat
+the request's headers. An answer has `timeout_s` for all of it and is read up to `MOST_BYTES`.
 
 Does not: follow redirects to another host, use a proxy for loopback, or send what the shell holds
 for other services (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`).
@@ -11,15 +11,18 @@ for other services (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`).
 import asyncio
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.openai import read_key
+from pipeline.engines.openai.pace import Broken, Busy, Pace
+from pipeline.engines.openai.retry_after import asked_wait
 from pipeline.engines.reply import whole_text
 from pipeline.errors import (
     ConfigError,
@@ -30,24 +33,31 @@ from pipeline.errors import (
 )
 
 T = TypeVar("T")
+R = TypeVar("R")
 ODD_ANSWER = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What reading an answer of another shape raises: cut JSON, a page, a missing field, a text where
 a number belongs."""
 _MOST_TOKENS = 2**31
-_TOO_LONG = (
-    "context length",
-    "context_length",
-    "maximum model length",
-    "too many tokens",
-    "max_model_len",
-    "longer than the maximum",
-    "context size",
-    "context window",
-    "prompt is too long",
-    "max_new_tokens` must be",
+MOST_BYTES = 32 * 2**20
+"""A longer answer is cut off and counts as none; the longest replies have a hundredth of it."""
+_MOST_PACKED = 512 * 2**10
+"""A compressed answer may unpack to a thousand times its size."""
+_CONNECT_S = 20.0
+_LOOK_UP_S = 30.0
+_BUSY = (429, 503, 529)
+_MAY_PASS = (408, 409, 425)
+"""Besides 5xx."""
+_NO_CREDIT = ("insufficient_quota", "exceeded your current quota", "insufficient balance")
+_SHOWN = (1600, 400)
+"""Characters from the beginning and from the end of a long message."""
+_PAGE = re.compile(r"(?is)<(script|style)\b.*?</\1>|<[^<>]+>")
+_TOO_LONG = re.compile(
+    r"context[ _](?:length|size|window)|context the overflows|max(?:imum)?[ _]model[ _]len"
+    r"|max_new_tokens` must be|inputs` must have less than|prompt (?:is )?too long"
+    r"|(?:prompt|input) (?:\S+ )?is (?:too long|longer than)|too many tokens"
+    r"|exceeds? the (?:maximum|max|model)\b.* tokens"
 )
-
-
+"""How vLLM, SGLang, TGI, llama.cpp, LM Studio, Ollama and hosted APIs say it, in lower case."""
 _KEYS = re.compile(r"(?i:\b(?:bearer|basic)\s+)[^\s'\"]+|\bsk-[\w-]+")
 """What looks like a key in a server's message."""
 _UNSENT = ("OpenAI-Organization", "OpenAI-Project")
@@ -76,47 +86,101 @@ class Endpoint:
             http_client=openai.DefaultAsyncHttpxClient(
                 # Also off: netrc and certificates of the shell, which loopback has no use for.
                 trust_env=not _is_loopback(config.base_url),
-                event_hooks={"request": [self._clean], "response": [_stop_foreign_redirect]},
+                event_hooks={
+                    "request": [self._clean],
+                    "response": [_stop_foreign_redirect, _bound],
+                },
             ),
-            timeout=config.timeout_s,
-            max_retries=config.max_retries,
+            timeout=openai.Timeout(config.timeout_s, connect=min(_CONNECT_S, config.timeout_s)),
+            max_retries=0,
         )
-        self._gate = asyncio.Semaphore(config.max_concurrency)
+        self.where = f"endpoint {config.base_url}"
+        self.pace = Pace(self.where, config.max_concurrency, config.max_retries, self._is_alive)
         self._has_answered = False
 
-    async def call(self, request: Callable[[], Awaitable[T]]) -> T:
-        """One request within the concurrency limit.
+    async def call(self, request: Callable[[], Awaitable[R]], read: Callable[[R], T]) -> T:
+        """What `read` makes of the answer to a request; an odd answer is asked for again.
 
         Raises:
             EngineDeadError: the endpoint is closed.
             ConfigError: the key is refused, or the model or the address unknown.
+            RunStoppedError: nothing that is sent here will be answered for now.
             PromptTooLongError, EngineError: as `Engine.generate`.
         """
-        async with self._gate:
-            if self.client.is_closed():
-                raise EngineDeadError(f"engine '{self.config.model}' is closed; open it again")
-            try:
-                with self.reading():
-                    answer = await request()
-            except openai.APIError as error:
-                raise self._named(error) from error
-        self._has_answered = True
-        return answer
+        return await self.pace.send(lambda: self.once(request, read))
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Around all that takes an answer apart: a status of 200 promises nothing of its shape.
+    async def once(self, request: Callable[[], Awaitable[R]], read: Callable[[R], T]) -> T:
+        """One request, not repeated.
 
         Raises:
-            EngineError: the answer has another shape than the API's.
+            Busy, Broken: it may be sent again, see `pace.py`.
+            EngineError: the answer is none of the API's.
+            FinalCallError, ConfigError, RunStoppedError, EngineDeadError: as `call`.
         """
+        if self.client.is_closed():
+            raise EngineDeadError(f"engine '{self.config.model}' is closed; open it again")
         try:
-            yield
+            # The client's limit is for one read: a server that drips never meets it.
+            async with asyncio.timeout(self.config.timeout_s):
+                value = read(await request())
+        except openai.APIError as error:
+            raise self._named(error) from error
+        except TimeoutError as error:
+            raise self._late() from error
         except ODD_ANSWER as error:
-            raise EngineError(
-                f"endpoint {self.config.base_url} answered with something that is no whole answer "
-                f"of its API ({type(error).__name__}: {self.one_line(error)})"
-            ) from error
+            raise self._odd(error) from error
+        self._has_answered = True
+        return value
+
+    async def look_up(
+        self,
+        request: Callable[[], Awaitable[R]],
+        read: Callable[[R], T | None],
+        *,
+        needs_key: bool = False,
+    ) -> T | None:
+        """What `read` makes of a page about the server; None from a server without that page.
+
+        Raises:
+            ConfigError: no connection, or with `needs_key` a refused key.
+        """
+
+        async def ask() -> T | None:
+            try:
+                async with asyncio.timeout(min(_LOOK_UP_S, self.config.timeout_s)):
+                    return read(await request())
+            except openai.APIStatusError as error:
+                refusal = self._refused(error, error.status_code, self.one_line(error))
+                if isinstance(refusal, Busy) or (needs_key and error.status_code in (401, 403)):
+                    raise refusal from error
+            except (openai.APIConnectionError, TimeoutError) as error:
+                reason = self.one_line(error.__cause__ or type(error).__name__)
+                raise ConfigError(
+                    f"{self.where} cannot be used ({reason}); start the server, or correct "
+                    "`base_url` and the key"
+                ) from error
+            except (openai.APIError, *ODD_ANSWER):
+                pass
+            return None
+
+        return await self.pace.send(ask)
+
+    async def _is_alive(self) -> bool:
+        """Whether the endpoint answers a question of one token, be it by refusing it."""
+        try:
+            await self.once(
+                lambda: self.client.chat.completions.create(
+                    model=self.config.model,
+                    messages=[{"role": "user", "content": "Hi"}],
+                    max_tokens=1,
+                ),
+                lambda answer: answer,
+            )
+        except Broken:
+            return False
+        except (Busy, EngineError, ConfigError):
+            return True
+        return True
 
     async def close(self) -> None:
         """Close the connections; calling twice is harmless."""
@@ -128,32 +192,92 @@ class Endpoint:
             request.headers.pop(name, None)
 
     def one_line(self, error: object) -> str:
-        """The start of an error's message, on one line and without keys."""
+        """An error's message on one line, without keys and tags; of a long one both ends."""
         text = whole_text(str(error))
         if self._key:
             text = text.replace(self._key, "[key]")
-        return " ".join(_KEYS.sub("[key]", text).split())[:300]
+        if "<html" in text[:2000].lower():
+            text = _PAGE.sub(" ", text)
+        text = " ".join(_KEYS.sub("[key]", text).split())
+        start, end = _SHOWN
+        return text if len(text) <= start + end else f"{text[:start]} [...] {text[-end:]}"
+
+    def _odd(self, error: Exception) -> EngineError:
+        return EngineError(
+            f"{self.where} answered with something that is no whole answer of its API "
+            f"({type(error).__name__}: {self.one_line(error)})"
+        )
+
+    def _late(self) -> Broken:
+        cause = f"gives no whole answer within {self.config.timeout_s:g} s"
+        return Broken(f"{self.where} {cause} (`timeout_s`)", cause, is_timeout=True)
 
     def _named(self, error: openai.APIError) -> Exception:
-        """Our error for a failed request: which of them a retry may cure."""
-        line, where = self.one_line(error), f"endpoint {self.config.base_url}"
+        """Our error for a failed request: which of them may pass."""
+        if isinstance(error, openai.APITimeoutError):
+            return self._late()
+        if isinstance(error.__cause__, httpx2.DecodingError):
+            return self._odd(error.__cause__)
+        if not isinstance(error, openai.APIStatusError):
+            reason = self.one_line(error.__cause__ or error)
+            return Broken(
+                f"{self.where} failed: {type(error).__name__}: {reason}",
+                f"cannot be reached ({reason[:200]})",
+            )
+        return self._refused(error, error.status_code, self.one_line(error))
+
+    def _refused(self, error: openai.APIStatusError, status: int, line: str) -> Exception:
         # An endpoint that has answered knows key and model: what it refuses now is one request.
         first = not self._has_answered
-        if first and isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
+        if status == 401 and not first:
+            return self.pace.stop(f"does not accept the key any more ({line})")
+        if status in (401, 403) and first:
             return ConfigError(
-                f"{where} refused the key ({line}); set `api_key_env` to the right one"
+                f"{self.where} refused the key ({line}); set `api_key_env` to the right one"
             )
-        if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
+        if 300 <= status < 400:
             return ConfigError(
-                f"{where} sends requests on to another address, which is not followed; set "
+                f"{self.where} sends requests on to another address, which is not followed; set "
                 "`base_url` to the endpoint's own address"
             )
-        if first and isinstance(error, openai.NotFoundError):
-            return ConfigError(f"{where} does not know the model or the address ({line})")
-        if isinstance(error, openai.APIStatusError) and any(s in line.lower() for s in _TOO_LONG):
-            return PromptTooLongError(f"{where} refused a prompt as too long: {line}")
-        # The client has tried again what may pass; to repeat that here would multiply its tries.
-        return FinalCallError(f"{where} failed: {type(error).__name__}: {line}")
+        if status == 404 and first:
+            return ConfigError(f"{self.where} does not know the model or the address ({line})")
+        if status == 402 or (status == 429 and any(s in line.lower() for s in _NO_CREDIT)):
+            return self.pace.stop(f"asks for payment ({line})")
+        if status in _BUSY:
+            return Busy(f"answers {status}", asked_wait(error.response.headers, time.time()))
+        if _TOO_LONG.search(line.lower()):
+            return PromptTooLongError(
+                f"{self.where} refused the prompt as too long for the model's context: {line}"
+            )
+        message = f"{self.where} failed: {type(error).__name__}: {line}"
+        if status >= 500 or status in _MAY_PASS:
+            return Broken(message, f"answers {status}")
+        return FinalCallError(message)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """The bytes of an answer, up to a limit."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, most: int) -> None:
+        self._stream, self._most = stream, most
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for part in self._stream:
+            size += len(part)
+            if size > self._most:
+                raise ValueError(f"more than {self._most:,} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound(response: Any) -> None:
+    """Read no more of an answer than one can have."""
+    most = _MOST_PACKED if response.headers.get("content-encoding") else MOST_BYTES
+    response.stream = _Bounded(response.stream, most)
 
 
 def usage_of(reply: Any) -> Usage:

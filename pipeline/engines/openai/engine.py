@@ -8,24 +8,28 @@ A vLLM server scores whole options exactly (`vllm_server.py`). Any other endpoin
 never 0.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import openai
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.base import finish_reason
-from pipeline.engines.openai.endpoint import ODD_ANSWER, Endpoint, log_probability, usage_of
+from pipeline.engines.base import NOTICE, finish_reason
+from pipeline.engines.openai.endpoint import Endpoint, log_probability, usage_of
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
 from pipeline.engines.reply import make_generation, whole_text
-from pipeline.errors import ConfigError, EngineError
+from pipeline.errors import ConfigError, EngineError, FinalCallError, PromptTooLongError
 from pipeline.ids import content_hash
 from pipeline.types import Generation, Messages, OptionScores, SamplingParams
 
+T = TypeVar("T")
 TOP_LOGPROBS = 20
 """Most alternatives that the API returns."""
+FEW_LOGPROBS = 5
+"""What is asked for when a server refuses more and does not say how many it gives."""
 _UNKNOWN_CONTEXT = 1_000_000
 
 
@@ -44,7 +48,9 @@ class OpenAIEngine:
         )
         self.max_context = max_context
         self._has_scored = False
-        self._limit = "max_tokens"
+        self._limit_name = "max_tokens"
+        self._num_top = TOP_LOGPROBS
+        self._takes_seed = True
         self._config, self._endpoint, self._server = config, endpoint, server
 
     async def generate(
@@ -57,8 +63,17 @@ class OpenAIEngine:
                 "take; set it to 0, or `flavor: vllm` if the server is vLLM"
             )
         extra = self._server.sampling_extra(sampling) if self._server else {}
-        reply = await self._chat(
+
+        def read(reply: Any) -> Generation:
+            choice, usage = reply.choices[0], usage_of(reply)
+            text, instead = _text_of(choice.message)
+            # A call of a tool is named by what was sent, not by how it ended.
+            reason = finish_reason("stop" if instead and not text else choice.finish_reason)
+            return make_generation(text, reason, *usage, instead=instead)
+
+        return await self._chat(
             messages,
+            read,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
@@ -66,12 +81,6 @@ class OpenAIEngine:
             seed=seed & (2**63 - 1 if self._server else 2**31 - 1),
             extra_body=extra,
         )
-        with self._endpoint.reading():
-            choice, usage = reply.choices[0], usage_of(reply)
-            text, instead = _text_of(choice.message)
-            # A call of a tool is named by what was sent, not by how it ended.
-            reason = finish_reason("stop" if instead and not text else choice.finish_reason)
-        return make_generation(text, reason, *usage, instead=instead)
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
@@ -84,16 +93,8 @@ class OpenAIEngine:
                 f"`reply_prefix` is {reply_prefix!r}, and endpoint {self._config.base_url} cannot "
                 "continue a given reply; leave it empty, or use a vLLM server"
             )
-        try:
-            # Servers that scale by temperature first would list a one-hot vector at 0.
-            reply = await self._chat(
-                messages, max_tokens=1, temperature=1, logprobs=True, top_logprobs=TOP_LOGPROBS
-            )
-        except EngineError as error:
-            if "logprob" in str(error):
-                raise self._no_logprobs() from error
-            raise
-        with self._endpoint.reading():
+
+        def read(reply: Any) -> OptionScores:
             content: Any = getattr(reply.choices[0].logprobs, "content", None)
             if not self._has_scored and not (content and content[0].top_logprobs):
                 raise self._no_logprobs()
@@ -102,11 +103,16 @@ class OpenAIEngine:
                 for token in content[0].top_logprobs
             ]
             usage = usage_of(reply)
-        self._has_scored = True
-        return replace(
-            scores_from_top_tokens(options, top),
-            num_prompt_tokens=usage.prompt,
-            num_cached_tokens=usage.cached,
+            self._has_scored = True
+            return replace(
+                scores_from_top_tokens(options, top),
+                num_prompt_tokens=usage.prompt,
+                num_cached_tokens=usage.cached,
+            )
+
+        # Servers that scale by temperature first would list a one-hot vector at 0.
+        return await self._chat(
+            messages, read, max_tokens=1, temperature=1, logprobs=True, top_logprobs=TOP_LOGPROBS
         )
 
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
@@ -122,32 +128,77 @@ class OpenAIEngine:
         """Close the connections; calling twice is harmless."""
         await self._endpoint.close()
 
-    def _renamed(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with the limit of tokens under the name that the endpoint takes."""
-        return {self._limit if k == "max_tokens" else k: v for k, v in arguments.items()}
-
-    async def _chat(self, messages: Messages, **arguments: Any) -> Any:
-        """A chat completion with at least one choice."""
+    async def _chat(self, messages: Messages, read: Callable[[Any], T], **arguments: Any) -> T:
+        """What `read` makes of a chat completion with at least one choice."""
         dicts: Any = [message.as_dict() for message in messages]
         create = self._endpoint.client.chat.completions.create
-        sent = self._renamed(arguments)
+        sent = self._adapted(arguments)
+
+        def read_choice(reply: Any) -> T:
+            if not getattr(reply, "choices", None):
+                said = getattr(reply, "error", None)
+                raise EngineError(
+                    f"{self._endpoint.where} answered without a choice"
+                    + (f": {self._endpoint.one_line(said)}" if said else "")
+                )
+            return read(reply)
+
         try:
-            reply = await self._endpoint.call(
-                lambda: create(model=self._config.model, messages=dicts, **sent)
+            return await self._endpoint.call(
+                lambda: create(model=self._config.model, messages=dicts, **sent), read_choice
             )
-        except EngineError as error:
-            if "max_completion_tokens" not in str(error) or "max_tokens" not in sent:
+        except PromptTooLongError:
+            raise
+        except FinalCallError as error:
+            refused = isinstance(error.__cause__, openai.APIStatusError)
+            if not (refused and self._learns(str(error), sent)):
                 raise
+        return await self._chat(messages, read, **arguments)
+
+    def _adapted(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as this endpoint takes them, from what it has refused so far."""
+        sent = {self._limit_name if k == "max_tokens" else k: v for k, v in arguments.items()}
+        if "top_logprobs" in sent:
+            sent["top_logprobs"] = self._num_top
+        if not self._takes_seed:
+            sent.pop("seed", None)
+        return sent
+
+    def _learns(self, refusal: str, sent: dict[str, Any]) -> bool:
+        """Whether a refusal says how to ask instead; from then on all requests do.
+
+        Raises:
+            ConfigError: it takes no log-probabilities at all.
+        """
+        if "max_completion_tokens" in refusal and "max_tokens" in sent:
             # Newer models of OpenAI refuse the older name and say which one they take.
-            self._limit = "max_completion_tokens"
-            return await self._chat(messages, **arguments)
-        if not getattr(reply, "choices", None):
-            said = getattr(reply, "error", None)
-            raise EngineError(
-                f"endpoint {self._config.base_url} answered without a choice"
-                + (f": {self._endpoint.one_line(said)}" if said else "")
-            )
-        return reply
+            self._limit_name = "max_completion_tokens"
+        elif "logprob" in refusal and "top_logprobs" in sent:
+            num_top = fewer_logprobs(refusal, sent["top_logprobs"])
+            if not num_top and self._has_scored:
+                return False
+            if not num_top:
+                raise self._no_logprobs()
+            self._use_fewer(num_top)
+        elif "seed" in sent and re.search(r"['\"`]seed['\"`]", refusal):
+            if self._takes_seed:
+                NOTICE.get()(f"{self._endpoint.where} takes no seed: its replies do not repeat")
+            self._takes_seed = False
+        else:
+            return False
+        return True
+
+    def _use_fewer(self, num_top: int) -> None:
+        """Ask for fewer first tokens; the manifests of the rows and the card say so."""
+        if num_top >= self._num_top:
+            return
+        self._num_top = num_top
+        self.version = f"OpenAI-compatible endpoint, {num_top} first tokens"
+        NOTICE.get()(
+            f"{self._endpoint.where} lists the {num_top} most probable first tokens, not "
+            f"{TOP_LOGPROBS}: an option that is not among them counts at its upper bound, so fewer "
+            "labels are exact, and other spellings of an option are noticed less often"
+        )
 
     def _no_logprobs(self) -> ConfigError:
         return ConfigError(
@@ -155,6 +206,16 @@ class OpenAIEngine:
             f"'{self._config.model}', and labels need them; use a model with `logprobs`, a vLLM "
             "server, or `type: vllm`"
         )
+
+
+def fewer_logprobs(refusal: str, refused: int) -> int:
+    """How many alternatives to ask for after a refusal: the number that it names, else few, else 0.
+
+    Args:
+        refused: the number that was asked for.
+    """
+    named = [n for n in map(int, re.findall(r"\b\d{1,2}\b", refusal)) if 0 < n < refused]
+    return max(named, default=FEW_LOGPROBS if refused > FEW_LOGPROBS else 0)
 
 
 def _text_of(message: Any) -> tuple[str, str]:
@@ -178,12 +239,6 @@ async def open_openai(config: OpenAIConfig) -> OpenAIEngine:
     try:
         server = await find_vllm_server(endpoint)
         context = await _served_context(endpoint)
-    except openai.APIError as error:
-        await endpoint.close()
-        raise ConfigError(
-            f"endpoint {config.base_url} cannot be used ({endpoint.one_line(error)}); "
-            "start the server, or correct `base_url` and the key"
-        ) from error
     except BaseException:
         await endpoint.close()
         raise
@@ -193,15 +248,15 @@ async def open_openai(config: OpenAIConfig) -> OpenAIEngine:
 async def _served_context(endpoint: Endpoint) -> int | None:
     """Context length that the server lists for the model, if it lists one."""
     config = endpoint.config
-    try:
-        page = await endpoint.client.with_options(max_retries=1).models.list()
+
+    def read(page: Any) -> int | None:
         served = {whole_text(str(model.id)): model for model in page.data}
-    except (openai.NotFoundError, *ODD_ANSWER):
-        return None  # an endpoint without a list of models
-    if served and config.model not in served:
-        raise ConfigError(
-            f"endpoint {config.base_url} does not serve '{config.model}' but "
-            f"{', '.join(sorted(served)[:5])}; correct `model`"
-        )
-    length = getattr(served.get(config.model), "max_model_len", None)
-    return length if isinstance(length, int) and length > 0 else None
+        if served and config.model not in served:
+            raise ConfigError(
+                f"endpoint {config.base_url} does not serve '{config.model}' but "
+                f"{', '.join(sorted(served)[:5])}; correct `model`"
+            )
+        length = getattr(served.get(config.model), "max_model_len", None)
+        return length if isinstance(length, int) and length > 0 else None
+
+    return await endpoint.look_up(endpoint.client.models.list, read, needs_key=True)

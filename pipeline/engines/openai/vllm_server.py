@@ -7,17 +7,16 @@ Prompts are sent back as token ids, so nothing is tokenized twice. On the CPU, s
 with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is split.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import openai
-
-from pipeline.engines.openai.endpoint import ODD_ANSWER, Endpoint, log_probability, usage_of
+from pipeline.engines.openai.endpoint import Endpoint, log_probability, usage_of
 from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
 from pipeline.engines.reply import whole_text
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages, OptionScores, SamplingParams
 
+T = TypeVar("T")
 _TAIL = 32
 """Tokens at the end of a prompt that decide how an option after it is tokenized."""
 
@@ -30,12 +29,10 @@ async def find_vllm_server(endpoint: Endpoint) -> "VllmServer | None":
     """
     config, version = endpoint.config, None
     if config.flavor != "openai":
-        client = endpoint.client.with_options(max_retries=1)
-        try:
-            answer = await client.get(f"{endpoint.root}/version", cast_to=object)
-            version = answer.get("version") if isinstance(answer, dict) else None
-        except (openai.APIStatusError, *ODD_ANSWER):
-            version = None
+        version = await endpoint.look_up(
+            lambda: endpoint.client.get(f"{endpoint.root}/version", cast_to=object),
+            lambda answer: answer.get("version") if isinstance(answer, dict) else None,
+        )
     if version is None and config.flavor == "vllm":
         raise ConfigError(
             f"`flavor: vllm`, but {config.base_url} does not answer as a vLLM server; "
@@ -74,8 +71,19 @@ class VllmServer:
         values: dict[TokenIds, dict[int, float]] = {}
         cached = 0
         for start, following in nodes.items():
-            reply = await self._complete(
+
+            def read(reply: Any, following: tuple[int, ...] = following) -> dict[int, float]:
+                nonlocal cached
+                listed = reply.choices[0].logprobs.top_logprobs[0]
+                if not self._has_scored and any(f"token_id:{i}" not in listed for i in following):
+                    raise self._no_scores("`logprob_token_ids`", "label")
+                cached = cached or usage_of(reply).cached
+                self._has_scored = True
+                return {i: log_probability(listed[f"token_id:{i}"]) for i in following}
+
+            values[start] = await self._complete(
                 [*prompt, *start],
+                read,
                 logprobs=1,
                 extra_body={
                     "logprob_token_ids": list(following),
@@ -83,13 +91,6 @@ class VllmServer:
                     "add_special_tokens": False,
                 },
             )
-            with self._endpoint.reading():
-                listed = reply.choices[0].logprobs.top_logprobs[0]
-                if not self._has_scored and any(f"token_id:{i}" not in listed for i in following):
-                    raise self._no_scores("`logprob_token_ids`", "label")
-                values[start] = {i: log_probability(listed[f"token_id:{i}"]) for i in following}
-                cached = cached or usage_of(reply).cached
-            self._has_scored = True
         logprobs = longest_only(ids, sum_along(ids, values))
         return OptionScores(logprobs, None, len(prompt), cached, len(nodes))
 
@@ -110,18 +111,20 @@ class VllmServer:
                 f"the chat template rewrites the content of a {last.role} message, so its "
                 "log-probability has no meaning; use a template that keeps the text as it is"
             )
-        reply = await self._complete(
-            full, extra_body={"prompt_logprobs": 0, "add_special_tokens": False}
-        )
-        with self._endpoint.reading():
+
+        def read(reply: Any) -> float:
             listed: Any = getattr(reply.choices[0], "prompt_logprobs", None)
             if not self._has_scored and listed is None:
                 raise self._no_scores("`prompt_logprobs`", "score of a text")
-            total = sum(
+            self._has_scored = True
+            return sum(
                 log_probability(listed[n][str(full[n])]["logprob"])
                 for n in range(num_head, len(full))
             )
-        self._has_scored = True
+
+        total = await self._complete(
+            full, read, extra_body={"prompt_logprobs": 0, "add_special_tokens": False}
+        )
         return total, len(full) - num_head
 
     def _no_scores(self, ability: str, use: str) -> ConfigError:
@@ -131,13 +134,14 @@ class VllmServer:
             "openai` for labels from the most probable first tokens"
         )
 
-    async def _complete(self, prompt: list[int], **arguments: Any) -> Any:
-        """One token after a prompt of token ids, for the log-probabilities that come with it."""
+    async def _complete(self, prompt: list[int], read: Callable[[Any], T], **arguments: Any) -> T:
+        """What `read` makes of one token after a prompt of token ids, with log-probabilities."""
         create = self._endpoint.client.completions.create
         return await self._endpoint.call(
             lambda: create(
                 model=self._config.model, prompt=prompt, max_tokens=1, temperature=0, **arguments
-            )
+            ),
+            read,
         )
 
     async def _tokens_before_reply(self, messages: Messages, reply_prefix: str) -> list[int]:
@@ -176,11 +180,14 @@ class VllmServer:
         if self._config.chat_template_args:
             body["chat_template_kwargs"] = self._config.chat_template_args
         endpoint = self._endpoint
-        answer: Any = await endpoint.call(
-            lambda: endpoint.client.post(f"{endpoint.root}/tokenize", body=body, cast_to=object)
-        )
-        with endpoint.reading():
+
+        def read(answer: Any) -> list[int]:
             tokens = answer["tokens"]
             if not all(isinstance(token, int) for token in tokens):
                 raise TypeError(f"tokens are {tokens!r}")
             return list(tokens)
+
+        return await endpoint.call(
+            lambda: endpoint.client.post(f"{endpoint.root}/tokenize", body=body, cast_to=object),
+            read,
+        )

@@ -7,10 +7,11 @@ import pytest
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines import check_engine, open_engine
-from pipeline.errors import ConfigError, EngineError, PromptTooLongError
+from pipeline.errors import ConfigError, EngineError, FinalCallError, PromptTooLongError
 from pipeline.types import OptionScores, SamplingParams, user
 from tests.engines.fake_endpoint import Answer, Endpoint, chat_reply, fake_endpoint
 
+pytestmark = pytest.mark.usefixtures("quick")
 QUESTION = (user("A or B?"),)
 ERROR = {"error": {"message": "something", "type": "t", "code": None}}
 
@@ -40,7 +41,7 @@ async def generate_once(answer: Callable[[int, dict[str, Any]], Answer], **field
         return endpoint
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
 async def test_busy_endpoint_is_asked_again(status: int) -> None:
     endpoint = await generate_once(
         lambda number, body: (200, chat_reply()) if number == 3 else (status, ERROR)
@@ -50,7 +51,8 @@ async def test_busy_endpoint_is_asked_again(status: int) -> None:
 
 
 async def test_retries_are_bounded() -> None:
-    with pytest.raises(EngineError, match="InternalServerError"):
+    """Three tries, then one small question: it is answered, so the request itself is at fault."""
+    with pytest.raises(FinalCallError, match=r"InternalServerError.*sent 3 times"):
         await generate_once(lambda number, body: (500, ERROR) if number <= 3 else (200, {}))
 
 

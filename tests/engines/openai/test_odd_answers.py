@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from pipeline.engines import open_engine
-from pipeline.errors import EngineError, FinalCallError, NoReplyError, PromptTooLongError
+from pipeline.errors import (
+    EngineError,
+    FinalCallError,
+    NoReplyError,
+    PromptTooLongError,
+    RunStoppedError,
+)
 from pipeline.types import Generation, OptionScores, SamplingParams, user
 from tests.engines.fake_endpoint import chat_reply, fake_endpoint
 from tests.engines.openai.test_endpoint import config_for
 
+pytestmark = pytest.mark.usefixtures("quick")
 QUESTION = (user("A or B?"),)
 TOP = {"A": -0.1, "B": -3.0}
 ODD_VALUES: list[Any] = [None, 1, -1.5, 10**30, True, "x", "\ud83d", [], [None], [[]], {}, {"a": 1}]
@@ -40,9 +47,11 @@ async def asked(content: Any, status: int = 200) -> tuple[Generation, OptionScor
         b"[" * 100_000,
     ],
 )
-@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("status", [200, 400, 500, 529])
 async def test_a_body_that_is_no_answer_is_an_error_of_ours(body: bytes, status: int) -> None:
-    with pytest.raises(EngineError, match="endpoint http"):
+    """A server that gives nothing but 5xx is gone: the run stops, and no row fails for it."""
+    error = RunStoppedError if status >= 500 else EngineError
+    with pytest.raises(error, match="endpoint http"):
         await asked(body, status)
 
 
