@@ -53,7 +53,7 @@ class Check:
     distance: str = ""
     """Unit of the distance of one that does not; empty for checks without a measure."""
     stays_broken: bool = False
-    """True when no added text mends a response that breaks it."""
+    """True when no text around it mends a text that breaks it."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """Parameters for the docs and tests."""
 
@@ -139,16 +139,12 @@ CHECKS: dict[str, Check] = {
         phrases.ends_with, "ends with one of `texts`, exactly", example={"texts": ["Best, Ada"]}
     ),
     "no_lists": Check(
-        marks.no_lists,
-        "no line is an item of a list (code blocks are not read)",
-        distance="items",
-        stays_broken=True,
+        marks.no_lists, "no line is an item of a list (code blocks are not read)", distance="items"
     ),
     "no_headings": Check(
         marks.no_headings,
         "no line is a heading: `#`, underlined, or all in bold (code blocks are not read)",
         distance="headings",
-        stays_broken=True,
     ),
     "no_emoji": Check(
         marks.no_emoji, "no character is an emoji", distance="emoji", stays_broken=True

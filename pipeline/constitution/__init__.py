@@ -12,14 +12,17 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.checks import CheckConfig
+from pipeline.checks.contradictions import contradiction
 from pipeline.config.section import Section
-from pipeline.config.yaml_file import load_yaml
+from pipeline.config.yaml_file import load_yaml, parse_yaml, read_text
+from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, uniforms
 from pipeline.types import is_blank
 
@@ -148,5 +151,19 @@ def weighted_draw(
 
 
 def load_constitution(path: Path) -> Constitution:
-    """Read and validate a constitution. Raises ConfigError with file and line."""
-    return load_yaml(path, Constitution, what="constitution")
+    """Read and validate a constitution.
+
+    Raises:
+        ConfigError: a mistake, with file and line; also two checks that no response can both hold.
+    """
+    constitution = load_yaml(path, Constitution, what="constitution")
+    for one, other in combinations(constitution.checked, 2):
+        if one.check and other.check and (reason := contradiction(one.check, other.check)):
+            where = f"constitution {path}"
+            _, lines = parse_yaml(read_text(path, where), where)
+            line = lines[("principles", constitution.principles.index(other), "check")]
+            raise ConfigError(
+                f"{where}, line {line}: the checks of '{one.id}' and '{other.id}' contradict each "
+                f"other, so that no response holds both ({reason}); change one"
+            )
+    return constitution

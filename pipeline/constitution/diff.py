@@ -1,11 +1,11 @@
 """What changed between two versions of a constitution, by meaning and not by line.
 
 In:  two constitutions
-Out: ConstitutionDiff: principles that were added, removed, reworded, renamed, reweighted, moved
+Out: ConstitutionDiff: principles that were added, removed, reworded, rechecked, renamed, moved, ...
 
-The semantic hash of a principle covers its three requests after folding white space and the case of
-the first letter. Order, weight, tags and id do not change it: a principle under another id with the
-same hash is renamed, not new.
+The semantic hash of a principle covers its check, and its three requests after folding white space
+and the case of the first letter. Order, weight, tags and id do not change it: a principle under
+another id with the same hash is renamed, not new.
 
 Does not: predict which rows a run has to make again. Rows carry the exact hash of a principle,
 which covers its id and every character (`Principle.hash`); `respelled` lists those whose rows are
@@ -16,7 +16,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from pipeline.constitution import Constitution, Principle
-from pipeline.ids import content_hash
+from pipeline.ids import canonical_json, content_hash
 
 REQUESTS = ("critique_request", "revision_request", "comparison_request")
 
@@ -48,6 +48,8 @@ class ConstitutionDiff:
     added: tuple[str, ...]
     removed: tuple[str, ...]
     reworded: tuple[Rewording, ...]
+    rechecked: tuple[Change, ...]
+    """Another check, or one where there was none, or none any more."""
     renamed: tuple[Change, ...]
     reweighted: tuple[Change, ...]
     """With the share of draws: `1 (6.2 %)`."""
@@ -66,7 +68,7 @@ class ConstitutionDiff:
         for each in self.reworded:
             lines.append(f"reworded {each.principle_id}, {each.request}")
             lines += [f"  - {each.before}", f"  + {each.after}"]
-        for what in ("renamed", "reweighted", "retagged", "moved"):
+        for what in ("rechecked", "renamed", "reweighted", "retagged", "moved"):
             lines += [
                 f"{what} {c.principle_id}: {c.before or 'none'} -> {c.after or 'none'}"
                 for c in getattr(self, what)
@@ -77,8 +79,9 @@ class ConstitutionDiff:
 
 
 def semantic_hash(principle: Principle) -> str:
-    """Hash of the meaning of the three requests, 16 hex digits."""
-    return content_hash([_folded(getattr(principle, key)) for key in REQUESTS])[:16]
+    """Hash of the meaning of the three requests and of the check, 16 hex digits."""
+    check = [principle.check_values] if principle.check else []
+    return content_hash([*(_folded(getattr(principle, key)) for key in REQUESTS), *check])[:16]
 
 
 def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff:
@@ -95,6 +98,11 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
             for before, after in pairs
             for key in REQUESTS
             if _folded(getattr(before, key)) != _folded(getattr(after, key))
+        ),
+        rechecked=tuple(
+            Change(after.id, _check(before), _check(after))
+            for before, after in pairs
+            if before.check_values != after.check_values
         ),
         renamed=tuple(Change(a.id, b.id, a.id) for b, a in pairs if a.id != b.id),
         reweighted=tuple(
@@ -165,6 +173,10 @@ def _longest_increasing(values: list[int]) -> set[int]:
 def _folded(text: str) -> str:
     folded = " ".join(text.split())
     return folded[:1].lower() + folded[1:]
+
+
+def _check(principle: Principle) -> str:
+    return canonical_json(principle.check_values) if principle.check else ""
 
 
 def _weight(principle: Principle, constitution: Constitution) -> str:

@@ -223,6 +223,7 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
     yield from ((name, "added") for name in diff.added)
     yield from ((name, "removed") for name in diff.removed)
     yield from ((each.principle_id, "reworded") for each in diff.reworded)
+    yield from ((each.principle_id, "rechecked") for each in diff.rechecked)
     for renamed in diff.renamed:
         yield renamed.before, f"renamed to {renamed.after}"
         yield renamed.after, f"renamed from {renamed.before}"
