@@ -181,6 +181,10 @@ class PairConfig(Section):
     """Drop pairs for which the two orders prefer different responses."""
     drop_truncated: bool = True
     """Drop pairs in which a response was cut by `max_tokens`."""
+    max_length_difference: int | None = Field(None, ge=0)
+    """Largest difference of the two responses, in words separated by white space; longer and
+    shorter ones are dropped alike. Olmo 3 keeps chat pairs within 100 tokens, about 75 English
+    words. Null for no limit."""
     max_error: float | None = Field(None, gt=0, lt=0.5)
     """Largest share of wrong pairs: the least label that keeps it is chosen on `known_labels`. Null
     for no bound."""
@@ -201,8 +205,9 @@ class PairConfig(Section):
 
     def thresholds(self) -> dict[str, Any]:
         """What decides about a pair, apart from the bound of the error."""
+        unused = {"max_length_difference"} if self.max_length_difference is None else set()
         return self.model_dump(
-            mode="json", exclude={"max_error", "error_confidence", "known_labels"}
+            mode="json", exclude={"max_error", "error_confidence", "known_labels", *unused}
         )
 
 

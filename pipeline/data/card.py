@@ -16,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
 from pipeline.data.prompt_lines import display_path
+from pipeline.labeling.contrast import measure_contrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.labeling.labelers import labeler_of
 from pipeline.store.files import write_text
@@ -48,6 +49,7 @@ def write_card(
             ],
             labels=labeler_of(config.preference).describe(config.preference),
             bound=error_bound_of(run.root, config.preference.pair),
+            contrast=measure_contrast(run.root, config.preference.pair.tie_width),
             models=_models(run),
         )
     )

@@ -20,6 +20,7 @@ from pipeline.evaluation.results import (
     StageMetrics,
 )
 from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
+from pipeline.labeling.contrast import measure_contrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
@@ -114,7 +115,12 @@ def measure_data(root: Path, pair: PairConfig) -> tuple[DataMetrics | None, list
             critiques.update(row["principle_id"] for row in rows)
     data = _measure_pairs(root, everything, by_principle) if everything.drawn else None
     if data is not None:
-        data = data.model_copy(update={"error_bound": error_bound_of(root, pair)})
+        data = data.model_copy(
+            update={
+                "error_bound": error_bound_of(root, pair),
+                "contrast": measure_contrast(root, pair.tie_width),
+            }
+        )
     principles = [
         PrincipleMetrics(id=name, critiques=critiques[name], **dict(by_principle[name].metrics()))
         for name in sorted({*by_principle, *critiques})

@@ -9,6 +9,7 @@ another version wrote are ignored.
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
 
@@ -228,6 +229,9 @@ class DataMetrics(_Entry):
     """Over all labels that pairs are made from, pooled ones where there is a panel."""
     error_bound: ErrorBound | None = None
     """None when the recipe asks for none."""
+    contrast: PairContrast | None = None
+    """Who wrote the two sides of the pairs, and how often the longer one is preferred; None without
+    labeled pairs."""
 
 
 class LengthCorrelation(_Entry):

@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.config.labeling import PairConfig
 from pipeline.ids import input_hash, plain_text, row_id
 from pipeline.labeling.comparisons import Candidate, candidate
+from pipeline.labeling.contrast import num_words
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.stages.base import Inputs, Item
@@ -165,6 +166,9 @@ def drop_reason(
         return "identical responses"
     if pair.drop_truncated and any(side.finish_reason == "length" for side in sides):
         return "truncated response"
+    difference = abs(num_words(sides[0].text) - num_words(sides[1].text))
+    if pair.max_length_difference is not None and difference > pair.max_length_difference:
+        return "length difference above the maximum"
     if is_tie(label, pair.tie_width):
         return "tie"
     if margin(label) < pair.min_margin:

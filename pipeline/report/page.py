@@ -154,6 +154,7 @@ def _values(data: ReportData) -> dict[str, Any]:
         "principles": tables.principle_table(data),
         "scores": tables.score_table(data),
         "label_notes": tables.label_notes(data),
+        "sources": tables.source_table(data),
         "score_notes": tables.score_notes(data),
         "revisions": tables.revision_table(data),
         "efficacy": tables.efficacy_table(data),

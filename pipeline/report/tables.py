@@ -206,9 +206,31 @@ def outcome_table(data: ReportData) -> Table:
 
 
 def label_notes(data: ReportData) -> list[str]:
-    """The bound of wrong pairs, where the recipe asks for one."""
+    """The bound of wrong pairs, where the recipe asks for one, and the share of length."""
     summary = data.metrics.data
-    return [summary.error_bound.describe()] if summary and summary.error_bound else []
+    parts = (summary.error_bound, summary.contrast) if summary else ()
+    return [part.describe() for part in parts if part]
+
+
+def source_table(data: ReportData) -> Table:
+    """Who wrote and labeled the pairs."""
+    contrast = data.metrics.data.contrast if data.metrics.data else None
+    sources = contrast.sources if contrast else ()
+    return Table(
+        [
+            {
+                "comparison": source.comparison,
+                "labeled by": source.method,
+                "chosen": source.chosen,
+                "rejected": source.rejected,
+                "labeled": number(source.labeled),
+                "kept": number(source.kept),
+                "share of kept": percent(source.share),
+            }
+            for source in sources
+        ],
+        "Where the pairs come from",
+    )
 
 
 def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float | None]]:

@@ -174,6 +174,8 @@ async def test_card_states_what_is_there(tmp_path: Path) -> None:
         "20 rows; SHA-256",
         "| kept | 10 |",
         "| labels | `scripted` |",
+        "of 10 labeled pairs and ",
+        "| samples | judge | compared responses | compared responses | 10 | 10 | 100.0% |",
         "## Limits",
     ):
         assert text in card

@@ -125,6 +125,32 @@ def test_unfit_responses_are_left_out(
     assert pair.reason == reason
 
 
+@pytest.mark.parametrize("forward", [0.9, 0.1], ids=["longer chosen", "shorter chosen"])
+@pytest.mark.parametrize(
+    "limit, reason", [(3, ""), (2, "length difference above the maximum"), (None, "")]
+)
+def test_responses_far_apart_in_length_are_left_out(
+    forward: float, limit: int | None, reason: str
+) -> None:
+    """Five words against two, with white space of all kinds: three apart, whoever wins."""
+    responses = [
+        response("a", 0, response="one two\nthree  four, five"),
+        response("b", 1, response=" one-and two\t"),
+    ]
+    config = PairConfig(max_length_difference=limit)
+    (pair,) = make_pairs([judgment("a", "b", forward, 1 - forward)], responses, config)
+    assert pair.reason == reason
+
+
+def test_limit_of_length_that_is_not_set_changes_no_row() -> None:
+    """The ids of pairs of earlier runs hold; a limit makes other rows."""
+    assert "max_length_difference" not in PairConfig().thresholds()
+    judged = [judgment("a", "b", 0.9, 0.1)]
+    (without,) = make_pairs(judged)
+    (limited,) = make_pairs(judged, config=PairConfig(max_length_difference=9))
+    assert without.row_id != limited.row_id and limited.status == "ok"
+
+
 @pytest.mark.parametrize(
     "status, reason, expected",
     [

@@ -68,7 +68,9 @@ def test_finished_run_shows_every_part(tmp_path: Path) -> None:
         "Preference: log-probability, nats",
     ]
     assert tags.open == []
-    assert (run.root / "report.md").exists()
+    text = (run.root / "report.md").read_text()
+    assert "of 2 labeled pairs" in text
+    assert "| comparison | labeled by | chosen | rejected |" in text
 
 
 def test_page_makes_no_request(tmp_path: Path) -> None:
