@@ -56,7 +56,7 @@ def test_canaries_load(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SETS, ids=lambda p: p.name)
 def test_prompt_set_reads(path: Path) -> None:
-    assert check_prompts([path]).train > 40
+    assert check_prompts([path]).train >= 10
 
 
 def test_generated_files_are_current() -> None:
