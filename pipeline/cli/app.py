@@ -91,12 +91,13 @@ def nightly(recipe: Recipe, no_prefect: NoPrefect = False) -> None:
 @app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(help="Recipes, constitutions, templates.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the endpoints.")] = False,
 ) -> None:
-    """Check recipes, constitutions and templates without running anything."""
+    """Check recipes, constitutions and templates; each endpoint is asked for one token."""
     from pipeline.cli.inspect import check_file
 
     for path in files:
-        check_file(path)
+        check_file(path, offline=offline)
 
 
 @app.command()

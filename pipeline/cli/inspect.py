@@ -53,8 +53,11 @@ TRACED_COLUMNS = [
 """Columns that `trace` prints, in this order."""
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, offline: bool) -> None:
     """Check one recipe, constitution or template, told apart by suffix and content.
+
+    Args:
+        offline: do not ask the endpoints of a recipe.
 
     Raises:
         UserError: the first thing to correct.
@@ -68,7 +71,7 @@ def check_file(path: Path) -> None:
         principles = ", ".join(p.id for p in constitution.principles)
         facts = [("name", constitution.name), ("principles", principles)]
     else:
-        facts = check_recipe(path).facts
+        facts = check_recipe(path, offline=offline).facts
     typer.echo(f"OK: {kind} {path}")
     for name, value in facts:
         typer.echo(f"  {name:<14}{printable(value)}")

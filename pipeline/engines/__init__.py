@@ -8,17 +8,27 @@ behavior (a module with an `EngineKind`) and a line here. Importing this package
 torch nor vLLM nor an HTTP client: a kind imports its engine when it opens one.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 from pipeline.config.engines import EngineSection
-from pipeline.engines.base import Engine, EngineKind
+from pipeline.engines.base import Engine, EngineKind, Use
 from pipeline.engines.openai import OPENAI
 from pipeline.engines.scripted import SCRIPTED, Call, ScriptedEngine
 from pipeline.engines.vllm import VLLM
 
-__all__ = ["ENGINES", "Call", "Engine", "ScriptedEngine", "check_engine", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "Call",
+    "Engine",
+    "ScriptedEngine",
+    "ask_engine",
+    "check_engine",
+    "open_engine",
+]
 
 ENGINES: dict[str, EngineKind[Any]] = {"vllm": VLLM, "openai": OPENAI, "scripted": SCRIPTED}
 """Engine kinds by the `type` of their settings."""
@@ -47,3 +57,19 @@ def check_engine(config: EngineSection) -> None:
         MachineError: the device asked for is not there, or the environment cannot use it.
     """
     ENGINES[config.type].check(config)
+
+
+def ask_engine(config: EngineSection, use: Use) -> str | None:
+    """What a model's server answers to one small question; None for a model without a server.
+
+    At most two requests that are paid for, of one token each.
+
+    Raises:
+        ConfigError: not reachable, key refused, model unknown, or not fit for this use.
+    """
+    ask = ENGINES[config.type].ask
+    if ask is None:
+        return None
+    # In a thread of its own: the caller may be a flow, whose event loop is running.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(ask(config, use))).result()

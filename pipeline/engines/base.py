@@ -5,11 +5,11 @@ and a scripted one for tests (`scripted.py`), which is public. Stages see only t
 open, limit and retry nothing.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from pipeline.config.engines import EngineSection
 from pipeline.errors import ConfigError, EngineError
@@ -92,6 +92,8 @@ class Engine(Protocol):
 
 
 Settings = TypeVar("Settings", bound=EngineSection)
+Use = Literal["replies", "options", "texts"]
+"""What a run wants of a model: replies; scores of options; scores of given texts."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class EngineKind(Generic[Settings]):
     """Raise ConfigError or MachineError for what a person must correct; imports nothing heavy."""
     open: Callable[[Settings], Awaitable[Engine]]
     """Load or connect."""
+    ask: Callable[[Settings, Use], Coroutine[Any, Any, str]] | None = None
+    """Ask a running server one small question, as a check; None for a kind without a server."""
     identify: Callable[[Settings], Identity] | None = None
     """Name and fingerprint without opening; None where only the opened engine knows them."""
     resolve: Callable[[Settings], Settings] = lambda settings: settings

@@ -46,7 +46,7 @@ from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
 from pipeline.run.passes import run_pass
 from pipeline.run.plan import judge_folders
-from pipeline.run.start import runs_root, start_run
+from pipeline.run.start import check_recipe, runs_root, start_run
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.stages.base import Stage
@@ -112,7 +112,8 @@ def prepare_evaluation(request: Request) -> Evaluation:
     root = runs_root().parent / "judge-eval"
     is_new = not (root / name).exists()
     run = (
-        start_run(request.recipe, run_id=name, runs_root_folder=root)
+        # The policy's endpoint is not used here, and the judge's is opened next.
+        start_run(check_recipe(request.recipe, offline=True), run_id=name, runs_root_folder=root)
         if is_new
         else RunDir(root / name)
     )

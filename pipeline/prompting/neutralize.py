@@ -54,10 +54,19 @@ def neutralize(text: str) -> str:
     text = _INVISIBLE.sub("", _NEW_LINES.sub("\n", text))
     text = _JOINERS.sub("", text)
     text = _FENCES.sub(lambda match: " ".join(_FENCE_PARTS.findall(match.group())), text)
+    return _TURN_HEADER.sub(r"\1| \2\3", break_tokens(text))
+
+
+def break_tokens(text: str) -> str:
+    """The text with spaces inside what spells a token of a chat template: `<|im_end|>` becomes
+    `< |im_end| >`, `[INST]` becomes `[ INST ]`.
+
+    For servers that tokenize by themselves, to which a spelled token would be a live one.
+    """
     # A token in brackets may be inside one of the others, as in <|[INST]|>.
     for tokens in (_TURN_TOKENS, _BRACKET_TOKENS):
         text = tokens.sub(lambda match: f"{match[0][0]} {match[0][1:-1]} {match[0][-1]}", text)
-    return _TURN_HEADER.sub(r"\1| \2\3", text)
+    return text
 
 
 def neutralize_conversation(messages: Sequence[Message]) -> list[dict[str, str]]:

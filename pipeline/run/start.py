@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, load_config
+from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
-from pipeline.engines import check_engine
+from pipeline.engines import ask_engine, check_engine
+from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
 from pipeline.errors import StoreError
 from pipeline.evaluation.oracle import find_oracle
-from pipeline.ids import file_hash
+from pipeline.ids import canonical_json, file_hash
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
+from pipeline.labeling.labelers import labeler_of
 from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
@@ -52,8 +55,11 @@ class CheckedRecipe:
     """What the run will use, for people: pairs of a subject, such as `prompts`, and one line."""
 
 
-def check_recipe(recipe: Path) -> CheckedRecipe:
+def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
     """Read a recipe and check it with every file, model and endpoint that it names.
+
+    Args:
+        offline: no endpoint is asked whether it answers.
 
     Raises:
         UserError: the first thing to correct.
@@ -77,7 +83,25 @@ def check_recipe(recipe: Path) -> CheckedRecipe:
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
     check_judges(config, constitution, files)
+    if not offline:
+        facts += [("endpoint", line) for line in ask_endpoints(config)]
     return CheckedRecipe(path, config, constitution, facts)
+
+
+def ask_endpoints(config: RunConfig) -> list[str]:
+    """What each server that a recipe names answers to one small question, a line each.
+
+    Raises:
+        ConfigError: one cannot be used for what the recipe wants of it.
+    """
+    scored: Use = "texts" if labeler_of(config.preference).uses_follow_ups else "options"
+    judges = [(resolved_engine(engine), scored) for engine in config.judge_engines]
+    questions: dict[str, tuple[EngineConfig, Use]] = {}
+    for engine, use in (*judges, (resolved_engine(config.policy), "replies")):
+        # A judge's question also shows that the server replies.
+        questions.setdefault(canonical_json(engine.model_dump(mode="json")), (engine, use))
+    answers = (ask_engine(engine, use) for engine, use in questions.values())
+    return [answer for answer in answers if answer is not None]
 
 
 def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:

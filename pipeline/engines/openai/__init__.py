@@ -4,7 +4,7 @@ import os
 import re
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.base import Engine, EngineKind
+from pipeline.engines.base import Engine, EngineKind, Use
 from pipeline.errors import ConfigError
 
 
@@ -45,5 +45,11 @@ async def _open(config: OpenAIConfig) -> Engine:
     return await open_openai(config)
 
 
+async def _ask(config: OpenAIConfig, use: Use) -> str:
+    from pipeline.engines.openai.question import ask_endpoint
+
+    return await ask_endpoint(config, use)
+
+
 # No identity: whether a vLLM server answers, which is part of the fingerprint, only a call tells.
-OPENAI = EngineKind(check=check, open=_open)
+OPENAI = EngineKind(check=check, open=_open, ask=_ask)

@@ -31,6 +31,8 @@ from pipeline.errors import (
     FinalCallError,
     PromptTooLongError,
 )
+from pipeline.prompting.neutralize import break_tokens
+from pipeline.types import Messages
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -150,7 +152,7 @@ class Endpoint:
                 async with asyncio.timeout(min(_LOOK_UP_S, self.config.timeout_s)):
                     return read(await request())
             except openai.APIStatusError as error:
-                refusal = self._refused(error, error.status_code, self.one_line(error))
+                refusal = self._refused(error)
                 if isinstance(refusal, Busy) or (needs_key and error.status_code in (401, 403)):
                     raise refusal from error
             except (openai.APIConnectionError, TimeoutError) as error:
@@ -224,9 +226,14 @@ class Endpoint:
                 f"{self.where} failed: {type(error).__name__}: {reason}",
                 f"cannot be reached ({reason[:200]})",
             )
-        return self._refused(error, error.status_code, self.one_line(error))
+        return self._refused(error)
 
-    def _refused(self, error: openai.APIStatusError, status: int, line: str) -> Exception:
+    def _refused(self, error: openai.APIStatusError) -> Exception:
+        status, said = error.status_code, str(error)
+        if re.fullmatch(r"Error code: \d+", said):
+            # The client shows a body only where it is as it expects.
+            said = f"{said} - {error.response.text}"
+        line = self.one_line(said)
         # An endpoint that has answered knows key and model: what it refuses now is one request.
         first = not self._has_answered
         if status == 401 and not first:
@@ -278,6 +285,11 @@ async def _bound(response: Any) -> None:
     """Read no more of an answer than one can have."""
     most = _MOST_PACKED if response.headers.get("content-encoding") else MOST_BYTES
     response.stream = _Bounded(response.stream, most)
+
+
+def as_sent(messages: Messages) -> list[dict[str, str]]:
+    """Messages for a server that tokenizes them: control tokens that a text spells are broken."""
+    return [{"role": m.role, "content": break_tokens(m.content)} for m in messages]
 
 
 def usage_of(reply: Any) -> Usage:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import openai
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.base import NOTICE, finish_reason
-from pipeline.engines.openai.endpoint import Endpoint, log_probability, usage_of
+from pipeline.engines.base import NOTICE, Use, finish_reason
+from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
 from pipeline.engines.reply import make_generation, whole_text
@@ -51,18 +51,19 @@ class OpenAIEngine:
         self._limit_name = "max_tokens"
         self._num_top = TOP_LOGPROBS
         self._takes_seed = True
-        self._config, self._endpoint, self._server = config, endpoint, server
+        self.pace, self.server = endpoint.pace, server
+        self._config, self._endpoint = config, endpoint
 
     async def generate(
         self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
     ) -> Generation:
         """One reply; see `Engine.generate`."""
-        if sampling.top_k and self._server is None:
+        if sampling.top_k and self.server is None:
             raise ConfigError(
                 f"`top_k` is {sampling.top_k}, which endpoint {self._config.base_url} does not "
                 "take; set it to 0, or `flavor: vllm` if the server is vLLM"
             )
-        extra = self._server.sampling_extra(sampling) if self._server else {}
+        extra = self.server.sampling_extra(sampling) if self.server else {}
 
         def read(reply: Any) -> Generation:
             choice, usage = reply.choices[0], usage_of(reply)
@@ -78,7 +79,7 @@ class OpenAIEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
             stop=list(sampling.stop) or openai.NOT_GIVEN,
-            seed=seed & (2**63 - 1 if self._server else 2**31 - 1),
+            seed=seed & (2**63 - 1 if self.server else 2**31 - 1),
             extra_body=extra,
         )
 
@@ -86,8 +87,8 @@ class OpenAIEngine:
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
     ) -> OptionScores:
         """Log-probabilities of options; exact on vLLM servers, else from the top tokens."""
-        if self._server is not None:
-            return await self._server.score(messages, options, reply_prefix)
+        if self.server is not None:
+            return await self.server.score(messages, options, reply_prefix)
         if reply_prefix:
             raise ConfigError(
                 f"`reply_prefix` is {reply_prefix!r}, and endpoint {self._config.base_url} cannot "
@@ -117,12 +118,19 @@ class OpenAIEngine:
 
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
         """Log-probability and tokens of the last message; only vLLM servers can tell."""
-        if self._server is None:
-            raise ConfigError(
-                f"endpoint {self._config.base_url} cannot score a given text; "
-                "use a vLLM server, or `type: vllm`"
-            )
-        return await self._server.score_reply(messages)
+        if self.server is None:
+            raise self._scores_no_text()
+        return await self.server.score_reply(messages)
+
+    async def check_exact(self, use: Use) -> None:
+        """One request that shows whether options or texts can be scored exactly.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        if self.server is None:
+            raise self._scores_no_text()
+        await self.server.check_scores(use)
 
     async def close(self) -> None:
         """Close the connections; calling twice is harmless."""
@@ -130,7 +138,7 @@ class OpenAIEngine:
 
     async def _chat(self, messages: Messages, read: Callable[[Any], T], **arguments: Any) -> T:
         """What `read` makes of a chat completion with at least one choice."""
-        dicts: Any = [message.as_dict() for message in messages]
+        dicts: Any = as_sent(messages)
         create = self._endpoint.client.chat.completions.create
         sent = self._adapted(arguments)
 
@@ -150,8 +158,9 @@ class OpenAIEngine:
         except PromptTooLongError:
             raise
         except FinalCallError as error:
-            refused = isinstance(error.__cause__, openai.APIStatusError)
-            if not (refused and self._learns(str(error), sent)):
+            # The server's own words: an odd answer teaches nothing.
+            refusal = error.__cause__
+            if not (isinstance(refusal, openai.APIStatusError) and self._learns(refusal, sent)):
                 raise
         return await self._chat(messages, read, **arguments)
 
@@ -164,12 +173,13 @@ class OpenAIEngine:
             sent.pop("seed", None)
         return sent
 
-    def _learns(self, refusal: str, sent: dict[str, Any]) -> bool:
+    def _learns(self, error: openai.APIStatusError, sent: dict[str, Any]) -> bool:
         """Whether a refusal says how to ask instead; from then on all requests do.
 
         Raises:
             ConfigError: it takes no log-probabilities at all.
         """
+        refusal = error.response.text
         if "max_completion_tokens" in refusal and "max_tokens" in sent:
             # Newer models of OpenAI refuse the older name and say which one they take.
             self._limit_name = "max_completion_tokens"
@@ -198,6 +208,12 @@ class OpenAIEngine:
             f"{self._endpoint.where} lists the {num_top} most probable first tokens, not "
             f"{TOP_LOGPROBS}: an option that is not among them counts at its upper bound, so fewer "
             "labels are exact, and other spellings of an option are noticed less often"
+        )
+
+    def _scores_no_text(self) -> ConfigError:
+        return ConfigError(
+            f"endpoint {self._config.base_url} cannot score a given text; "
+            "use a vLLM server, or `type: vllm`"
         )
 
     def _no_logprobs(self) -> ConfigError:

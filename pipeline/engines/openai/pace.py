@@ -68,7 +68,7 @@ class Pace:
     def __init__(
         self, name: str, most: int, max_retries: int, is_alive: Callable[[], Awaitable[bool]]
     ) -> None:
-        self._name, self._most, self._max_retries, self._is_alive = (
+        self.name, self._most, self._max_retries, self._is_alive = (
             name,
             most,
             max_retries,
@@ -81,7 +81,8 @@ class Pace:
         self._reviving = asyncio.Lock()
         self._stopped = ""
         self._in_a_row = self._num_pauses = self._outages = self._num_waiting = 0
-        self._cause = ""
+        self.trouble = ""
+        """What the endpoint does instead of answering, in a few words; empty while it answers."""
         self._resume_at = self._cut_at = self._quiet_since = self._noticed_at = float("-inf")
         self._trouble_since: float | None = None
         self._has_noticed = False
@@ -127,10 +128,15 @@ class Pace:
                     raise FinalCallError(f"{fault} (sent {faults} times)") from fault
                 await asyncio.sleep(pause_s(faults))
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last request was broken, and not merely refused by a busy server."""
+        return self._in_a_row > 0
+
     def stop(self, cause: str) -> RunStoppedError:
         """The error with which every waiting request ends, from now on."""
         self._stopped = self._stopped or (
-            f"{self._name} {cause}; correct that, then `rlaif resume`: all that succeeded is kept"
+            f"{self.name} {cause}; correct that, then `rlaif resume`: all that succeeded is kept"
         )
         return RunStoppedError(self._stopped)
 
@@ -169,9 +175,9 @@ class Pace:
             self._withheld -= 1
             self._gate.release()
         if self._has_noticed:
-            NOTICE.get()(f"{self._name} answers again, after {_span(_now() - self._quiet_since)}")
+            NOTICE.get()(f"{self.name} answers again, after {_span(_now() - self._quiet_since)}")
             self._has_noticed = False
-        self._quiet_since, self._cause = _now(), ""
+        self._quiet_since, self.trouble = _now(), ""
 
     def _pause(self, sent_at: float, busy: Busy) -> None:
         """All requests wait. Raises RunStoppedError where that would be too long."""
@@ -220,13 +226,13 @@ class Pace:
             raise RunStoppedError(self._stopped)
 
     def _begin_trouble(self, cause: str) -> None:
-        self._cause = cause
+        self.trouble = cause
         if self._trouble_since is None:
             self._trouble_since = _now()
 
     def _check_patience(self) -> None:
         if self._trouble_since is not None and _now() - self._trouble_since > PATIENCE_S:
-            raise self.stop(f"has answered no request for {_span(PATIENCE_S)}: it {self._cause}")
+            raise self.stop(f"has answered no request for {_span(PATIENCE_S)}: it {self.trouble}")
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -250,8 +256,8 @@ class Pace:
         """Say why nothing moves, if it does not."""
         now = _now()
         if now - self._quiet_since >= NOTICE_AFTER_S:
-            cause = self._cause or f"has sent nothing for {_span(now - self._quiet_since)}"
-            line = f"waiting: {self._name} {cause}, {self._num_waiting} requests wait"
+            cause = self.trouble or f"has sent nothing for {_span(now - self._quiet_since)}"
+            line = f"waiting: {self.name} {cause}, {self._num_waiting} requests wait"
             if self._resume_at > now:
                 line += f", next try in {_span(self._resume_at - now)}"
             if self._trouble_since is not None:

@@ -10,10 +10,11 @@ with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from pipeline.engines.openai.endpoint import Endpoint, log_probability, usage_of
+from pipeline.engines.base import Use
+from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
 from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
 from pipeline.engines.reply import whole_text
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, FinalCallError
 from pipeline.types import Message, Messages, OptionScores, SamplingParams
 
 T = TypeVar("T")
@@ -97,6 +98,11 @@ class VllmServer:
     async def score_reply(self, messages: Messages) -> tuple[float, int]:
         """Log-probability and tokens of the last message; see `Engine.score_reply`."""
         *before, last = messages
+        if as_sent((last,))[0]["content"] != last.content:
+            raise FinalCallError(
+                "the text to score spells a control token of a chat template, which this server "
+                "would take for the token itself; use `type: vllm`"
+            )
         full = await self._tokenize(messages, open_ended=True)
         # The header of the last message is what two different contents have in common.
         one, other = [
@@ -126,6 +132,20 @@ class VllmServer:
             full, read, extra_body={"prompt_logprobs": 0, "add_special_tokens": False}
         )
         return total, len(full) - num_head
+
+    async def check_scores(self, use: Use) -> None:
+        """One request for exact scores of any two tokens. Raises ConfigError as `score`."""
+        extra: dict[str, Any] = {"return_tokens_as_token_ids": True, "add_special_tokens": False}
+
+        def read(reply: Any) -> None:
+            choice = reply.choices[0]
+            if use == "texts" and getattr(choice, "prompt_logprobs", None) is None:
+                raise self._no_scores("`prompt_logprobs`", "score of a text")
+            if use == "options" and "token_id:1" not in choice.logprobs.top_logprobs[0]:
+                raise self._no_scores("`logprob_token_ids`", "label")
+
+        wanted = {"prompt_logprobs": 0} if use == "texts" else {"logprob_token_ids": [0, 1]}
+        await self._complete([0, 1], read, logprobs=1, extra_body=extra | wanted)
 
     def _no_scores(self, ability: str, use: str) -> ConfigError:
         return ConfigError(
@@ -171,9 +191,13 @@ class VllmServer:
         return self._options[key]
 
     async def _tokenize(self, messages: Messages, *, open_ended: bool = False) -> list[int]:
+        # An open reply ends with what is scored, which has to stay as it is.
+        sent = as_sent(messages)
+        if open_ended:
+            sent[-1]["content"] = messages[-1].content
         body: dict[str, Any] = {
             "model": self._config.model,
-            "messages": [message.as_dict() for message in messages],
+            "messages": sent,
             "add_generation_prompt": not open_ended,
             "continue_final_message": open_ended,
         }
