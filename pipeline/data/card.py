@@ -16,7 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
 from pipeline.data.prompt_lines import display_path
-from pipeline.labeling.contrast import measure_contrast
+from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.labeling.labelers import labeler_of
 from pipeline.store.files import write_text
@@ -33,9 +33,17 @@ from pipeline.store.stage_names import (
 
 
 def write_card(
-    run: RunDir, config: RunConfig, constitution: Constitution, manifest: DatasetManifest
+    run: RunDir,
+    config: RunConfig,
+    constitution: Constitution,
+    manifest: DatasetManifest,
+    contrast: PairContrast | None = None,
 ) -> None:
-    """Write dataset/README.md."""
+    """Write dataset/README.md.
+
+    Args:
+        contrast: of the run's pairs; None while they are not finished.
+    """
     text = (
         _environment()
         .get_template("card.md.jinja")
@@ -49,7 +57,7 @@ def write_card(
             ],
             labels=labeler_of(config.preference).describe(config.preference),
             bound=error_bound_of(run.root, config.preference.pair),
-            contrast=measure_contrast(run.root, config.preference.pair.tie_width),
+            contrast=contrast,
             models=_models(run),
         )
     )

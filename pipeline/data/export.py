@@ -32,6 +32,7 @@ from pipeline.data.dataset import (
     write_tables,
 )
 from pipeline.ids import file_hash, row_id
+from pipeline.labeling.contrast import measure_contrast
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
 from pipeline.sources.mix_into_run import BY_WEIGHT, MixtureResult, SourceRows, mix_into_run
 from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
@@ -146,7 +147,11 @@ def _export(
         if source.exists():
             shutil.copyfile(source, run.dataset / source.name)
     manifest = record_set(run, name, info)
-    write_card(run, config, constitution, manifest)
+    # Before the preference phase its shards may be those of an earlier attempt.
+    finished = name != "sft"
+    width = config.preference.pair.tie_width
+    contrast = measure_contrast(run.root, width) if finished else None
+    write_card(run, config, constitution, manifest, contrast)
     return {
         **info.model_dump(include={"rows", "from_parent", "candidates", "reasons", "sha256"}),
         "version": manifest.version,
