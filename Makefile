@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin/python
 # Worker processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 
-.PHONY: setup setup-cuda demo test check format ui stop lock schema
+.PHONY: setup setup-cuda demo demo-real test check format ui stop lock schema
 
 setup:                ## .venv from requirements/cpu.lock (PYTHON=... names another Python 3.11)
 	@requirements/setup.sh cpu
@@ -16,6 +16,10 @@ setup-cuda:           ## .venv-cuda for NVIDIA GPUs
 
 demo: setup           ## the main job on the pocket model, through Prefect (RECIPE=... for another)
 	@$(RLAIF) run $(RECIPE)
+
+demo-real: setup      ## both phases on a real model, SmolLM2-135M-Instruct, which the first time fetches
+	@$(PYTHON_BIN) -m models.smollm2.build
+	@$(RLAIF) run flows/configs/laptop.yaml
 
 test: setup           ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
 	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline.cli.constitution import constitution_app
-from pipeline.cli.judge_eval import judge_eval
+from pipeline.cli.judge_eval import judge_eval, judge_tune
 from pipeline.cli.labels import labels_app
 from pipeline.config.paths import shown_path
 from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError, printable
@@ -128,6 +128,7 @@ def audit(run: Run) -> None:
 
 
 app.command()(judge_eval)
+app.command()(judge_tune)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The command `judge-eval`: measure a judge on labeled pairs.
+"""The commands `judge-eval` and `judge-tune`: a judge, and ways of asking it, on labeled pairs.
 
 Imports wait inside the command, so that `rlaif --help` stays quick.
 """
@@ -81,6 +81,35 @@ def judge_eval(
         typer.echo(f"calibration: {calibrate}")
     if known_labels is not None:
         typer.echo(f"known labels: {known_labels}")
+
+
+def judge_tune(
+    recipe: Annotated[Path, typer.Argument(help="Recipe whose judge is asked.")],
+    pairs: Annotated[Path, typer.Argument(help="Labeled pairs.")],
+    type: Annotated[
+        str | None, typer.Option(help="Type of PAIRS: pairs (default), hh-rlhf or hhh.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most pairs, drawn by seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+) -> None:
+    """Try ways of asking a recipe's judge on labeled pairs, and say which is right most often."""
+    from pipeline.cli.run import complete
+    from pipeline.cli.tables import console, number_table
+    from pipeline.judge_eval.request import Request
+    from pipeline.judge_eval.tune import best_of, try_ways, tune_rows, verdict
+    from pipeline.progress import current_progress
+
+    request = Request(recipe, sources_of(pairs, None, type), limit=limit, seed=seed)
+
+    async def job() -> Any:
+        return await try_ways(request, current_progress(), typer.echo)
+
+    tried = complete(job(), lambda: "stopped; the same command continues from here")
+    out = console()
+    head, *rows = tune_rows(tried)
+    out.print(number_table(head, rows, lines=False))
+    for line in verdict(best_of(tried)):
+        out.print(line, markup=False, highlight=False)
 
 
 def sources_of(

@@ -154,4 +154,5 @@ def way_out(audit: RunAudit) -> str:
     remedies = [remedy for judge in audit.judges for remedy in judge.remedies]
     if not remedies:
         return "Correct the judge"
-    return f"{remedies[0].sign.capitalize()}: {remedies[0].way_out}"
+    first = remedies[0]
+    return f"{first.sign.capitalize()}: {first.way_out}; `rlaif judge-tune` tries ways of asking"

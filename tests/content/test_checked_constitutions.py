@@ -34,7 +34,18 @@ def bare_prompts(path: Path) -> list[str]:
 
 def test_every_constitution_with_checks_has_texts() -> None:
     names = [path.stem for path in (PROJECT_ROOT / "constitutions").glob("*.yaml")]
-    assert sorted(name for name in names if constitution(name).checked) == sorted(TEXTS)
+    mixed = [n for n in names if constitution(n).checked and constitution(n).judged]
+    assert sorted(mixed) == sorted(TEXTS)
+
+
+def test_constitution_of_the_laptop_asks_no_judge() -> None:
+    laptop = constitution("short_answers")
+    assert laptop.judged == () and len(laptop.checked) == 4
+    assert lint_constitution(PROJECT_ROOT / "constitutions/short_answers.yaml").findings == ()
+    short = "Bees collect nectar, dry it with their wings and store it in wax."
+    assert all(run_check(p.check, short).passes for p in laptop.checked if p.check)
+    long = "Here is how!\n\n" + "\n".join(f"- Step {n} takes a while, so wait." for n in range(9))
+    assert not any(run_check(p.check, long).passes for p in laptop.checked if p.check)
 
 
 @pytest.mark.parametrize("name", TEXTS)
