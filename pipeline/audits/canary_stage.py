@@ -196,10 +196,11 @@ def _checked(sources: CanarySources) -> list[CanaryCase]:
     compared = {(row.first_id, row.second_id): row for row in sources.judgments}
     cases = []
     for principle in sources.judge.constitution.checked:
+        holds = _holding(sources, principle)
         decided = {
-            row.row_id: holds
+            row.row_id: holds[row.first_id]
             for row in compared.values()
-            if (holds := _holding(sources, principle, row)) is not None
+            if {holds.get(row.first_id), holds.get(row.second_id)} == {True, False}
         }
         rows = [row for row in compared.values() if row.row_id in decided]
         for row in sources.drawn(f"checked {principle.id}", rows):
@@ -210,18 +211,18 @@ def _checked(sources: CanarySources) -> list[CanaryCase]:
     return cases
 
 
-def _holding(sources: CanarySources, principle: Principle, row: JudgmentRow) -> bool | None:
-    """Whether the first side holds the principle; None when both sides do, or neither does."""
-    assert principle.check is not None
-    messages = sources.prompts[row.prompt_id].messages
-    try:
-        first, second = (
-            run_check(principle.check, side.text, messages).passes for side in sources.sides(row)
-        )
-    except CheckError:
-        # Labels under this principle fail with its reason; here it decides nothing.
-        return None
-    return None if first == second else first
+def _holding(sources: CanarySources, principle: Principle) -> dict[str, bool]:
+    """Which texts hold a principle, by id; without those for which its check raised."""
+    holds = {}
+    for name, side in sources.texts.items():
+        messages = sources.prompts[sources.owners[name]].messages
+        try:
+            assert principle.check is not None
+            holds[name] = run_check(principle.check, side.text, messages).passes
+        except CheckError:
+            # Labels under this principle fail with its reason; here it decides nothing.
+            continue
+    return holds
 
 
 KINDS: dict[str, Callable[[CanarySources], list[CanaryCase]]] = {

@@ -7,7 +7,8 @@ import re
 
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
-_END = re.compile(r"""[.!?…]+["'”’)\]*_]*(?=\s|$)|[。！？]+["'”’」』）]*""")
+# Only from the first mark of a run, and without a second try: a model may loop on periods.
+_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’)\]*_]*+(?=\s|$)|[。！？]+["'”’」』）]*""")
 _ABBREVIATION = re.compile(r"(?<!\w)(?:Mr|Mrs|Ms|Dr|Prof|St|No|Fig|[A-HJ-Z])\.$")
 _GOES_ON = re.compile(r"\s+[a-z]")
 

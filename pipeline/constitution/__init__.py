@@ -123,10 +123,6 @@ class Constitution(Section):
         """One principle, drawn by seed with probability proportional to its weight."""
         return weighted_draw(self.principles, *seed_parts)[0]
 
-    def draw_several(self, count: int, *seed_parts: str | int) -> tuple[Principle, ...]:
-        """Up to `count` different principles; the first is the one that `draw` returns."""
-        return weighted_draw(self.principles, *seed_parts, count=count)
-
     def by_id(self, principle_id: str) -> Principle:
         """The principle of that id. Raises KeyError when there is none."""
         return {p.id: p for p in self.principles}[principle_id]

@@ -44,6 +44,8 @@ def write_card(
     Args:
         contrast: of the run's pairs; None while they are not finished.
     """
+    labeler = labeler_of(config.preference)
+    unused = labeler.principles(config.preference) == "none"
     text = (
         _environment()
         .get_template("card.md.jinja")
@@ -55,7 +57,8 @@ def write_card(
             sets=[
                 (name, Path(info.path).name, info) for name, info in sorted(manifest.sets.items())
             ],
-            labels=labeler_of(config.preference).describe(config.preference),
+            labels=labeler.describe(config.preference),
+            num_checked=0 if unused else len(constitution.checked),
             bound=error_bound_of(run.root, config.preference.pair),
             contrast=contrast,
             models=_models(run),

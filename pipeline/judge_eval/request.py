@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.config.paths import resolve_path
+from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, file_hash
 from pipeline.judge_eval.fit import Kind
@@ -72,6 +73,15 @@ def check_request(request: Request, config: RunConfig) -> None:
         raise ConfigError(
             f"{request.recipe} names a calibration already, but a calibration is fitted on raw "
             "labels; remove preference.judge.calibration or --calibrate"
+        )
+
+
+def require_judged(constitution: Constitution, request: Request) -> None:
+    """Raises ConfigError when the judge decides under no principle of the constitution."""
+    if not constitution.judged:
+        raise ConfigError(
+            f"every principle of constitution '{constitution.name}' has a check, so that the judge "
+            f"decides nothing; name a constitution with judged principles in {request.recipe}"
         )
 
 

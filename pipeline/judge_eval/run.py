@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
+from pipeline.config.paths import resolve_path
+from pipeline.constitution import load_constitution
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
 from pipeline.errors import RunStoppedError, StoreError, UserError
@@ -36,7 +38,7 @@ from pipeline.judge_eval.items import (
     usable_rows,
 )
 from pipeline.judge_eval.report.page import write_judge_report
-from pipeline.judge_eval.request import Request, check_request, identity_of
+from pipeline.judge_eval.request import Request, check_request, identity_of, require_judged
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
@@ -107,6 +109,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
     if request.calibrate is not None:
         check_halves([item.row.prompt_id for item in items], seed)
     identity = identity_of(request, config, imports, seed)
+    require_judged(load_constitution(resolve_path(config.constitution)), request)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.sources[0].name)
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"
@@ -245,7 +248,7 @@ async def _ask(
 def _judge_stages(ctx: RunContext, engine: Engine, folder: str, opened: list[Judge]) -> list[Stage]:
     opened.append(make_judge(ctx.labeling, engine))
     compared = Compared("evaluation", samples=FIRSTS, initials=SECONDS)
-    return [JudgeStage(opened[0], compared, ctx.run.run_id, folder=folder)]
+    return [JudgeStage(opened[0], compared, ctx.run.run_id, folder=folder, judged_only=True)]
 
 
 def _verdicts(

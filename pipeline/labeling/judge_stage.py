@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.checks import CheckConfig, label, run_check
 from pipeline.config.labeling import PreferenceConfig
-from pipeline.constitution import Principle
+from pipeline.constitution import Principle, weighted_draw
 from pipeline.engines.base import Engine
 from pipeline.ids import input_hash, row_id
 from pipeline.labeling.calibration import check_calibration
@@ -36,6 +36,8 @@ class JudgeStage:
     compared: Compared
     run_id: str
     folder: str = LABELS
+    judged_only: bool = False
+    """True to draw among the principles that the judge decides, as its measurement does."""
 
     @property
     def engine(self) -> Engine:
@@ -69,7 +71,8 @@ class JudgeStage:
             return (constitution.by_id(pairing.principle_id),)
         sides = (pairing.first.row_id, pairing.second.row_id)
         count = self.judge.config.num_principles
-        return constitution.draw_several(count, self.judge.seed, "judge", *sides)
+        drawn_from = constitution.judged if self.judged_only else constitution.principles
+        return weighted_draw(drawn_from, self.judge.seed, "judge", *sides, count=count)
 
     def _item(self, prompt: PromptRow, pairing: Pairing, principle: Principle) -> Item:
         first, second = pairing.first, pairing.second

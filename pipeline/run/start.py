@@ -72,7 +72,7 @@ def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
-        ("constitution", f"{constitution.name}, {len(constitution.principles)} principles"),
+        ("constitution", _describe(constitution, config)),
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
         *(("labels", line) for line in check_label_sources(config)),
     ]
@@ -102,6 +102,17 @@ def ask_endpoints(config: RunConfig) -> list[str]:
         questions.setdefault(canonical_json(engine.model_dump(mode="json")), (engine, use))
     answers = (ask_engine(engine, use) for engine, use in questions.values())
     return [answer for answer in answers if answer is not None]
+
+
+def _describe(constitution: Constitution, config: RunConfig) -> str:
+    text = f"{constitution.name}, {len(constitution.principles)} principles"
+    if not constitution.checked:
+        return text
+    text += f", {len(constitution.checked)} of them decided by a check"
+    preference = config.preference
+    if preference.enabled and labeler_of(preference).principles(preference) == "none":
+        text += f"; the labeler '{preference.labeler}' uses no principle, so no check makes a label"
+    return text
 
 
 def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:

@@ -1,6 +1,7 @@
 """Each kind of check on texts whose answer is known by hand."""
 
 import json
+import time
 import typing
 from typing import Any
 
@@ -162,6 +163,17 @@ def test_results_are_consistent() -> None:
             CheckResult(*values)
     with pytest.raises(ValueError, match="has no reason"):
         CheckResult(False, " ", 1.0)
+
+
+@pytest.mark.parametrize("name", list(CHECKS))
+@pytest.mark.parametrize(
+    "unit", [".", "`", "#", "*", "1. ", "- ", "```\n", "! a", "a.", "=\n", "~~~ "]
+)
+def test_loops_of_a_model_take_no_time(name: str, unit: str) -> None:
+    """20,000 characters; counting sentences by backtracking took 14 s for periods."""
+    started = time.process_time()
+    check(name, unit * (20_000 // len(unit)) + "x", **CHECKS[name].example)
+    assert time.process_time() - started < 2
 
 
 def test_hard_patterns_take_linear_time() -> None:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.report.headline import cards, headline, tone_of
 from pipeline.report.numbers import NBSP
 from pipeline.report.source import ReportData, read_run
+from pipeline.report.tables import held_checks_table
 from pipeline.stats import Estimate
 from tests.evaluation.builders import make_run
 from tests.report.synthetic import add_evaluation, add_preference, finished_run, write_metrics
@@ -124,3 +125,28 @@ def test_cards_hide_what_is_unknown(tmp_path: Path) -> None:
         "Position consistency",
     ]
     assert plain(with_oracle[1].value) == "50 → 100 %"
+
+
+def test_checks_lead_the_page(tmp_path: Path) -> None:
+    """10 of 20 replies are short enough, then all of them."""
+    run = make_run(tmp_path / "run")
+    text = run.constitution.read_text(encoding="utf-8")
+    run.constitution.write_text(text.rstrip().removesuffix("}") + ", check: {name: words, max: 1}}")
+    add_evaluation(run, ["help"] * 10 + ["help no"] * 10, ["help"] * 20)
+    write_metrics(run, oracle=False)
+    data = read_run(run)
+    assert plain(headline(data).lead).startswith(
+        "The tuned policy gives more replies that hold every check (50 → 100 %, +"
+    )
+    (card,) = [card for card in cards(data) if card.title == "Replies that hold every check"]
+    assert plain(card.value) == "50 → 100 %" and card.tone == "better"
+    rows = [
+        {key: plain(str(cell)) for key, cell in row.items()} for row in held_checks_table(data).rows
+    ]
+    assert [(r["check of"], r["policy"], r["replies that hold it"], r["n"]) for r in rows] == [
+        ("all of them", "Initial", "50 %", "20"),
+        ("all of them", "Tuned", "100 %", "20"),
+        ("tone", "Initial", "50 %", "20"),
+        ("tone", "Tuned", "100 %", "20"),
+    ]
+    assert rows[0]["change"] == "–" and rows[1]["change"].startswith("+")

@@ -14,7 +14,7 @@ from pipeline.report.audit import figure_tables
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
-from pipeline.run.start import start_run
+from pipeline.run.start import check_recipe, start_run
 from pipeline.store import RunDir
 from tests.run.builders import CONSTITUTION, stored_json, write_recipe
 from tests.run.test_labelers import rows
@@ -58,6 +58,8 @@ async def test_audit_holds_the_judge_against_checks(tmp_path: Path) -> None:
         ("p-2", "judge"),
     }
     assert verify(run) == []
+    card = (run.dataset / "README.md").read_text(encoding="utf-8")
+    assert "A program decides 2 of the 3 principles" in card
 
 
 async def test_judge_that_contradicts_checks_blocks_the_export(tmp_path: Path) -> None:
@@ -111,3 +113,15 @@ async def test_scores_follow_checks(tmp_path: Path, principles: str) -> None:
         if part == "p-0"
     }
     assert values == {("p-0", 1.0), ("p-0", 10.0)}
+
+
+def test_check_says_how_many_checks_there_are(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, preference={"labeler": "follow_up"})
+    principles = [{**p, "check": CHECKS[0]} for p in CONSTITUTION["principles"]]
+    path = tmp_path / "constitution.yaml"
+    path.write_text(yaml.safe_dump({**CONSTITUTION, "principles": principles}))
+    facts = dict(check_recipe(recipe).facts)
+    assert facts["constitution"] == (
+        "tests, 3 principles, 3 of them decided by a check; the labeler 'follow_up' uses no "
+        "principle, so no check makes a label"
+    )
