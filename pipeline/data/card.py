@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
+from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.data.prompt_lines import display_path
 from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import error_bound_of
@@ -81,9 +82,9 @@ def _models(run: RunDir) -> list[tuple[str, str, str, str]]:
         rows.append(
             (
                 stage_title(folder),
-                f"`{model}`" if engine else "none",
-                f"`{engine['fingerprint'][:16]}`" if engine else "",
-                engine.get("version", ""),
+                code_span(model) if engine else "none",
+                code_span(engine["fingerprint"][:16]) if engine else "",
+                escape_markdown(engine.get("version", "")),
             )
         )
     return rows
@@ -98,5 +99,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["cell"] = lambda value: str(value).replace("|", "\\|")
+    environment.filters |= {"md": escape_markdown, "code": code_span}
     return environment

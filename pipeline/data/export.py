@@ -8,7 +8,6 @@ Shards stream through one at a time. Texts are joined by id. Every row that is l
 reason: candidates = rows of this run + the sum of the reasons.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from pipeline.labeling.contrast import measure_contrast
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
 from pipeline.sources.mix_into_run import BY_WEIGHT, MixtureResult, SourceRows, mix_into_run
 from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
+from pipeline.store.files import copy_file
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
 from pipeline.store.stage_names import INITIALS, PAIRS, REVISE, SUPERVISED, stage_folder
@@ -145,7 +145,7 @@ def _export(
     )
     for source in (run.recipe, run.constitution):
         if source.exists():
-            shutil.copyfile(source, run.dataset / source.name)
+            copy_file(source, run.dataset / source.name)
     manifest = record_set(run, name, info)
     # Before the preference phase its shards may be those of an earlier attempt.
     finished = name != "sft"

@@ -13,7 +13,6 @@ Does not: train, or sample responses again. Samples stay those of the policy tha
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -35,6 +34,7 @@ from pipeline.run.start import make_run_folder, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
+from pipeline.store.files import copy_file, write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, PROMPTS
@@ -210,13 +210,10 @@ def _check_shards(run: RunDir, folders: Sequence[str]) -> None:
 
 def _fill(run: RunDir, run_id: str, ctx: RunContext, path: Path, taken: Sequence[str]) -> None:
     old = ctx.run
-    for name in ("templates", "labeling"):
-        if (old.root / name).exists():
-            shutil.copytree(old.root / name, run.root / name)
-    shutil.copyfile(path, run.constitution)
-    run.recipe.write_text(
-        _with_constitution(old.recipe.read_text(encoding="utf-8"), path), encoding="utf-8"
-    )
+    for each in sorted([*old.root.glob("templates/*"), *old.root.glob("labeling/*")]):
+        copy_file(each, run.root / each.relative_to(old.root))
+    copy_file(path, run.constitution)
+    write_text(run.recipe, _with_constitution(old.recipe.read_text(encoding="utf-8"), path))
     for folder in taken:
         _take(old.root / folder, run.root / folder)
     write_json(
@@ -246,7 +243,7 @@ def _take(source: Path, target: Path) -> None:
         try:
             os.link(path, target / path.name)
         except OSError:
-            shutil.copyfile(path, target / path.name)
+            copy_file(path, target / path.name)
 
 
 def _is_impact(run: RunDir, before: RunDir, new: Constitution) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.config.labeling import PreferenceConfig
+from pipeline.data.markdown import code_span
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
 from pipeline.ids import input_hash, row_id
@@ -180,7 +181,7 @@ def describe_follow_ups(config: PreferenceConfig) -> str:
     """How follow-ups make labels, for the card of a data set."""
     section = config.follow_up
     return (
-        f"Each response is scored by the sentences of `{section.follow_ups.name}`: mean "
+        f"Each response is scored by the sentences of {code_span(section.follow_ups.name)}: mean "
         "log-probability per token, as the next user turn, of what pleased users say minus that of "
         "what displeased users say, mean over categories (after Zhang et al. 2024, "
         "arXiv:2409.13948). The soft label is sigmoid((score of first - score of second) / "

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.checks import CheckConfig, label, run_check
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.constitution import Principle, weighted_draw
+from pipeline.data.markdown import code_span
 from pipeline.engines.base import Engine
 from pipeline.ids import input_hash, row_id
 from pipeline.labeling.calibration import check_calibration
@@ -156,10 +157,10 @@ def judge_stages(
 
 def describe_judge(config: PreferenceConfig) -> str:
     """How a judge makes labels, for the card of a data set."""
-    a, b = config.judge.options
+    a, b = map(code_span, config.judge.options)
     return (
         "For each, one principle is drawn by seed and the judge is asked twice, with the responses "
-        f"in both orders. Each time the probabilities of the whole options `{a}` and `{b}` are "
+        f"in both orders. Each time the probabilities of the whole options {a} and {b} are "
         "normalized to add up to 1; the soft label is the mean over both orders of what the "
         "response got. Nothing is parsed from text, and a verdict that cannot be read is never a "
         "label (Bai et al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267)."

@@ -20,6 +20,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.report import tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import histogram
@@ -123,8 +124,9 @@ def _environment(folder: Path) -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {
+        "code": code_span,
         "duration": duration,
-        "md": tables.escape_markdown,
+        "md": escape_markdown,
         "md_table": tables.markdown_table,
         "number": number,
         "percent": percent,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.data.markdown import escape_markdown
 from pipeline.evaluation.held_checks import ALL, measure_name
 from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel
 from pipeline.report.numbers import (
@@ -65,14 +66,6 @@ class Table:
     def columns(self) -> list[str]:
         """Names of the columns; none without rows."""
         return list(self.rows[0]) if self.rows else []
-
-
-def escape_markdown(text: object) -> str:
-    """A text as one cell: no line breaks, no table bars, no HTML, no markup."""
-    flat = " ".join(str(text).split())
-    for mark in "\\`*_[]|":
-        flat = flat.replace(mark, "\\" + mark)
-    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def markdown_table(table: Table) -> str:

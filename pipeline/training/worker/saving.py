@@ -5,7 +5,6 @@ both render and encode messages alike; weights are written as safetensors in the
 format.
 """
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from pipeline.store.files import FULL
 from pipeline.training.job import TrainingJob
 
 TOKENIZER_FILES = (
@@ -90,7 +90,7 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def is_disk_full(error: BaseException | None) -> bool:
     """True when an error, or what caused it, is a full disk, whichever library raised it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             return True
         if any(words in str(error) for words in DISK_FULL_WORDS):
             return True
