@@ -9,8 +9,7 @@ from prefect import flow
 from flows.driver import PrefectDriver
 from flows.phases import PHASE_FLOWS, open_phase
 from pipeline.run.phases import report_phase
-from pipeline.run.start import begin_run
-from pipeline.store import RunLock
+from pipeline.run.start import begin_run, work_in
 
 
 @flow(name="rlaif", flow_run_name="{recipe}")
@@ -23,7 +22,7 @@ async def end_to_end(recipe: str, run_id: str | None = None, resume: bool = Fals
         resume: continue the run called `run_id`, with the recipe that it started with.
     """
     run = begin_run(recipe, run_id, resume)
-    with RunLock(run.root):
+    with work_in(run):
         for phase in PHASE_FLOWS.values():
             await phase(str(run.root))
         return str(await report_phase(open_phase(str(run.root)), PrefectDriver(run)))

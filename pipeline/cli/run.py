@@ -5,6 +5,7 @@ without it; the server is another process and keeps running.
 """
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 
 import typer
 
-from pipeline.errors import StoreError
+from pipeline.config.paths import PROJECT_ROOT, shown_path
+from pipeline.errors import MachineError, StoreError, UserError
 from pipeline.progress import duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
 from pipeline.run.start import check_recipe, find_run, start_run
@@ -54,7 +56,7 @@ def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
         job: Coroutine[Any, Any, object] = nightly(str(recipe), plan.run.run_id)
     else:
         job = take_run(plan.run)
-    complete(job, lambda: "stopped; the next night continues from here")
+    _complete(job, plan.run, "stopped; the next night continues from here")
 
 
 def print_report(run: str) -> None:
@@ -67,10 +69,22 @@ def print_report(run: str) -> None:
 
 
 def use_prefect() -> None:
-    """Start or find the server and point this process at it, before Prefect is imported."""
+    """Start or find the server and point this process at it, before Prefect is imported.
+
+    Raises:
+        MachineError: the server cannot start; names --no-prefect.
+    """
     from pipeline.prefect_server import ensure_server, join_server
 
-    server = ensure_server(typer.echo)
+    try:
+        server = ensure_server(typer.echo)
+    except (UserError, OSError) as error:
+        cause = error.__cause__ if isinstance(error, StoreError) else error
+        problem = str(error)
+        if isinstance(cause, OSError):
+            path = shown_path(str(cause.filename))
+            problem = f"the Prefect server cannot start ({path}: {cause.strerror}); correct that"
+        raise MachineError(f"{problem}, or add --no-prefect to run without its records") from error
     join_server(server)
     typer.echo(f"watch this run at {server.url}")
 
@@ -85,7 +99,12 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     async def supervised() -> T:
         task = asyncio.ensure_future(work)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await task
+        try:
+            return await task
+        except Exception as error:
+            if task.cancelling():  # and then something failed on the way out
+                raise asyncio.CancelledError from error
+            raise
 
     try:
         with progress_context(progress_for_stdout()):
@@ -97,6 +116,29 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     sys.exit(EXIT_INTERRUPTED)
 
 
+def _complete(job: Coroutine[Any, Any, object], run: RunDir, when_stopped: str) -> None:
+    """Take a run to its end, without Prefect where its server fails on the way: it is the record of
+    the run, which does not need it.
+    """
+    from pipeline.prefect_server import is_server_failure, key_path
+
+    try:
+        complete(job, lambda: when_stopped)
+    except Exception as error:
+        if not is_server_failure(error):
+            raise
+        typer.echo(
+            f"the Prefect server failed (see {key_path().with_name('server.log')}), so the run "
+            f"goes on without its records; to see it there later, `rlaif resume {run.run_id}` when "
+            "it is done",
+            err=True,
+        )
+        # In place of this process, whose Prefect would keep on trying to reach the server.
+        command = [sys.executable, "-m", "pipeline.cli", "resume", str(run.root), "--no-prefect"]
+        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+
+
 def _run(recipe: str, run: RunDir, *, with_prefect: bool) -> None:
     started = time.monotonic()
     if with_prefect:
@@ -106,7 +148,7 @@ def _run(recipe: str, run: RunDir, *, with_prefect: bool) -> None:
     else:
         job = take_run(run)
     typer.echo(f"run {run.run_id}")
-    complete(job, lambda: f"stopped; `rlaif resume {run.run_id}` continues from here")
+    _complete(job, run, f"stopped; `rlaif resume {run.run_id}` continues from here")
     _print_end(run)
     typer.echo(f"done in {duration(time.monotonic() - started)}")
 

@@ -30,10 +30,10 @@ from pipeline.run.files import load_files
 from pipeline.run.passes import Pass, prompt_shards, prompts_key, run_pass, with_finished
 from pipeline.run.phases import preference_dataset
 from pipeline.run.plan import compared_texts, label_stages, supervised_stages
-from pipeline.run.start import make_run_folder, write_run_info
+from pipeline.run.start import make_run_folder, work_in, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
-from pipeline.store import RunDir, RunLock, load_manifest, read_json, write_json
+from pipeline.store import RunDir, load_manifest, read_json, write_json
 from pipeline.store.files import copy_file, write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.shards import stage_manifests
@@ -81,7 +81,7 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
     before = impact_of(run)
     if before is None:
         raise StoreError(f"{run.root} is not an impact run; `rlaif constitution impact` makes one")
-    with RunLock(run.root):
+    with work_in(run):
         ctx = open_context(run, progress)
         shards = with_finished(ctx, prompt_shards(ctx), tuple(finished_texts(ctx)))
         for engine, makers in impact_passes(ctx, before):

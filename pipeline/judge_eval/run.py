@@ -48,12 +48,12 @@ from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
 from pipeline.run.passes import run_pass
 from pipeline.run.plan import judge_folders
-from pipeline.run.start import check_recipe, runs_root, start_run
+from pipeline.run.start import check_recipe, runs_root, start_run, work_in
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress, ShardState
-from pipeline.store import RunDir, RunLock, ShardCounts, read_rows, write_json, write_shard
+from pipeline.store import RunDir, ShardCounts, read_rows, write_json, write_shard
 from pipeline.store.files import write_text
 from pipeline.store.stage_names import POOLED
 
@@ -139,7 +139,7 @@ async def run_evaluation(
         RunStoppedError: too many calls failed; the answers are kept.
     """
     run = evaluation.run
-    with RunLock(run.root):
+    with work_in(run):
         try:
             return await _evaluate(evaluation, progress)
         except RunStoppedError as error:

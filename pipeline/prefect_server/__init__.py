@@ -17,6 +17,7 @@ Does not: guard the server against programs of the same user.
 
 import fcntl
 import importlib
+import logging
 import os
 import secrets
 import socket
@@ -32,7 +33,7 @@ import httpx
 import psutil
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, PipelineError
 from pipeline.store.files import read_json, write_json
 
 HOST = "127.0.0.1"
@@ -147,6 +148,10 @@ def join_server(server: Server) -> None:
     os.environ.update(variables)
     # The terminal shows progress; Prefect's own lines go to its pages.
     os.environ.setdefault(CONSOLE_LEVEL, "CRITICAL")
+    # A run goes on without its server, so Prefect must neither wait for it long nor complain.
+    os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "2"
+    os.environ["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+    logging.raiseExceptions = False
     with chdir(_home()):
         importlib.import_module("prefect.main")
 
@@ -249,6 +254,14 @@ def is_healthy(port: int) -> bool:
     return reply.text.strip() == "true"
 
 
+def is_server_failure(error: Exception) -> bool:
+    """Whether an error is one of this process's Prefect server, not of the run that it records."""
+    if "prefect" not in sys.modules or isinstance(error, PipelineError):
+        return False
+    server = _recorded_server()
+    return isinstance(error, httpx.HTTPError) or server is None or not is_healthy(server.port)
+
+
 def _start(port: int) -> Server:
     home = _home()
     home.mkdir(exist_ok=True)
@@ -270,8 +283,12 @@ def _start(port: int) -> Server:
             cwd=home,
         )
     server = Server(process.pid, psutil.Process(process.pid).create_time(), port)
-    write_json(_record_path(), asdict(server))
-    _record_path().chmod(0o600)
+    try:
+        write_json(_record_path(), asdict(server))
+        _record_path().chmod(0o600)
+    except BaseException:
+        _end(server)  # without its record, it would be found by no command
+        raise
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         if is_healthy(port):
@@ -281,8 +298,7 @@ def _start(port: int) -> Server:
     _end(server)
     _record_path().unlink(missing_ok=True)
     raise MachineError(
-        f"the Prefect server did not start on port {port}; the end of {log} says why, and "
-        "`rlaif run --no-prefect` works without it"
+        f"the Prefect server did not start on port {port}; correct what the end of {log} says"
     )
 
 

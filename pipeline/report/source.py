@@ -135,6 +135,12 @@ def read_run(run: RunDir) -> ReportData:
     )
 
 
+def later_environments(environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The environments of environment.json after the first, in which the run was resumed."""
+    later = environment.get("later")
+    return [each for each in later if isinstance(each, dict)] if isinstance(later, list) else []
+
+
 def read_audit(run: RunDir, notes: list[str] | None = None) -> Audit:
     """The stored audit of a run's labels and texts; empty when there is none.
 

@@ -23,7 +23,7 @@ from pipeline.report.numbers import (
     policy_class,
     policy_label,
 )
-from pipeline.report.source import ReportData
+from pipeline.report.source import ReportData, later_environments
 from pipeline.stats import Estimate
 
 SHARE_TITLES = {
@@ -374,15 +374,14 @@ def stage_table(data: ReportData) -> Table:
 def lineage_table(data: ReportData) -> Table:
     """Names and hashes that tell what made this run."""
     info, environment = data.info, data.environment
-    code = environment.get("code") or {}
     constitution = info.get("constitution") or {}
-    changed = "with local changes" if code.get("changed") else None
     rows = [
         ("run", data.run.run_id),
         ("recipe", info.get("recipe")),
         ("seed", data.config.seed if data.config else None),
         ("constitution", _with_hash(constitution.get("name"), constitution.get("hash"))),
-        ("code", _with_hash(code.get("commit"), changed)),
+        ("code", _code(environment)),
+        *(("code of a resume", _code(later)) for later in later_environments(environment)),
         ("machine", environment.get("platform")),
         ("processors", environment.get("cpus")),
         ("Python", environment.get("python")),
@@ -425,6 +424,13 @@ def _missed_check(share: Estimate | None) -> dict[str, str]:
         return {"left out by a check": MISSING}
     interval = percent_range(share.low, share.high)
     return {"left out by a check": f"{percent(share.share)} ({interval})"}
+
+
+def _code(environment: dict[str, Any]) -> str | None:
+    code = environment.get("code")
+    if not isinstance(code, dict):
+        return None
+    return _with_hash(code.get("commit"), "with local changes" if code.get("changed") else None)
 
 
 def _with_hash(name: Any, extra: Any) -> str | None:

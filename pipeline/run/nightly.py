@@ -26,8 +26,8 @@ from pipeline.progress import current_progress
 from pipeline.run.context import open_context
 from pipeline.run.files import copied_paths
 from pipeline.run.phases import run_all
-from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run
-from pipeline.store import RunDir, RunLock, new_run_id
+from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run, work_in
+from pipeline.store import RunDir, new_run_id
 
 AUDIT_FAILED = "audit failed"
 """The status in run.json of a run whose labels failed their audit."""
@@ -131,7 +131,7 @@ async def take_run(run: RunDir) -> Path:
     """Take a run through all its phases, under its lock and without Prefect; returns the report's
     path.
     """
-    with RunLock(run.root):
+    with work_in(run):
         return await run_all(open_context(run, current_progress()))
 
 

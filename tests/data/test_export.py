@@ -211,9 +211,8 @@ async def test_names_in_the_card_are_text(tmp_path: Path) -> None:
     card = (run.dataset / "README.md").read_text()
     outside_code = re.sub(r"(?<!\\)`[^`]*(?<!\\)`", "", card)
     assert "tracker.example" in outside_code and "<" not in outside_code
-    assert "](" not in outside_code.replace("](constitution.yaml)", "").replace(
-        "](recipe.yaml)", ""
-    )
+    links = re.findall(r"(?<!\\)\]\((.*?)\)", outside_code)
+    assert links == ["constitution.yaml", "recipe.yaml"]
     rows = [line for line in card.splitlines() if line.startswith("| constitution")]
     assert len(rows) == 1 and rows[0].replace("\\|", "").count("|") == 3
 

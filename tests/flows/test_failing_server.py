@@ -1,0 +1,109 @@
+"""Prefect is the record of a run, not the run: it goes on when the server fails on the way."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.data.verify import verify
+from pipeline.prefect_server import Server, ensure_server, stop_server
+from pipeline.store import RunDir
+from tests.cli.commands import Rlaif
+from tests.flows.nights import SMOKE
+from tests.run.builders import write_recipe
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of its own, which may fail."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLAIF_STATE", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("RLAIF_PREFECT_PORT", raising=False)
+        yield ensure_server()
+        stop_server()
+
+
+def fill_disk(server: Server) -> None:
+    """From now on no file of the server can grow."""
+    _, hard = psutil.Process(server.pid).rlimit(resource.RLIMIT_FSIZE)
+    psutil.Process(server.pid).rlimit(resource.RLIMIT_FSIZE, (0, hard))
+
+
+def free_disk(server: Server) -> None:
+    _, hard = psutil.Process(server.pid).rlimit(resource.RLIMIT_FSIZE)
+    psutil.Process(server.pid).rlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def kill(server: Server) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fail", "mend"), [(fill_disk, free_disk), (kill, None)])
+def test_run_goes_on_without_its_server(
+    failing: Server,
+    tmp_path: Path,
+    fail: Callable[[Server], None],
+    mend: Callable[[Server], None] | None,
+) -> None:
+    recipe = yaml.safe_load(SMOKE.read_text())
+    recipe["prompts"]["limit"], recipe["execution"]["shard_size"] = 16, 8
+    recipe["policy"]["args"]["latency_s"] = 0.5
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "run", str(path), "--run-id", "one"],
+        cwd=PROJECT_ROOT,
+        env=os.environ | {"RLAIF_OUTPUTS": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("supervised/critique-1"):
+            break
+    fail(failing)
+    out, err = process.communicate(timeout=300)
+    if mend is not None:
+        mend(failing)
+    assert process.returncode == 0, err
+    (said,) = err.splitlines()
+    assert said.startswith("the Prefect server failed") and "`rlaif resume one`" in said
+    # What was done is not done again, and what is left is done.
+    assert "supervised/revise-2: 16 rows in 0.0 s, 16 reused" in out and "\ndone in" in out
+    run = RunDir(tmp_path / "runs/one")
+    assert run.info()["status"] == "finished" and verify(run) == []
+    assert (run.dataset / "preference.parquet").is_file()
+
+
+def test_server_that_cannot_start_is_one_line(
+    rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path, prompts=2)
+
+    def refused(pattern: str) -> None:
+        ended = rlaif("run", recipe)
+        assert ended.code == 2 and ended.err.count("\n") == 1, ended.err
+        assert pattern in ended.err and "or add --no-prefect" in ended.err
+        assert not (tmp_path / "outputs").exists()
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        monkeypatch.setenv("RLAIF_PREFECT_PORT", str(other.getsockname()[1]))
+        refused("is in use by another program")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "file"))
+    refused("the Prefect server cannot start (")
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "file/state"))
+    refused("Not a directory")

@@ -1,0 +1,66 @@
+"""What a resumed run says of its own past: its environments, and files that were edited."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.report.source import read_run
+from pipeline.report.tables import lineage_table
+from pipeline.run import environment
+from pipeline.run.nightly import take_run
+from pipeline.run.start import start_run
+from pipeline.store import RunDir, write_json
+from tests.run.builders import stored_json, write_recipe
+
+COMMITS = [{"commit": "1" * 40, "changed": False}, {"commit": "2" * 40, "changed": True}]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return start_run(write_recipe(tmp_path, prompts=4), run_id="one", runs_root_folder=tmp_path)
+
+
+def take(run: RunDir) -> None:
+    asyncio.run(take_run(run))
+
+
+def test_each_environment_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a run that is resumed after an update are of two commits."""
+    monkeypatch.setattr(environment, "code_revision", lambda: COMMITS[0])
+    run = start_run(write_recipe(tmp_path, prompts=4), run_id="one", runs_root_folder=tmp_path)
+    take(run)
+    first = stored_json(run.root / "environment.json")
+    assert first["code"] == COMMITS[0] and "later" not in first
+    for code in (COMMITS[1], COMMITS[1], COMMITS[0]):
+        monkeypatch.setattr(environment, "code_revision", lambda code=code: code)
+        take(run)
+    recorded = stored_json(run.root / "environment.json")
+    later = recorded.pop("later")
+    assert recorded == first
+    assert [each["code"] for each in later] == [COMMITS[1], COMMITS[0]]
+    shown = [str(cell) for row in lineage_table(read_run(run)).rows for cell in row.values()]
+    assert f"{'2' * 40} · with local changes" in shown and shown.count("code of a resume") == 2
+
+
+@pytest.mark.parametrize("odd", [[], {"later": 7}, {"later": ["x"], "code": 3}])
+def test_odd_environment_is_no_bug(run: RunDir, odd: Any) -> None:
+    write_json(run.root / "environment.json", odd)
+    take(run)
+    assert read_run(run).environment and lineage_table(read_run(run)).rows
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "constitution.yaml", "templates/judge.jinja"])
+def test_edited_copy_is_refused(run: RunDir, name: str) -> None:
+    """Not remade without a word: the rows would be paid for once more."""
+    take(run)
+    path = run.root / name
+    before = {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()}
+    path.write_text(path.read_text().replace("e", "e ", 1))
+    with pytest.raises(StoreError, match=rf"{name} was changed since run one began.* put the"):
+        take(run)
+    path.write_bytes(before[path])
+    assert {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()} == before
+    take(run)
