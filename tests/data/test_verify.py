@@ -19,6 +19,7 @@ from pipeline.run.nightly import take_run
 from pipeline.run.start import find_run, start_run
 from pipeline.store import RunDir, RunLock, write_json
 from pipeline.store.inventory import INVENTORY, LOCK, read_inventory
+from tests.cli.commands import Rlaif
 from tests.run.builders import write_recipe
 
 WEIGHTS = "training/sft/model/model.safetensors"
@@ -113,6 +114,24 @@ def test_link_in_place_of_a_file_is_not_followed(run: RunDir, tmp_path: Path) ->
     (run.root / "report.md").rename(tmp_path / "moved.md")
     (run.root / "report.md").symlink_to(tmp_path / "moved.md")
     assert verify(run) == ["report.md: is no plain file any more"]
+
+
+def test_command_says_what_is_covered(rlaif: Rlaif, run: RunDir, tmp_path: Path) -> None:
+    covered = "note: not covered by a hash: .lock\n"
+    whole = f"{covered}one: every file matches its hash\n"
+    assert rlaif("verify", run.root) == (0, whole, "")
+    renamed = run.root.rename(tmp_path / "archive")
+    said = "note: the folder of run one is called archive now\n"
+    assert rlaif("verify", renamed) == (0, said + whole, "")
+    (renamed / "report.md").write_text("x")
+    ended = rlaif("verify", renamed)
+    assert ended.code == 1 and ended.out.endswith(f"{said}{covered}one: 1 problem\n")
+    (renamed / INVENTORY).unlink()
+    RunDir(renamed).update_info(status="started")
+    ended = rlaif("verify", renamed)
+    assert (
+        ended.code == 0 and "files are not covered by a hash yet; `rlaif resume one`" in ended.out
+    )
 
 
 def test_killed_run_is_told_apart(run: RunDir) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.data.verify import uncovered_files, verify
 from pipeline.soft_labels import sigmoid
+from pipeline.store import RunDir
 from tests.cli.commands import Rlaif
 from tests.engines.fake_endpoint import chat_reply, fake_endpoint
 from tests.judge_eval.builders import write_judge_recipe, write_pairs
@@ -42,6 +44,8 @@ def test_judge_that_prefers_the_longer(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["accuracy"]["share"] == pytest.approx(14 / 40)
     assert found["length"]["accuracy_shorter_right"]["share"] == 0.0
     assert metrics_of(tmp_path)["baselines"]["longer"]["share"] == pytest.approx(14 / 40)
+    run = RunDir(tmp_path / "outputs/judge-eval/e")
+    assert verify(run) == [] and uncovered_files(run) == []
     assert found["position"]["order_disagreement"]["share"] == 0.0
 
 
