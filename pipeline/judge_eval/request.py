@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.config.paths import resolve_path
-from pipeline.constitution import Constitution
+from pipeline.constitution import load_constitution
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, file_hash
 from pipeline.judge_eval.fit import Kind
@@ -76,12 +76,12 @@ def check_request(request: Request, config: RunConfig) -> None:
         )
 
 
-def require_judged(constitution: Constitution, request: Request) -> None:
-    """Raises ConfigError when the judge decides under no principle of the constitution."""
-    if not constitution.judged:
+def require_judged(path: Path, config: RunConfig) -> None:
+    """Raises ConfigError when the recipe at `path` has no principle that a judge decides."""
+    if not load_constitution(resolve_path(config.constitution)).judged:
         raise ConfigError(
-            f"every principle of constitution '{constitution.name}' has a check, so that the judge "
-            f"decides nothing; name a constitution with judged principles in {request.recipe}"
+            f"a program decides every principle of {config.constitution}, so no judge is asked; "
+            f"name a recipe with principles that a judge decides instead of {path}"
         )
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
-from pipeline.config.paths import resolve_path
-from pipeline.constitution import load_constitution
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
 from pipeline.errors import RunStoppedError, StoreError, UserError
@@ -109,7 +107,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
     if request.calibrate is not None:
         check_halves([item.row.prompt_id for item in items], seed)
     identity = identity_of(request, config, imports, seed)
-    require_judged(load_constitution(resolve_path(config.constitution)), request)
+    require_judged(request.recipe, config)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.sources[0].name)
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"

@@ -21,12 +21,11 @@ import yaml
 
 from pipeline.config import RunConfig, load_config
 from pipeline.config.paths import resolve_path
-from pipeline.constitution import load_constitution
 from pipeline.errors import ConfigError, DataError, TemplateError
 from pipeline.judge_eval.figures import JudgeFigures, judge_figures
 from pipeline.judge_eval.fit import in_fit_half
 from pipeline.judge_eval.items import Verdict, read_verdicts
-from pipeline.judge_eval.request import Request
+from pipeline.judge_eval.request import Request, require_judged
 from pipeline.judge_eval.run import Evaluation, prepare_evaluation, run_evaluation
 from pipeline.report.numbers import MISSING, percent, percent_range
 from pipeline.run.context import open_context
@@ -139,11 +138,7 @@ async def try_ways(
 
 def check_recipe(path: Path, config: RunConfig) -> None:
     """Raises ConfigError when no way of asking can change the labels, or some belong to one way."""
-    if not load_constitution(resolve_path(config.constitution)).judged:
-        raise ConfigError(
-            f"a program decides every principle of {config.constitution}, so no judge is asked; "
-            f"name a recipe with principles that a judge decides instead of {path}"
-        )
+    require_judged(path, config)
     if config.preference.judge.calibration or config.preference.pair.known_labels:
         raise ConfigError(
             f"{path} has a calibration or known labels, which belong to one way of asking; remove "

@@ -248,3 +248,21 @@ def test_foreign_folder_is_refused(tmp_path: Path) -> None:
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))
     with pytest.raises(StoreError, match=r"the run id is '\.\./x', but it names a folder"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="../x"))
+
+
+def test_changed_check_is_decided_again_without_a_judge(tmp_path: Path) -> None:
+    """Its comparisons get the labels of a full run, at no call; the others keep theirs."""
+
+    def checked(letters: int) -> list[dict[str, Any]]:
+        check = {"name": "characters", "max": letters}
+        return [{**PRINCIPLES[0], "check": check}, *PRINCIPLES[1:]]
+
+    before = full_run(tmp_path, "before", checked(20), prompts=30)
+    run = make_impact(before, write_new(tmp_path, checked(22)))
+    fresh = full_run(tmp_path, "fresh", checked(22), prompts=30)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    impact = load_impact(run)
+    changes = {each.id: each.change for each in impact.principles}
+    assert changes == {"p-0": "rechecked", "p-1": "unchanged", "p-2": "unchanged"}
+    assert impact.principles[0].after == impact.total.asked_again > 0
+    assert sum(cost.calls for cost in impact.costs) == 0 < sum(c.calls_full for c in impact.costs)
