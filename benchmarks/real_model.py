@@ -4,8 +4,8 @@
 
 The recipe of `make demo-real` runs with each seed in a process of its own, through Prefect. Then
 the same model judges principles that no program decides (constitutions/open_assistant.yaml),
-without any training: 48 prompts, two samples each, the recipe's way of asking, and the thresholds
-and canaries that ship. Needs models/smollm2/weights (`python -m models.smollm2.build`). The last
+without any training: 48 prompts, two samples each, and the way of asking, thresholds and canaries
+that ship. Needs models/smollm2/weights (`python -m models.smollm2.build`). The last
 line is one JSON object; shares have their 95 % interval and n.
 
 Does not: draw new prompts. The seeds change replies, principles and training alone.
@@ -65,10 +65,8 @@ def judged(recipe: Mapping[str, Any], *, quick: bool = False) -> Recipe:
         "evaluation": {"enabled": False},
     }
     changed["prompts"]["limit"] = QUICK_PROMPTS if quick else NUM_JUDGED
-    changed["preference"] = {
-        name: changed["preference"][name] for name in ("comparisons", "sample", "judge")
-    }
-    changed["preference"]["audit"] = {"enabled": True}
+    sample = changed["preference"]["sample"] | {"num_samples": 2}
+    changed["preference"] = {"sample": sample, "audit": {"enabled": True}}
     RunConfig.model_validate(changed)
     return changed
 

@@ -87,12 +87,13 @@ def make_weights(out: Path = WEIGHTS, source: Source = SMOLLM2) -> bool:
 
 def is_whole(out: Path, source: Source) -> bool:
     """Whether the folder was made from this source and every file still has its hash."""
-    made = read_json(out / MADE)
-    if made is None or made.get("gguf_sha256") != source.gguf_sha256:
-        return False
-    return all(
-        (out / name).is_file() and sha256_of(out / name) == digest
-        for name, digest in made["files"].items()
+    made = read_json(out / MADE) or {}
+    files = made.get("files")
+    return (
+        made.get("gguf_sha256") == source.gguf_sha256
+        and isinstance(files, dict)
+        and "model.safetensors" in files
+        and all((out / n).is_file() and sha256_of(out / n) == d for n, d in files.items())
     )
 
 

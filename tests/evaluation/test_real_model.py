@@ -8,6 +8,7 @@ import yaml
 
 from benchmarks.real_model import RECIPE, failed_checks, figures, judged, summary, with_seed
 from pipeline.config import RunConfig
+from pipeline.config.labeling import JudgeConfig
 from pipeline.store import RunDir, write_json
 
 
@@ -42,10 +43,10 @@ def test_seeds_change_nothing_else() -> None:
     assert json.loads(same) == first
 
 
-def test_judged_run_trains_nothing_and_asks_the_recipes_way() -> None:
+def test_judged_run_trains_nothing_and_asks_as_shipped() -> None:
     config = RunConfig.model_validate(judged(recipe()))
     assert config.preference.train is None and not config.supervised.enabled
-    assert config.preference.judge.reply_prefix == "Response (" and config.prompts.limit == 48
+    assert config.preference.judge == JudgeConfig() and config.prompts.limit == 48
     assert config.preference.audit.canaries == Path("prompts/canaries/general.yaml")
 
 

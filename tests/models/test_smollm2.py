@@ -136,6 +136,10 @@ def test_damaged_file_is_made_again(index: Source, tmp_path: Path) -> None:
     (out / "config.json").write_text(config.replace("llama", "lama"))
     assert make_weights(out, index)
     assert (out / "config.json").read_text() == config
+    made = json.loads((out / MADE).read_text())
+    for odd in ("null", "{}", '["config.json"]'):
+        (out / MADE).write_text(json.dumps(made | {"files": json.loads(odd)}))
+        assert not build.is_whole(out, index)
 
 
 @pytest.mark.parametrize(
