@@ -156,15 +156,17 @@ class RevisionRow(ModelRow):
 class JudgmentRow(ModelRow):
     """A comparison and P(first preferred). The judge gives verdicts and ids, never texts.
 
-    A label of a check has no fingerprint and no orders: no model was asked.
+    A label of a check, and one that is assumed, has no fingerprint and no orders: no model was
+    asked.
     """
 
     kind: ClassVar[str] = "judgment"
     comparison: str = ""
-    """`samples`, `revision_vs_initial`, `best_vs_worst`, `evaluation`, `efficacy` or `canary`."""
+    """`samples`, `revision_vs_initial`, `best_vs_worst`, `delta`, `evaluation`, `efficacy` or
+    `canary`."""
     method: str = "judge"
-    """`judge`, `score` or `follow_up`; `check` for a label that a program decided; `pooled` for a
-    mean over principles and judges."""
+    """`judge`, `score` or `follow_up`; `check` for a label that a program decided, `assumed` for
+    one that the recipe states; `pooled` for a mean over principles and judges."""
     first_id: str = ""
     second_id: str = ""
     principle_id: str = ""

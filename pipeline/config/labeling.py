@@ -3,6 +3,7 @@
     judge      compares two responses in both orders (Bai et al. 2022; Lee et al. 2023)
     score      rates each response on its own, under one principle or under all of them
     follow_up  asks how likely a pleased or a displeased user's next message is
+    assumed    asks no model: the recipe states how often the first side is better
     pair       which labels become pairs
 
 Pure values: nothing here looks at the disk.
@@ -17,13 +18,16 @@ from pipeline.config.audits import CollapseConfig, LabelAuditConfig
 from pipeline.config.sampling import SampleConfig
 from pipeline.config.section import Section
 from pipeline.config.training import PreferenceTrainingConfig
+from pipeline.soft_labels import is_tie, margin
 
 SIGNS = " ().[]:\n"
 """Characters around an option that a template does not show."""
 
-LabelerName = Literal["judge", "score", "follow_up"]
+LabelerName = Literal["judge", "score", "follow_up", "assumed"]
 """Keys of `pipeline.labeling.labelers.LABELERS`, each with a section of its own."""
-Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "all"]
+Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "delta", "all"]
+ORIGIN_COMPARISONS: tuple[Comparisons, ...] = ("revision_vs_initial", "delta")
+"""Comparisons whose first side is better by its origin, if the assumption holds."""
 
 
 class ChainOfThoughtConfig(Section):
@@ -170,6 +174,14 @@ class FollowUpConfig(Section):
         return self
 
 
+class AssumedConfig(Section):
+    """Labels without a judge: the side that ought to be better by its origin is preferred."""
+
+    label_accuracy: float = Field(gt=0.5, le=1)
+    """Probability that the revision, or the stronger policy's response, is the better one: the soft
+    label of every comparison. It is your assumption; measure it on a few comparisons first."""
+
+
 class PairConfig(Section):
     """Which judgments become pairs."""
 
@@ -217,20 +229,24 @@ class PreferenceConfig(Section):
     enabled: bool = True
     """False ends the run after the supervised phase."""
     comparisons: Comparisons = "samples"
-    """What to compare: samples of the SL-CAI policy (the published method), each revision with its
-    initial response (a shortcut of open recipes), the best with the worst sample, or the first two
-    together (`all`)."""
+    """What to compare: samples of the SL-CAI policy (the published method) and of `policies`, each
+    revision with its initial response (a shortcut of open recipes), the best with the worst sample
+    by their mean label, each sample of the stronger policy with one of the weaker (`delta`), or the
+    first two together (`all`)."""
     sample: SampleConfig = SampleConfig(num_samples=2)
-    """Responses to compare; unused with `revision_vs_initial`."""
+    """Responses to compare; unused with `revision_vs_initial`, and with `delta` where `policies`
+    names both sides."""
     labeler: LabelerName = "judge"
     """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
-    user's next message is; the section of that name has its settings."""
+    user's next message is, `assumed` asks no model; the section of that name has its settings."""
     judge: JudgeConfig = JudgeConfig()
     """How the judge compares."""
     score: ScoreConfig = ScoreConfig()
     """How responses are rated."""
     follow_up: FollowUpConfig = FollowUpConfig()
     """How follow-ups are scored."""
+    assumed: AssumedConfig | None = None
+    """What `labeler: assumed` assumes; needed by it."""
     audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
     """Thresholds that the labels must meet before they are exported."""
     collapse: CollapseConfig | None = None
@@ -244,10 +260,25 @@ class PreferenceConfig(Section):
     """Training settings; without them the phase ends with the data set."""
 
     @model_validator(mode="after")
-    def _something_to_compare(self) -> Self:
-        if self.comparisons != "revision_vs_initial" and self.sample.num_samples < 2:
+    def _assumption_is_stated(self) -> Self:
+        if self.labeler != "assumed":
+            return self
+        if self.comparisons not in ORIGIN_COMPARISONS:
             raise ValueError(
-                f"comparisons '{self.comparisons}' need two samples per prompt, but "
-                f"preference.sample.num_samples is {self.sample.num_samples}; set it to 2 or more"
+                f"labeler 'assumed' needs comparisons whose better side is known by its origin, "
+                f"but comparisons is '{self.comparisons}'; set comparisons to "
+                f"{' or '.join(ORIGIN_COMPARISONS)}, or another labeler"
+            )
+        if self.assumed is None:
+            raise ValueError(
+                "labeler 'assumed' needs assumed.label_accuracy: how often the first side is "
+                "better, such as 0.8"
+            )
+        accuracy = self.assumed.label_accuracy
+        if is_tie(accuracy, self.pair.tie_width) or margin(accuracy) < self.pair.min_margin:
+            raise ValueError(
+                f"assumed.label_accuracy {accuracy:g} is a tie under pair.tie_width "
+                f"{self.pair.tie_width:g}, or below pair.min_margin {self.pair.min_margin:g} nats, "
+                "so that no pair would be left; raise it, or lower them"
             )
         return self

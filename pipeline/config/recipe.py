@@ -85,6 +85,32 @@ class SupervisedConfig(Section):
     """SFT settings; without them the phase ends with the data set."""
 
 
+class OtherPolicyConfig(Section):
+    """A further policy whose responses are compared."""
+
+    engine: EngineConfig
+    """Its model."""
+    sample: SampleConfig | None = None
+    """How its responses are sampled; null for the settings of `preference.sample`."""
+
+
+class PoliciesConfig(Section):
+    """Further policies that write responses for the preference phase, beside the one being trained.
+    The pairs differ more where the policies do. None of them is trained or evaluated.
+    """
+
+    weaker: OtherPolicyConfig | None = None
+    """A policy that writes worse responses than `policy`."""
+    stronger: OtherPolicyConfig | None = None
+    """A policy that writes better responses than `policy`."""
+
+    @property
+    def named(self) -> dict[str, OtherPolicyConfig]:
+        """Those that the recipe names."""
+        both = {"weaker": self.weaker, "stronger": self.stronger}
+        return {name: policy for name, policy in both.items() if policy is not None}
+
+
 class EvaluationConfig(Section):
     """Evaluation on held-out prompts."""
 
@@ -133,6 +159,8 @@ class RunConfig(Section):
     """The judge; by default the initial policy."""
     panel: tuple[EngineConfig, ...] = ()
     """Further judges; each labels every comparison, and the labels are averaged."""
+    policies: PoliciesConfig = PoliciesConfig()
+    """Further policies whose responses are compared, one weaker and one stronger at most."""
     supervised: SupervisedConfig = SupervisedConfig()
     """Supervised phase."""
     preference: PreferenceConfig = PreferenceConfig()
@@ -153,6 +181,10 @@ class RunConfig(Section):
                 f"comparisons '{self.preference.comparisons}' need revisions, but the supervised "
                 "phase makes none; enable it with revise.rounds of 1 or more"
             )
+        if self.panel and self.preference.labeler == "assumed":
+            raise ValueError(
+                "labeler 'assumed' asks no judge, but the recipe names a panel; remove `panel`"
+            )
         trains = self.supervised.train or self.preference.train
         if trains and not self.policy.trainable:
             raise ValueError(
@@ -160,6 +192,59 @@ class RunConfig(Section):
                 "(type: vllm) can be trained: remove the `train` sections or change the policy"
             )
         return self
+
+    @model_validator(mode="after")
+    def _responses_can_be_compared(self) -> Self:
+        mode, others = self.preference.comparisons, self.policies.named
+        if not self.preference.enabled:
+            return self
+        if mode == "revision_vs_initial" and others:
+            raise ValueError(
+                f"policies.{next(iter(others))} writes responses that comparisons '{mode}' never "
+                "compare; remove it, or set comparisons to samples, best_vs_worst, delta or all"
+            )
+        for name, policy in others.items():
+            alike = policy.engine == self.policy and self.samples_of(name) == self.preference.sample
+            if alike and not self.supervised.train:
+                raise ValueError(
+                    f"policies.{name} is the policy itself, sampled alike; name another model, or "
+                    "give it a `sample` section of its own"
+                )
+        if mode == "delta":
+            return self._check_delta()
+        number = sum(self.samples_of(name).num_samples for name in ("", *others))
+        if mode != "revision_vs_initial" and number < 2:
+            raise ValueError(
+                f"comparisons '{mode}' need two samples per prompt, but "
+                f"preference.sample.num_samples is {number}; set it to 2 or more"
+            )
+        return self
+
+    def _check_delta(self) -> Self:
+        if not self.policies.named:
+            raise ValueError(
+                "comparisons 'delta' need a second policy, but the recipe names none; add "
+                "policies.weaker or policies.stronger"
+            )
+        better, worse = self.delta_sides
+        numbers = [self.samples_of(name).num_samples for name in (better, worse)]
+        if numbers[0] != numbers[1]:
+            raise ValueError(
+                "comparisons 'delta' compare sample by sample, but the stronger policy has "
+                f"num_samples {numbers[0]} and the weaker {numbers[1]}; make them equal"
+            )
+        return self
+
+    @property
+    def delta_sides(self) -> tuple[str, str]:
+        """The stronger and the weaker side of `delta`: names in `policies`, empty for `policy`."""
+        named = self.policies.named
+        return "stronger" if "stronger" in named else "", "weaker" if "weaker" in named else ""
+
+    def samples_of(self, name: str) -> SampleConfig:
+        """How the preference phase samples a policy: a name in `policies`, empty for `policy`."""
+        other = self.policies.named[name].sample if name else None
+        return other or self.preference.sample
 
     @property
     def judge_engine(self) -> EngineConfig:

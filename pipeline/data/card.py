@@ -60,6 +60,7 @@ def write_card(
             ],
             labels=labeler.describe(config.preference),
             num_checked=0 if unused else len(constitution.checked),
+            asks_a_model=labeler.asks_a_model,
             bound=error_bound_of(run.root, config.preference.pair),
             contrast=contrast,
             models=_models(run),
@@ -70,7 +71,8 @@ def write_card(
 
 def _models(run: RunDir) -> list[tuple[str, str, str, str]]:
     """What each kind of stage made, by which model, its fingerprint and its engine."""
-    first = {split_folder(folder)[:2]: folder for folder in reversed(stage_folders(run.root))}
+    # The rounds of revisions share a line; policies do not.
+    first = {stage_title(folder): folder for folder in reversed(stage_folders(run.root))}
     rows = []
     for folder in sorted(first.values(), key=stage_order):
         manifest = first_manifest(run.root, folder)

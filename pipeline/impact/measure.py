@@ -123,7 +123,8 @@ def num_calls(row: ModelRow, config: RunConfig) -> int:
 def finished_texts(ctx: RunContext) -> list[str]:
     """Folders of compared texts that depend on no principle."""
     compared = compared_texts(ctx)
-    return [folder for folder in (compared.samples, compared.initials) if folder]
+    folders = (compared.samples, *compared.others, compared.initials)
+    return [folder for folder in folders if folder]
 
 
 def paid_folders(ctx: RunContext) -> list[str]:

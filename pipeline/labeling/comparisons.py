@@ -47,6 +47,8 @@ class Compared:
     mode: Comparisons | Literal["evaluation", "efficacy"]
     samples: str | None = None
     """Folder of the samples to compare, if any."""
+    others: tuple[str, ...] = ()
+    """Folders of further policies' samples, compared as if they were among `samples`."""
     initials: str | None = None
     """Folder of the responses before the revisions, or of the other policy."""
     revisions: str | None = None
@@ -56,14 +58,14 @@ class Compared:
     @property
     def texts(self) -> tuple[str, ...]:
         """Folders of the texts, each once."""
-        named = (self.samples, self.initials, self.revisions)
+        named = (self.samples, *self.others, self.initials, self.revisions)
         return tuple(dict.fromkeys(name for name in named if name))
 
     def pairings(self, inputs: Inputs) -> Iterator[tuple[PromptRow, Pairing]]:
         """All comparisons of a shard, prompt after prompt, in a fixed order."""
         groups = [
-            by_prompt(inputs[name] if name else ())
-            for name in (self.samples, self.initials, self.revisions)
+            by_prompt([row for name in names if name for row in inputs[name]])
+            for names in ((self.samples, *self.others), (self.initials,), (self.revisions,))
         ]
         for prompt in inputs[self.prompts]:
             for pairing in pairings(self.mode, *(g.get(prompt.row_id, []) for g in groups)):
@@ -92,11 +94,11 @@ def pairings(
 
     Args:
         mode: `samples` and `best_vs_worst` compare each two samples; `revision_vs_initial` compares
-            each revision with the response at the start of its chain; `all` does both. `evaluation`
-            compares each sample (of one policy) with the initial of the same index (of another
-            policy). `efficacy` compares each revision with the text before it, under the revision's
-            principle.
-        samples: responses of the policy whose samples are compared.
+            each revision with the response at the start of its chain; `all` does both.
+            `evaluation` and `delta` compare each sample (of one policy) with the initial of the
+            same index (of another policy). `efficacy` compares each revision with the text before
+            it, under the revision's principle.
+        samples: responses of the policies whose samples are compared.
         initials: responses at the start of the revision chains; for `efficacy`, the texts before.
         revisions: the last revision of each chain.
     """
@@ -117,7 +119,7 @@ def pairings(
             Pairing(mode, candidate(row), candidate(before[row.response_id]), row.principle_id)
             for row in revisions
         ]
-    if mode == "evaluation":
+    if mode in ("evaluation", "delta"):
         others = {row.sample_index: row for row in initials if isinstance(row, ResponseRow)}
         pairs += [
             Pairing(mode, candidate(row), candidate(others[row.sample_index]))

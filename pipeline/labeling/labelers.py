@@ -11,6 +11,7 @@ from typing import Literal
 
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.engines.base import Engine
+from pipeline.labeling.assumed import assumed_stages, describe_assumed
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.follow_up import describe_follow_ups, follow_up_stages
 from pipeline.labeling.inputs import LabelingInputs
@@ -40,6 +41,8 @@ class Labeler:
     """True when it needs `templates.score`."""
     uses_follow_ups: bool = False
     """True when it needs the file `follow_up.follow_ups`."""
+    asks_a_model: bool = True
+    """False when its labels are stated, not given by a model."""
 
 
 LABELERS: dict[str, Labeler] = {
@@ -61,6 +64,9 @@ LABELERS: dict[str, Labeler] = {
         describe_follow_ups,
         principles=lambda config: "none",
         uses_follow_ups=True,
+    ),
+    "assumed": Labeler(
+        assumed_stages, describe_assumed, principles=lambda config: "none", asks_a_model=False
     ),
 }
 """Every value that `preference.labeler` can have."""

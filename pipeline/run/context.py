@@ -61,6 +61,11 @@ class RunContext:
         trained: EngineConfig = ENGINES[policy.type].with_trained(policy, model)
         return trained
 
+    def other_policies(self) -> dict[str, EngineConfig]:
+        """The engines of the further policies, by name."""
+        others = self.config.policies.named
+        return {name: resolved_engine(policy.engine) for name, policy in others.items()}
+
     def judge_engines(self) -> list[EngineConfig]:
         """The engine of the judge, then those of the rest of the panel."""
         return [resolved_engine(engine) for engine in self.config.judge_engines]

@@ -39,6 +39,7 @@ from pipeline.run.plan import (
     evaluation_samples,
     finished_folders,
     label_stages,
+    other_sample_stages,
     sample_stages,
     supervised_stages,
 )
@@ -136,10 +137,15 @@ async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
 
 
 async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
-    """Samples of the SL-CAI policy (without SFT, of the initial one), their labels and pairs."""
+    """Samples of the SL-CAI policy (without SFT, of the initial one) and of further policies, their
+    labels and pairs.
+    """
     if not ctx.config.preference.enabled:
         return prompt_shards(ctx)
     shards = with_finished(ctx, prompt_shards(ctx), finished_folders(ctx))
+    for name, other in ctx.other_policies().items():
+        sample = partial(other_sample_stages, name=name)
+        shards = await run_pass(ctx, other, shards, [sample], driver)
     policy = sl_cai_model(ctx)
     makers: list[StageMaker] = [sample_stages]
     passes = label_passes(ctx)

@@ -30,12 +30,14 @@ from pipeline.store.stage_names import (
     JUDGE,
     LABELS,
     POOLED,
+    PREFERENCE,
     PROMPTS,
     REVISE,
     SAMPLE,
     SAMPLES,
     SUPERVISED,
     nth_folder,
+    split_folder,
     stage_folder,
 )
 
@@ -106,10 +108,14 @@ def efficacy_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
 def compared_texts(ctx: RunContext) -> Compared:
     """The folders whose texts the preference phase compares."""
     mode = ctx.config.preference.comparisons
+    if mode == "delta":
+        stronger, weaker = (stage_folder(PREFERENCE, SAMPLE, s) for s in ctx.config.delta_sides)
+        return Compared(mode, samples=stronger, initials=weaker)
     revisions = mode in ("revision_vs_initial", "all")
     return Compared(
         mode,
         samples=SAMPLES if mode != "revision_vs_initial" else None,
+        others=tuple(stage_folder(PREFERENCE, SAMPLE, name) for name in ctx.config.policies.named),
         initials=INITIALS if revisions else None,
         revisions=chain_folders(ctx)[-1] if revisions else None,
     )
@@ -117,17 +123,23 @@ def compared_texts(ctx: RunContext) -> Compared:
 
 def finished_folders(ctx: RunContext) -> tuple[str, ...]:
     """Folders of the supervised phase that the preference phase reads, each once."""
-    compared = compared_texts(ctx)
-    revisions = [name for name in (compared.initials, compared.revisions) if name]
+    texts = compared_texts(ctx).texts
+    revisions = [name for name in texts if split_folder(name)[0] == SUPERVISED]
     measured = chain_folders(ctx) if measures_efficacy(ctx) else []
     return tuple(dict.fromkeys([*revisions, *measured]))
 
 
 def sample_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
-    """The samples to compare; empty when the recipe compares revisions alone."""
-    if compared_texts(ctx).samples is None:
+    """The policy's samples; empty when the recipe compares revisions or other policies alone."""
+    if SAMPLES not in compared_texts(ctx).texts:
         return []
     return [_sample(ctx, engine, SAMPLES, ctx.config.preference.sample)]
+
+
+def other_sample_stages(ctx: RunContext, engine: Engine, name: str) -> list[Stage]:
+    """The samples of a further policy, `weaker` or `stronger`."""
+    folder = stage_folder(PREFERENCE, SAMPLE, name)
+    return [_sample(ctx, engine, folder, ctx.config.samples_of(name))]
 
 
 def judge_folders(ctx: RunContext) -> tuple[str, ...]:

@@ -74,7 +74,8 @@ def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
         *(("labels", line) for line in check_label_sources(config)),
     ]
     judges = [("judge", engine) for engine in config.judge_engines]
-    for role, engine in (("policy", config.policy), *judges):
+    others = [(f"{name} policy", other.engine) for name, other in config.policies.named.items()]
+    for role, engine in (("policy", config.policy), *others, *judges):
         check_engine(resolved_engine(engine))
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
     if config.evaluation.oracle is not None:

@@ -5,6 +5,7 @@ kind:
 
     supervised/revise-2           a round
     preference/judge-2            a judge of the panel; the first one has no number
+    preference/sample-weaker      a further policy
     evaluation/sample-tuned       a policy
     evaluation/judge-A-vs-B       two policies
 
@@ -31,6 +32,9 @@ PHASES = (PROMPTS, SUPERVISED, PREFERENCE, HELDOUT, EVALUATION)
 """Top-level folders of shards, in the order in which a run fills them."""
 POLICIES = ("initial", "sl_cai", "tuned")
 """The policies of a run, first to last; parts of the evaluation's folders."""
+
+OTHER_POLICIES = ("weaker", "stronger")
+"""Further policies whose responses the preference phase compares."""
 
 SAMPLE, CRITIQUE, REVISE, EFFICACY = "sample", "critique", "revise", "efficacy"
 SCORE, JUDGE, CANARY, POOL, PAIR = "score", "judge", "canary", "pool", "pair"
@@ -91,7 +95,9 @@ def split_folder(folder: str) -> tuple[str, str, str]:
 
 def stage_title(folder: str) -> str:
     """The name of a folder's rows for people; the folder's own name when the table has no title."""
-    phase, kind, _ = split_folder(folder)
+    phase, kind, part = split_folder(folder)
+    if folder in OTHER_SAMPLES:
+        return f"responses of the {part} policy"
     return STAGES[kind].titles.get(phase, folder) if kind in STAGES else folder
 
 
@@ -133,3 +139,4 @@ SAMPLES = stage_folder(PREFERENCE, SAMPLE)
 LABELS = stage_folder(PREFERENCE, JUDGE)
 POOLED = stage_folder(PREFERENCE, POOL)
 PAIRS = stage_folder(PREFERENCE, PAIR)
+OTHER_SAMPLES = tuple(stage_folder(PREFERENCE, SAMPLE, name) for name in OTHER_POLICIES)

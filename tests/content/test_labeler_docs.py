@@ -34,6 +34,7 @@ def test_every_labeler_has_a_recipe() -> None:
         "judge",
         "score",
         "follow_up",
+        "assumed",
     }
     assert any("panel" in recipe for recipe in RECIPES)
     fields = {name for r in RECIPES for name in (r.get("preference", {}).get("judge") or {})}

@@ -8,6 +8,8 @@ OTHER_JUDGE = {
     "args": {"prefers": "rude"},
 }
 
+OTHER_POLICY = {**OTHER_JUDGE, "args": {"wordy": True, "name": "other"}}
+
 LABELERS: dict[str, dict[str, Any]] = {
     "judge": {
         "preference": {"audit": {"enabled": True, "canaries": None, "canaries_per_shard": 1}}
@@ -29,6 +31,29 @@ LABELERS: dict[str, dict[str, Any]] = {
     "panel of scores": {"preference": {"labeler": "score"}, "panel": [OTHER_JUDGE]},
     "follow-ups": {"preference": {"labeler": "follow_up"}},
     "efficacy": {"supervised": {"revise": {"rounds": 2, "efficacy": True}}},
+    "assumed revisions": {
+        "preference": {
+            "comparisons": "revision_vs_initial",
+            "labeler": "assumed",
+            "assumed": {"label_accuracy": 0.8},
+        }
+    },
+    "delta, assumed": {
+        "policies": {"weaker": {"engine": OTHER_POLICY}},
+        "preference": {
+            "comparisons": "delta",
+            "labeler": "assumed",
+            "assumed": {"label_accuracy": 0.9},
+        },
+    },
+    "delta of two other policies, judged": {
+        "policies": {"weaker": {"engine": OTHER_POLICY}, "stronger": {"engine": OTHER_JUDGE}},
+        "preference": {"comparisons": "delta"},
+    },
+    "best and worst of several policies": {
+        "policies": {"weaker": {"engine": OTHER_POLICY, "sample": {"num_samples": 1}}},
+        "preference": {"comparisons": "best_vs_worst", "sample": {"num_samples": 1}},
+    },
     **{
         f"comparisons {mode}": {"preference": {"comparisons": mode, "sample": {"num_samples": 3}}}
         for mode in ("revision_vs_initial", "best_vs_worst", "all")

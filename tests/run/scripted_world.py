@@ -16,7 +16,9 @@ PLEASED = {
 
 
 @recipe_factory
-def make_engine(prefers: str = "polite", fail_on: str = "", wordy: bool = False) -> ScriptedEngine:
+def make_engine(
+    prefers: str = "polite", fail_on: str = "", wordy: bool = False, name: str = "scripted"
+) -> ScriptedEngine:
     """A policy that is polite in every second sample, and a judge that prefers what it is told."""
 
     def reply(messages: Messages, seed: int) -> str:
@@ -48,4 +50,4 @@ def make_engine(prefers: str = "polite", fail_on: str = "", wordy: bool = False)
         pleased, num_tokens = follow_up.content in PLEASED, len(follow_up.content.split())
         return -(1.0 if pleased == (prefers in response.content) else 2.0) * num_tokens, num_tokens
 
-    return ScriptedEngine(reply, scores, score_replies=score_replies)
+    return ScriptedEngine(reply, scores, score_replies=score_replies, name=name)
