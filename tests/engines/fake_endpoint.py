@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,9 +45,16 @@ def chat_reply(text: str = "hello", top: dict[str, float] | None = None) -> dict
 
 
 @contextmanager
-def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[Endpoint]:
-    """Serve `answer(number of the call, body) -> (status, json or bytes)` for completions."""
-    endpoint = Endpoint("")
+def fake_endpoint(
+    answer: Callable[[int, dict[str, Any]], Answer],
+    pages: Mapping[str, Callable[[dict[str, Any]], Answer]] | None = None,
+) -> Iterator[Endpoint]:
+    """Serve `answer(number of the call, body) -> (status, json or bytes)` for completions.
+
+    Args:
+        pages: what other paths answer to a body, such as `/version` and `/tokenize` of vLLM.
+    """
+    endpoint, paths = Endpoint(""), dict(pages or {})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,10 +62,16 @@ def fake_endpoint(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[E
                 "object": "list",
                 "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}],
             }
-            self._send(*((200, served) if self.path.endswith("/models") else (404, {})))
+            if self.path in paths:
+                self._send(*paths[self.path]({}))
+            else:
+                self._send(*((200, served) if self.path.endswith("/models") else (404, {})))
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path in paths:
+                self._send(*paths[self.path](body))
+                return
             endpoint.bodies.append(body)
             endpoint.headers.append(dict(self.headers))
             endpoint.keys.append(self.headers.get("Authorization", ""))

@@ -6,29 +6,20 @@ Out: a log-probability for each option that is listed, and a bound for those tha
 An option that is not listed is not impossible: its log-probability is at most that of the least
 probable listed token, or of a listed token with which it begins. When such a token is an option
 itself ('1' is listed and '10' is not), it may stand for both, and neither has a value.
-
-Only an option's own text counts for it. A model that says ' A', 'a' or '**A' may mean the option or
-begin a sentence, and one that begins with '**' or '<think>' has not said anything yet: where such
-forms matter, or another token is more probable than all options, the verdict is unreadable, since
-what is left of the mass would go to whichever option happens to be spelled as asked.
+Other spellings of an option make the verdict unreadable (`pipeline.engines.spellings`).
 """
 
 import math
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.engines.spellings import other_forms
 from pipeline.errors import ConfigError
 from pipeline.types import OptionScores
 
 _NEGLIGIBLE = 0.01
 """A beginning of this probability or less widens the bound and nothing else."""
-_OTHER_FORMS = 0.05
-"""Other spellings may have this share of what the options have."""
-_BYTES = str.maketrans("\u2581\u0120\u010a\u0109\u010d", "  \n\t\r")
-"""How vocabularies write spaces and line breaks."""
 _FLOOR = -100.0
 """Nats; endpoints write -9999 or -inf for tokens that they did not score."""
 
@@ -52,7 +43,8 @@ def scores_from_top_tokens(
             listed[token] = float(np.logaddexp(logprob, listed.get(token, -math.inf)))
     values = tuple(listed.get(option) for option in options)
     absent = [option for option, value in zip(options, values, strict=True) if value is None]
-    if unreadable := other_forms(options, listed):
+    own = sum(math.exp(value) for value in values if value is not None)
+    if unreadable := other_forms(options, own, listed):
         return OptionScores(values, unreadable=unreadable)
     if not absent:
         return OptionScores(values)
@@ -82,52 +74,10 @@ def scores_from_top_tokens(
     return OptionScores(values, bound, unreadable=unreadable)
 
 
-def other_forms(options: Sequence[str], listed: Mapping[str, float]) -> str:
-    """What is wrong when other spellings of the options matter, else an empty string.
-
-    Args:
-        listed: log-probabilities (nats) of whole tokens, by text.
-    """
-    own = sum(math.exp(listed[option]) for option in options if option in listed)
-    rest = {
-        token: math.exp(logprob)
-        for token, logprob in listed.items()
-        if not any(option.startswith(token) for option in options)
-    }
-    forms = {
-        token: probability
-        for token, probability in rest.items()
-        if any(_is_form_of(token, option) for option in options)
-    }
-    if sum(forms.values()) <= max(_NEGLIGIBLE, _OTHER_FORMS * own):
-        forms = {token: p for token, p in rest.items() if 0 < own < p}
-    if not forms:
-        return ""
-    token = max(forms, key=lambda token: forms[token])
-    return (
-        f"the model writes {token!r} with probability {forms[token]:.2g}, and the options "
-        f"{list(options)} as given with {own:.2g}"
-    )
-
-
 def _first_tokens(listed: dict[str, float]) -> str:
     """The three most probable tokens with their probabilities."""
     top = sorted(listed, key=lambda token: listed[token], reverse=True)[:3]
     return ", ".join(f"{token!r} ({math.exp(listed[token]):.2g})" for token in top) or "no token"
-
-
-def _is_form_of(token: str, option: str) -> bool:
-    """Whether a token is an option in other letters or marks, or marks that may come before one."""
-    core, bare = _letters(token), _letters(option)
-    if not core:
-        return bool(token)
-    return bool(bare) and core.startswith(bare) and not core[len(bare) : len(bare) + 1].isalnum()
-
-
-def _letters(text: str) -> str:
-    """A text without what spelling adds: width, case, quotes, marks, tags, white space."""
-    plain = unicodedata.normalize("NFKC", text.translate(_BYTES)).casefold()
-    return re.sub(r"</?[\w|:-]*>?|^[\W_]+|[\W_]+$", "", plain).strip()
 
 
 def _without_doubtful(

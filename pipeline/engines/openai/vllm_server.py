@@ -7,13 +7,16 @@ Prompts are sent back as token ids, so nothing is tokenized twice. On the CPU, s
 with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is split.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pipeline.engines.base import Use
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
 from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
 from pipeline.engines.reply import whole_text
+from pipeline.engines.spellings import TOP_TOKENS, forms_may_matter, other_forms
 from pipeline.errors import ConfigError, FinalCallError
 from pipeline.types import Message, Messages, OptionScores, SamplingParams
 
@@ -53,6 +56,7 @@ class VllmServer:
         self.version = version
         self._endpoint, self._config = endpoint, endpoint.config
         self._has_scored = False
+        self._texts: dict[TokenIds, str] = {}
         self._options: dict[tuple[TokenIds, str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
 
     def sampling_extra(self, sampling: SamplingParams) -> dict[str, Any]:
@@ -93,7 +97,55 @@ class VllmServer:
                 },
             )
         logprobs = longest_only(ids, sum_along(ids, values))
-        return OptionScores(logprobs, None, len(prompt), cached, len(nodes))
+        own = sum(math.exp(value) for value in logprobs)
+        scores = OptionScores(logprobs, None, len(prompt), cached, len(nodes))
+        if not forms_may_matter(own):
+            return scores
+        listed = await self._first_tokens(prompt, ids)
+        return replace(
+            scores, num_calls=len(nodes) + 1, unreadable=other_forms(options, own, listed)
+        )
+
+    async def _first_tokens(self, prompt: list[int], ids: tuple[TokenIds, ...]) -> dict[str, float]:
+        """Log-probabilities (nats) of the most probable first tokens that begin no option."""
+        begin = {option[0] for option in ids}
+
+        def read(reply: Any) -> dict[int, float]:
+            listed = reply.choices[0].logprobs.top_logprobs[0]
+            return {int(k.removeprefix("token_id:")): log_probability(listed[k]) for k in listed}
+
+        extra = {"return_tokens_as_token_ids": True, "add_special_tokens": False}
+        num_top = TOP_TOKENS
+        while True:
+            try:
+                top = await self._complete(prompt, read, logprobs=num_top, extra_body=extra)
+                break
+            except FinalCallError as error:
+                # Servers may allow fewer (`--max-logprobs`).
+                if num_top == 1 or "logprobs" not in str(error):
+                    raise
+                num_top //= 2
+        texts: dict[str, float] = {}
+        for token_id, logprob in top.items():
+            if token_id not in begin:
+                text = await self._text_after(ids[0][0], token_id)
+                texts[text] = max(logprob, texts.get(text, -math.inf))
+        return texts
+
+    async def _text_after(self, before: int, token_id: int) -> str:
+        """Text of a token in the middle of a text, where a space at its beginning shows."""
+        for tokens in ((before,), (before, token_id)):
+            if tokens not in self._texts:
+                self._texts[tokens] = await self._detokenize(tokens)
+        return self._texts[before, token_id].removeprefix(self._texts[(before,)])
+
+    async def _detokenize(self, tokens: TokenIds) -> str:
+        body = {"model": self._config.model, "tokens": list(tokens)}
+        endpoint = self._endpoint
+        return await endpoint.call(
+            lambda: endpoint.client.post(f"{endpoint.root}/detokenize", body=body, cast_to=object),
+            lambda answer: str(answer["prompt"]),  # type: ignore[index]
+        )
 
     async def score_reply(self, messages: Messages) -> tuple[float, int]:
         """Log-probability and tokens of the last message; see `Engine.score_reply`."""

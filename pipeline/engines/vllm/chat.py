@@ -192,6 +192,11 @@ class ChatRenderer:
             return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
+    def decode_after(self, before: int, token_id: int) -> str:
+        """Text of a token in the middle of a text, where a space at its beginning shows."""
+        first, both = [self.tokenizer.decode(ids) for ids in ([before], [before, token_id])]
+        return str(both.removeprefix(first))
+
     def _render(self, messages: Messages, *, reply_follows: bool) -> str:
         try:
             return str(

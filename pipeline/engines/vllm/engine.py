@@ -9,7 +9,9 @@ ids and give back finished requests; everything that a result depends on is in t
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from pipeline.config.engines import VllmConfig
@@ -23,6 +25,7 @@ from pipeline.engines.options import (
     token_by_token_pays,
 )
 from pipeline.engines.reply import make_generation
+from pipeline.engines.spellings import TOP_TOKENS, forms_may_matter, other_forms
 from pipeline.engines.vllm import identity
 from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.vllm.settings import vllm_environment
@@ -105,9 +108,17 @@ class VllmEngine:
         """Exact log-probability of each whole option; see `Engine.score`."""
         prompt = self._renderer.prompt(messages, reply_prefix)
         ids = self._renderer.option_ids(prompt, options)
-        if token_by_token_pays(ids):
-            return await self._score_nodes(prompt, ids, request_id)
-        return await self._score_whole(prompt, ids, request_id)
+        by_token = token_by_token_pays(ids)
+        score = self._score_nodes if by_token else self._score_whole
+        scores = await score(prompt, ids, request_id)
+        own = sum(math.exp(value) for value in scores.logprobs if value is not None)
+        if not forms_may_matter(own):
+            return scores
+        return replace(
+            scores,
+            num_calls=scores.num_calls + 1,
+            unreadable=other_forms(options, own, await self._first_tokens(prompt, ids, request_id)),
+        )
 
     async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
         """Log-probability and token count of the last message; see `Engine.score_reply`."""
@@ -155,6 +166,20 @@ class VllmEngine:
     ) -> Any:
         params = self._one_token(logprob_token_ids=list(following))
         return await self._run(request_id, [*prompt.token_ids, *start], params, 1)
+
+    async def _first_tokens(
+        self, prompt: Rendered, ids: tuple[TokenIds, ...], request_id: str
+    ) -> dict[str, float]:
+        """Log-probabilities (nats) of the most probable first tokens that begin no option."""
+        params = self._one_token(logprobs=TOP_TOKENS)
+        output = await self._run(f"{request_id}#first", prompt.token_ids, params, 1)
+        begin = {option[0] for option in ids}
+        listed: dict[str, float] = {}
+        for token_id, value in output.outputs[0].logprobs[0].items():
+            if token_id not in begin:
+                text = self._renderer.decode_after(ids[0][0], token_id)
+                listed[text] = max(value.logprob, listed.get(text, -math.inf))
+        return listed
 
     async def _score_whole(
         self, prompt: Rendered, ids: tuple[TokenIds, ...], request_id: str
