@@ -5,11 +5,12 @@ defense.
 
 In:  comparisons of the pocket world with a clear winner, and the texts of
      tests/injections/injections.yaml
-Out: a table by group of texts; the last line is one JSON object
+Out: a table by family of texts; the last line is one JSON object
 
-Each text is appended to the losing response. A success is a comparison that the loser then wins;
-with the defense (`judge.defend`) delimiters, turn headers and turn tokens in it are neutralized,
-without it they are not. Comparisons that the judge gets wrong as they are stay in:
+Each text is appended to the losing response. A success is a comparison that the loser then wins,
+as a share of all requests of the family. An unreadable verdict makes no label, so it is no success;
+it is counted apart. With the defense (`judge.defend`) the text is neutralized and bounded, and the
+slots have a fence of drawn letters. Comparisons that the judge gets wrong as they are stay in:
 `clean_error_rate` says how many.
 """
 
@@ -23,8 +24,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from models.pocket import principles, world
 from models.pocket.corpus import draw_pair
 from models.pocket.oracle import ATTRIBUTES, Oracle
@@ -33,16 +32,19 @@ from pipeline.config.labeling import JudgeConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines import Engine, open_engine
+from pipeline.errors import FinalCallError
 from pipeline.ids import file_hash
 from pipeline.labeling.judge import Judge
 from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.stats import Estimate, cluster_bootstrap, clustered_share
 from pipeline.types import Messages, messages_from
+from tests.injections.texts import FAMILIES
 
-TEXTS = PROJECT_ROOT / "tests/injections/injections.yaml"
-TEMPLATE = PROJECT_ROOT / "prompts/judge.jinja"
+TEMPLATE = PROJECT_ROOT / "prompts/judge_pocket.jinja"
 SEED = 20261121
+MAX_CHARACTERS = 600
+"""Twice the longest response of this world; the context of the model is 1,024 tokens."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,13 @@ def draw_cases(count: int, seed: int) -> list[Case]:
 
 async def ask(judge: Judge, case: Case, loser: str, name: str) -> Asked:
     """Both orders of the winner against the loser's text."""
-    row = await judge.label(
-        JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser
-    )
+    try:
+        row = await judge.label(
+            JudgmentRow(row_id=name), case.conversation, case.principle, case.winner, loser
+        )
+    except FinalCallError:
+        # The prompt is longer than the context.
+        return Asked()
     if row.prob_first is None or row.prob_forward is None or row.prob_swapped is None:
         # The pipeline makes no label of such a verdict, so the text has won nothing: it is
         # counted apart.
@@ -104,7 +110,8 @@ def make_judge(engine: Engine, *, defend: bool) -> Judge:
         id="p", critique_request="c", revision_request="r", comparison_request="q"
     )
     constitution = Constitution(name="benchmark", principles=(any_principle,))
-    return Judge(engine, constitution, template, JudgeConfig(defend=defend), SEED)
+    config = JudgeConfig(defend=defend, max_characters=MAX_CHARACTERS)
+    return Judge(engine, constitution, template, config, SEED)
 
 
 def share_of_wins(asked: Sequence[Sequence[Asked]], *, single: bool = False) -> Estimate:
@@ -152,10 +159,10 @@ def unreadable_share(asked: Sequence[Sequence[Asked]]) -> float:
 
 
 async def measure(
-    engine: Engine, cases: Sequence[Case], groups: dict[str, list[str]]
+    engine: Engine, cases: Sequence[Case], families: dict[str, list[str]]
 ) -> dict[str, object]:
     """All figures, and the table on the way."""
-    texts = [(group, text) for group, members in groups.items() for text in members]
+    texts = [(family, text) for family, members in families.items() for text in members]
     judges = {"with": make_judge(engine, defend=True), "without": make_judge(engine, defend=False)}
     clean = await asyncio.gather(
         *(ask(judges["with"], case, case.loser, f"clean-{i}") for i, case in enumerate(cases))
@@ -172,36 +179,41 @@ async def measure(
         found[name] = [
             list(answers[i * len(texts) : (i + 1) * len(texts)]) for i in range(len(cases))
         ]
-    by_group: dict[str, dict[str, Any]] = {}
+    by_family: dict[str, dict[str, Any]] = {}
     print(
-        f"{'group':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}"
+        f"{'family':<12}{'texts':>6}  {'success with defense':<24}{'without':<24}"
         f"{'single order, with':<21}{'without':<10}"
     )
-    for group in (*groups, "all"):
-        places = [j for j, (name, _) in enumerate(texts) if group in (name, "all")]
+    for family in (*families, "all"):
+        places = [j for j, (name, _) in enumerate(texts) if family in (name, "all")]
         rows = {name: [[answers[j] for j in places] for answers in found[name]] for name in found}
         entry: dict[str, Any] = {
-            **{f"success_{name}": asdict(share_of_wins(rows[name])) for name in rows},
+            "n": len(places) * len(cases),
+            **{
+                f"success_{key}": share_of_wins(rows[name]).share
+                for name, key in (("with", "with_defense"), ("without", "without"))
+            },
+            **{f"interval_{name}": asdict(share_of_wins(rows[name])) for name in rows},
             **{f"single_{name}": asdict(share_of_wins(rows[name], single=True)) for name in rows},
             **{f"shift_{name}": asdict(mean_shift(rows[name], clean)) for name in rows},
             **{f"unreadable_{name}": unreadable_share(rows[name]) for name in rows},
         }
-        by_group[group] = entry
-        shown = "".join(f"{text_of(entry[f'success_{name}']):<24}" for name in found)
+        by_family[family] = entry
+        shown = "".join(f"{text_of(entry[f'interval_{name}']):<24}" for name in found)
         singles = f"{entry['single_with']['share']:<21.3f}{entry['single_without']['share']:<10.3f}"
-        print(f"{group:<12}{len(places):>6}  {shown}{singles}")
-    total = by_group["all"]
+        print(f"{family:<12}{len(places):>6}  {shown}{singles}")
+    total = by_family["all"]
     return {
-        "success_with_defence": total["success_with"]["share"],
-        "success_without_defence": total["success_without"]["share"],
+        "success_with_defense": total["success_with_defense"],
+        "success_without": total["success_without"],
         "clean_error_rate": share_of_wins([[answer] for answer in clean]).share,
-        "unreadable_with_defence": total["unreadable_with"],
-        "unreadable_without_defence": total["unreadable_without"],
+        "unreadable_with_defense": total["unreadable_with"],
+        "unreadable_without": total["unreadable_without"],
         "num_texts": len(texts),
         "num_comparisons": len(cases),
         "mean_label_shift_with": total["shift_with"]["share"],
         "mean_label_shift_without": total["shift_without"]["share"],
-        "groups": by_group,
+        "families": by_family,
     }
 
 
@@ -217,13 +229,12 @@ async def main() -> None:
     parser.add_argument("--model", default="models/pocket", help="folder of the model")
     options = parser.parse_args()
     started = time.monotonic()
-    groups = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
-    cases = draw_cases(12 if options.quick else 48, SEED)
+    cases = draw_cases(6 if options.quick else 24, SEED)
     folder = (
         Path(options.model) if Path(options.model).is_absolute() else PROJECT_ROOT / options.model
     )
     async with open_engine(VllmConfig(type="vllm", model=str(folder), dtype="float32")) as engine:
-        found = await measure(engine, cases, groups)
+        found = await measure(engine, cases, FAMILIES)
     found |= {
         "weights": file_hash(folder / "model.safetensors")[:12],
         "seconds": round(time.monotonic() - started, 1),

@@ -37,7 +37,11 @@ def judge_message(item: Comparison, slot_a: str, slot_b: str) -> str:
     """The judge's message with these texts in the slots."""
     principle = {"comparison_request": item.request}
     return render(
-        "judge", conversation=item.conversation, principle=principle, slot_a=slot_a, slot_b=slot_b
+        "judge_pocket",
+        conversation=item.conversation,
+        principle=principle,
+        slot_a=slot_a,
+        slot_b=slot_b,
     )
 
 
@@ -95,7 +99,7 @@ def draw_head(exemplars: list[dict[str, Any]], rng: random.Random) -> list[Messa
         slots = [exemplar["better"], exemplar["worse"]][:: 1 if letter == "A" else -1]
         request = principles.write_request("comparison", exemplar["tags"][0], rng)
         content = render(
-            "judge",
+            "judge_pocket",
             conversation=exemplar["conversation"],
             principle={"comparison_request": request},
             slot_a=slots[0],

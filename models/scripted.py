@@ -46,7 +46,7 @@ def make_engine(
         return f"{opening}: reply {seed % 1000} to '{request[:40]}'."
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
-        slot_a, slot_b = messages[-1].content.split("(A) [[[")[1].split("(B) [[[")
+        _, slot_a, slot_b = messages[-1].content.split("[[[")
         points = slot_a.startswith(liked) - slot_b.startswith(liked)
         return {1: [-0.1, -2.5], 0: [-0.6, -0.8], -1: [-2.0, -0.2]}[points]
 

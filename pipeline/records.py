@@ -51,7 +51,7 @@ class Row:
     status: Status = "ok"
     """`ok`, `unparsed` (reply not readable), `failed` (call failed for good), `dropped`."""
     reason: str = ""
-    """Why the status is not ok."""
+    """Why the status is not ok, or what an ok row lacks."""
     input_hash: str = ""
     """Hash of the texts that went in."""
 

@@ -75,7 +75,7 @@ def _template(name: str) -> Template:
 
 def render(name: str, **values: object) -> str:
     """Render one of the pipeline's templates, without trailing white space."""
-    return _template(name).render(**values).rstrip()
+    return _template(name).render({"fence": ""} | values).rstrip()
 
 
 def find_contents(
@@ -235,7 +235,7 @@ def write_comparison(
     request = principles.write_request("comparison", attribute, rng)
     prob_a = 0.5 if levels[0] == levels[1] else float(levels[0] > levels[1])
     content = render(
-        "judge",
+        "judge_pocket",
         conversation=conversation,
         principle={"comparison_request": request},
         slot_a=texts[0],

@@ -23,6 +23,9 @@ from pipeline.soft_labels import is_tie, margin
 SIGNS = " ().[]:\n"
 """Characters around an option that a template does not show."""
 
+MAX_CHARACTERS = 20_000
+"""Default bound of a text that a judge reads: about 5,000 tokens of English."""
+
 LabelerName = Literal["judge", "score", "follow_up", "assumed"]
 """Keys of `pipeline.labeling.labelers.LABELERS`, each with a section of its own."""
 Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "delta", "all"]
@@ -87,6 +90,10 @@ class JudgeConfig(Section):
     defend: bool = True
     """Neutralize delimiters, turn headers and turn tokens in the texts that the judge reads. Set it
     to false only to measure the effect of this defense."""
+    max_characters: int = Field(MAX_CHARACTERS, ge=100)
+    """Characters of each text that the judge reads, so that none pushes the question out of sight.
+    A longer one is cut there, with a note in the prompt and in the row, and counted in the metrics.
+    """
 
     @model_validator(mode="after")
     def _options_differ(self) -> Self:
@@ -127,6 +134,8 @@ class ScoreConfig(Section):
     principles: Literal["drawn", "all"] = "drawn"
     """`drawn`: one principle per prompt, shared by all its responses. `all`: one rating for each
     principle; the score is their mean by the principles' weights."""
+    max_characters: int = Field(MAX_CHARACTERS, ge=100)
+    """Characters of each text that the rater reads; as `judge.max_characters`."""
     scale: float = Field(1.0, gt=0)
     """Score difference, in points, that means a log-odds of 1 nat in the soft label (a link of this
     project)."""

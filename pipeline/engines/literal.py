@@ -13,11 +13,21 @@ MARK = "\ufdd0"
 """A noncharacter: valid in a string, and never a character of a text."""
 
 
+_CONTROL = re.compile(
+    r"(?!</?(?:table|caption|t(?:head|body|foot|[rhd])|h[1-6]|blockquote|strong|em|[bius]|su[bp]"
+    r"|code)>)[<\[{\]].*[>\]}\[]",
+    re.S,
+)
+"""The shape of `<think>` and `[TOOL_CALLS]`, which some tokenizers do not call special. Their other
+added tokens are text: runs of spaces, words, and tags of HTML."""
+
+
 def spelled_tokens(tokenizer: Any) -> re.Pattern[str] | None:
-    """A pattern that matches the first character of each special token's spelling."""
-    added = tokenizer.added_tokens_decoder.values()
+    """A pattern that matches the first character of each control token's spelling."""
     names = [
-        re.escape(token.content) for token in added if token.special and len(token.content) > 1
+        re.escape(token.content)
+        for token in tokenizer.added_tokens_decoder.values()
+        if len(token.content) > 1 and (token.special or _CONTROL.fullmatch(token.content))
     ]
     return re.compile(f"(?=(?:{'|'.join(names)}))(.)", re.S) if names else None
 

@@ -22,10 +22,19 @@ from pipeline.evaluation.results import (
 from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
 from pipeline.labeling.contrast import measure_contrast
 from pipeline.labeling.known_labels import error_bound_of
+from pipeline.prompting.neutralize import CUT
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import ShardCounts
 from pipeline.store.shards import stage_manifests
-from pipeline.store.stage_names import CRITIQUE, JUDGE, PAIRS, PREFERENCE, SUPERVISED, stage_folders
+from pipeline.store.stage_names import (
+    CRITIQUE,
+    JUDGE,
+    PAIRS,
+    PREFERENCE,
+    SCORE,
+    SUPERVISED,
+    stage_folders,
+)
 
 MARGIN_EDGES = tuple(0.5 * step for step in range(13))
 """Bins of 0.5 nats; the last one, from 6 nats (odds of 400 to 1), is open."""
@@ -167,6 +176,13 @@ def _measure_pairs(
             for index, low in enumerate(MARGIN_EDGES)
         ],
         labels=everything.metrics(),
+        shortened=sum(
+            row["reason"].startswith(CUT)
+            for stage in (JUDGE, SCORE)
+            for folder in stage_folders(root, PREFERENCE, stage)
+            for _, rows in iter_shards(root, folder, ("reason",))
+            for row in rows
+        ),
     )
 
 

@@ -232,6 +232,8 @@ class DataMetrics(_Entry):
     contrast: PairContrast | None = None
     """Who wrote the two sides of the pairs, and how often the longer one is preferred; None without
     labeled pairs."""
+    shortened: int = 0
+    """Verdicts and ratings that rest on the beginning of a text longer than `max_characters`."""
 
 
 class LengthCorrelation(_Entry):

@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipeline.config.labeling import JudgeConfig
+from pipeline.config.labeling import MAX_CHARACTERS, JudgeConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
 from pipeline.ids import content_hash, derive_seed
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.few_shot import ExemplarSet, Shot, draw_shots, exemplar_values
-from pipeline.prompting.neutralize import neutralize
+from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import clamp, prob_slot_a, swap_average
@@ -103,6 +103,9 @@ class Judge:
     def _method(self) -> dict[str, Any]:
         # Files are identified by content, not by path.
         method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})
+        if self.config.max_characters == MAX_CHARACTERS:
+            # The bound is younger than the hash: without it in a recipe, rows keep their ids.
+            del method["max_characters"]
         shots = self.config.num_exemplars and self.exemplars
         return {
             "template": self.template.hash,
@@ -121,6 +124,9 @@ class Judge:
         """The row with its label. Raises EngineError as the engine does."""
         # Both orders see the same exemplars, so that their pull toward a letter cancels.
         shots = self.shots(row.first_id, row.second_id)
+        texts = (*(message.content for message in conversation), first, second)
+        if self.config.defend:
+            row = replace(row, reason=note_of_cuts(texts, self.config.max_characters))
         forward, swapped = await asyncio.gather(
             self._ask(row, conversation, principle, (first, second), shots, "forward"),
             self._ask(row, conversation, principle, (second, first), shots, "swapped"),
@@ -196,7 +202,12 @@ class Judge:
         shots: tuple[Shot, ...],
         order: str,
     ) -> Answer:
-        messages = self.messages(conversation, principle, *slots, shots=shots)
+        fence = ""
+        if self.config.defend:
+            # Sorted, so that both orders show the same letters.
+            texts = (*(message.content for message in conversation), *sorted(slots))
+            fence = draw_fence(texts, row.row_id, self.seed)
+        messages = self.messages(conversation, principle, *slots, shots=shots, fence=fence)
         request_id = f"{row.row_id}:{order}"
         thought, rationale = self.config.chain_of_thought, None
         if thought is not None:
@@ -227,30 +238,39 @@ class Judge:
         slot_b: str,
         *,
         shots: tuple[Shot, ...] = (),
+        fence: str = "",
     ) -> Messages:
-        """What the judge reads, up to the place where its reply begins."""
+        """What the judge reads, up to the place where its reply begins.
+
+        Args:
+            fence: letters that the template shows at both ends of a slot, and no text holds.
+        """
         turns: list[Message] = []
         for shot in shots:
-            turns.append(self._sample(shot.exemplar.messages, **exemplar_values(shot)))
+            turns.append(self._sample(shot.exemplar.messages, fence=fence, **exemplar_values(shot)))
             if self.config.chain_of_thought is not None:
                 turns.append(assistant(shot.rationale(self.config.letters)))
                 turns.append(user(self._lettered(self.config.chain_of_thought.ending)))
             option = self.config.options[0 if shot.better_first else 1]
             turns.append(assistant(self.config.reply_prefix + option))
-        turns.append(self._sample(conversation, principle, slot_a, slot_b))
+        turns.append(self._sample(conversation, principle, slot_a, slot_b, fence))
         if self.config.preamble:
             turns[0] = user(f"{self.config.preamble}\n\n{turns[0].content}")
         return tuple(turns)
 
     def _sample(
-        self, conversation: Messages, principle: Principle, slot_a: str, slot_b: str
+        self, conversation: Messages, principle: Principle, slot_a: str, slot_b: str, fence: str
     ) -> Message:
-        shown = neutralize if self.config.defend else str
+        def shown(text: str) -> str:
+            limit = self.config.max_characters
+            return neutralize(shorten(text, limit)) if self.config.defend else text
+
         text = self.template.render(
             conversation=[{"role": m.role, "content": shown(m.content)} for m in conversation],
             principle=principle,
             slot_a=shown(slot_a),
             slot_b=shown(slot_b),
+            fence=fence,
         )
         asks = (
             self.config.ending

@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.checks import run_check
-from pipeline.config.labeling import PreferenceConfig, ScoreConfig
+from pipeline.config.labeling import MAX_CHARACTERS, PreferenceConfig, ScoreConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
@@ -32,7 +32,7 @@ from pipeline.ids import input_hash, row_id
 from pipeline.labeling.comparisons import Candidate, Compared
 from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
-from pipeline.prompting.neutralize import neutralize, neutralize_conversation
+from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import PromptRow, Row, ScoreRow
 from pipeline.soft_labels import Rating, expected_rating, weighted_mean
@@ -56,7 +56,11 @@ class ScoreStage:
 
     @cached_property
     def _method(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json", exclude={"scale"})
+        method = self.config.model_dump(mode="json", exclude={"scale"})
+        if self.config.max_characters == MAX_CHARACTERS:
+            # The bound is younger than the hash: without it in a recipe, rows keep their ids.
+            del method["max_characters"]
+        return method
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -86,18 +90,26 @@ class ScoreStage:
             return self.constitution.principles
         return (self.constitution.draw(self.seed, "score", prompt_id),)
 
-    def messages(self, conversation: Messages, response: str, principle: Principle) -> Messages:
-        """What the rater reads, up to the place where its reply begins."""
-        return (
-            user(
-                self.template.render(
-                    conversation=neutralize_conversation(conversation),
-                    principle=principle,
-                    response=neutralize(response),
-                    options=self.config.shown,
-                )
-            ),
+    def messages(
+        self, conversation: Messages, response: str, principle: Principle, fence: str = ""
+    ) -> Messages:
+        """What the rater reads, up to the place where its reply begins.
+
+        Args:
+            fence: letters that the template shows at both ends of the response, and no text holds.
+        """
+
+        def shown(text: str) -> str:
+            return neutralize(shorten(text, self.config.max_characters))
+
+        text = self.template.render(
+            conversation=[{"role": m.role, "content": shown(m.content)} for m in conversation],
+            principle=principle,
+            response=shown(response),
+            options=self.config.shown,
+            fence=fence,
         )
+        return (user(text),)
 
     def _item(self, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]) -> Item:
         # A weight matters only in a mean of several ratings.
@@ -131,12 +143,16 @@ class ScoreStage:
     async def _rate(
         self, draft: ScoreRow, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]
     ) -> Row:
+        texts = (*(message.content for message in prompt.messages), side.text)
+        draft = replace(draft, reason=note_of_cuts(texts, self.config.max_characters))
+        fence = draw_fence(texts, draft.row_id, self.seed)
+
         async def ask(principle: Principle) -> OptionScores:
             if principle.check:
                 holds = run_check(principle.check, side.text, prompt.messages).passes
                 return certain_rating(holds, len(self.config.options))
             return await self.engine.score(
-                self.messages(prompt.messages, side.text, principle),
+                self.messages(prompt.messages, side.text, principle, fence),
                 self.config.options,
                 request_id=f"{draft.row_id}:{principle.id}",
                 reply_prefix=self.config.reply_prefix,

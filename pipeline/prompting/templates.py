@@ -25,8 +25,8 @@ from pipeline.errors import TemplateError
 from pipeline.ids import content_hash
 
 REQUEST_VARIABLES = frozenset({"principle", "conversation", "response"})
-SCORE_VARIABLES = REQUEST_VARIABLES | {"options"}
-JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b"})
+SCORE_VARIABLES = REQUEST_VARIABLES | {"options", "fence"}
+JUDGE_VARIABLES = frozenset({"principle", "conversation", "slot_a", "slot_b", "fence"})
 
 MAX_NUMBER = 100_000
 """Largest number in a template, and the longest text or list that `*` makes."""
@@ -51,6 +51,7 @@ _TRIAL = {
     "slot_a": "-",
     "slot_b": "-",
     "options": ("1", "10"),
+    "fence": "-",
 }
 """Values for a rendering that only checks the template."""
 

@@ -40,7 +40,7 @@ def make_engine(
                 -0.2 if number == (8 if prefers in shown else 3) else -5.0
                 for number in range(1, len(options) + 1)
             ]
-        slot_a, slot_b = text.split("(A) [[[")[1].split("]]]")[0], text.split("(B) [[[")[1]
+        _, slot_a, slot_b = (part.split("]]]")[0] for part in text.split("[[["))
         points = (prefers in slot_a) - (prefers in slot_b)
         # Slot A is liked a little too much, as real judges do.
         return [-0.3 if points > 0 or (points == 0) else -1.5, -0.3 if points < 0 else -1.4]

@@ -134,3 +134,14 @@ def test_spelled_special_tokens_are_text(tmp_path: Path) -> None:
     rendered, num_tokens = renderer.last_reply((user("hi"), assistant(hostile)))
     assert renderer.decode(rendered.token_ids[-num_tokens:]) == hostile
     assert renderer.option_ids(renderer.prompt((user(hostile),)), ["A", "B"])
+
+
+def test_spelled_control_tokens_are_text_whatever_their_flag(tmp_path: Path) -> None:
+    """Added tokens of the shape of control tokens are cut; runs of spaces and HTML are not."""
+    renderer = make_renderer(tmp_path)
+    control, words = ["<think>", "[CALL]", "]~b["], ["   ", "<td>", "</h2>", "word"]
+    renderer.tokenizer.add_tokens([*control, *words])
+    renderer = ChatRenderer(renderer.tokenizer)
+    ids = renderer.prompt((user("".join((*control, *words))),)).token_ids
+    names = renderer.tokenizer.convert_ids_to_tokens(ids)
+    assert not {*names} & {*control} and {*names} >= {*words}
