@@ -20,7 +20,7 @@ Does not: find a held-out prompt that was reworded, or that is one turn of a lon
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import RunConfig
@@ -46,6 +46,8 @@ class PromptCounts:
     heldout: int = 0
     train_duplicates: int = 0
     heldout_duplicates: int = 0
+    shapes: frozenset[tuple[str, ...]] = field(default=frozenset(), compare=False)
+    """The different sequences of roles."""
 
 
 def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> PromptCounts:
@@ -56,13 +58,16 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
             also trained on; names file and line.
     """
     trained: dict[str, str] = {}
+    shapes: set[tuple[str, ...]] = set()
     ids: dict[str, list[str]] = {"train": [], "heldout": []}
     for row in prompt_rows(train):
         ids["train"].append(row.row_id)
+        shapes.add(tuple(message.role for message in row.messages))
         if heldout:
             trained.setdefault(conversation_key(row.messages), _place(row))
     for row in prompt_rows(heldout):
         ids["heldout"].append(row.row_id)
+        shapes.add(tuple(message.role for message in row.messages))
         if place := trained.get(conversation_key(row.messages)):
             raise DataError(
                 f"{_place(row)}: this held-out prompt is also trained on ({place}), so its "
@@ -73,7 +78,11 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
             raise DataError(f"no prompts in {', '.join(map(str, files))}; add at least one line")
     num_train, num_heldout = (len(set(rows)) for rows in ids.values())
     return PromptCounts(
-        num_train, num_heldout, len(ids["train"]) - num_train, len(ids["heldout"]) - num_heldout
+        num_train,
+        num_heldout,
+        len(ids["train"]) - num_train,
+        len(ids["heldout"]) - num_heldout,
+        frozenset(shapes),
     )
 
 

@@ -32,7 +32,13 @@ def check_vllm(config: VllmConfig) -> None:
     """
     device_for(config)
     folder = model_folder(config)
-    _check_model(folder)
+    if config.revision is not None and Path(config.model).expanduser().is_dir():
+        raise ConfigError(
+            f"`revision` is '{config.revision}', but model '{config.model}' is a folder, which has "
+            "no revisions; leave it out"
+        )
+    check_model_folder(folder)
+    _check_context(config, folder)
     _check_chat_template(config, folder)
     if config.adapter is not None:
         _check_adapter(config.adapter)
@@ -75,14 +81,20 @@ def model_folder(config: VllmConfig) -> Path:
         ) from error
 
 
-def _check_model(folder: Path) -> None:
+def check_model_folder(folder: Path) -> None:
+    """JSON files, weights and tokenizer of a model that is to be asked or trained.
+
+    Raises:
+        ConfigError: a file is missing or damaged, or the model needs code of its own.
+    """
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model folder '{folder}' has no config.json; name the folder of a model "
             "that transformers can load"
         )
     for path in sorted(folder.glob("*.json")):
-        _json_object(path)
+        json_object(path)
+    _refuse_own_code(folder)
     weights = sorted(folder.glob(f"*{WEIGHT_SUFFIX}"))
     if not weights:
         raise ConfigError(
@@ -97,13 +109,46 @@ def _check_model(folder: Path) -> None:
         )
 
 
+def _refuse_own_code(folder: Path) -> None:
+    """Many folders name code that transformers has by now, so the kind of model decides."""
+    settings = json_object(folder / "config.json")
+    transformers = importlib.util.find_spec("transformers")
+    if "auto_map" not in settings or transformers is None or transformers.origin is None:
+        return
+    kind = str(settings.get("model_type", "")).replace("-", "_")
+    if not kind.isidentifier() or not (Path(transformers.origin).parent / "models" / kind).is_dir():
+        raise ConfigError(
+            f"model folder '{folder}' needs code of its own (`auto_map` in config.json, model_type "
+            f"'{settings.get('model_type')}'), and such code is not run; use a model that "
+            "transformers has"
+        )
+
+
+def _check_context(config: VllmConfig, folder: Path) -> None:
+    """A longer context than the model has positions for; one that is stretched may have more."""
+    settings = json_object(folder / "config.json")
+    text = settings.get("text_config")
+    known = text if isinstance(text, dict) else settings
+    positions = known.get("max_position_embeddings")
+    stretched = any(
+        isinstance(known.get(name), dict) and "factor" in known[name]
+        for name in ("rope_scaling", "rope_parameters")
+    )
+    if not isinstance(positions, int) or stretched or (config.max_context or 0) <= positions:
+        return
+    raise ConfigError(
+        f"`max_context` is {config.max_context}, but model folder '{folder}' has {positions} "
+        "positions; lower it, or leave it out"
+    )
+
+
 def _check_adapter(folder: Path) -> None:
     if not (folder / "adapter_config.json").is_file():
         raise ConfigError(
             f"adapter '{folder}' has no adapter_config.json; "
             "name the folder that a LoRA training wrote, or leave `adapter` out"
         )
-    _json_object(folder / "adapter_config.json")
+    json_object(folder / "adapter_config.json")
     weights = folder / f"adapter_model{WEIGHT_SUFFIX}"
     if not weights.is_file():
         raise ConfigError(
@@ -145,7 +190,8 @@ def check_safetensors(path: Path) -> None:
         )
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises ConfigError when it holds none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -166,15 +212,32 @@ def _check_chat_template(config: VllmConfig, folder: Path) -> None:
                 f"chat template '{config.chat_template}' does not exist; correct `chat_template`"
             )
         return
-    if any(folder.glob("chat_template.*")) or any(folder.glob("additional_chat_templates/*")):
-        return
-    settings = folder / "tokenizer_config.json"
-    if settings.is_file() and _json_object(settings).get("chat_template"):
+    if chat_template_source(folder):
         return
     raise ConfigError(
         f"model '{config.model}' has no chat template, and messages cannot be rendered without "
         "one; use an instruct checkpoint, or name a Jinja file in `chat_template`"
     )
+
+
+def chat_template_source(folder: Path, own: Path | None = None) -> str | None:
+    """The Jinja text of a model's chat template; None where there is none.
+
+    Args:
+        own: file that replaces the model's template.
+    """
+    files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
+    for path in (own, *files):
+        if path is not None and path.is_file():
+            return path.read_text("utf-8", "replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        path = folder / name
+        stored = json_object(path).get("chat_template") if path.is_file() else None
+        if isinstance(stored, list):
+            stored = {entry["name"]: entry["template"] for entry in stored}.get("default")
+        if stored:
+            return str(stored)
+    return None
 
 
 def device_for(config: VllmConfig) -> Literal["cpu", "cuda"]:

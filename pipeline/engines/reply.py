@@ -29,6 +29,11 @@ def whole_text(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+def opens_thought(prompt: str) -> bool:
+    """True when a prompt ends inside of a thought, so that a reply would begin there."""
+    return bool(re.search(rf"(?:{_OPENING})\s*$", prompt, re.I))
+
+
 def without_thought(text: str) -> str:
     """The reply after a model's thoughts; a text that begins with no thought stays as it is.
 

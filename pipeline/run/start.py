@@ -18,9 +18,10 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
-from pipeline.engines import ask_engine, check_engine
+from pipeline.engines import ENGINES, ask_engine, check_engine
 from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
+from pipeline.engines.template_trial import Roles, TemplateUse, try_template, turns
 from pipeline.errors import StoreError
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
@@ -76,7 +77,12 @@ def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
     judges = [("judge", engine) for engine in config.judge_engines]
     others = [(f"{name} policy", other.engine) for name, other in config.policies.named.items()]
     for role, engine in (("policy", config.policy), *others, *judges):
-        check_engine(resolved_engine(engine))
+        settings = resolved_engine(engine)
+        check_engine(settings)
+        if settings.trainable:
+            model = ENGINES[settings.type].starting_model(settings)
+            for use in _template_uses(role, config, counts.shapes):
+                try_template(model, use)
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
@@ -111,6 +117,22 @@ def _describe(constitution: Constitution, config: RunConfig) -> str:
     if preference.enabled and labeler_of(preference).principles(preference) == "none":
         text += f"; the labeler '{preference.labeler}' uses no principle, so no check makes a label"
     return text
+
+
+def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> list[TemplateUse]:
+    """What the run does with a policy or with a judge; only the first policy is trained."""
+    if role != "judge":
+        trains = role == "policy" and (config.supervised.train or config.preference.train)
+        chain = 2 if config.supervised.enabled and config.supervised.revise.rounds else 0
+        return [TemplateUse(prompts, learns=bool(trains)), TemplateUse(turns(prompts, chain))]
+    if labeler_of(config.preference).uses_follow_ups:
+        return [TemplateUse(turns(prompts, 1))]
+    section = config.preference.judge
+    rounds = section.num_exemplars + (section.chain_of_thought is not None)
+    prefix = section.reply_prefix
+    if labeler_of(config.preference).uses_score_template:
+        rounds, prefix = 0, config.preference.score.reply_prefix
+    return [TemplateUse(turns({("user",)}, rounds), scored_after=prefix)]
 
 
 def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:

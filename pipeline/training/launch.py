@@ -21,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import errors
-from pipeline.engines.checks import count_gpus
+from pipeline.engines.base import StartingModel
+from pipeline.engines.checks import chat_template_source, check_model_folder, count_gpus
+from pipeline.engines.template_trial import TemplateUse, try_template
 from pipeline.errors import (
     ConfigError,
     DataError,
@@ -92,24 +94,20 @@ def check_job(job: TrainingJob) -> None:
     """Find a user's mistakes before anything is written, without importing torch.
 
     Raises:
-        ConfigError: model folder or a file that the job names is missing, or the method does not
-            read feedback.
+        ConfigError: model folder or a file that the job names is missing or damaged, the chat
+            template cannot be trained with, or the method does not read feedback.
         DataError: a data set is missing.
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
-    if not (job.model / "config.json").is_file():
-        raise ConfigError(
-            f"model folder '{job.model}' does not exist or has no config.json; "
-            "correct `model`, or run the training that writes it"
-        )
-    if not any(job.model.glob("*.safetensors")):
-        raise ConfigError(
-            f"model folder '{job.model}' has no *.safetensors weights; finish its download"
-        )
+    check_model_folder(job.model)
     named = {"chat_template": job.chat_template, "accelerate_config": job.config.accelerate_config}
     for name, path in named.items():
         if path is not None and not path.is_file():
             raise ConfigError(f"`{name}` names '{path}', which does not exist; correct the path")
+    start = StartingModel(job.model, job.chat_template, dict(job.chat_template_args))
+    if chat_template_source(job.model, job.chat_template):
+        # Without any template, the worker says so.
+        try_template(start, TemplateUse(frozenset({("user",)}), learns=True))
     if job.feedback is not None and not job.config.takes_feedback:
         raise ConfigError(
             f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from "

@@ -80,6 +80,41 @@ def test_damaged_model_folder_is_named(
         check_engine(config_for(folder))
 
 
+@pytest.mark.parametrize(
+    ("settings", "fields", "message"),
+    [
+        ({"auto_map": {"AutoModel": "m.M"}, "model_type": "own"}, {}, "needs code of its own"),
+        ({"auto_map": {"AutoModel": "m.M"}}, {}, "needs code of its own"),
+        ({"max_position_embeddings": 512}, {"max_context": 513}, "has 512 positions; lower"),
+        ({"text_config": {"max_position_embeddings": 64}}, {"max_context": 65}, "64 positions"),
+        ({}, {"revision": "main"}, "`revision` is 'main', but model .* is a folder"),
+    ],
+)
+def test_settings_that_the_model_cannot_meet_are_named(
+    settings: dict[str, Any], fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    with pytest.raises(ConfigError, match=message):
+        check_engine(config_for(folder, **fields))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        ({"auto_map": {"AutoModel": "m.M"}, "model_type": "phi3"}, {}),
+        ({"max_position_embeddings": 512}, {"max_context": 512}),
+        ({"max_position_embeddings": 512, "rope_scaling": {"factor": 2}}, {"max_context": 1024}),
+    ],
+)
+def test_settings_that_the_model_meets_pass(
+    settings: dict[str, Any], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    check_engine(config_for(folder, **fields))
+
+
 def test_adapter_needs_whole_safetensors(tmp_path: Path) -> None:
     """Pickled weights (`adapter_model.bin`) are never loaded, so they do not count."""
     folder, adapter = make_folder(tmp_path / "m"), tmp_path / "a"

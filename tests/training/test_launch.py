@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -183,7 +184,7 @@ async def test_callback_error_ends_the_worker(
 def test_mistakes_are_found_first(tmp_path: Path, tiny_model: Path) -> None:
     missing = tmp_path / "nothing"
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"model": missing}, ConfigError, "model folder .* does not exist"),
+        ({"model": missing}, ConfigError, "model folder .* has no config.json"),
         ({"dataset": missing}, DataError, "data set .* does not exist"),
         ({"chat_template": missing}, ConfigError, "`chat_template` names"),
         (
@@ -195,6 +196,16 @@ def test_mistakes_are_found_first(tmp_path: Path, tiny_model: Path) -> None:
     for change, error, message in cases:
         with pytest.raises(error, match=message):
             check_job(make_job(tmp_path, tiny_model, **change))
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ConfigError, match="but their header says"):
+        check_job(make_job(tmp_path, folder))
+    shutil.copyfile(tiny_model / weights.name, weights)
+    template = tmp_path / "thinks.jinja"
+    template.write_text("{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}")
+    with pytest.raises(ConfigError, match=r"chat template .*; name a template"):
+        check_job(make_job(tmp_path, folder, chat_template=template))
     assert not (tmp_path / "job").exists()
 
 

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from pipeline.config.training import (
     AlarmConfig,
@@ -20,7 +22,8 @@ from pipeline.config.training import (
     SftConfig,
     SimpoConfig,
 )
-from pipeline.errors import TrainingError
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.training.worker.loading import prove_savable
 from tests.training.builders import pair_row, read_metrics, sft_row
 from tests.training.losses import (
     ipo_loss,
@@ -163,6 +166,45 @@ def test_adapter_is_merged_or_saved(merge: bool, train: Train) -> None:
     assert result.is_adapter is not merge and result.reward_margin > 0.02
     saved = "model.safetensors" if merge else "adapter_model.safetensors"
     assert (result.model_dir / saved).is_file() and result.trained_hash != result.model_hash
+
+
+@pytest.mark.parametrize(
+    ("stored", "saved"),
+    [
+        ({"temperature": 0.7, "top_p": 0.8}, {"temperature": 0.7, "do_sample": True}),
+        ({"do_sample": False, "top_k": 3}, {"top_k": 3, "do_sample": True}),
+        ({"length_penalty": 0.5, "num_beams": 1}, {}),
+    ],
+)
+def test_a_generation_config_that_cannot_be_saved_is_repaired(
+    stored: dict[str, Any], saved: dict[str, Any], train: Train, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The folder loads; saving, after the last step, would refuse it."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    end = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(stored | {"eos_token_id": end}))
+    config = SftConfig(**FAST | {"max_steps": 1})
+    result = train(config, [sft_row(i) for i in range(8)], model=folder)
+    written = json.loads((result.model_dir / path.name).read_text())
+    assert written.items() >= (saved | {"eos_token_id": end}).items()
+
+
+def test_a_generation_config_that_cannot_be_loaded_is_one_line(
+    train: Train, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "generation_config.json").write_text('{"num_return_sequences": 3}')
+    with pytest.raises(ConfigError, match=r"generation_config.json' cannot be loaded \(Greedy"):
+        train(SftConfig(**FAST), [sft_row(0)], model=folder)
+
+
+def test_a_config_that_cannot_be_saved_stops_before_training(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    prove_savable(model, tiny_model)
+    model.config.temperature = 0.5
+    with pytest.raises(ConfigError, match=r"its config.json loads and cannot be saved"):
+        prove_savable(model, tiny_model)
 
 
 def test_broken_loss_stops_training(train: Train) -> None:

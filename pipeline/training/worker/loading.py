@@ -1,7 +1,9 @@
 """Model folder -> tokenizer, end-of-turn tokens and weights, as the engine would read them."""
 
 import os
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,12 +14,14 @@ from pipeline.training.job import TrainingJob
 from pipeline.training.worker.arguments import Placement
 from pipeline.training.worker.encoding import ReplyEncoder
 
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 
 def load_encoder(job: TrainingJob) -> ReplyEncoder:
     """The tokenizer with the job's chat template and the tokens that end a turn.
 
     Raises:
-        ConfigError: there is no chat template.
+        ConfigError: there is no chat template, or generation_config.json is unusable.
     """
     tokenizer = AutoTokenizer.from_pretrained(job.model)
     if job.chat_template is not None:
@@ -36,11 +40,50 @@ def load_model(folder: Path, placement: Placement) -> Any:
 
     A model that will be sharded stays where it was loaded: no single GPU may hold it.
     """
-    flash = {"attn_implementation": "flash_attention_2"} if placement.padding_free else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **flash)
+    model = _load(folder, placement)
+    prove_savable(model, folder)
     if placement.device == "cuda" and not placement.sharded:
         return model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return model
+
+
+def prove_savable(model: Any, folder: Path) -> None:
+    """Validate the configurations as saving will, when all is paid for, and repair what can be.
+
+    Many folders set a temperature without `do_sample`, or what a later version no longer takes:
+    such a generation_config.json loads and cannot be saved.
+
+    Raises:
+        ConfigError: config.json itself cannot be saved.
+    """
+    generation = model.generation_config
+    if problem := _problem(generation):
+        print(f"'{folder}': generation_config.json is repaired ({problem})", flush=True)
+        sampling = GenerationConfig.from_dict(generation.to_dict() | {"do_sample": True})
+        tokens = {name: getattr(generation, name) for name in _TOKENS}
+        model.generation_config = GenerationConfig(**tokens) if _problem(sampling) else sampling
+    try:
+        with TemporaryDirectory() as aside:
+            model.config.save_pretrained(aside)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"model folder '{folder}': its config.json loads and cannot be saved "
+            f"({str(error).splitlines()[0]}); correct the file before training"
+        ) from None
+
+
+def _problem(generation: GenerationConfig) -> str:
+    """Why a generation config could not be saved; empty when it could."""
+    try:
+        generation.validate(strict=True)
+    except ValueError as error:
+        return re.sub(r"\s+", " ", str(error))[:200]
+    return ""
+
+
+def _load(folder: Path, placement: Placement) -> Any:
+    flash = {"attn_implementation": "flash_attention_2"} if placement.padding_free else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **flash)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -53,6 +96,13 @@ def _end_ids(tokenizer: Any, folder: Path) -> frozenset[int]:
     """Tokens at which an engine stops: the tokenizer's and those of generation_config.json."""
     ids = {tokenizer.eos_token_id}
     if (folder / "generation_config.json").is_file():
-        more = GenerationConfig.from_pretrained(folder).eos_token_id
+        try:
+            more = GenerationConfig.from_pretrained(folder).eos_token_id
+        except ValueError as error:
+            reason = re.sub(r"\s+", " ", str(error))[:200]
+            raise ConfigError(
+                f"'{folder / 'generation_config.json'}' cannot be loaded ({reason}); correct it, "
+                "or remove the file"
+            ) from None
         ids |= set(more) if isinstance(more, list) else {more}
     return frozenset(token for token in ids if token is not None)
