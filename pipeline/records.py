@@ -219,7 +219,7 @@ class CanaryRow(JudgmentRow):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow(ModelRow):
-    """The score of one response on its own."""
+    """The score of one response on its own; without a fingerprint where checks alone decided it."""
 
     kind: ClassVar[str] = "score"
     method: str = ""

@@ -167,6 +167,8 @@ class ScoreStage:
             num_prompt_tokens=sum(reply.num_prompt_tokens for reply in replies),
             num_cached_tokens=sum(reply.num_cached_tokens for reply in replies),
         )
+        if all(principle.check for principle in principles):
+            row = replace(row, model_fingerprint="", template_hash="")
         weights = [p.weight for p in principles]
         return read_reply(row, lambda row: self.read(row, replies, weights))
 

@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from pipeline.cli.inspect import origin_tree
+from pipeline.config import load_config
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import AuditError
+from pipeline.impact.measure import num_calls
+from pipeline.records import ScoreRow
 from pipeline.report.audit import figure_tables
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context
@@ -113,6 +116,27 @@ async def test_scores_follow_checks(tmp_path: Path, principles: str) -> None:
         if part == "p-0"
     }
     assert values == {("p-0", 1.0), ("p-0", 10.0)}
+    calls = {
+        "+".join(row["parts"]): num_calls(ScoreRow.from_dict(row), load_config(run.recipe))
+        for row in rows(run, "preference/score")
+        if row["status"] == "ok"
+    }
+    drawn = {"p-0": 0, "p-1": 1, "p-2": 1}
+    assert calls == (drawn if principles == "drawn" else {"p-0+p-1+p-2": 3})
+
+
+async def test_panels_and_several_principles_average_checks(tmp_path: Path) -> None:
+    """Of three checks one decides: the mean of 1, 0.5 and 0.5 is 2/3, for each judge alike."""
+    script = "tests.run.scripted_world:make_engine"
+    rude = {"type": "scripted", "script": script, "args": {"prefers": "rude", "wordy": True}}
+    checks = [*CHECKS, {"name": "no_lists"}]
+    preference = {"judge": {"num_principles": 3}}
+    run = await checked_run(tmp_path, checks, "polite", preference=preference, panel=[rude])
+    pooled = [row for row in rows(run, "preference/pool") if row["status"] == "ok"]
+    assert {round(row["prob_first"], 3) for row in pooled} == {0.333, 0.5, 0.667}
+    assert {(row["num_verdicts"], row["model_fingerprint"]) for row in pooled} == {(6, "")}
+    assert [row for row in rows(run, "preference/pair") if row["status"] == "ok"]
+    assert verify(run) == []
 
 
 def test_check_says_how_many_checks_there_are(tmp_path: Path) -> None:
