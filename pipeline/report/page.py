@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from pipeline.data.markdown import code_span, escape_markdown
-from pipeline.report import tables
+from pipeline.report import origins, tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
@@ -156,7 +156,8 @@ def _values(data: ReportData) -> dict[str, Any]:
         "principles": tables.principle_table(data),
         "scores": tables.score_table(data),
         "label_notes": tables.label_notes(data),
-        "sources": tables.source_table(data),
+        "sources": origins.source_table(data),
+        "mixture": origins.mixture_table(data),
         "score_notes": tables.score_notes(data),
         "revisions": tables.revision_table(data),
         "efficacy": tables.efficacy_table(data),

@@ -205,27 +205,6 @@ def label_notes(data: ReportData) -> list[str]:
     return [part.describe() for part in parts if part]
 
 
-def source_table(data: ReportData) -> Table:
-    """Who wrote and labeled the pairs."""
-    contrast = data.metrics.data.contrast if data.metrics.data else None
-    sources = contrast.sources if contrast else ()
-    return Table(
-        [
-            {
-                "comparison": source.comparison,
-                "labeled by": source.method,
-                "chosen": source.chosen,
-                "rejected": source.rejected,
-                "labeled": number(source.labeled),
-                "kept": number(source.kept),
-                "share of kept": percent(source.share),
-            }
-            for source in sources
-        ],
-        "Where the pairs come from",
-    )
-
-
 def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float | None]]:
     """Each principle in the constitution's order, with the final policy's win rate under it."""
     known = [p.id for p in data.constitution.principles] if data.constitution else []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline.config import load_config
 from pipeline.data.lineage import trace
@@ -136,6 +137,26 @@ async def test_policies_leave_the_other_rows_alone(tmp_path: Path) -> None:
         assert [row.row_id for row in before] == [row.row_id for row in after]
     ids = {row.row_id for row in stage_rows(mixed.root, "preference/judge")}
     assert {row.row_id for row in stage_rows(plain.root, "preference/judge")} < ids
+
+
+async def test_judged_pairs_mix_with_those_of_a_delta_run(tmp_path: Path) -> None:
+    """By equal weights, as many of each; the card and the trace say which is which."""
+    preference = {"comparisons": "delta", "sample": {"num_samples": 1}, **ASSUMED}
+    delta = await finished(tmp_path / "delta", preference, policies=WEAKER)
+    pairs = str(delta.dataset / "preference.parquet")
+    sources = tmp_path / "sources.yaml"
+    listed = [
+        {"type": "run", "weight": 0.5},
+        {"type": "dataset", "name": "delta", "path": pairs, "weight": 0.5},
+    ]
+    sources.write_text(yaml.safe_dump({"sources": listed}))
+    run = await finished(tmp_path / "judged", {"sources": str(sources)}, prompts=20)
+    by_source = Counter(pair["source"] for pair in pairs_of(run))
+    assert by_source["delta"] == by_source["run"] > 0
+    assert {p["soft_label"] for p in pairs_of(run) if p["source"] == "delta"} == {0.8}
+    assert "| delta | ai | 10 | 10 |" in (run.dataset / "README.md").read_text()
+    number = by_source["delta"]
+    assert f"| delta | ai | 10 | {number} | 50 % |" in (run.root / "report.md").read_text()
 
 
 SAME = {"engine": POLICY}
