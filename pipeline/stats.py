@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.ids import derive_seed
 from pipeline.soft_labels import margin
 
 Z95 = 1.959963984540054
@@ -265,13 +266,18 @@ def _newcombe(table: NDArray[np.float64]) -> tuple[float, float]:
     )
 
 
+def generator(seed: int) -> np.random.Generator:
+    """NumPy's generator for any whole number, although NumPy itself takes none below zero."""
+    return np.random.default_rng(seed if seed >= 0 else derive_seed("negative", seed))
+
+
 def _resampled(table: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
     """Column totals of `draws` samples of the rows, with replacement; shape (draws, columns).
 
     Equal rows are drawn together by a multinomial: the same distribution for less work.
     """
     kinds, repeats = np.unique(table, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     num_rows = len(table)
     block = max(1, _CELLS // len(kinds))
     parts = [

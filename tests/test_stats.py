@@ -13,6 +13,7 @@ from pipeline.stats import (
     cohen_kappa,
     effective_size,
     expanded_percentiles,
+    generator,
     log_loss,
     paired_change,
     t95,
@@ -241,3 +242,8 @@ def test_kappa_by_hand() -> None:
 def test_kappa_needs_equally_many_labels() -> None:
     with pytest.raises(ValueError, match="equally many"):
         cohen_kappa("A", "AB")
+
+
+@pytest.mark.parametrize("seed", [-1, -(10**30), 10**30])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    assert generator(seed).random() == generator(seed).random() != generator(seed + 1).random()

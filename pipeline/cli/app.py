@@ -19,8 +19,9 @@ from typer.exceptions import TyperException
 from pipeline.cli.constitution import constitution_app
 from pipeline.cli.judge_eval import judge_eval, judge_tune
 from pipeline.cli.labels import labels_app
+from pipeline.cli.terminal import say
 from pipeline.config.paths import shown_path
-from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError, printable
+from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
 
 EXIT_INTERRUPTED = 130
 
@@ -42,7 +43,7 @@ RunId = Annotated[str | None, typer.Option(help="Name of the run folder.")]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"rlaif {importlib.metadata.version('rlaif-pipeline')}")
+        say(f"rlaif {importlib.metadata.version('rlaif-pipeline')}")
         raise typer.Exit
 
 
@@ -166,8 +167,8 @@ def ui() -> None:
     """Start the Prefect server if none is running, and print its address and how to sign in."""
     from pipeline.prefect_server import ensure_server, key_path
 
-    typer.echo(f"Prefect is running at {ensure_server(typer.echo).url}; `rlaif stop` stops it")
-    typer.echo(f"its pages ask once for a key, the line in {key_path()}")
+    say(f"Prefect is running at {ensure_server(say).url}; `rlaif stop` stops it")
+    say(f"its pages ask once for a key, the line in {key_path()}")
 
 
 @app.command()
@@ -176,7 +177,7 @@ def stop() -> None:
     from pipeline.prefect_server import stop_server
 
     server = stop_server()
-    typer.echo(f"stopped the server on port {server.port}" if server else "no server was running")
+    say(f"stopped the server on port {server.port}" if server else "no server was running")
 
 
 @app.command()
@@ -186,11 +187,11 @@ def env() -> None:
 
     from pipeline.prefect_server import ensure_server, environment, foreign_variables
 
-    server = ensure_server(lambda text: typer.echo(text, err=True))
+    server = ensure_server(lambda text: say(text, err=True))
     if foreign := foreign_variables():
-        typer.echo(f"unset {shlex.join(foreign)}")
+        say(f"unset {shlex.join(foreign)}")
     for name, value in environment(server.port).items():
-        typer.echo(f"export {name}={shlex.quote(value)}")
+        say(f"export {name}={shlex.quote(value)}")
 
 
 app.add_typer(constitution_app, name="constitution")
@@ -229,5 +230,5 @@ def main() -> None:
 def _end(text: str, code: int) -> NoReturn:
     # Names come from files of anyone: no word fills the screen, and none controls the terminal.
     short = re.sub(r"\S{300,}", lambda word: f"{word[0][:100]}...", text)
-    typer.echo(f"rlaif: {printable(short)}", err=True)
+    say(f"rlaif: {short}", err=True)
     sys.exit(code)

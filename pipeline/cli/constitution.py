@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.terminal import say
 from pipeline.errors import AuditError
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def lint(files: Constitutions) -> None:
     reports = [lint_constitution(path) for path in files]
     for report in reports:
         for finding in report.findings:
-            typer.echo(finding.text(report.path))
+            say(finding.text(report.path))
         warnings = len(report.findings) - report.num_errors
-        typer.echo(
+        say(
             f"{report.path}: {_count(report.num_principles, 'principle')}, "
             f"{_count(report.num_errors, 'error')}, {_count(warnings, 'warning')}"
         )
@@ -55,8 +56,8 @@ def import_files(
     imported = import_constitution(files, name, verbatim=verbatim)
     imported.write(out)
     for note in imported.notes:
-        typer.echo(f"note: {note}")
-    typer.echo(
+        say(f"note: {note}")
+    say(
         f"{out}: {_count(len(imported.constitution.principles), 'principle')}; "
         f"`rlaif constitution lint {out}` lists what to review"
     )
@@ -71,7 +72,7 @@ def diff(
     from pipeline.constitution import load_constitution
     from pipeline.constitution.diff import diff_constitutions
 
-    typer.echo(diff_constitutions(load_constitution(old), load_constitution(new)).text())
+    say(diff_constitutions(load_constitution(old), load_constitution(new)).text())
 
 
 @constitution_app.command()
@@ -115,7 +116,7 @@ def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -
 
     try:
         if not complete(work, lambda: when_stopped):
-            typer.echo(f"run {run.run_id} was finished before; this is its result")
+            say(f"run {run.run_id} was finished before; this is its result")
     except AuditError:
         print_impact(run)
         raise
@@ -129,7 +130,7 @@ def print_impact(run: "RunDir") -> None:
     from pipeline.impact.text import headline, tables
 
     impact = load_impact(run)
-    typer.echo(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
+    say(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
     for table in tables(impact):
         if table.rows:
             rows = [[str(cell) for cell in row.values()] for row in table.rows]
@@ -138,8 +139,8 @@ def print_impact(run: "RunDir") -> None:
                 number_table(table.columns, rows, title=table.title, num_names=num_names)
             )
     for line in (*headline(impact), *impact.notes):
-        typer.echo(line)
-    typer.echo(f"impact: {run.root / 'impact.md'}")
+        say(line)
+    say(f"impact: {run.root / 'impact.md'}")
 
 
 def _count(number: int, noun: str) -> str:

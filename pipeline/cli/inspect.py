@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-import typer
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.tree import Tree
 
 from pipeline.cli.tables import console
+from pipeline.cli.terminal import say
 from pipeline.config.yaml_file import parse_yaml, read_text
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import uncovered_files, verify
-from pipeline.errors import ConfigError, DataError, StoreError, UserError, printable
+from pipeline.errors import ConfigError, DataError, StoreError, UserError
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
 from pipeline.store import RunDir
@@ -72,9 +72,9 @@ def check_file(path: Path, *, offline: bool) -> None:
         facts = [("name", constitution.name), ("principles", principles)]
     else:
         facts = check_recipe(path, offline=offline).facts
-    typer.echo(f"OK: {kind} {path}")
+    say(f"OK: {kind} {path}")
     for name, value in facts:
-        typer.echo(f"  {name:<14}{printable(value)}")
+        say(f"  {name:<14}{value}")
 
 
 def kind_of(path: Path) -> str:
@@ -117,12 +117,12 @@ def _trace_anywhere(row_id: str) -> Origin:
 
 def origin_tree(origin: Origin, tree: Tree | None = None) -> Tree:
     """The origin as a tree of lines."""
-    head = f"[bold]{origin.kind}[/] {escape(printable(origin.row_id[:24]))}"
+    head = f"[bold]{origin.kind}[/] {escape(origin.row_id[:24])}"
     if origin.shown_before:
         head += " [dim](shown above)[/]"
     node = Tree(head) if tree is None else tree.add(head)
     for name, value in facts_of(origin):
-        node.add(f"[dim]{escape(printable(name))}:[/] {escape(printable(value))}")
+        node.add(f"[dim]{escape(name)}:[/] {escape(value)}")
     for parent in origin.parents:
         origin_tree(parent, node)
     return node
@@ -158,17 +158,17 @@ def print_problems(name: str) -> bool:
     run = find_run(name)
     problems, uncovered = verify(run), uncovered_files(run)
     for problem in problems:
-        typer.echo(printable(problem))
+        say(problem)
     if run.root.name != run.run_id:
-        typer.echo(f"note: the folder of run {run.run_id} is called {printable(run.root.name)} now")
+        say(f"note: the folder of run {run.run_id} is called {run.root.name} now")
     if uncovered:
-        typer.echo(
+        say(
             f"note: not finished, so {len(uncovered):,} files are not covered by a hash yet; "
             f"`rlaif resume {run.run_id}` continues the run"
         )
-    typer.echo(f"note: not covered by a hash: {', '.join([*NOT_COVERED, *uncovered[:3]])}")
+    say(f"note: not covered by a hash: {', '.join([*NOT_COVERED, *uncovered[:3]])}")
     count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-    typer.echo(f"{run.run_id}: {count if problems else 'every file matches its hash'}")
+    say(f"{run.run_id}: {count if problems else 'every file matches its hash'}")
     return bool(problems)
 
 
@@ -176,7 +176,7 @@ def export_run(run: str, out: Path, shape: str) -> None:
     """Write the preference set of a run as JSON Lines. Raises UserError without such a set."""
     folder = find_run(run)
     count = export_lines(folder, out, shape)
-    typer.echo(f"{out}: {count:,} lines of {folder.run_id} for {shape}")
+    say(f"{out}: {count:,} lines of {folder.run_id} for {shape}")
 
 
 def print_runs() -> None:
@@ -192,9 +192,9 @@ def print_runs() -> None:
             continue
         pairs = dataset.sets.get("preference") if dataset else None
         table.add_row(
-            run.run_id,
-            str(info.get("status", "?")),
-            str((info.get("constitution") or {}).get("name", "?")),
+            escape(run.run_id),
+            escape(str(info.get("status", "?"))),
+            escape(str((info.get("constitution") or {}).get("name", "?"))),
             f"{pairs.rows:,}" if pairs else "",
             str(dataset.version) if dataset else "",
             "yes" if run.report.exists() else "",

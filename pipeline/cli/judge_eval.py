@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pipeline.cli.terminal import say
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def judge_eval(
         known_labels=known_labels,
     )
     evaluation = prepare_evaluation(request)
-    typer.echo(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
+    say(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
 
     async def job() -> dict[str, Any]:
         # Not outside: the progress is current only while `complete` runs.
@@ -76,11 +77,11 @@ def judge_eval(
     summary = headline(metrics)
     for line in (summary.lead, summary.detail):
         out.print(line, markup=False, highlight=False)
-    typer.echo(f"report: {evaluation.run.root / 'report.html'}")
+    say(f"report: {evaluation.run.root / 'report.html'}")
     if calibrate is not None:
-        typer.echo(f"calibration: {calibrate}")
+        say(f"calibration: {calibrate}")
     if known_labels is not None:
-        typer.echo(f"known labels: {known_labels}")
+        say(f"known labels: {known_labels}")
 
 
 def judge_tune(
@@ -102,7 +103,7 @@ def judge_tune(
     request = Request(recipe, sources_of(pairs, None, type), limit=limit, seed=seed)
 
     async def job() -> Any:
-        return await try_ways(request, current_progress(), typer.echo)
+        return await try_ways(request, current_progress(), say)
 
     tried = complete(job(), lambda: "stopped; the same command continues from here")
     out = console()

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.terminal import say
+
 labels_app = typer.Typer(
     no_args_is_help=True, help="Import, mix and compare labels from people and other sources."
 )
@@ -40,9 +42,9 @@ def import_labels(
     )
     write_labels(out, mixture.rows)
     for each in imports:
-        typer.echo(each.record.text())
-    typer.echo(mixture.text())
-    typer.echo(f"{out}: {len(mixture.rows)} {mixture.rows[0].kind} rows")
+        say(each.record.text())
+    say(mixture.text())
+    say(f"{out}: {len(mixture.rows)} {mixture.rows[0].kind} rows")
 
 
 @labels_app.command()

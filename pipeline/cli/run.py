@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import typer
-
+from pipeline.cli.terminal import say
 from pipeline.config.paths import PROJECT_ROOT, shown_path
 from pipeline.errors import MachineError, StoreError, UserError
 from pipeline.progress import duration, progress_context, progress_for_stdout
@@ -46,7 +45,7 @@ def resume_run(name: str, *, with_prefect: bool) -> None:
 def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
     """Add a data set version if there are new prompts; says so if there are none."""
     plan = plan_nightly(str(recipe))
-    typer.echo(plan.message)
+    say(plan.message)
     if plan.run is None:
         return
     if with_prefect:
@@ -77,7 +76,7 @@ def use_prefect() -> None:
     from pipeline.prefect_server import ensure_server, join_server
 
     try:
-        server = ensure_server(typer.echo)
+        server = ensure_server(say)
     except (UserError, OSError) as error:
         cause = error.__cause__ if isinstance(error, StoreError) else error
         problem = str(error)
@@ -86,7 +85,7 @@ def use_prefect() -> None:
             problem = f"the Prefect server cannot start ({path}: {cause.strerror}); correct that"
         raise MachineError(f"{problem}, or add --no-prefect to run without its records") from error
     join_server(server)
-    typer.echo(f"watch this run at {server.url}")
+    say(f"watch this run at {server.url}")
 
 
 def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T:
@@ -112,7 +111,7 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     except BaseException as error:
         if not _was_stopped(error):
             raise
-    typer.echo(when_stopped(), err=True)
+    say(when_stopped(), err=True)
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -127,7 +126,7 @@ def _complete(job: Coroutine[Any, Any, object], run: RunDir, when_stopped: str) 
     except Exception as error:
         if not is_server_failure(error):
             raise
-        typer.echo(
+        say(
             f"the Prefect server failed (see {key_path().with_name('server.log')}), so the run "
             f"goes on without its records; to see it there later, `rlaif resume {run.run_id}` when "
             "it is done",
@@ -147,10 +146,10 @@ def _run(recipe: str, run: RunDir, *, with_prefect: bool) -> None:
         job: Coroutine[Any, Any, object] = end_to_end(recipe, str(run.root), resume=True)
     else:
         job = take_run(run)
-    typer.echo(f"run {run.run_id}")
+    say(f"run {run.run_id}")
     _complete(job, run, f"stopped; `rlaif resume {run.run_id}` continues from here")
     _print_end(run)
-    typer.echo(f"done in {duration(time.monotonic() - started)}")
+    say(f"done in {duration(time.monotonic() - started)}")
 
 
 def _refuse_evaluation(run: RunDir) -> RunDir:
@@ -175,5 +174,5 @@ def _print_end(run: RunDir) -> None:
     from pipeline.report import headline_numbers
 
     for name, value in headline_numbers(run):
-        typer.echo(f"{name:<28} {value}")
-    typer.echo(f"report: {run.report}")
+        say(f"{name:<28} {value}")
+    say(f"report: {run.report}")

@@ -2,18 +2,29 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
+
+from pipeline.errors import printable
 
 WIDTH = 160
 
 
+class _Console(Console):
+    """Shows every text of a table or a tree without what would control the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
 def console() -> Console:
     """As wide as the terminal; where there is none, wide enough for whole ids."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
+    return _Console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 def number_table(

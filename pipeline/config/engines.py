@@ -83,7 +83,7 @@ class OpenAIConfig(EngineSection):
     """Most tokens of prompt and reply together; null for the limit that the server reports."""
     max_concurrency: int = Field(64, ge=1, le=4096)
     """Requests in flight at once, at most; halved while the server is busy, then raised again."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(120.0, gt=0, le=86_400)
     """Seconds for one whole answer; then the request is sent again."""
     max_retries: int = Field(5, ge=0, le=20)
     """Retries of a request after a server error (5xx), a timeout or a broken connection. A busy

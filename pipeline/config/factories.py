@@ -13,6 +13,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from pipeline.errors import ConfigError
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -49,8 +51,16 @@ def find_factory(spec: str, what: str) -> Callable[..., Any]:
 
 
 def check_arguments(factory: Callable[..., Any], arguments: dict[str, Any], what: str) -> None:
-    """Raises ConfigError when `factory` does not take these keyword arguments."""
+    """Raises ConfigError when `factory` does not take these keyword arguments, or their types."""
     try:
-        inspect.signature(factory).bind(**arguments)
+        signature = inspect.signature(factory, eval_str=True)
+        signature.bind(**arguments)
+        for name, value in arguments.items():
+            parameter = signature.parameters.get(name)
+            if parameter and parameter.annotation is not parameter.empty:
+                TypeAdapter(parameter.annotation).validate_python(value)
+    except ValidationError as error:
+        reason = f"{name} is {value!r:.80}: {error.errors()[0]['msg']}"
+        raise ConfigError(f"{what} does not take these args ({reason}); correct `args`") from None
     except TypeError as error:
         raise ConfigError(f"{what} does not take these args ({error}); correct `args`") from error

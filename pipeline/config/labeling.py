@@ -12,11 +12,11 @@ Pure values: nothing here looks at the disk.
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.audits import CollapseConfig, LabelAuditConfig
 from pipeline.config.sampling import SampleConfig
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Words
 from pipeline.config.training import PreferenceTrainingConfig
 from pipeline.soft_labels import is_tie, margin
 
@@ -36,18 +36,29 @@ ORIGIN_COMPARISONS: tuple[Comparisons, ...] = ("revision_vs_initial", "delta")
 class ChainOfThoughtConfig(Section):
     """Two steps: the judge writes a rationale, then its verdict is scored after it."""
 
-    request: str = (
+    request: Words = (
         "Before you answer, say what response ({a}) and response ({b}) do in this respect."
     )
     """Follows the sample and asks for the rationale; `{a}` and `{b}` become the options' letters.
     """
-    ending: str = "So which response is better, ({a}) or ({b})?"
+    ending: Words = "So which response is better, ({a}) or ({b})?"
     """The turn after the rationale."""
     max_tokens: int = Field(512, ge=1)
     """Longest rationale, in tokens; it is written at temperature 0."""
     clamp: tuple[float, float] | None = (0.4, 0.6)
     """Bounds of the probability of each order, before their mean; null for none. A judge that has
     written its verdict is far too confident (Bai et al. 2022, section 4.1)."""
+
+    @field_validator("request", "ending")
+    @classmethod
+    def _placeholders(cls, text: str) -> str:
+        try:
+            text.format(a="A", b="B")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"it has a placeholder that is not {{a}} or {{b}} ({error}); write braces twice"
+            ) from None
+        return text
 
     @model_validator(mode="after")
     def _symmetric(self) -> Self:
@@ -64,7 +75,7 @@ class ChainOfThoughtConfig(Section):
 class JudgeConfig(Section):
     """How the judge labels a comparison."""
 
-    options: tuple[str, str] = ("A", "B")
+    options: tuple[Words, Words] = ("A", "B")
     """Strings that name slot A and slot B at the start of the judge's reply. The judge template
     must show the same letters or digits."""
     reply_prefix: str = ""
@@ -97,8 +108,6 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _options_differ(self) -> Self:
-        if self.options[0] == self.options[1] or not all(self.options):
-            raise ValueError(f"judge options {list(self.options)} must be two different strings")
         if self.letters[0] == self.letters[1]:
             raise ValueError(
                 f"judge options {list(self.options)} both spell '{self.letters[0]}', so the slots "
@@ -124,7 +133,7 @@ class JudgeConfig(Section):
 class ScoreConfig(Section):
     """Direct scores (Lee et al. 2023, d-RLAIF): a rating of each response on its own."""
 
-    options: tuple[str, ...] = tuple(str(number) for number in range(1, 11))
+    options: tuple[Words, ...] = tuple(str(number) for number in range(1, 11))
     """The ratings, worst first; the score is the mean of 1, 2, ... under their probabilities. A
     reply counts for the longest rating that it begins with, so that 10 is not also a 1."""
     reply_prefix: str = ""
@@ -147,11 +156,7 @@ class ScoreConfig(Section):
 
     @model_validator(mode="after")
     def _ratings_differ(self) -> Self:
-        if (
-            len(self.options) < 2
-            or len(set(self.options)) < len(self.options)
-            or not all(self.options)
-        ):
+        if len(self.options) < 2 or len(set(self.shown)) < len(self.options):
             raise ValueError(
                 f"score.options {list(self.options)} must be two or more different strings"
             )
@@ -163,7 +168,7 @@ class FollowUpConfig(Section):
 
     follow_ups: Path = Path("prompts/follow_ups/helpfulness.yaml")
     """YAML file with the next messages of pleased and displeased users, by category."""
-    neutral_reply: str | None = None
+    neutral_reply: Words | None = None
     """Reply such as `Okay.`: the likelihood after it is subtracted from the likelihood after the
     response, which leaves what the response adds. Since all responses to a prompt share it, scores
     change and labels do not. Null for the plain likelihood."""
@@ -173,14 +178,6 @@ class FollowUpConfig(Section):
     deduplicate: bool = True
     """Count a sentence only once when its list repeats it; the report gives the number of repeats.
     """
-
-    @model_validator(mode="after")
-    def _neutral_reply_says_something(self) -> Self:
-        if self.neutral_reply is not None and not self.neutral_reply.strip():
-            raise ValueError(
-                "follow_up.neutral_reply is empty; write a reply such as `Okay.`, or null for none"
-            )
-        return self
 
 
 class AssumedConfig(Section):

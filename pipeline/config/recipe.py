@@ -10,12 +10,12 @@ runs, else to the project root (`resolve_path`).
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.sampling import DrawConfig, SampleConfig
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Words
 from pipeline.config.training import SftConfig
 from pipeline.config.yaml_file import load_yaml
 
@@ -47,6 +47,13 @@ class PromptsConfig(Section):
     heldout_limit: int | None = Field(None, ge=1)
     """Largest number of held-out prompts, drawn by seed; null for all."""
 
+    @field_validator("train", "heldout")
+    @classmethod
+    def _files_differ(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        if len(set(paths)) < len(paths):
+            raise ValueError("a file is named twice; each prompt counts once, so name it once")
+        return paths
+
 
 class ReviseConfig(Section):
     """The critique and revision chain."""
@@ -59,7 +66,7 @@ class ReviseConfig(Section):
     """How revisions are drawn."""
     with_critique: bool = True
     """False skips the critique and revises under the principle's revision request alone."""
-    skip_phrases: tuple[str, ...] = ()
+    skip_phrases: tuple[Words, ...] = ()
     """Phrases that mean a critique found no fault: the text is then kept as it is, without a call.
     """
     reject: tuple[RevisionFault, ...] = ("critique", "request", "meta")
@@ -118,7 +125,7 @@ class EvaluationConfig(Section):
     """False leaves the evaluation out."""
     sample: SampleConfig = SampleConfig()
     """How each policy's responses are sampled."""
-    bootstrap_draws: int = Field(2000, ge=100)
+    bootstrap_draws: int = Field(2000, ge=100, le=1_000_000)
     """Draws of the cluster bootstrap."""
     oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     """`module:name` of an oracle with `read(messages, response)`, for tasks with a known truth."""
@@ -141,7 +148,7 @@ class ExecutionConfig(Section):
 class RunConfig(Section):
     """A recipe."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     """Short name; run folders begin with it."""
     description: str = ""
     """One sentence for the report."""

@@ -1,8 +1,31 @@
 """What every section of a recipe shares: unknown keys are refused, values never change."""
 
-from typing import Any
+from math import inf
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.errors import printable
+from pipeline.types import is_blank
+
+
+def _title(text: str) -> str:
+    text = text.strip()
+    if is_blank(text) or printable(text) != text or "\n" in text:
+        raise ValueError(f"{text!a:.80} is no name: use one line of visible characters")
+    return text
+
+
+def _says_something(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("the text is blank; write something, or leave it out")
+    return text
+
+
+Title = Annotated[str, Field(max_length=200), AfterValidator(_title)]
+"""A name that people read: one line without characters that hide or reorder it."""
+Words = Annotated[str, AfterValidator(_says_something)]
+"""A text with at least one visible character."""
 
 
 class Section(BaseModel):
@@ -15,12 +38,22 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_numbers(cls, values: Any) -> Any:
-        """Python counts true as 1; a person who writes `limit: true` means something else."""
+        """Python counts true as 1; a person who writes `limit: true` means something else.
+
+        And no setting of this program has a size of 1e30 or 1e-30: formulas would overflow, or lose
+        everything next to it.
+        """
         for name, value in values.items() if isinstance(values, dict) else ():
             field = cls.model_fields.get(name)
             if isinstance(value, bool) and field and field.annotation in _NUMBERS:
                 raise ValueError(f"'{name}' is {str(value).lower()}, but a number is needed")
+            if _is_odd_size(value):
+                raise ValueError(f"'{name}' is {value:g}, but a number of a usual size is needed")
         return values
+
+
+def _is_odd_size(value: object) -> bool:
+    return isinstance(value, float) and 0 < abs(value) < inf and not 1e-30 < abs(value) < 1e30
 
 
 _NUMBERS = (int, float, int | None, float | None)

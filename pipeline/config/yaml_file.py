@@ -8,6 +8,7 @@ Repeated keys are refused: YAML itself would silently keep the last one.
 """
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,10 @@ MAX_ALIASED = 10_000
 MAX_DIGITS = 100
 """Digits of a number without quotes."""
 _INT = "tag:yaml.org,2002:int"
+_OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+"""YAML 1.1 reads 010 as 8 and 1:30 as 90."""
+_NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
+"""Controls such as NUL, and halves of surrogate pairs: no file, model or terminal takes them."""
 Model = TypeVar("Model", bound=BaseModel)
 _PRIVATE = ("api_key_env", "base_url")
 """Keys whose value may hold an API key by mistake; no message repeats it."""
@@ -115,7 +120,7 @@ def validate(
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        faults = _misspelt_first(error.errors(include_url=False), model)
         first = faults[0]
         path = _in_file(tuple(first["loc"]), lines)
         message = _describe(first, model, ".".join(map(str, path)))
@@ -123,14 +128,28 @@ def validate(
         raise ConfigError(f"{where}{_line_of(path, lines)}: {message}{more}") from None
 
 
+def _misspelt_first(faults: list[Any], model: type[BaseModel]) -> list[Any]:
+    """The unknown keys, then the other faults without the missing keys that they were meant as."""
+    unknown = [fault for fault in faults if fault["type"] == "extra_forbidden"]
+    meant = {(*fault["loc"][:-1], _meant(fault, model)) for fault in unknown}
+    missing = [f for f in faults if f["type"] == "missing" and tuple(f["loc"]) in meant]
+    return unknown + [fault for fault in faults if fault not in unknown + missing]
+
+
+def _meant(fault: Any, model: type[BaseModel]) -> str | None:
+    """The known key that an unknown one was meant as."""
+    key, known = str(fault["loc"][-1])[:80], _known_keys(model, fault["loc"][:-1])
+    return next(
+        iter(difflib.get_close_matches(RENAMED.get(key, key), known, n=1, cutoff=0.7)), None
+    )
+
+
 def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     context = fault.get("ctx", {})
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(model, fault["loc"][:-1])
-        key, name = str(fault["loc"][-1])[:80], name[:160]
-        close = difflib.get_close_matches(RENAMED.get(key, key), known, n=1, cutoff=0.7)
-        hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-        return f"'{name}' is not a known key; {hint}"
+        known, meant = _known_keys(model, fault["loc"][:-1]), _meant(fault, model)
+        hint = f"did you mean '{meant}'?" if meant else f"known keys: {', '.join(known)}"
+        return f"'{name[:160]}' is not a known key; {hint}"
     if fault["type"] == "missing":
         return f"'{name}' is missing; add it"
     if fault["type"] == "union_tag_not_found":
@@ -225,6 +244,12 @@ class _Walk:
                 self.visit(value, (*path, index))
         elif node.tag == _INT and len(node.value) > MAX_DIGITS:
             raise self._error(line, f"a number of {len(node.value):,} digits; quote or shorten it")
+        elif node.tag == _INT and _OLD_NUMBER.fullmatch(node.value):
+            raise self._error(
+                line, f"{node.value} means another number in YAML; write it in decimal, or quote it"
+            )
+        elif odd := _NO_TEXT.search(node.value):
+            raise self._error(line, f"a text holds the character {odd[0]!a}; remove it")
 
     def _visit_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:
         for key, value in node.value:

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.checks import CheckConfig
 from pipeline.checks.contradictions import contradiction
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Title, Words
 from pipeline.config.yaml_file import load_yaml, parse_yaml, read_text
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, uniforms
@@ -30,7 +30,7 @@ from pipeline.types import is_blank
 class Principle(Section):
     """One rule, with the three requests that put it to work."""
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
     """Names the principle in every row made under it; never reuse an id for another rule."""
     critique_request: str
     """Asks the model what is wrong with its last response under this principle."""
@@ -38,9 +38,9 @@ class Principle(Section):
     """Asks the model to rewrite its response accordingly."""
     comparison_request: str
     """Asks the judge which of two responses is better under this principle."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0)
     """How often it is drawn, relative to the others."""
-    tags: tuple[str, ...] = ()
+    tags: tuple[Words, ...] = ()
     """Free words for grouping in reports."""
     check: CheckConfig | None = None
     """Decides by a program, instead of a model, which responses hold the principle; see
@@ -71,7 +71,7 @@ class Principle(Section):
 class Constitution(Section):
     """A named list of principles."""
 
-    name: str = Field(min_length=1)
+    name: Title
     """Short name, used in reports and cards."""
     description: str = ""
     """One sentence on what it is for."""

@@ -165,6 +165,8 @@ def _text(value: Any, where: str, name: str) -> str:
 
 
 def _unicode(value: str, where: str, name: str) -> str:
+    if "\0" in value:
+        raise DataError(f"{where}: {name} holds the character NUL; remove it")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

@@ -76,7 +76,8 @@ def write_prompt_shards(
     """
     mark = root / folder / "complete.json"
     complete = read_json(mark) or {}
-    known: list[str] = complete.get("shards", []) if complete.get("key") == key else []
+    known = complete.get("shards") if complete.get("key") == key else []
+    known = known if isinstance(known, list) else []
     whole = [m for i in range(len(known)) if (m := load_manifest(root, folder, i)) is not None]
     if known and len(whole) == len(known):
         return whole

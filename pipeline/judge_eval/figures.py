@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.judge_eval.items import Verdict, readable
 from pipeline.soft_labels import outcome
-from pipeline.stats import Estimate, Tally, log_loss, wilson
+from pipeline.stats import Estimate, Tally, generator, log_loss, wilson
 
 NUM_BINS = 15
 CHANCE_DRAWS = 400
@@ -288,7 +288,7 @@ def expected_error(bins: Sequence[Bin]) -> float:
 def chance_error(confidences: Sequence[float], num_bins: int = NUM_BINS, *, seed: int) -> float:
     """Mean expected calibration error of a perfectly calibrated judge with these confidences."""
     c = np.asarray(confidences, dtype=float)
-    right = np.random.default_rng(seed).random((CHANCE_DRAWS, len(c))) < c
+    right = generator(seed).random((CHANCE_DRAWS, len(c))) < c
     gaps = [np.abs(right[:, part].sum(axis=1) - c[part].sum()) for part in _cuts(c, num_bins)]
     return float(np.sum(gaps, axis=0).mean() / len(c))
 

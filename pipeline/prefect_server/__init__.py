@@ -32,7 +32,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from pipeline.config.paths import PROJECT_ROOT
+from pipeline.config.paths import PROJECT_ROOT, path_problem, shown_path
 from pipeline.errors import MachineError, PipelineError
 from pipeline.store.files import read_json, write_json
 
@@ -75,13 +75,20 @@ class Server:
             process = psutil.Process(self.pid)
             is_same = abs(process.create_time() - self.started) < 1.0
             return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
+        except (psutil.Error, ValueError, OverflowError):
             return None
 
 
 def state_folder() -> Path:
     """Folder of the server's files and of its record."""
-    return Path(os.environ.get("RLAIF_STATE", PROJECT_ROOT / ".state")).resolve()
+    path = Path(os.environ.get("RLAIF_STATE", PROJECT_ROOT / ".state"))
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise MachineError(
+            f"RLAIF_STATE is {shown_path(path)}, which cannot be a folder ({path_problem(error)}); "
+            "correct it"
+        ) from None
 
 
 def environment(port: int) -> dict[str, str]:

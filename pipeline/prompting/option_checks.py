@@ -13,7 +13,35 @@ from pipeline.config.labeling import JudgeConfig, ScoreConfig
 from pipeline.errors import TemplateError
 from pipeline.prompting.templates import PromptTemplate
 
-_FIRST, _SECOND = "<<first>>", "<<second>>"
+_FIRST, _SECOND = "<<slot_a>>", "<<slot_b>>"
+
+SHOWN = {
+    "critique": ("principle.critique_request",),
+    "revise": ("principle.revision_request",),
+    "judge": ("principle.comparison_request", "slot_a", "slot_b"),
+    "score": ("response",),
+}
+"""What the text of each template must show: a label under a principle that the judge never read, or
+about a response that it never saw, would be none."""
+
+
+def check_shows(template: PromptTemplate, kind: str) -> None:
+    """Check that a template shows what its stage is about.
+
+    Args:
+        kind: a key of `SHOWN`.
+
+    Raises:
+        TemplateError: a value does not occur in the rendered text.
+    """
+    values = {"slot_a": _FIRST, "slot_b": _SECOND, "response": "<<response>>"}
+    text = template.render_trial(**values).casefold()
+    for name in SHOWN[kind]:
+        if f"<<{name}>>" not in text:
+            raise TemplateError(
+                f"template {template.name} does not show {name}, which the {kind} template is "
+                f"about; write `{{{{ {name} }}}}` in it"
+            )
 
 
 def check_option_labels(template: PromptTemplate, judge: JudgeConfig) -> None:

@@ -7,6 +7,7 @@ Values are never rendered a second time, so `{{ 7*7 }}` in a response stays as i
 could imitate the prompt around it is changed before it gets here: see `neutralize.py`.
 """
 
+import re
 import resource
 import sys
 import time
@@ -40,9 +41,9 @@ MAX_TRIAL_KIB = 256 * 1024
 _TRIAL = {
     "principle": SimpleNamespace(
         id="id",
-        critique_request="-",
-        revision_request="-",
-        comparison_request="-",
+        critique_request="<<principle.critique_request>>",
+        revision_request="<<principle.revision_request>>",
+        comparison_request="<<principle.comparison_request>>",
         weight=1.0,
         tags=(),
     ),
@@ -57,9 +58,9 @@ _TRIAL = {
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, in which `*` and `**` cannot fill the memory."""
+    """Jinja's sandbox, in which `*`, `**` and `%` cannot fill the memory."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
         # Without the optimizer: it would compute constants before any bound holds.
@@ -69,6 +70,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%":
+            if isinstance(left, str) and re.search(r"\d{6}|\*", left):
+                raise OverflowError(f"'%' makes a field wider than {MAX_NUMBER:,}")
+            return super().call_binop(context, operator, left, right)
         sizes = [abs(v) if isinstance(v, int | float) else len(v) for v in (left, right)]
         result = float(sizes[0]) ** sizes[1] if operator == "**" else sizes[0] * sizes[1]
         if result > MAX_NUMBER:

@@ -20,7 +20,7 @@ from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.labeling.inputs import LabelingFiles, Templates
 from pipeline.labeling.known_labels import bound_error, load_known_labels
 from pipeline.labeling.labelers import labeler_of
-from pipeline.prompting.option_checks import check_option_labels, check_ratings
+from pipeline.prompting.option_checks import check_option_labels, check_ratings, check_shows
 from pipeline.prompting.templates import (
     JUDGE_VARIABLES,
     REQUEST_VARIABLES,
@@ -90,6 +90,8 @@ def load_files(
     if run is not None:
         templates = {name: run.root / "templates" / f"{name}.jinja" for name in templates}
         files = {name: run.root / "labeling" / name for name in files}
+    elif (unused := config.preference.judge.exemplars) and "exemplars.yaml" not in files:
+        load_exemplars(resolve_path(unused))
     if LIST_NAME in files:
         load_mixture(files[LIST_NAME])
     canaries = files.get("canaries.yaml")
@@ -114,18 +116,17 @@ def copy_files(run: RunDir, config: RunConfig) -> list[Path]:
 
 
 def _load_templates(paths: dict[str, Path], config: RunConfig) -> Templates:
-    judge = PromptTemplate.from_file(paths["judge"], JUDGE_VARIABLES)
-    check_option_labels(judge, config.preference.judge)
-    score = None
-    if "score" in paths:
-        score = PromptTemplate.from_file(paths["score"], SCORE_VARIABLES)
-        check_ratings(score, config.preference.score)
-    return Templates(
-        critique=PromptTemplate.from_file(paths["critique"], REQUEST_VARIABLES),
-        revise=PromptTemplate.from_file(paths["revise"], REQUEST_VARIABLES),
-        judge=judge,
-        score=score,
-    )
+    variables = {"judge": JUDGE_VARIABLES, "score": SCORE_VARIABLES}
+    loaded = {
+        name: PromptTemplate.from_file(path, variables.get(name, REQUEST_VARIABLES))
+        for name, path in paths.items()
+    }
+    for name, template in loaded.items():
+        check_shows(template, name)
+    check_option_labels(loaded["judge"], config.preference.judge)
+    if "score" in loaded:
+        check_ratings(loaded["score"], config.preference.score)
+    return Templates(**loaded)
 
 
 def _load_labeling(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.ids import content_hash, conversation_key, plain_text, text_hash
 from pipeline.records import PreferenceRow
-from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa
+from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa, generator
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def kappa_interval(tables: NDArray[np.float64], *, draws: int, seed: int) -> tup
     """
     # Equal clusters are drawn together by a multinomial: the same distribution for less work.
     kinds, repeats = np.unique(tables, axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     drawn = rng.multinomial(len(tables), repeats / len(tables), size=draws) @ kinds
     n = drawn.sum(axis=1)
     observed = (drawn[:, 0] + drawn[:, 3]) / n

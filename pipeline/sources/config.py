@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, Title
 from pipeline.config.training import takes_feedback
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError
@@ -104,6 +104,9 @@ class PairColumns(ContextColumns):
                 "the columns must name either chosen and rejected, or first, second and label (or "
                 "score_first and score_second)"
             )
+        texts = [*self.prompts, *filter(None, (*ordered, self.first, self.second, *self.scores))]
+        if len(set(texts)) < len(texts):
+            raise ValueError("a column is named for two things; name a different one for each")
         if len([1 for name in self.scores if name]) == 1:
             raise ValueError("a score is named for one response only; name both, or neither")
         return self
@@ -168,7 +171,7 @@ class Source(Section):
     labels_differ: ClassVar[bool] = False
     """Whether each row has its own soft label or weight, so `label_accuracy` does not apply."""
 
-    name: str = Field(min_length=1)
+    name: Title
     """Names the source in every row; must differ between sources."""
     path: Path
     """The file with the labels."""
@@ -176,7 +179,7 @@ class Source(Section):
     """Who labeled: `human`, `expert`, `user` or `ai`."""
     label_accuracy: float = Field(1.0, gt=0.5, le=1)
     """Probability that a label of this source is right; it becomes the soft label of its pairs."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0)
     """Share in the mixture, relative to the other sources."""
 
     @property
@@ -350,9 +353,9 @@ class RunSource(Section):
 
     unpaired: ClassVar[bool] = False
     type: Literal["run"] = "run"
-    name: str = Field("run", min_length=1)
+    name: Title = "run"
     """Names the run's own pairs in every row."""
-    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(1.0, gt=0)
     """Share in the mixture, relative to the other sources."""
 
 

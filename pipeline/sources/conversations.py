@@ -22,7 +22,8 @@ from pipeline.sources.stored_text import (
 from pipeline.types import Message, Messages, Role, assistant, user
 
 _HEADER = re.compile(r"\n\n(Human|Assistant):")
-BROKEN_TEXT = "not valid Unicode (half of a surrogate pair)"
+BROKEN_TEXT = "not valid text (NUL, or half of a surrogate pair)"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INLINE = re.compile(r"\b(?:Human|Assistant):")
 
 NO_TEXT = "a message without text (null)"
@@ -189,16 +190,21 @@ def conversation_fault(messages: Messages) -> str:
         return "turns do not alternate"
     if not turns[-1].content:
         return "empty prompt"
-    return "" if all(is_unicode(turn.content) for turn in messages) else BROKEN_TEXT
+    return next(filter(None, (turn_fault(t.content, t.role) for t in messages)), "")
+
+
+def turn_fault(text: str, role: Role) -> str:
+    """Why a text cannot be what the role said; empty when it can."""
+    if not is_unicode(text):
+        return BROKEN_TEXT
+    if has_markup(text):
+        return MARKUP
+    return THOUGHT if role == "assistant" and has_thought(text) else ""
 
 
 def is_unicode(text: str) -> bool:
-    """False for lone surrogates, which JSON can spell and no file, hash or tokenizer can hold."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    """False for NUL and lone surrogates: JSON can spell what no tokenizer holds unchanged."""
+    return "\0" not in text and not _SURROGATE.search(text)
 
 
 def has_inline_header(text: str) -> bool:

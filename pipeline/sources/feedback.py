@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from pipeline.ids import prompt_id, row_id
 from pipeline.sources.config import FeedbackSource, label_word
-from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
+from pipeline.sources.conversations import conversation_fault, turn_fault
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import FeedbackRow, Imported, imported, response_id
 from pipeline.sources.stored_text import UnusableRow
@@ -110,8 +110,7 @@ def _dropped(source: FeedbackSource, number: int, reason: str) -> FeedbackRow:
 
 def _row(source: FeedbackSource, reply: _Reply, evidence: float) -> FeedbackRow:
     reason = conversation_fault(reply.messages) or ("" if reply.text else "empty response")
-    if not reason and not is_unicode(reply.text):
-        reason = BROKEN_TEXT
+    reason = reason or turn_fault(reply.text, "assistant")
     if not reason and abs(evidence) < 1e-9:
         reason = "the events cancel out"
     prompt = prompt_id(reply.messages)

@@ -21,6 +21,7 @@ from typing import IO, Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.paths import file_problem, shown_path
 from pipeline.errors import DataError
 from pipeline.sources.conversations import BROKEN_TEXT, is_unicode, parse_messages
 from pipeline.sources.stored_text import UnusableRow
@@ -216,7 +217,16 @@ def _line(path: Path, number: int, values: Any) -> Line:
             f"{path}, line {number}: holds {_type_name(values)}, but each record must be an "
             "object with names and values"
         )
+    _check_names(list(values), f"{path}, line {number}")
     return Line(path, number, values)
+
+
+def _check_names(names: list[str], where: str) -> None:
+    """Raises DataError for names that only differ in case: one of them would be read by chance."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            raise DataError(f"{where}: '{other}' and '{name}' differ only in case; rename one")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -266,6 +276,7 @@ def _parquet_lines(path: Path) -> Iterator[Line]:
             rows = table.to_pylist(maps_as_pydicts="strict")
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"label file {path} is not a Parquet file ({error})") from None
+    _check_names(table.column_names, str(path))
     for number, values in enumerate(rows, start=1):
         yield Line(path, number, values)
 
@@ -287,6 +298,7 @@ def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
             names = reader.fieldnames or []
             if len(set(names)) < len(names):
                 raise DataError(f"{path}, line 1: a column name repeats in {names}; rename one")
+            _check_names(list(names), f"{path}, line 1")
             for values in reader:
                 if None in values or None in values.values():
                     raise DataError(
@@ -311,6 +323,9 @@ def _open_text(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    problem = file_problem(path)
+    if problem and problem != "does not exist":
+        raise DataError(f"label file {shown_path(path)} {problem}; name a file")
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
@@ -318,7 +333,7 @@ def _open_bytes(path: Path) -> Iterator[IO[bytes]]:
             stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
             yield stream
     except FileNotFoundError:
-        raise DataError(f"label file {path} does not exist; check the path") from None
+        raise DataError(f"label file {shown_path(path)} does not exist; check the path") from None
     except UnicodeDecodeError as error:
         raise DataError(f"label file {path} is not UTF-8 ({error.reason}); convert it") from None
     except (OSError, EOFError, zlib.error) as error:

@@ -19,8 +19,10 @@ Outcome = Literal["first", "second", "tie"]
 TIE, EQUAL_SCORES = "tie", "tie: the scores are equal"
 REVERSED = "the scores contradict the label"
 MARKED_TIE = "a column that is not mapped marks a tie"
+UNREAD_SCORES = "columns of scores that are not mapped contradict the label"
 NO_LABEL = "the label is missing"
 
+_SCORE_WORD = re.compile(r"(?i)(?:^|[^a-z])(?:score|rating|reward|grade)s?(?:$|[^a-z])")
 _TIE_COLUMN = re.compile(r"(?i)(?:^|[^a-z])(?:is_?)?(?:tie|tied|draw|both_?bad)(?:$|[^a-z])")
 
 
@@ -86,6 +88,8 @@ def _outcome(source: ColumnsSource, line: Line) -> tuple[Outcome, str]:
         label = by_score
     if label != "tie" and _marks_a_tie(line):
         return label, MARKED_TIE
+    if columns.chosen and _scored_otherwise(columns.chosen, str(columns.rejected), line):
+        return label, UNREAD_SCORES
     if label == "tie":
         return label, TIE if columns.label else EQUAL_SCORES
     if by_score == "tie":
@@ -127,6 +131,22 @@ def _marks_a_tie(line: Line) -> bool:
         for name, value in line.values.items()
         if name not in line.read
     )
+
+
+def _scored_otherwise(chosen: str, rejected: str, line: Line) -> bool:
+    """Whether columns that nothing read, such as `score_chosen`, do not rank the chosen first."""
+    return any(
+        _plain_number(value) < _plain_number(line.values.get(name.replace(chosen, rejected)))
+        for name, value in line.values.items()
+        if name not in line.read and chosen in name and _SCORE_WORD.search(name)
+    )
+
+
+def _plain_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _is_marked(key: str, line: Line) -> bool:

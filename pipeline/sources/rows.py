@@ -19,7 +19,7 @@ from pipeline.ids import file_hash, plain_text, prompt_id, row_id
 from pipeline.records import PreferenceRow, Row, count_statuses, table_from_rows
 from pipeline.soft_labels import margin
 from pipeline.sources.config import Source
-from pipeline.sources.conversations import BROKEN_TEXT, conversation_fault, is_unicode
+from pipeline.sources.conversations import conversation_fault, turn_fault
 from pipeline.sources.lines import Line
 from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
@@ -28,6 +28,10 @@ from pipeline.types import Messages
 _EVIDENCE = re.compile(
     r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
 )
+
+
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#x?[0-9a-fA-F]+);")
+ENTITIES = "HTML entities (such as &amp;) in a response: kept as they are"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +189,9 @@ def text_fault(chosen: str, rejected: str) -> str:
     """Why two responses cannot form a pair; empty when they can."""
     if not (chosen.strip() and rejected.strip()):
         return "empty response"
-    if not (is_unicode(chosen) and is_unicode(rejected)):
-        return BROKEN_TEXT
-    return "identical responses" if plain_text(chosen) == plain_text(rejected) else ""
+    fault = turn_fault(chosen, "assistant") or turn_fault(rejected, "assistant")
+    same = plain_text(chosen) == plain_text(rejected)
+    return fault or ("identical responses" if same else "")
 
 
 def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float) -> str:
@@ -221,6 +225,8 @@ def imported(
             f"none of the {len(rows)} rows of {path} can be used ({listed}); check its type and "
             "columns in the source list"
         )
+    escaped = sum(isinstance(row, LabeledRow) and _is_escaped(row) for row in rows)
+    notes = [*notes, *[ENTITIES] * escaped]
     record = SourceRecord(
         name=source.name,
         kind=source.kind,
@@ -235,6 +241,10 @@ def imported(
         unread=_unread(lines),
     )
     return Imported(tuple(rows), record)
+
+
+def _is_escaped(row: LabeledRow) -> bool:
+    return any(_ENTITY.search(text) for text in (row.chosen, row.rejected))
 
 
 def _shown(name: str) -> str:

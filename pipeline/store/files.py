@@ -100,6 +100,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
     Raises:
         StoreError: the file may not be read.
     """
+    if path.exists() and not path.is_file():
+        return None  # A folder, or a device that never ends.
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except PermissionError as error:

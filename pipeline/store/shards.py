@@ -92,6 +92,8 @@ class Manifest:
     def __post_init__(self) -> None:
         # Manifests may come from elsewhere; what they name is read and shown.
         check_inside(self.path, *self.inputs)
+        if self.row_kind not in ROW_TYPES:
+            raise ValueError(f"there are no rows of kind {self.row_kind[:80]!r}")
 
     def to_json(self) -> str:
         """The contents of the manifest's file."""

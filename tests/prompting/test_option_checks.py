@@ -5,7 +5,7 @@ import pytest
 from pipeline.config.labeling import JudgeConfig, ScoreConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import TemplateError
-from pipeline.prompting.option_checks import check_option_labels, check_ratings
+from pipeline.prompting.option_checks import check_option_labels, check_ratings, check_shows
 from pipeline.prompting.templates import JUDGE_VARIABLES, SCORE_VARIABLES, PromptTemplate
 
 ASKS_FIRST = "Say A if the first is better, B if the second.\n{{ slot_a }}\n\n{{ slot_b }}"
@@ -35,6 +35,25 @@ def test_shipped_templates_show_their_options(name: str, options: tuple[str, str
 @pytest.mark.parametrize("source", [ASKS_FIRST, SECOND_ABOVE])
 def test_letters_may_stand_anywhere_in_their_order(source: str) -> None:
     check_option_labels(judge(source), JudgeConfig())
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "missing"),
+    [
+        ("judge", "{{ principle.comparison_request }} (A) {{ slot_b }} (B) {{ slot_b }}", "slot_a"),
+        ("judge", "{{ principle.comparison_request }} {{ slot_a }} {{ slot_b[:3] }}", "slot_b"),
+        ("judge", "{{ principle.tags }} {{ slot_a }} {{ slot_b }}", "principle.comparison_request"),
+        ("critique", "{{ response }} is bad. Why?", "principle.critique_request"),
+        ("revise", "{{ principle.critique_request }}", "principle.revision_request"),
+        ("score", "{{ options }} {{ principle.comparison_request }}", "response"),
+    ],
+)
+def test_template_shows_what_it_is_about(kind: str, source: str, missing: str) -> None:
+    names = JUDGE_VARIABLES | SCORE_VARIABLES
+    with pytest.raises(TemplateError, match=f"does not show {missing}"):
+        check_shows(PromptTemplate.from_text("mine", source, names), kind)
+    shown = source + f" {{{{ {missing} | upper }}}}"
+    check_shows(PromptTemplate.from_text("mine", shown, names), kind)
 
 
 def test_letters_of_the_wrong_slot_or_none_are_refused() -> None:

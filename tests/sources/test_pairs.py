@@ -87,9 +87,42 @@ def test_unusable_rows_are_counted(tmp_path: Path) -> None:
         "empty prompt": 1,
         "empty response": 1,
         "identical responses": 1,
-        "not valid Unicode (half of a surrogate pair)": 1,
+        "not valid text (NUL, or half of a surrogate pair)": 1,
         "the prompt does not end with a user turn": 1,
     }
+
+
+def test_odd_texts_and_scores_beside_the_label(tmp_path: Path) -> None:
+    good = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        {**good, "chosen": "a &lt;b&gt;"},
+        {**good, "rejected": "b\0"},
+        {**good, "chosen_rating": 2, "rejected_rating": 4.5},
+        {**good, "reward-chosen": "1", "reward-rejected": "0.5"},
+        {**good, "chosen_score": None, "rejected_score": 3},
+        {**good, "length_chosen": 1, "length_rejected": 2},
+    )
+    record = import_pairs(source(path)).record
+    assert record.reasons == {
+        "columns of scores that are not mapped contradict the label": 1,
+        "not valid text (NUL, or half of a surrogate pair)": 1,
+    }
+    assert record.notes == {"HTML entities (such as &amp;) in a response: kept as they are": 1}
+    assert "reward-chosen" in record.unread
+
+
+def test_names_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl", {"prompt": "p", "rejected": "b", "Rejected": "c", "chosen": "a"}
+    )
+    with pytest.raises(DataError, match="line 1: 'rejected' and 'Rejected' differ only in case"):
+        import_pairs(source(path))
+
+
+def test_column_with_two_meanings_is_refused() -> None:
+    with pytest.raises(ValueError, match="named for two things"):
+        PairColumns(chosen="prompt", rejected="rejected")
 
 
 def test_trust_of_a_row_wins(tmp_path: Path) -> None:

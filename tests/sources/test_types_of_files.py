@@ -100,7 +100,8 @@ def test_binarized_scores_are_evidence(tmp_path: Path) -> None:
         "tie: the scores are equal": 1,
     }
     unmapped = read(path, "pairs").record
-    assert unmapped.num_ok == 4
+    assert unmapped.num_ok == 3
+    assert "contradict the label" in next(iter(unmapped.reasons))
     assert unmapped.unread_evidence == ("score_chosen", "score_rejected")
     assert "were not read: score_chosen, score_rejected" in unmapped.text()
     other = write_lines(tmp_path / "b.jsonl", {**record("a", 8, 5), "prompt": "z"})

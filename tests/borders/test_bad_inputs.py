@@ -1,0 +1,32 @@
+"""Bad inputs of every family end as one line, or as what is right for them.
+
+`python -m benchmarks.bad_inputs` tries all; this is one of five of them, in a process per family.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.config.paths import PROJECT_ROOT
+from tests.borders.tables import FAMILIES, cases, quick_cases
+from tests.borders.trial import FAULTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_bad_input_ends_well(family: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.bad_inputs", "--quick", "--family", family]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    *seen, last = ended.stdout.splitlines()
+    result = json.loads(last)
+    assert result["inputs"] == len(quick_cases(family))
+    assert not any(result[fault] for fault in FAULTS), "\n".join(seen)
+
+
+def test_quick_version_has_enough_inputs() -> None:
+    assert sum(len(quick_cases(family)) for family in FAMILIES) >= 300
+    assert sum(len(cases(family)) for family in FAMILIES) >= 1000
+    assert all(len(quick_cases(family)) >= 10 for family in FAMILIES)
