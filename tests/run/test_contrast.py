@@ -59,6 +59,8 @@ async def test_revisions_are_preferred_without_a_judge(tmp_path: Path) -> None:
     assert "They were assumed, not judged: each revision is taken for better" in card
     assert "| revision_vs_initial | assumed | revisions | initial responses | 10 | 10 |" in card
     assert "not people's" not in card
+    page = run.report.read_text()
+    assert "No judge compared the responses" in page and "is judged in both orders" not in page
     assert not verify(run)
 
 
