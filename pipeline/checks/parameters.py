@@ -102,10 +102,10 @@ class Language(Section):
     def _known(cls, code: str) -> str:
         from pipeline.checks.formats import languages
 
-        if code not in (known := languages()):
+        if code not in languages():
             raise ValueError(
-                f"the language '{code}' is not one that the detector knows; choose one of "
-                f"{', '.join(known)}"
+                f"the language '{code}' is not one that the detector knows; write an ISO 639-1 "
+                "code such as en, de or zh"
             )
         return code
 
@@ -130,8 +130,10 @@ class Json(Section):
                 f"the JSON schema is not valid at {error.json_path} ({error.message[:120]}); "
                 "correct it"
             ) from None
-        for expression in _patterns(schema):
+        for expression in _values_of("pattern", schema):
             _compile(expression)
+        for reference in _values_of("$ref", schema):
+            _resolve(reference, schema)
         return schema
 
 
@@ -193,16 +195,28 @@ def _compile(expression: str) -> None:
         ) from None
 
 
-def _patterns(schema: JsonValue) -> Iterator[str]:
-    """Every `pattern` of a JSON schema."""
+def _resolve(reference: str, schema: dict[str, JsonValue]) -> None:
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    try:
+        root = DRAFT202012.create_resource(schema)
+        Registry().resolver_with_root(root).lookup(reference)
+    except Unresolvable:
+        raise ValueError(
+            f"the JSON schema has no '{reference}', and nothing is fetched; write it under '$defs'"
+        ) from None
+
+
+def _values_of(key: str, schema: JsonValue) -> Iterator[str]:
+    """Every text under a key, at any depth of a JSON schema."""
     if isinstance(schema, dict):
-        if isinstance(expression := schema.get("pattern"), str):
-            yield expression
-        for value in schema.values():
-            yield from _patterns(value)
-    elif isinstance(schema, list):
-        for value in schema:
-            yield from _patterns(value)
+        if isinstance(value := schema.get(key), str):
+            yield value
+        schema = list(schema.values())
+    for inner in schema if isinstance(schema, list) else ():
+        yield from _values_of(key, inner)
 
 
 def _not_blank(texts: tuple[str, ...]) -> tuple[str, ...]:

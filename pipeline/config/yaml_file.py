@@ -207,6 +207,9 @@ def _in_file(path: KeyPath, lines: dict[KeyPath, int]) -> KeyPath:
     known: KeyPath = ()
     for part in path[:-1]:
         known = (*known, part) if (*known, part) in lines else known
+    if known and known[-1] == path[-1] and (*known, path[-1]) not in lines:
+        # The tag of a union is the name of a key: `check: {name: language, language: xx}`.
+        return known
     return (*known, *path[-1:])
 
 

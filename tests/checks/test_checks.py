@@ -70,6 +70,13 @@ def test_any_text_gets_a_result(name: str, text: str) -> None:
         ("json", {}, '```json\n{"a": [1]}\n```', "{'a': 1}", 1),
         ("json", {"json_schema": {"required": ["b"]}}, '{"b": 0}', '{"a": NaN}', 1),
         ("json", {"json_schema": {"pattern": "^a+$"}}, '"aa"', '"ab"', 1),
+        (
+            "json",
+            {"json_schema": {"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "number"}}}},
+            "[1, 2]",
+            '["1"]',
+            1,
+        ),
         ("python", {}, FENCED, "```python\nx = [1\n```", 1),
         ("python", {}, FENCED + "\n```bash\nls | (\n```", "x = 1", 1),
         ("reading_grade", {"max": 3}, "The cat sat. It ran.", "Institutional organizations", 37.8),
@@ -150,6 +157,11 @@ def test_a_bad_function_is_a_check_error(maker: str, message: str) -> None:
             "does not take these args",
         ),
         ({"name": "json", "json_schema": {"pattern": "(?=a)"}}, "does not compile"),
+        (
+            {"name": "json", "json_schema": {"items": {"$ref": "http://127.0.0.1:9/x"}}},
+            "has no 'http://127.0.0.1:9/x', and nothing is fetched",
+        ),
+        ({"name": "json", "json_schema": {"$ref": "#/$defs/a"}}, "has no '#/.defs/a'"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, Any], message: str) -> None:

@@ -35,7 +35,11 @@ def line_of(path: Path, word: str) -> int:
         ({"name": "words"}, "check:", "has no bound"),
         ({"name": "pattern", "pattern": "(["}, "pattern: (", "does not compile"),
         ({"name": "json", "json_schema": {"type": 3}}, "json_schema:", "schema is not valid"),
-        ({"name": "language", "language": "klingon"}, "language: k", "'klingon' is not one that"),
+        (
+            {"name": "language", "language": "klingon"},
+            "language: k",
+            "check.language: the language",
+        ),
         ({"name": "function", "factory": "os:getcwd"}, "check:", "is not marked"),
     ],
 )
