@@ -48,7 +48,7 @@ def texts(rows: Iterator[PromptRow]) -> list[str]:
 )
 def test_shipped_set_is_sound(path: Path) -> None:
     counts = check_prompts([path])
-    assert counts.train >= 40 and counts.train_duplicates == 0
+    assert counts.train >= 12 and counts.train_duplicates == 0
 
 
 def test_both_forms_are_read(tmp_path: Path) -> None:
