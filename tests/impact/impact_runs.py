@@ -23,6 +23,7 @@ from pipeline.store import RunDir, RunLock, read_rows
 from pipeline.store.shards import stage_manifests
 from pipeline.types import Messages
 from tests.run.builders import CONSTITUTION, write_recipe
+from tests.stages.builders import SLOT
 
 SCRIPT = "tests.impact.impact_runs:make_engine"
 PRINCIPLES: list[dict[str, str]] = CONSTITUTION["principles"]
@@ -36,12 +37,11 @@ def make_engine(taste: str = "") -> ScriptedEngine:
         return f"text {seed} after {len(messages)} turns"
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
-        if "(A) [[[" not in messages[-1].content:
-            return [-2 * uniform(taste, messages[-1].content, option) for option in options]
-        request, rest = messages[-1].content.split("(A) [[[")
-        slots = rest.split("(B) [[[")
-        before = [message.content for message in messages[:-1]]
-        return [-2 * uniform(taste, *before, request, slot.split("]]]")[0]) for slot in slots]
+        last = messages[-1].content
+        if not (found := list(SLOT.finditer(last))):
+            return [-2 * uniform(taste, last, option) for option in options]
+        before = [*(message.content for message in messages[:-1]), last[: found[0].start()]]
+        return [-2 * uniform(taste, *before, slot[3]) for slot in found]
 
     return ScriptedEngine(reply, scores, name=f"tests {taste}", keep_calls=False)
 

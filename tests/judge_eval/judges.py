@@ -37,7 +37,7 @@ def make_engine(
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         # After a rationale, the sample is the last turn that shows slots.
-        a, b = slots(tuple(m for m in messages if "(A) [[[" in m.content))
+        a, b = slots(messages)
         value = logit(a, b)
         if behavior == "prose" or (behavior == "mixed" and "prose" in messages[-1].content):
             # The judge begins a sentence: next to nothing for either letter.

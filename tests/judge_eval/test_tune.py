@@ -18,7 +18,7 @@ from tests.judge_eval.builders import write_pairs
 from tests.judge_eval.command_runs import assert_one_line
 from tests.judge_eval.judges import quality
 from tests.run.builders import write_recipe
-from tests.stages.builders import log_sigmoid, slots
+from tests.stages.builders import SLOT, log_sigmoid, slots
 
 
 @recipe_factory
@@ -30,7 +30,7 @@ def make_judge(suits: str) -> ScriptedEngine:
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         if options[0] == "1":
             return [math.log(1e-4)] * 2
-        samples = [m for m in messages if "(A) [[[" in m.content]
+        samples = [m for m in messages if SLOT.search(m.content)]
         reads = suits == "exemplars" and len(samples) == 3
         a, b = slots((samples[-1],))
         value = quality(a) - quality(b) if reads else 0.3

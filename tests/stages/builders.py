@@ -6,6 +6,7 @@ pairs = rows(tmp_path, states, "preference/pair")
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -79,10 +80,15 @@ def numbered_reply(messages: Messages, seed: int) -> str:
     return f"{kind} {seed}"
 
 
+SLOT = re.compile(r"\(([AB])\) (\w*)\[\[\[(.*?)\]\]\]\2", re.DOTALL)
+"""A slot of a judge's request, with or without a fence."""
+
+
 def slots(messages: Messages) -> tuple[str, str]:
-    """The texts in slots A and B of a judge's request."""
-    text = messages[-1].content
-    return text.split("(A) [[[")[1].split("]]]")[0], text.split("(B) [[[")[1].split("]]]")[0]
+    """The texts in slots A and B of the last request that shows them."""
+    text = next(m.content for m in reversed(messages) if SLOT.search(m.content))
+    found = {name: shown for name, _, shown in SLOT.findall(text)}
+    return found["A"], found["B"]
 
 
 def log_sigmoid(x: float) -> float:
