@@ -50,7 +50,7 @@ def path_problem(error: Exception) -> str:
 
 
 def shown_path(path: Path | str) -> str:
-    """A path for a message: at most 80 characters, quoted where one cannot be printed."""
+    """A path for a message: of a very long one both ends, quoted where one cannot be printed."""
     text = str(path)
-    text = text if len(text) <= 80 else f"{text[:77]}..."
+    text = text if len(text) <= 200 else f"{text[:60]}...{text[-137:]}"
     return text if text.isprintable() else repr(text)

@@ -201,6 +201,6 @@ def test_settings_of_another_prefect_change_nothing(
     )
     assert end.returncode == 0, end.stderr
     url, timeout, retries, database, host, headers = json.loads(end.stdout)
-    assert url == "http://127.0.0.1:4321/api" and timeout == 60 and retries == 5
+    assert url == "http://127.0.0.1:4321/api" and timeout == 60 and retries == 2
     assert database == f"sqlite+aiosqlite:///{tmp_path}/state/prefect/prefect.db"
     assert host is None and headers == 0
