@@ -109,7 +109,7 @@ def _validator(schema: str) -> Any:
         if isinstance(value, str) and not regex(pattern).search(_valid(value)):
             yield ValidationError(f"{value!r} does not match {pattern!r}")
 
-    linear = extend(Draft202012Validator, {"pattern": matches})  # type: ignore[no-untyped-call]
+    linear = extend(Draft202012Validator, {"pattern": matches})
     return linear(json.loads(schema), registry=Registry())
 
 
