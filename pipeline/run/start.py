@@ -22,11 +22,12 @@ from pipeline.engines import ENGINES, ask_engine, check_engine
 from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
 from pipeline.engines.template_trial import Roles, TemplateUse, try_template, turns
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
+from pipeline.labeling.known_labels import MAKE_IT
 from pipeline.labeling.labelers import labeler_of
 from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.environment import record_environment
@@ -148,7 +149,13 @@ def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles)
     inputs = LabelingInputs(
         "", config.seed, config.preference, constitution, files.templates, files.labeling
     )
-    for number, settings in enumerate(config.judge_engines):
+    known, judges = files.labeling.known_labels, config.judge_engines
+    if known is not None and len(known.judges) != len(judges):
+        raise ConfigError(
+            f"the known labels of pair.known_labels come from {len(known.judges)} judges, but this "
+            f"recipe has {len(judges)}, whose mean is another label; {MAKE_IT}"
+        )
+    for number, settings in enumerate(judges):
         engine = unopened_engine(resolved_engine(settings))
         if engine is not None:
             make_judge(inputs, engine, number)

@@ -11,7 +11,7 @@ import yaml
 from pipeline.store import read_json, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.cli.commands import Rlaif
-from tests.judge_eval.builders import write_judge_recipe, write_noisy_pairs
+from tests.judge_eval.builders import ENGINE, write_judge_recipe, write_noisy_pairs
 
 
 def measure(rlaif: Rlaif, tmp_path: Path, recipe: Path, num_pairs: int = 600) -> Path:
@@ -87,6 +87,14 @@ def test_labels_of_another_judge_and_too_few_are_one_line(
         assert ended.code == 2 and len(ended.err.splitlines()) == 1, ended.err
         assert re.search(pattern, ended.err), ended.err
     assert not (tmp_path / "outputs/runs").exists()
+
+
+def test_labels_of_a_panel_do_not_bound_one_of_its_judges(rlaif: Rlaif, tmp_path: Path) -> None:
+    """The pooled label is another one, although the first judge is the same."""
+    second = {"type": "scripted", "script": ENGINE, "args": {"sharpness": 0.2, "name": "second"}}
+    known = measure(rlaif, tmp_path, write_judge_recipe(tmp_path / "r", panel=[second]))
+    ended = rlaif("check", bounded(write_judge_recipe(tmp_path / "s"), known, max_error=0.4))
+    assert ended.code == 2 and "come from 2 judges, but this recipe has 1" in ended.err
 
 
 def test_measuring_with_a_bounded_recipe_is_refused(rlaif: Rlaif, tmp_path: Path) -> None:
