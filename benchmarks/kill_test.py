@@ -4,12 +4,12 @@ twice?
 A process makes the data of a run on a scripted model with some latency. It is ended by SIGKILL at a
 random moment and started again, many times; the rows, files and paid tokens of the run are then
 compared with those of a run that nobody disturbed. Most that may be paid twice: at each kill, the
-shards in flight, each with the calls of its present stage.
+calls in flight; the answers before them are in the journals of their shards.
 
     python -m benchmarks.kill_test [--quick] [--seed N]
 
 The last line is one JSON object: `kills`, `lost`, `doubled`, `same_ids`, `same_datasets`,
-`tokens_paid_twice_share` and the `allowed_share` that the shards in flight give.
+`tokens_paid_twice_share` and the `allowed_share` that the calls in flight give.
 """
 
 import argparse
@@ -94,13 +94,14 @@ def bill(run: RunDir) -> int:
 
 
 def most_in_flight(run: RunDir) -> int:
-    """Tokens of the dearest shard-stage, times the shards that are in flight at once."""
+    """Tokens of the dearest row, times the calls that are in flight at once."""
     dearest: int = max(
-        sum(row.num_prompt_tokens + row.num_tokens for row in read_rows(run.root, manifest))
+        row.num_prompt_tokens + row.num_tokens
         for stage in STAGES[:-1]
         for manifest in stage_manifests(run.root, stage)
+        for row in read_rows(run.root, manifest)
     )
-    return SHARDS_IN_FLIGHT * dearest
+    return CALLS_AT_ONCE * dearest
 
 
 def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:

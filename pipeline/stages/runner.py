@@ -5,13 +5,14 @@ Out: one Manifest per shard-stage
 
 One stage of one shard is one step; a shard goes through its stages in order and several shards
 share the engine, so that its batch stays full and a shard's next stage still finds its prefix in
-the cache. A finished shard-stage is skipped. One that has changed, or failed in part, is made again
-row by row: a stored row is reused when its id and the hash of its input texts agree.
+the cache. A finished shard-stage is skipped. One that was killed, has changed, or failed in part is
+made again row by row: a row of its journal, or of its older shard, is reused when its id and the
+hash of its input texts agree.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
+from pipeline.store.journal import Journal
 from pipeline.store.stage_names import STAGES, split_folder
 
 CODE_VERSION = 2
@@ -129,17 +131,22 @@ class Runner:
         """
         started = time.perf_counter()
         key = step_key(stage, upstream)
+        journal = Journal(self.root, stage.folder, shard_index, CODE_VERSION)
         old = await asyncio.to_thread(load_manifest, self.root, stage.folder, shard_index)
         if old and old.key == key and not old.counts.failed:
             manifest = replace(old, resumed=True)
             self._count(manifest)
+            journal.remove()
             return manifest
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
+        known = stored | await asyncio.to_thread(_reusable, journal.rows())
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
-        rows, stop = await self._make(stage, items, stored)
+        with journal:
+            rows, stop = await self._make(stage, items, known, journal)
         if stop is not None and not rows:
             raise stop
+        # No manifest has counted what the journal's rows cost.
         fresh = [row for row in rows if row.row_id not in stored or stored[row.row_id] is not row]
         counts = replace(
             _costs(fresh),
@@ -161,29 +168,32 @@ class Runner:
             engine=_engine_info(stage),
             code=CODE_VERSION,
         )
+        journal.remove()
         if stop is not None:
             raise stop
         self._count(manifest)
         return manifest
 
     async def _make(
-        self, stage: Stage, items: Sequence[Item], stored: Mapping[str, Row]
+        self, stage: Stage, items: Sequence[Item], known: Mapping[str, Row], journal: Journal
     ) -> tuple[list[Row], RunStoppedError | None]:
         """The rows, in order; those that exist so far, and the error, when the run has to stop."""
         rows: dict[int, Row] = {}
 
         async def make(number: int) -> None:
             rows[number] = row = await self._attempt(items[number])
+            if stage.engine is not None:
+                journal.add(row)
             self.progress.row_done(stage.folder, row)
 
         calls, stop = [], None
         for number, item in enumerate(items):
-            known = stored.get(item.draft.row_id)
+            old = known.get(item.draft.row_id)
             if item.make is None:
                 rows[number] = item.draft
                 self.progress.row_done(stage.folder, item.draft)
-            elif known is not None and known.input_hash == item.draft.input_hash:
-                rows[number] = known
+            elif old is not None and old.input_hash == item.draft.input_hash:
+                rows[number] = old
             else:
                 calls.append(asyncio.create_task(make(number)))
         try:
@@ -247,16 +257,23 @@ def _read(
     root: Path, old: Manifest | None, upstream: Sequence[Manifest]
 ) -> tuple[dict[str, Row], dict[str, list[Row]]]:
     """Rows of an earlier attempt that can be reused, by id, and the input rows by folder."""
-    # A dropped row is planned again at no cost, since its parent may be there now; a text that was
-    # paid for and rejected is kept.
-    paid = ("ok", "unparsed")
     earlier = read_rows(root, old) if old and old.code == CODE_VERSION else []
-    stored = {
+    return _reusable(earlier), {manifest.stage: read_rows(root, manifest) for manifest in upstream}
+
+
+def _reusable(rows: Iterable[Row]) -> dict[str, Row]:
+    """Rows that need not be made again, by id.
+
+    A dropped row is planned again at no cost, since its parent may be there now; a text that was
+    paid for and rejected is kept.
+    """
+    paid = ("ok", "unparsed")
+    return {
         row.row_id: row
-        for row in earlier
-        if row.status in paid or (row.status == "dropped" and getattr(row, "num_tokens", 0))
+        for row in rows
+        if row.status in paid
+        or (row.status == "dropped" and isinstance(row, ModelRow) and row.num_tokens)
     }
-    return stored, {manifest.stage: read_rows(root, manifest) for manifest in upstream}
 
 
 def _costs(rows: Sequence[Row]) -> ShardCounts:
