@@ -13,15 +13,18 @@ from pipeline.run.start import begin_run, work_in
 
 
 @flow(name="rlaif", flow_run_name="{recipe}")
-async def end_to_end(recipe: str, run_id: str | None = None, resume: bool = False) -> str:
+async def end_to_end(
+    recipe: str, run_id: str | None = None, resume: bool = False, overrides: list[str] | None = None
+) -> str:
     """Take a run through all its phases; returns the path of the report.
 
     Args:
         recipe: a YAML file such as flows/configs/demo.yaml.
         run_id: name of the run folder; by default the recipe's name and the time.
         resume: continue the run called `run_id`, with the recipe that it started with.
+        overrides: values to replace in the recipe, each such as `preference.train.beta=0.05`.
     """
-    run = begin_run(recipe, run_id, resume)
+    run = begin_run(recipe, run_id, resume, overrides or ())
     with work_in(run):
         for phase in PHASE_FLOWS.values():
             await phase(str(run.root))

@@ -24,11 +24,13 @@ from pipeline.config.paths import shown_path
 from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
 
 EXIT_INTERRUPTED = 130
+RUNS, RESULTS = "Make runs", "Look at a run"
+LABELS, SERVER = "Constitutions, judges and labels", "The Prefect server"
+"""Headings of the help."""
 
 app = typer.Typer(
     name="rlaif",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="A constitution in, a judged preference set and a better policy out.",
 )
@@ -37,6 +39,12 @@ Recipe = Annotated[Path, typer.Argument(help="A recipe, such as flows/configs/de
 Run = Annotated[str, typer.Argument(help="Id or folder of a run; `rlaif runs` lists them.")]
 NoPrefect = Annotated[
     bool, typer.Option("--no-prefect", help="Run without the Prefect server and its records.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Replace a value, as in preference.train.beta=0.05."
+    ),
 ]
 RunId = Annotated[str | None, typer.Option(help="Name of the run folder.")]
 
@@ -59,15 +67,20 @@ def options(
     """Options of the command itself."""
 
 
-@app.command()
-def run(recipe: Recipe, run_id: RunId = None, no_prefect: NoPrefect = False) -> None:
-    """Run a recipe from its prompts to its report."""
+@app.command(rich_help_panel=RUNS)
+def run(
+    recipe: Recipe, overrides: Overrides = None, run_id: RunId = None, no_prefect: NoPrefect = False
+) -> None:
+    """Run a recipe from its prompts to its report.
+
+    Example: rlaif run flows/configs/demo.yaml --set seed=1 --set preference.train.beta=0.05
+    """
     from pipeline.cli.run import run_recipe
 
-    run_recipe(recipe, run_id, with_prefect=not no_prefect)
+    run_recipe(recipe, run_id, overrides or (), with_prefect=not no_prefect)
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def resume(run: Run, no_prefect: NoPrefect = False) -> None:
     """Continue a run that was stopped; finished work is not repeated."""
     from pipeline.cli.constitution import resume_impact
@@ -81,7 +94,7 @@ def resume(run: Run, no_prefect: NoPrefect = False) -> None:
         resume_run(run, with_prefect=not no_prefect)
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def nightly(recipe: Recipe, no_prefect: NoPrefect = False) -> None:
     """Add a data set version from prompts that no earlier version has, and train on it."""
     from pipeline.cli.run import run_nightly
@@ -89,19 +102,20 @@ def nightly(recipe: Recipe, no_prefect: NoPrefect = False) -> None:
     run_nightly(recipe, with_prefect=not no_prefect)
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def check(
     files: Annotated[list[Path], typer.Argument(help="Recipes, constitutions, templates.")],
+    overrides: Overrides = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the endpoints.")] = False,
 ) -> None:
     """Check recipes, constitutions and templates; each endpoint is asked for one token."""
     from pipeline.cli.inspect import check_file
 
     for path in files:
-        check_file(path, offline=offline)
+        check_file(path, overrides=overrides or (), offline=offline)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def trace(
     row_id: Annotated[str, typer.Argument(help="Id of a row, such as a pair.")],
     run: Annotated[str | None, typer.Option(help="Search this run only.")] = None,
@@ -112,7 +126,7 @@ def trace(
     print_trace(row_id, run)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def verify(run: Run) -> None:
     """Check every file of a run against its hash; exit code 1 when one does not match."""
     from pipeline.cli.inspect import print_problems
@@ -120,7 +134,7 @@ def verify(run: Run) -> None:
     raise typer.Exit(1 if print_problems(run) else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def audit(run: Run) -> None:
     """Audit the labels of a run; exit code 3 when they fail the recipe's thresholds."""
     from pipeline.cli.audit import print_audit
@@ -128,11 +142,11 @@ def audit(run: Run) -> None:
     raise typer.Exit(EXIT_AUDIT if print_audit(run) else 0)
 
 
-app.command()(judge_eval)
-app.command()(judge_tune)
+app.command(rich_help_panel=LABELS)(judge_eval)
+app.command(rich_help_panel=LABELS)(judge_tune)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def report(run: Run) -> None:
     """Write the report of a run again, finished or not."""
     from pipeline.cli.run import print_report
@@ -140,7 +154,7 @@ def report(run: Run) -> None:
     print_report(run)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="JSON Lines file to write; must not exist.")],
@@ -154,7 +168,7 @@ def export(
     export_run(run, out, format)
 
 
-@app.command()
+@app.command(rich_help_panel=RUNS)
 def runs() -> None:
     """List the runs."""
     from pipeline.cli.inspect import print_runs
@@ -162,7 +176,7 @@ def runs() -> None:
     print_runs()
 
 
-@app.command()
+@app.command(rich_help_panel=SERVER)
 def ui() -> None:
     """Start the Prefect server if none is running, and print its address and how to sign in."""
     from pipeline.prefect_server import ensure_server, key_path
@@ -171,7 +185,7 @@ def ui() -> None:
     say(f"its pages ask once for a key, the line in {key_path()}")
 
 
-@app.command()
+@app.command(rich_help_panel=SERVER)
 def stop() -> None:
     """Stop the Prefect server that was started here."""
     from pipeline.prefect_server import stop_server
@@ -180,7 +194,7 @@ def stop() -> None:
     say(f"stopped the server on port {server.port}" if server else "no server was running")
 
 
-@app.command()
+@app.command(rich_help_panel=SERVER)
 def env() -> None:
     """Print the settings that the `prefect` command needs: eval "$(rlaif env)"."""
     import shlex
@@ -194,8 +208,8 @@ def env() -> None:
         say(f"export {name}={shlex.quote(value)}")
 
 
-app.add_typer(constitution_app, name="constitution")
-app.add_typer(labels_app, name="labels")
+app.add_typer(constitution_app, name="constitution", rich_help_panel=LABELS)
+app.add_typer(labels_app, name="labels", rich_help_panel=LABELS)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The commands that look at files: `check`, `trace`, `verify`, `export`, `runs`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -53,16 +54,19 @@ TRACED_COLUMNS = [
 """Columns that `trace` prints, in this order."""
 
 
-def check_file(path: Path, *, offline: bool) -> None:
+def check_file(path: Path, *, overrides: Sequence[str], offline: bool) -> None:
     """Check one recipe, constitution or template, told apart by suffix and content.
 
     Args:
+        overrides: values to replace in a recipe, each `key.path=value`.
         offline: do not ask the endpoints of a recipe.
 
     Raises:
         UserError: the first thing to correct.
     """
     kind = kind_of(path)
+    if overrides and kind != "recipe":
+        raise ConfigError(f"--set changes a recipe, but {path} is a {kind}; leave it out")
     facts: list[tuple[str, str]] = []
     if kind == "template":
         PromptTemplate.from_file(path, variables_of(path.stem))
@@ -71,7 +75,7 @@ def check_file(path: Path, *, offline: bool) -> None:
         principles = ", ".join(p.id for p in constitution.principles)
         facts = [("name", constitution.name), ("principles", principles)]
     else:
-        facts = check_recipe(path, offline=offline).facts
+        facts = check_recipe(path, overrides=overrides, offline=offline).facts
     say(f"OK: {kind} {path}")
     for name, value in facts:
         say(f"  {name:<14}{value}")

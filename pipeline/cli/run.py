@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +25,11 @@ T = TypeVar("T")
 EXIT_INTERRUPTED = 130
 
 
-def run_recipe(recipe: Path, run_id: str | None, *, with_prefect: bool) -> None:
+def run_recipe(
+    recipe: Path, run_id: str | None, overrides: Sequence[str], *, with_prefect: bool
+) -> None:
     """Check the recipe, run it, print where the report is and the figures that matter."""
-    checked = check_recipe(recipe)
+    checked = check_recipe(recipe, overrides=overrides)
     if with_prefect:
         use_prefect()
     run = start_run(checked, run_id=run_id)

@@ -7,6 +7,7 @@ Unknown keys are refused, with file and line. Paths are relative to the folder w
 runs, else to the project root (`resolve_path`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,10 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.engines import EngineConfig
 from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.overrides import override
 from pipeline.config.sampling import DrawConfig, SampleConfig
 from pipeline.config.section import Section, Words
 from pipeline.config.training import SftConfig
-from pipeline.config.yaml_file import load_yaml
+from pipeline.config.yaml_file import parse_model, read_text
 
 RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
 
@@ -266,4 +268,20 @@ class RunConfig(Section):
 
 def load_config(path: Path) -> RunConfig:
     """Read and validate a recipe. Raises ConfigError with file and line."""
-    return load_yaml(path, RunConfig, what="recipe")
+    return read_recipe(path)[0]
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, str]:
+    """A validated recipe and its text.
+
+    Args:
+        overrides: values to replace in the file's text, as `override` takes them.
+
+    Raises:
+        ConfigError: the first mistake, with file and line.
+    """
+    where = f"recipe {path}"
+    text = read_text(path, where)
+    if overrides:
+        text = override(text, overrides, where)
+    return parse_model(text, RunConfig, where), text

@@ -57,7 +57,12 @@ def load_yaml(path: Path, model: type[Model], *, what: str) -> Model:
         ConfigError: the file is missing, empty, not YAML, or does not fit the model.
     """
     where = f"{what} {path}"
-    value, lines = parse_yaml(read_text(path, where), where)
+    return parse_model(read_text(path, where), model, where)
+
+
+def parse_model(text: str, model: type[Model], where: str) -> Model:
+    """The YAML mapping in `text` as `model`. Raises ConfigError as `load_yaml`."""
+    value, lines = parse_yaml(text, where)
     if not isinstance(value, dict):
         problem = "is empty" if value is None else f"holds a {type(value).__name__}"
         keys = ", ".join(model.model_fields)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig
 from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
+from pipeline.config.recipe import read_recipe
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
 from pipeline.engines import ENGINES, ask_engine, check_engine
@@ -34,7 +35,7 @@ from pipeline.run.environment import record_environment
 from pipeline.run.files import RunFiles, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
-from pipeline.store.files import copy_file
+from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
 
 
@@ -50,21 +51,26 @@ class CheckedRecipe:
     path: Path
     config: RunConfig
     constitution: Constitution
+    text: str
+    """What is copied into the run folder: the file as written, or with the overrides in it."""
     facts: list[tuple[str, str]]
     """What the run will use, for people: pairs of a subject, such as `prompts`, and one line."""
 
 
-def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
+def check_recipe(
+    recipe: Path, *, overrides: Sequence[str] = (), offline: bool = False
+) -> CheckedRecipe:
     """Read a recipe and check it with every file, model and endpoint that it names.
 
     Args:
+        overrides: values to replace, each `key.path=value`.
         offline: no endpoint is asked whether it answers.
 
     Raises:
         UserError: the first thing to correct.
     """
     path = resolve_path(recipe)
-    config = load_config(path)
+    config, text = read_recipe(path, overrides)
     constitution = load_constitution(resolve_path(config.constitution))
     files = load_files(config, constitution)
     prompts, heldout = config.prompts.train, config.prompts.heldout
@@ -90,7 +96,7 @@ def check_recipe(recipe: Path, *, offline: bool = False) -> CheckedRecipe:
     check_judges(config, constitution, files)
     if not offline:
         facts += [("endpoint", line) for line in ask_endpoints(config)]
-    return CheckedRecipe(path, config, constitution, facts)
+    return CheckedRecipe(path, config, constitution, text, facts)
 
 
 def ask_endpoints(config: RunConfig) -> list[str]:
@@ -161,14 +167,24 @@ def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles)
             make_judge(inputs, engine, number)
 
 
-def begin_run(recipe: str, run_id: str | None = None, resume: bool = False) -> RunDir:
+def begin_run(
+    recipe: str, run_id: str | None = None, resume: bool = False, overrides: Sequence[str] = ()
+) -> RunDir:
     """A new run of `recipe`, or with `resume` the run called `run_id`.
+
+    Args:
+        overrides: values to replace in the recipe of a new run.
 
     Raises:
         UserError: the recipe is wrong, the id is taken, or there is no run to resume.
     """
     if not resume:
-        return start_run(Path(recipe), run_id=run_id)
+        return start_run(check_recipe(Path(recipe), overrides=overrides), run_id=run_id)
+    if overrides:
+        raise ConfigError(
+            "a resumed run keeps the recipe that it began with; leave out the overrides, or start "
+            "a new run"
+        )
     if run_id is None:
         raise StoreError("--resume needs a run id; `rlaif runs` lists them")
     return find_run(run_id)
@@ -197,7 +213,7 @@ def start_run(
 
     def fill(run: RunDir) -> None:
         # The recipe is copied as written, with its comments: people will read it again.
-        copy_file(checked.path, run.recipe)
+        write_text(run.recipe, checked.text)
         copies = [run.recipe, *copy_files(run, checked.config)]
         write_run_info(
             run,

@@ -93,6 +93,15 @@ def test_version_is_that_of_the_project(rlaif: Rlaif) -> None:
     assert ended.code == 0 and ended.out == f"rlaif {project['version']}\n"
 
 
+def test_check_takes_overrides(rlaif: Rlaif) -> None:
+    smoke = "flows/configs/smoke.yaml"
+    assert rlaif("check", smoke, "--set", "name=other", "--set", "seed=3").out.count("other:") == 1
+    ended = rlaif("check", smoke, "--set", "preference.sample.num_sample=3")
+    assert (ended.code, "did you mean 'num_samples'?" in ended.err) == (2, True)
+    ended = rlaif("check", "constitutions/open_assistant.yaml", "--set", "name=x")
+    assert (ended.code, "is a constitution" in ended.err) == (2, True)
+
+
 def test_check_knows_the_three_kinds(rlaif: Rlaif, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     ended = rlaif("check", recipe, tmp_path / "constitution.yaml", "prompts/judge.jinja")
