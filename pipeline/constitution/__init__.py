@@ -6,11 +6,15 @@ Out: Constitution, with stable principle ids and a hash per principle for the li
 A principle is drawn per critique and per label, with replacement and uniformly unless weights
 are given, by a seed that comes from the row (Bai et al. 2022, arXiv:2212.08073; the published
 chains repeat principles as drawing with replacement does).
+
+`conflicts` names principles that cannot both decide one comparison; `priority` says which of them
+does. `overrulers` is the relation that follows from both, and `labeling/conflicts.py` applies it.
 """
 
+import difflib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -45,6 +49,15 @@ class Principle(Section):
     check: CheckConfig | None = None
     """Decides by a program, instead of a model, which responses hold the principle; see
     docs/checks.md."""
+    rationale: str = ""
+    """Why the principle is there. Templates that have a place for it show it to critic, reviser and
+    judge."""
+    priority: int = Field(0, ge=-1_000_000, le=1_000_000)
+    """Of two principles in conflict, the one with the higher priority decides. It does not change
+    how often a principle is drawn."""
+    conflicts: tuple[str, ...] = ()
+    """Ids of principles that cannot decide a comparison together with this one. Naming the conflict
+    in one of the two is enough; their priorities must differ."""
 
     @field_validator("critique_request", "revision_request", "comparison_request")
     @classmethod
@@ -53,14 +66,22 @@ class Principle(Section):
             raise ValueError("the request is empty, but each of the three must ask something")
         return text.strip()
 
+    @field_validator("rationale")
+    @classmethod
+    def _without_margins(cls, text: str) -> str:
+        return "" if is_blank(text) else text.strip()
+
     @cached_property
     def hash(self) -> str:
-        """Hash of id, requests and check, 16 hex digits; weight and tags do not count.
+        """Hash of id, requests, check and rationale, 16 hex digits; what decides how often it is
+        drawn and whom it overrules does not count.
 
         Of a user's function it covers the name and the arguments, not the code.
         """
         requests = [self.critique_request, self.revision_request, self.comparison_request]
-        return content_hash([self.id, *requests, *([self.check_values] if self.check else [])])[:16]
+        check = [self.check_values] if self.check else []
+        rationale = [["rationale", self.rationale]] if self.rationale else []
+        return content_hash([self.id, *requests, *check, *rationale])[:16]
 
     @property
     def check_values(self) -> dict[str, Any] | None:
@@ -94,10 +115,57 @@ class Constitution(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _conflicts_can_be_resolved(self) -> Self:
+        known = {p.id: p for p in self.principles}
+        for principle in self.principles:
+            if problem := conflict_problem(
+                principle.id, principle.conflicts, {i: p.priority for i, p in known.items()}
+            ):
+                raise ValueError(f"conflicts of '{principle.id}' {problem}")
+        return self
+
     @cached_property
     def hash(self) -> str:
-        """Hash of all principles with their weights, in order, 16 hex digits."""
-        return content_hash([[p.hash, p.weight] for p in self.principles])[:16]
+        """Hash of all principles with their weights, in order, and of who overrules whom, 16 hex
+        digits.
+        """
+        return content_hash(
+            [[p.hash, p.weight] for p in self.principles]
+            + ([self.overrulers] if self.overrulers else [])
+        )[:16]
+
+    @cached_property
+    def overrulers(self) -> dict[str, list[str]]:
+        """By id of a principle in conflict: the ids of those that overrule it, the highest priority
+        first. Principles that none overrules are left out.
+        """
+        pairs = {(p.id, other) for p in self.principles for other in p.conflicts}
+        pairs |= {(other, one) for one, other in pairs}
+        found = {
+            p.id: [
+                q.id for q in self.by_priority if (p.id, q.id) in pairs and q.priority > p.priority
+            ]
+            for p in self.principles
+        }
+        return {name: above for name, above in found.items() if above}
+
+    @cached_property
+    def by_priority(self) -> tuple[Principle, ...]:
+        """All principles, the highest priority first, equal ones by id."""
+        return tuple(sorted(self.principles, key=lambda p: (-p.priority, p.id)))
+
+    def consulted(self, drawn: Sequence[Principle]) -> tuple[Principle, ...]:
+        """The principles that may overrule one of `drawn`, directly or through another one, without
+        those that are drawn; the highest priority first.
+        """
+        names = {p.id for p in drawn}
+        # From the lowest priority up, so that each overruler is looked at after all it overrules.
+        for principle in reversed(self.by_priority):
+            if principle.id in names:
+                names.update(self.overrulers.get(principle.id, ()))
+        drawn_ids = {p.id for p in drawn}
+        return tuple(p for p in self.by_priority if p.id in names - drawn_ids)
 
     @cached_property
     def hash_with_tags(self) -> str:
@@ -126,6 +194,27 @@ class Constitution(Section):
     def by_id(self, principle_id: str) -> Principle:
         """The principle of that id. Raises KeyError when there is none."""
         return {p.id: p for p in self.principles}[principle_id]
+
+
+def conflict_problem(name: str, conflicts: Sequence[str], priorities: Mapping[str, int]) -> str:
+    """Why the conflicts of a principle cannot be resolved; empty when they can.
+
+    Args:
+        priorities: of all principles, by id.
+    """
+    for other in conflicts:
+        if other == name:
+            return "name the principle itself; name another one, or none"
+        if other not in priorities:
+            close = difflib.get_close_matches(other, priorities, n=1, cutoff=0.6)
+            remedy = f"write '{close[0]}'" if close else "name a principle of this constitution"
+            return f"name '{other}', which is no principle here; {remedy}"
+        if priorities[other] == priorities[name]:
+            return (
+                f"name '{other}', which has the same priority, {priorities[name]}, so that neither "
+                "would decide; give one of the two a higher priority"
+            )
+    return ""
 
 
 def weighted_draw(

@@ -3,9 +3,9 @@
 In:  two constitutions
 Out: ConstitutionDiff: principles that were added, removed, reworded, rechecked, renamed, moved, ...
 
-The semantic hash of a principle covers its check, and its three requests after folding white space
-and the case of the first letter. Order, weight, tags and id do not change it: a principle under
-another id with the same hash is renamed, not new.
+The semantic hash of a principle covers its check, and its three requests and its rationale after
+folding white space and the case of the first letter. Order, weight, priority, conflicts, tags and
+id do not change it: a principle under another id with the same hash is renamed, not new.
 
 Does not: predict which rows a run has to make again. Rows carry the exact hash of a principle,
 which covers its id and every character (`Principle.hash`); `respelled` lists those whose rows are
@@ -13,20 +13,23 @@ made again although their meaning is the same.
 """
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.constitution import Constitution, Principle
 from pipeline.ids import canonical_json, content_hash
 
 REQUESTS = ("critique_request", "revision_request", "comparison_request")
+TEXTS = (*REQUESTS, "rationale")
 
 
 @dataclass(frozen=True)
 class Rewording:
-    """One request whose meaning changed."""
+    """A request or a rationale whose meaning changed."""
 
     principle_id: str
     request: str
+    """One of `TEXTS`."""
     before: str
     after: str
 
@@ -51,6 +54,8 @@ class ConstitutionDiff:
     rechecked: tuple[Change, ...]
     """Another check, or one where there was none, or none any more."""
     renamed: tuple[Change, ...]
+    reprioritized: tuple[Change, ...]
+    """Another priority, or other conflicts, by the ids of the new version."""
     reweighted: tuple[Change, ...]
     """With the share of draws: `1 (6.2 %)`."""
     retagged: tuple[Change, ...]
@@ -59,7 +64,7 @@ class ConstitutionDiff:
     respelled: tuple[str, ...]
     """Equal meaning, different characters: their rows have another hash."""
     num_unchanged: int
-    """Principles with the same id, wording, weight and tags."""
+    """Principles with the same id, wording, weight, priority, conflicts and tags."""
 
     def text(self) -> str:
         """A few lines for people."""
@@ -67,8 +72,8 @@ class ConstitutionDiff:
         lines += [f"removed {name}" for name in self.removed]
         for each in self.reworded:
             lines.append(f"reworded {each.principle_id}, {each.request}")
-            lines += [f"  - {each.before}", f"  + {each.after}"]
-        for what in ("rechecked", "renamed", "reweighted", "retagged", "moved"):
+            lines += [f"  - {each.before or 'none'}", f"  + {each.after or 'none'}"]
+        for what in ("rechecked", "renamed", "reprioritized", "reweighted", "retagged", "moved"):
             lines += [
                 f"{what} {c.principle_id}: {c.before or 'none'} -> {c.after or 'none'}"
                 for c in getattr(self, what)
@@ -79,9 +84,11 @@ class ConstitutionDiff:
 
 
 def semantic_hash(principle: Principle) -> str:
-    """Hash of the meaning of the three requests and of the check, 16 hex digits."""
+    """Hash of the meaning of the requests, the rationale and the check, 16 hex digits."""
     check = [principle.check_values] if principle.check else []
-    return content_hash([*(_folded(getattr(principle, key)) for key in REQUESTS), *check])[:16]
+    rationale = [["rationale", _folded(principle.rationale)]] if principle.rationale else []
+    requests = (_folded(getattr(principle, key)) for key in REQUESTS)
+    return content_hash([*requests, *check, *rationale])[:16]
 
 
 def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff:
@@ -89,6 +96,7 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
     pairs = _matched(old, new)
     matched_old = {before.id for before, _ in pairs}
     matched_new = {after.id for _, after in pairs}
+    new_ids = {before.id: after.id for before, after in pairs}
     same = [(b, a) for b, a in pairs if semantic_hash(b) == semantic_hash(a)]
     return ConstitutionDiff(
         added=tuple(p.id for p in new.principles if p.id not in matched_new),
@@ -96,7 +104,7 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
         reworded=tuple(
             Rewording(after.id, key, getattr(before, key), getattr(after, key))
             for before, after in pairs
-            for key in REQUESTS
+            for key in TEXTS
             if _folded(getattr(before, key)) != _folded(getattr(after, key))
         ),
         rechecked=tuple(
@@ -105,6 +113,11 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
             if before.check_values != after.check_values
         ),
         renamed=tuple(Change(a.id, b.id, a.id) for b, a in pairs if a.id != b.id),
+        reprioritized=tuple(
+            Change(after.id, was, now)
+            for before, after in pairs
+            if (was := _rank(before, old, new_ids)) != (now := _rank(after, new, {}))
+        ),
         reweighted=tuple(
             Change(a.id, _weight(b, old), _weight(a, new)) for b, a in pairs if a.weight != b.weight
         ),
@@ -116,7 +129,11 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
         moved=_moved(pairs, old, new),
         respelled=tuple(a.id for b, a in same if a.hash != b.hash and a.id == b.id),
         num_unchanged=sum(
-            a.id == b.id and a.weight == b.weight and set(a.tags) == set(b.tags) for b, a in same
+            a.id == b.id
+            and a.weight == b.weight
+            and set(a.tags) == set(b.tags)
+            and _rank(b, old, new_ids) == _rank(a, new, {})
+            for b, a in same
         ),
     )
 
@@ -182,3 +199,11 @@ def _check(principle: Principle) -> str:
 def _weight(principle: Principle, constitution: Constitution) -> str:
     total = sum(p.weight for p in constitution.principles)
     return f"{principle.weight:g} ({principle.weight / total:.1%} of draws)"
+
+
+def _rank(principle: Principle, constitution: Constitution, new_ids: Mapping[str, str]) -> str:
+    """Priority and conflicts, from whichever side they are named, in words; empty for neither."""
+    named = {p.id for p in constitution.principles if principle.id in p.conflicts}
+    others = sorted(new_ids.get(name, name) for name in named | set(principle.conflicts))
+    conflicts = f", in conflict with {', '.join(others)}" if others else ""
+    return f"priority {principle.priority}{conflicts}" if principle.priority or others else ""

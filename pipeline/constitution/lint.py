@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.yaml_file import KeyPath, parse_yaml, read_text
-from pipeline.constitution import Principle, load_constitution
+from pipeline.constitution import Principle, conflict_problem, load_constitution
 from pipeline.constitution.wording import (
     content_words,
     count_questions,
@@ -29,9 +29,14 @@ from pipeline.errors import ConfigError
 
 NEAR_DUPLICATE = 0.5
 """Least likeness (`wording.likeness`) at which two principles are called near-duplicates."""
-MAX_WORDS = {"critique_request": 90, "revision_request": 90, "comparison_request": 45}
-"""Longest request, in words; the judge reads the comparison request for each label."""
-REQUESTS = tuple(MAX_WORDS)
+MAX_WORDS = {
+    "critique_request": 90,
+    "revision_request": 90,
+    "comparison_request": 45,
+    "rationale": 300,
+}
+"""Longest text, in words; the judge reads comparison request and rationale for each label."""
+REQUESTS = ("critique_request", "revision_request", "comparison_request")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ RULES = {
     ),
     "duplicate-id": Rule("error", "ids name rows in the lineage and must differ", "rename one"),
     "no-principles": Rule("error", "at least one is needed", "add one under 'principles:'"),
+    "conflict": Rule("error", "a conflict that can be resolved is needed", ""),
+    "idle-priority": Rule(
+        "warning",
+        "a priority decides only between principles in conflict",
+        "name the others under 'conflicts:', or remove it; weight changes how often it is drawn",
+    ),
     "schema": Rule("error", "a constitution of this schema is needed", "correct it"),
     "duplicate": _TWICE,
     "near-duplicate": _TWICE,
@@ -132,8 +143,16 @@ class Draft:
     @property
     def tags(self) -> list[str]:
         """Its tags, without those that are not text."""
-        value = self.values.get("tags")
-        return [tag for tag in value if isinstance(tag, str)] if isinstance(value, list) else []
+        return self._words("tags")
+
+    @property
+    def conflicts(self) -> list[str]:
+        """The ids under `conflicts`, without those that are not text."""
+        return self._words("conflicts")
+
+    def _words(self, key: str) -> list[str]:
+        value = self.values.get(key)
+        return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
     def finding(
         self, code: str, key: str, problem: str, needed: str = "", action: str = ""
@@ -272,7 +291,23 @@ def _tags(drafts: Sequence[Draft]) -> Iterator[Finding]:
                 yield draft.finding("unknown-tag", "tags", problem, action=f"write '{close}'")
 
 
-CHECKS = (_present, _ids, _duplicates, _directions, _questions, _tags, _lengths)
+def _conflicts(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Conflicts that cannot be resolved, and priorities that decide nothing."""
+    priorities = {d.name: p for d in drafts if isinstance(p := d.values.get("priority", 0), int)}
+    in_conflict = {name for d in drafts if d.conflicts for name in (d.name, *d.conflicts)}
+    for draft in drafts:
+        if draft.name not in priorities:
+            continue
+        for other in dict.fromkeys(draft.conflicts):
+            if problem := conflict_problem(draft.name, (other,), priorities):
+                what, _, remedy = problem.rpartition("; ")
+                yield draft.finding("conflict", "conflicts", f"the conflicts {what}", action=remedy)
+        if priorities[draft.name] and draft.name not in in_conflict:
+            problem = f"the priority {priorities[draft.name]} decides nothing"
+            yield draft.finding("idle-priority", "priority", problem)
+
+
+CHECKS = (_present, _ids, _duplicates, _directions, _questions, _tags, _lengths, _conflicts)
 
 
 def _finding(

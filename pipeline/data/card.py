@@ -17,6 +17,7 @@ from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
 from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.data.prompt_lines import display_path
+from pipeline.labeling.conflicts import count_overruled, describe_overruled
 from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.labeling.labelers import labeler_of
@@ -47,6 +48,7 @@ def write_card(
     """
     labeler = labeler_of(config.preference)
     unused = labeler.principles(config.preference) == "none"
+    in_conflict = constitution.overrulers and not unused
     text = (
         _environment()
         .get_template("card.md.jinja")
@@ -61,6 +63,9 @@ def write_card(
             labels=labeler.describe(config.preference),
             num_checked=0 if unused else len(constitution.checked),
             asks_a_model=labeler.asks_a_model,
+            overruled=describe_overruled(count_overruled(run.root))
+            if in_conflict and contrast
+            else "",
             bound=error_bound_of(run.root, config.preference.pair),
             contrast=contrast,
             models=_models(run),

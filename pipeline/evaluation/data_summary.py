@@ -20,6 +20,7 @@ from pipeline.evaluation.results import (
     StageMetrics,
 )
 from pipeline.evaluation.shard_columns import RowDict, iter_shards, label_folder
+from pipeline.labeling.conflicts import count_overruled
 from pipeline.labeling.contrast import measure_contrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.prompting.neutralize import CUT
@@ -107,8 +108,14 @@ def stage_metrics(root: Path) -> dict[str, StageMetrics]:
     return stages
 
 
-def measure_data(root: Path, pair: PairConfig) -> tuple[DataMetrics | None, list[PrincipleMetrics]]:
-    """Entries `data` (None without judgments) and `principles` of metrics.json."""
+def measure_data(
+    root: Path, pair: PairConfig, *, conflicts: bool = False
+) -> tuple[DataMetrics | None, list[PrincipleMetrics]]:
+    """Entries `data` (None without judgments) and `principles` of metrics.json.
+
+    Args:
+        conflicts: whether the constitution has principles in conflict.
+    """
     everything, by_principle = LabelCounts(), defaultdict[str, LabelCounts](LabelCounts)
     for _, rows in iter_shards(root, label_folder(root), LABEL_COLUMNS):
         for row in rows:
@@ -128,6 +135,7 @@ def measure_data(root: Path, pair: PairConfig) -> tuple[DataMetrics | None, list
             update={
                 "error_bound": error_bound_of(root, pair),
                 "contrast": measure_contrast(root, pair.tie_width),
+                "overruled": count_overruled(root) if conflicts else None,
             }
         )
     principles = [

@@ -31,7 +31,8 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     tie_width = config.preference.pair.tie_width
     constitution = load_constitution(run.constitution)
     policies, changes = measure_policies(run.root, oracle, constitution, draws=draws, seed=seed)
-    data, principles = measure_data(run.root, config.preference.pair)
+    conflicts = bool(constitution.overrulers)
+    data, principles = measure_data(run.root, config.preference.pair, conflicts=conflicts)
     stages = stage_metrics(run.root)
     labels = label_truth(run.root, constitution, oracle) if oracle is not None else None
     seconds = {folder: stage.seconds for folder, stage in stages.items()}

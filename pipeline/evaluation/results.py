@@ -232,6 +232,9 @@ class DataMetrics(_Entry):
     contrast: PairContrast | None = None
     """Who wrote the two sides of the pairs, and how often the longer one is preferred; None without
     labeled pairs."""
+    overruled: Faults | None = None
+    """Conflicts of principles that decided a label, by `short by complete`; None when the
+    constitution has no conflicts."""
     shortened: int = 0
     """Verdicts and ratings that rest on the beginning of a text longer than `max_characters`."""
 

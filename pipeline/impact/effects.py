@@ -22,7 +22,8 @@ from pipeline.soft_labels import outcome
 class Outcome:
     """What became of one comparison."""
 
-    judgment_id: str
+    verdict_ids: frozenset[str]
+    """The rows of the judges behind the label."""
     text_ids: tuple[str, str]
     """The two responses."""
     principle_ids: tuple[str, ...]
@@ -227,6 +228,7 @@ def _changes(diff: ConstitutionDiff) -> Iterable[tuple[str, str]]:
     for renamed in diff.renamed:
         yield renamed.before, f"renamed to {renamed.after}"
         yield renamed.after, f"renamed from {renamed.before}"
+    yield from ((each.principle_id, "reprioritized") for each in diff.reprioritized)
     for each in diff.reweighted:
         before, after = (share.partition(" ")[0] for share in (each.before, each.after))
         yield each.principle_id, f"weight {before} -> {after}"
@@ -238,7 +240,7 @@ def asked_again(before: Outcome | None, after: Outcome | None) -> bool:
     return (
         after is not None
         and after.asked
-        and (before is None or before.judgment_id != after.judgment_id)
+        and (before is None or not after.verdict_ids <= before.verdict_ids)
     )
 
 

@@ -13,17 +13,18 @@ from typing import Any
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.constitution.diff import diff_constitutions
+from pipeline.evaluation.shard_columns import label_folder
 from pipeline.ids import file_hash
 from pipeline.impact.effects import Impact, ImpactTally, Outcome, StageCost
 from pipeline.impact.text import markdown
 from pipeline.labeling.labelers import labeler_of
 from pipeline.records import JudgmentRow, ModelRow, RevisionRow, ScoreRow
 from pipeline.run.context import RunContext
-from pipeline.run.plan import compared_texts, label_folder
+from pipeline.run.plan import compared_texts
 from pipeline.store import RunDir, read_rows, require_manifest, write_json
 from pipeline.store.files import write_text
 from pipeline.store.shards import stage_manifests
-from pipeline.store.stage_names import PAIRS, stage_folders
+from pipeline.store.stage_names import PAIRS, POOLED, stage_folders
 
 Key = tuple[str, ...]
 TRAINED = (
@@ -84,18 +85,20 @@ def write_impact(run: RunDir, impact: Impact) -> None:
 
 
 def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[Key, Outcome]]:
-    """What became of each comparison of a shard; the folders are those of `ctx`."""
+    """What became of each comparison of a shard; the compared folders are those of `ctx`."""
     folder = compared_texts(ctx).revisions
     revisions: list[RevisionRow] = _rows(run, folder, shard_index) if folder else []
     places = {row.row_id: f"{row.initial_id}/{row.round}" for row in revisions}
     paired = {row.judgment_id for row in _rows(run, PAIRS, shard_index) if row.status == "ok"}
-    for row in _rows(run, label_folder(ctx), shard_index):
+    pooled = label_folder(run.root) == POOLED
+    # Not that of `ctx`: one constitution may have conflicts, and pool its labels, and one not.
+    for row in _rows(run, label_folder(run.root), shard_index):
         sides = (row.first_id, row.second_id)
         key = (row.prompt_id, row.comparison, *(places.get(side, side) for side in sides))
         yield (
             key,
             Outcome(
-                judgment_id=row.row_id,
+                verdict_ids=frozenset(row.parent_ids if pooled else (row.row_id,)),
                 text_ids=sides,
                 principle_ids=tuple(row.principle_id.split("+")),
                 prob_first=row.prob_first if row.status == "ok" else None,

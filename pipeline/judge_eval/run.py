@@ -45,7 +45,7 @@ from pipeline.labeling.pool import PoolStage
 from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
 from pipeline.run.passes import run_pass
-from pipeline.run.plan import judge_folders
+from pipeline.run.plan import conflicts, judge_folders, label_folder
 from pipeline.run.start import check_recipe, runs_root, start_run, work_in
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
@@ -235,8 +235,8 @@ async def _ask(
                 calibration_hash=calibration.hash if calibration else "",
             )
         )
-    if len(folders) > 1 or ctx.config.preference.judge.num_principles > 1:
-        pool = PoolStage(folders, ctx.run.run_id, folder=POOLED)
+    if label_folder(ctx) == POOLED:
+        pool = PoolStage(folders, ctx.run.run_id, conflicts=conflicts(ctx))
         shards = await ctx.runner.wavefront(shards, [pool])
         models = " + ".join(dict.fromkeys(judge.model for judge in judges))
         judges.append(AskedJudge("pooled", models, _verdicts(ctx, shards, POOLED, items)))
@@ -246,7 +246,11 @@ async def _ask(
 def _judge_stages(ctx: RunContext, engine: Engine, folder: str, opened: list[Judge]) -> list[Stage]:
     opened.append(make_judge(ctx.labeling, engine))
     compared = Compared("evaluation", samples=FIRSTS, initials=SECONDS)
-    return [JudgeStage(opened[0], compared, ctx.run.run_id, folder=folder, judged_only=True)]
+    return [
+        JudgeStage(
+            opened[0], compared, ctx.run.run_id, folder=folder, judged_only=True, consults=True
+        )
+    ]
 
 
 def _verdicts(

@@ -62,12 +62,12 @@ class Judge:
     @cached_property
     def method_hash(self) -> str:
         """Hash of the labeling method, without model, constitution and calibration."""
-        return content_hash(self._method())[:16]
+        return content_hash(self._method(self.template.hash))[:16]
 
     def settings(self) -> dict[str, Any]:
         """All that changes a label besides texts, principle and model."""
         return {
-            **self._method(),
+            **self._method(self.template.hash),
             "seed": self.seed,
             "calibration": self.calibration.hash if self.calibration else "",
         }
@@ -80,27 +80,31 @@ class Judge:
     @cached_property
     def identity_hash(self) -> str:
         """Hash of model, labeling method, calibration and constitution: who labels, and how."""
+        method = self._method(self.template.hash_for(*self.constitution.principles))
         return content_hash(
             [
                 self.engine.fingerprint,
-                self.method_hash,
+                content_hash(method)[:16],
                 self.calibration.hash if self.calibration else "",
                 self.constitution.hash_with_tags,
             ]
         )[:16]
 
-    def identity(self, first_id: str, second_id: str) -> str:
+    def identity(self, first_id: str, second_id: str, principle: Principle) -> str:
         """Hash of everything that the judge reads for a comparison, except its texts and principle.
 
         It covers the principles drawn for the exemplars, not the whole constitution, so that a
-        changed principle affects only the comparisons that show it.
+        changed principle affects only the comparisons that show it. Of the principle itself it
+        covers how the template shows its rationale.
         """
         shots = self.shots(first_id, second_id)
-        if not shots:
+        template = self.template.hash_for(principle, *(shot.principle for shot in shots))
+        reasons = [template] if template != self.template.hash else []
+        if not shots and not reasons:
             return self.settings_hash
-        return content_hash([self.settings_hash, *(shot.hash for shot in shots)])[:16]
+        return content_hash([self.settings_hash, *(shot.hash for shot in shots), *reasons])[:16]
 
-    def _method(self) -> dict[str, Any]:
+    def _method(self, template_hash: str) -> dict[str, Any]:
         # Files are identified by content, not by path.
         method = self.config.model_dump(mode="json", exclude={"exemplars", "calibration"})
         if self.config.max_characters == MAX_CHARACTERS:
@@ -108,7 +112,7 @@ class Judge:
             del method["max_characters"]
         shots = self.config.num_exemplars and self.exemplars
         return {
-            "template": self.template.hash,
+            "template": template_hash,
             "method": method,
             "exemplars": shots.hash if shots else "",
         }

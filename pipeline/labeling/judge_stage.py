@@ -39,6 +39,8 @@ class JudgeStage:
     folder: str = LABELS
     judged_only: bool = False
     """True to draw among the principles that the judge decides, as its measurement does."""
+    consults: bool = False
+    """True to ask also under the principles that may overrule the drawn ones, for `PoolStage`."""
 
     @property
     def engine(self) -> Engine:
@@ -52,14 +54,18 @@ class JudgeStage:
 
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
+        constitution = self.judge.constitution
         return {
             **self.judge.settings(),
-            "constitution": self.judge.constitution.hash_with_tags,
+            "template": self.judge.template.hash_for(*constitution.principles),
+            "constitution": constitution.hash_with_tags,
             "comparisons": self.compared.mode,
         }
 
     def plan(self, inputs: Inputs) -> list[Item]:
-        """One row per comparison and principle, prompt after prompt."""
+        """One row per comparison and principle, prompt after prompt: the drawn ones first, then
+        those that may overrule them.
+        """
         return [
             self._item(prompt, pairing, principle)
             for prompt, pairing in self.compared.pairings(inputs)
@@ -73,7 +79,9 @@ class JudgeStage:
         sides = (pairing.first.row_id, pairing.second.row_id)
         count = self.judge.config.num_principles
         drawn_from = constitution.judged if self.judged_only else constitution.principles
-        return weighted_draw(drawn_from, self.judge.seed, "judge", *sides, count=count)
+        drawn = weighted_draw(drawn_from, self.judge.seed, "judge", *sides, count=count)
+        above = constitution.consulted(drawn) if self.consults else ()
+        return (*drawn, *(p for p in above if p in drawn_from))
 
     def _item(self, prompt: PromptRow, pairing: Pairing, principle: Principle) -> Item:
         first, second = pairing.first, pairing.second
@@ -84,7 +92,7 @@ class JudgeStage:
                 first.row_id,
                 second.row_id,
                 principle.hash,
-                self.judge.identity(first.row_id, second.row_id),
+                self.judge.identity(first.row_id, second.row_id, principle),
                 self.engine.fingerprint,
             ),
             parent_ids=(prompt.row_id, first.row_id, second.row_id),
@@ -92,7 +100,7 @@ class JudgeStage:
             input_hash=input_hash(prompt.messages, first.text, second.text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
-            template_hash=self.judge.template.hash,
+            template_hash=self.judge.template.hash_for(principle),
             comparison=pairing.comparison,
             first_id=first.row_id,
             second_id=second.row_id,
@@ -152,7 +160,8 @@ def judge_stages(
 ) -> list[Stage]:
     """Labels of one judge of the panel."""
     judge = make_judge(inputs, engine, number)
-    return [JudgeStage(judge, compared, inputs.run_id, nth_folder(JUDGE, number))]
+    folder = nth_folder(JUDGE, number)
+    return [JudgeStage(judge, compared, inputs.run_id, folder, consults=True)]
 
 
 def describe_judge(config: PreferenceConfig) -> str:

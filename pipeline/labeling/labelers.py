@@ -37,6 +37,8 @@ class Labeler:
     """True when each comparison is asked in both orders, so that canaries apply."""
     labels_per_comparison: Callable[[PreferenceConfig], int] = lambda config: 1
     """Number of labels that one judge gives to one comparison; several are pooled."""
+    resolves_conflicts: bool = False
+    """True when principles in conflict overrule each other; see `conflicts.py`."""
     uses_score_template: bool = False
     """True when it needs `templates.score`."""
     uses_follow_ups: bool = False
@@ -51,6 +53,7 @@ LABELERS: dict[str, Labeler] = {
         describe_judge,
         principles=lambda config: "drawn",
         has_orders=True,
+        resolves_conflicts=True,
         labels_per_comparison=lambda config: config.judge.num_principles,
     ),
     "score": Labeler(

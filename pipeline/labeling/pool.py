@@ -1,5 +1,8 @@
 """Pool stage: the labels of several principles and several judges become one.
 
+First, for each judge, principles that are overruled lose their vote (`conflicts.py`); the row's
+reason names them and the ones that decide instead.
+
 In:  JudgmentRows of all judges
 Out: JudgmentRow with method `pooled`; its parents are the verdicts behind it
 
@@ -9,11 +12,12 @@ comparison gets no label when fewer than half of its verdicts are readable.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from pipeline.ids import row_id, text_hash
+from pipeline.labeling.conflicts import Conflicts
 from pipeline.records import JudgmentRow
 from pipeline.stages.base import Inputs, Item
 from pipeline.store.stage_names import POOLED
@@ -27,6 +31,8 @@ class PoolStage:
     """Folders of the judges' rows."""
     run_id: str
     folder: str = POOLED
+    conflicts: Conflicts | None = None
+    """Who overrules whom; None for a constitution without conflicts."""
     engine: None = None
 
     @property
@@ -35,20 +41,39 @@ class PoolStage:
         return self.judgments
 
     def settings(self) -> dict[str, Any]:
-        """Empty: the mean has no settings."""
-        return {}
+        """Who overrules whom; empty without conflicts, as the mean has no settings."""
+        return asdict(self.conflicts) if self.conflicts else {}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per comparison, in the order of the first judge."""
-        groups: dict[tuple[str, str, str], list[JudgmentRow]] = {}
-        for folder in self.judgments:
+        groups: dict[tuple[str, str, str], list[list[JudgmentRow]]] = {}
+        for number, folder in enumerate(self.judgments):
             for row in inputs[folder]:
-                groups.setdefault((row.comparison, row.first_id, row.second_id), []).append(row)
-        return [Item(pool(rows, self.run_id)) for rows in groups.values()]
+                key = (row.comparison, row.first_id, row.second_id)
+                groups.setdefault(key, [[] for _ in self.judgments])[number].append(row)
+        return [Item(self._pooled(judges)) for judges in groups.values()]
+
+    def _pooled(self, judges: Sequence[Sequence[JudgmentRow]]) -> JudgmentRow:
+        """One row for the verdicts of all judges on one comparison."""
+        rows = [row for verdicts in judges for row in verdicts]
+        if self.conflicts is None:
+            return pool(rows, self.run_id)
+        resolved = [self.conflicts.resolve(verdicts) for verdicts in judges]
+        deciding = list({row.row_id: row for each in resolved for row in each.deciding}.values())
+        notes = dict.fromkeys(note for each in resolved for note in each.notes)
+        pooled = pool(deciding, self.run_id)
+        ids = [row.row_id for row in rows]
+        return replace(
+            pooled,
+            row_id=row_id("pooled judgment", ids, [row.row_id for row in deciding]),
+            parent_ids=tuple(ids),
+            input_hash=_input_hash(rows),
+            reason=pooled.reason or "; ".join(notes),
+        )
 
 
 def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
-    """One row for all verdicts on one comparison."""
+    """One row for all verdicts that count on one comparison."""
     first = rows[0]
     ids = [row.row_id for row in rows]
     principles = list(dict.fromkeys(row.principle_id for row in rows))
@@ -57,8 +82,7 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         row_id=row_id("pooled judgment", ids),
         parent_ids=tuple(ids),
         run_id=run_id,
-        # The verdicts are inputs: a new verdict makes a new label.
-        input_hash=text_hash(*(f"{r.status} {r.prob_first!r} {r.input_hash}" for r in rows)),
+        input_hash=_input_hash(rows),
         prompt_id=first.prompt_id,
         comparison=first.comparison,
         method="pooled",
@@ -84,6 +108,11 @@ def pool(rows: Sequence[JudgmentRow], run_id: str) -> JudgmentRow:
         exact=all(row.exact for row in readable),
         **_parts(readable),
     )
+
+
+def _input_hash(rows: Sequence[JudgmentRow]) -> str:
+    # The verdicts are inputs: a new verdict makes a new label.
+    return text_hash(*(f"{r.status} {r.prob_first!r} {r.input_hash}" for r in rows))
 
 
 def _parts(rows: Sequence[JudgmentRow]) -> dict[str, Any]:

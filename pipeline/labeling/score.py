@@ -70,7 +70,7 @@ class ScoreStage:
     def settings(self) -> dict[str, Any]:
         """Template, options, constitution and seed; the scale belongs to the labels."""
         return {
-            "template": self.template.hash,
+            "template": self.template.hash_for(*self.constitution.principles),
             "constitution": self.constitution.hash,
             "method": self._method,
             "seed": self.seed,
@@ -120,7 +120,7 @@ class ScoreStage:
             [p.hash for p in principles],
             weights,
             self._method,
-            self.template.hash,
+            self.template.hash_for(*principles),
             self.engine.fingerprint,
         )
         draft = ScoreRow(
@@ -130,7 +130,7 @@ class ScoreStage:
             input_hash=input_hash(prompt.messages, side.text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
-            template_hash=self.template.hash,
+            template_hash=self.template.hash_for(*principles),
             method="score",
             response_id=side.row_id,
             parts=tuple(p.id for p in principles),

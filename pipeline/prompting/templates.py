@@ -5,6 +5,10 @@ Out: the text of one user turn
 
 Values are never rendered a second time, so `{{ 7*7 }}` in a response stays as it is. Text that
 could imitate the prompt around it is changed before it gets here: see `neutralize.py`.
+
+A template may have a place for reasons, `{% if principle.rationale %} ... {% endif %}`. Principles
+without a rationale never show it, so it counts only in the hash that belongs to one that has one:
+a place that is added to a template leaves the rows of all other principles as they are.
 """
 
 import re
@@ -22,6 +26,7 @@ from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.config.paths import file_problem
+from pipeline.constitution import Principle
 from pipeline.errors import TemplateError
 from pipeline.ids import content_hash
 
@@ -38,6 +43,13 @@ MAX_TRIAL_S = 0.5
 MAX_TRIAL_KIB = 256 * 1024
 """Memory by which a trial rendering may raise the peak of the process."""
 
+_PLACE = re.compile(
+    r"(?:^[ \t]*)?{%\s*if\s+principle\.rationale\s*%}(?:(?!{%).)*{%\s*endif\s*%}\n?",
+    re.DOTALL | re.MULTILINE,
+)
+"""The place for a rationale, with the white space that goes with its tags; one that holds another
+block is not found."""
+
 _TRIAL = {
     "principle": SimpleNamespace(
         id="id",
@@ -46,6 +58,10 @@ _TRIAL = {
         comparison_request="<<principle.comparison_request>>",
         weight=1.0,
         tags=(),
+        check=None,
+        rationale="<<principle.rationale>>",
+        priority=0,
+        conflicts=(),
     ),
     "conversation": [{"role": "user", "content": "-"}],
     "response": "-",
@@ -88,7 +104,18 @@ class PromptTemplate:
     name: str
     source: str
     hash: str
+    """Of the source without its place for a rationale, 16 hex digits."""
     _template: Template
+
+    def hash_for(self, *principles: Principle) -> str:
+        """`hash`, or that of the whole source where one of the principles has a rationale."""
+        shows_reasons = any(p.rationale for p in principles)
+        return content_hash(self.source)[:16] if shows_reasons else self.hash
+
+    @property
+    def shows_reasons(self) -> bool:
+        """Whether it shows the rationale of a principle."""
+        return "<<principle.rationale>>" in self.render_trial()
 
     @classmethod
     def from_text(cls, name: str, source: str, variables: frozenset[str]) -> "PromptTemplate":
@@ -124,7 +151,7 @@ class PromptTemplate:
                 f"template {name} uses no variable, so every row would get the same text; use "
                 f"{', '.join(sorted(variables))}"
             )
-        template = cls(name, source, content_hash(source)[:16], parsed)
+        template = cls(name, source, content_hash(_PLACE.sub("", source))[:16], parsed)
         # A misspelled attribute, such as principle.critique_reqest, shows only when rendered.
         template.render_trial()
         return template

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.data.markdown import escape_markdown
 from pipeline.evaluation.held_checks import ALL, measure_name
 from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel
+from pipeline.labeling.conflicts import describe_overruled
 from pipeline.report.numbers import (
     MISSING,
     change_range,
@@ -199,10 +200,15 @@ def outcome_table(data: ReportData) -> Table:
 
 
 def label_notes(data: ReportData) -> list[str]:
-    """The bound of wrong pairs, where the recipe asks for one, and the share of length."""
+    """The bound of wrong pairs, where the recipe asks for one, conflicts of principles, and the
+    share of length.
+    """
     summary = data.metrics.data
-    parts = (summary.error_bound, summary.contrast) if summary else ()
-    return [part.describe() for part in parts if part]
+    if summary is None:
+        return []
+    overruled = [] if summary.overruled is None else [describe_overruled(summary.overruled)]
+    parts = (summary.error_bound, summary.contrast)
+    return [*overruled, *(part.describe() for part in parts if part)]
 
 
 def principles_in_order(data: ReportData) -> list[tuple[PrincipleMetrics, float | None]]:

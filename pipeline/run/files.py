@@ -19,7 +19,7 @@ from pipeline.labeling.few_shot import check_exemplars, load_exemplars
 from pipeline.labeling.follow_up_sets import load_follow_ups
 from pipeline.labeling.inputs import LabelingFiles, Templates
 from pipeline.labeling.known_labels import bound_error, load_known_labels
-from pipeline.labeling.labelers import labeler_of
+from pipeline.labeling.labelers import LABELERS, labeler_of
 from pipeline.prompting.option_checks import check_option_labels, check_ratings, check_shows
 from pipeline.prompting.templates import (
     JUDGE_VARIABLES,
@@ -133,6 +133,15 @@ def _load_labeling(
     paths: dict[str, Path], config: PreferenceConfig, constitution: Constitution
 ) -> LabelingFiles:
     exemplars = calibration = follow_ups = known = bound = None
+    labeler = labeler_of(config)
+    unresolved = constitution.overrulers and not labeler.resolves_conflicts
+    if config.enabled and unresolved and labeler.principles(config) != "none":
+        resolving = [repr(name) for name, each in LABELERS.items() if each.resolves_conflicts]
+        raise ConfigError(
+            f"constitution '{constitution.name}' has principles in conflict, which labeler "
+            f"'{config.labeler}' does not resolve; set preference.labeler to "
+            f"{' or '.join(resolving)}, or remove the `conflicts`"
+        )
     if path := paths.get("exemplars.yaml"):
         exemplars = load_exemplars(path)
         check_exemplars(

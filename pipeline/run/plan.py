@@ -11,6 +11,7 @@ from pipeline.audits.canary_stage import CanaryStage
 from pipeline.config.sampling import SampleConfig
 from pipeline.engines.base import Engine
 from pipeline.labeling.comparisons import Compared
+from pipeline.labeling.conflicts import Conflicts, conflicts_of
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
 from pipeline.labeling.labelers import labeler_of
 from pipeline.labeling.pair import PairStage
@@ -151,7 +152,14 @@ def label_folder(ctx: RunContext) -> str:
     """Folder of the labels that become pairs."""
     config = ctx.config.preference
     several = labeler_of(config).labels_per_comparison(config) > 1 or len(judge_folders(ctx)) > 1
-    return POOLED if several else LABELS
+    return POOLED if several or conflicts(ctx) else LABELS
+
+
+def conflicts(ctx: RunContext) -> Conflicts | None:
+    """How conflicts of principles are resolved; None where there are none to resolve."""
+    config = ctx.config.preference
+    resolves = labeler_of(config).resolves_conflicts
+    return conflicts_of(ctx.constitution, config) if resolves else None
 
 
 def label_stages(ctx: RunContext, engine: Engine, number: int = 0) -> list[Stage]:
@@ -192,7 +200,7 @@ def canary_stages(ctx: RunContext, engine: Engine, compared: Compared, number: i
 def pair_stages(ctx: RunContext) -> list[Stage]:
     """Pairs from labels, pooled first where a comparison has several."""
     run_id, labels = ctx.run.run_id, label_folder(ctx)
-    pool: list[Stage] = [PoolStage(judge_folders(ctx), run_id)] if labels == POOLED else []
+    pool = PoolStage(judge_folders(ctx), run_id, conflicts=conflicts(ctx))
     bound = ctx.files.labeling.error_bound
     pairs = PairStage(
         pair=ctx.config.preference.pair,
@@ -201,7 +209,7 @@ def pair_stages(ctx: RunContext) -> list[Stage]:
         judgments=labels,
         least_label=bound.least_label if bound else 0.5,
     )
-    return [*pool, pairs]
+    return [pool, pairs] if labels == POOLED else [pairs]
 
 
 def evaluation_samples(ctx: RunContext, engine: Engine, policy: str) -> list[Stage]:

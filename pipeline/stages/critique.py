@@ -54,7 +54,7 @@ class CritiqueStage:
     def settings(self) -> dict[str, Any]:
         """Template, constitution, sampling and seed."""
         return {
-            "template": self.template.hash,
+            "template": self.template.hash_for(*self.constitution.principles),
             "constitution": self.constitution.hash,
             "sampling": sampling_values(self.sampling),
             "seed": self.seed,
@@ -73,7 +73,7 @@ class CritiqueStage:
             "critique",
             target.row_id,
             principle.hash,
-            self.template.hash,
+            self.template.hash_for(principle),
             sampling_values(self.sampling),
             self.engine.fingerprint,
             self.seed,
@@ -87,7 +87,7 @@ class CritiqueStage:
             input_hash=input_hash(prompt.messages, text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
-            template_hash=self.template.hash,
+            template_hash=self.template.hash_for(principle),
             seed=derive_seed("critique", identity),
             response_id=target.row_id,
             initial_id=initial_id,

@@ -67,7 +67,10 @@ class ReviseStage:
     def settings(self) -> dict[str, Any]:
         """Templates, constitution, sampling and seed."""
         return {
-            "templates": [self.critique_template.hash, self.template.hash],
+            "templates": [
+                template.hash_for(*self.constitution.principles)
+                for template in (self.critique_template, self.template)
+            ],
             "constitution": self.constitution.hash,
             "sampling": sampling_values(self.sampling),
             "seed": self.seed,
@@ -104,7 +107,7 @@ class ReviseStage:
         identity = row_id(
             "revision",
             parents[-1].row_id,
-            self.template.hash,
+            self.template.hash_for(principle),
             sampling_values(self.sampling),
             self.engine.fingerprint,
             self.seed,
@@ -121,7 +124,7 @@ class ReviseStage:
             input_hash=input_hash(prompt.messages, text, critique_text),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
-            template_hash=self.template.hash,
+            template_hash=self.template.hash_for(principle),
             seed=derive_seed("revision", identity),
             response_id=target.row_id,
             initial_id=initial_id,

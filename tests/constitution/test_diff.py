@@ -83,3 +83,33 @@ def test_text_shows_both_wordings() -> None:
         "  + Which response is warmer?",
         "2 principles unchanged",
     ]
+
+
+def test_rationale_is_part_of_the_meaning() -> None:
+    """A principle without one keeps the hash of versions before rationales."""
+    reasoned = {**HONESTY, "rationale": "Trust is lost once."}
+    diff = diff_constitutions(OLD, make_constitution(reasoned, KINDNESS, BREVITY))
+    assert [(r.principle_id, r.request, r.before) for r in diff.reworded] == [
+        ("honesty", "rationale", "")
+    ]
+    assert "reworded honesty, rationale\n  - none\n  + Trust is lost once." in diff.text()
+    assert OLD.principles[0].hash == "6850bd6fcf3e2e8c"
+    assert OLD.hash == "5095f087f2f4db02"
+
+
+def test_priority_and_conflicts_are_compared_from_both_sides() -> None:
+    """Naming the conflict in the other principle changes nothing."""
+    one = make_constitution({**HONESTY, "priority": 2, "conflicts": ["kindness"]}, KINDNESS)
+    two = make_constitution({**HONESTY, "priority": 2}, {**KINDNESS, "conflicts": ["honesty"]})
+    assert diff_constitutions(one, two).text() == "2 principles unchanged"
+    assert one.hash == two.hash != make_constitution(HONESTY, KINDNESS).hash
+    diff = diff_constitutions(make_constitution(HONESTY, KINDNESS), one)
+    assert diff.text().splitlines() == [
+        "reprioritized honesty: none -> priority 2, in conflict with kindness",
+        "reprioritized kindness: none -> priority 0, in conflict with honesty",
+        "0 principles unchanged",
+    ]
+    renamed = make_constitution(
+        {**HONESTY, "priority": 2, "conflicts": ["warm"]}, {**KINDNESS, "id": "warm"}
+    )
+    assert diff_constitutions(one, renamed).reprioritized == ()

@@ -163,3 +163,37 @@ def test_unreadable_file_stops(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"line \d"):
         lint_constitution(tmp_path / "c.yaml")
+
+
+def test_conflicts_that_cannot_be_resolved_are_errors(tmp_path: Path) -> None:
+    findings = lint(
+        tmp_path,
+        {**HONESTY, "conflicts": ["honesty", "kindnes"], "priority": 1},
+        {**KINDNESS, "conflicts": ["brevity"]},
+        BREVITY,
+    )
+    assert codes(findings) == [
+        ("conflict", "honesty"),
+        ("conflict", "honesty"),
+        ("conflict", "kindness"),
+    ]
+    own, unknown, equal = findings
+    assert "name the principle itself" in own.problem
+    assert "'kindnes', which is no principle here" in unknown.problem
+    assert unknown.action == "write 'kindness'"
+    assert "the same priority, 0" in equal.problem and equal.severity == "error"
+    path = tmp_path / "c.yaml"
+    with pytest.raises(ConfigError, match="conflicts of 'honesty' name the principle itself"):
+        load_constitution(path)
+    resolved = {**HONESTY, "conflicts": ["kindness"], "priority": 1}
+    assert lint(tmp_path, resolved, KINDNESS, BREVITY) == []
+
+
+def test_priority_without_a_conflict_decides_nothing(tmp_path: Path) -> None:
+    (finding,) = lint(tmp_path, {**HONESTY, "priority": 3}, KINDNESS, BREVITY)
+    assert codes([finding]) == [("idle-priority", "honesty")] and finding.severity == "warning"
+
+
+def test_long_rationale_is_read_for_each_label(tmp_path: Path) -> None:
+    (finding,) = lint(tmp_path, {**HONESTY, "rationale": "because " * 301}, KINDNESS, BREVITY)
+    assert finding.code == "too-long" and "rationale has 301 words" in finding.problem

@@ -17,12 +17,16 @@ def _words() -> str:
     return " ".join(DOC.read_text(encoding="utf-8").split())
 
 
-def test_documented_example_loads(tmp_path: Path) -> None:
+def test_documented_examples_load(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 1
     example = tmp_path / "example.yaml"
-    example.write_text(blocks[0], encoding="utf-8")
-    assert load_constitution(example).principles[0].weight == 2.0
+    constitutions = []
+    for block in blocks:
+        example.write_text(block, encoding="utf-8")
+        constitutions.append(load_constitution(example))
+    desk, pharmacy = constitutions
+    assert desk.principles[0].weight == 2.0
+    assert pharmacy.overrulers == {"complete": ["careful-medicine"]}
 
 
 def test_documented_draw_shares_are_right() -> None:

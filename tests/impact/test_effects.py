@@ -89,7 +89,7 @@ def test_kinds_of_change() -> None:
 
 
 def outcome(judgment: str, principle: str, label: float | None, kept: bool = True) -> Outcome:
-    return Outcome(judgment, ("a", "b"), (principle,), label, kept)
+    return Outcome(frozenset({judgment}), ("a", "b"), (principle,), label, kept)
 
 
 def test_effects_are_counted_by_hand() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config import load_config
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import AuditError, ConfigError, StoreError, UserError
+from pipeline.evaluation import collect_metrics
 from pipeline.impact.run import load_impact, run_impact
 from pipeline.impact.text import markdown
 from pipeline.records import JudgmentRow
@@ -266,3 +268,52 @@ def test_changed_check_is_decided_again_without_a_judge(tmp_path: Path) -> None:
     assert changes == {"p-0": "rechecked", "p-1": "unchanged", "p-2": "unchanged"}
     assert impact.principles[0].after == impact.total.asked_again > 0
     assert sum(cost.calls for cost in impact.costs) == 0 < sum(c.calls_full for c in impact.costs)
+
+
+REASONED: list[dict[str, Any]] = [dict(principle) for principle in PRINCIPLES]
+REASONED[1]["rationale"] = "Some words hurt."
+RANKED: list[dict[str, Any]] = [dict(principle) for principle in PRINCIPLES]
+RANKED[1] |= {"conflicts": ["p-2"], "priority": 1}
+
+
+def test_a_rationale_moves_its_own_labels_alone(tmp_path: Path) -> None:
+    """The shipped templates show it to critic, reviser and judge."""
+    extra = {"preference": {"comparisons": "all"}}
+    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
+    run = make_impact(before, write_new(tmp_path, REASONED))
+    fresh = full_run(tmp_path, "fresh", REASONED, prompts=20, **extra)
+    assert label_values(run) == label_values(fresh) and verify(run) == []
+    judged = stored(run, "preference/judge")
+    own = [r for r in judged if r.run_id == run.run_id and r.comparison == "samples"]
+    assert own and {row.principle_id for row in own} == {"p-1"}
+    for folder in ("supervised/critique-1", "supervised/revise-1"):
+        rows = {row.principle_id for row in stored(run, folder) if row.run_id == run.run_id}
+        assert rows == {"p-1"}
+    assert load_impact(run).principles[1].change == "reworded"
+
+
+@pytest.mark.parametrize("order", ["added", "removed"])
+def test_conflicts_ask_only_the_higher_principle(tmp_path: Path, order: str) -> None:
+    old, new = (PRINCIPLES, RANKED) if order == "added" else (RANKED, PRINCIPLES)
+    before = full_run(tmp_path, "before", old, prompts=30)
+    run = make_impact(before, write_new(tmp_path, new))
+    fresh = full_run(tmp_path, "fresh", new, prompts=30)
+    folder = "preference/pool" if order == "added" else "preference/judge"
+    labels, fresh_labels = (
+        {row.row_id: (row.prob_first, row.principle_id, row.reason) for row in stored(each, folder)}
+        for each in (run, fresh)
+    )
+    assert labels == fresh_labels and verify(run) == []
+    impact = load_impact(run)
+    assert impact.principles[1].change == "reprioritized" and impact.total.after == 30
+    asked = [row for row in stored(run, "preference/judge") if row.run_id == run.run_id]
+    if order == "removed":
+        assert not asked and impact.total.asked_again == 0
+        return
+    assert asked and {row.principle_id for row in asked} == {"p-1"}
+    assert impact.total.asked_again == len(asked)
+    overruled = [row for row in stored(run, folder) if row.reason == "overruled: p-2 by p-1"]
+    assert impact.total.relabeled == len(overruled) > 0
+    metrics = collect_metrics(run, load_config(run.recipe))
+    assert metrics.data and metrics.data.overruled == {"p-2 by p-1": len(overruled)}
+    assert f"p-2 by p-1 {len(overruled)}" in (run.dataset / "README.md").read_text()

@@ -10,7 +10,12 @@ from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Principle
 from pipeline.errors import TemplateError
 from pipeline.prompting.neutralize import neutralize
-from pipeline.prompting.templates import JUDGE_VARIABLES, REQUEST_VARIABLES, PromptTemplate
+from pipeline.prompting.templates import (
+    JUDGE_VARIABLES,
+    REQUEST_VARIABLES,
+    PromptTemplate,
+    variables_of,
+)
 
 PRINCIPLE = Principle(
     id="p",
@@ -170,3 +175,85 @@ def test_whatever_goes_wrong_in_a_template_is_one_line(text: str) -> None:
     with pytest.raises(TemplateError, match="template t") as refused:
         PromptTemplate.from_text("t", "{{ response }}" + text, REQUEST_VARIABLES)
     assert len(str(refused.value)) < 400
+
+
+# --- reasons -------------------------------------------------------------------------------------
+
+REASONED = PRINCIPLE.model_copy(update={"rationale": "Trust is lost once."})
+SHIPPED = {
+    "critique": "842a73b7cbfd5cde",
+    "judge": "fa7d6799e3a6142d",
+    "judge_cai": "29587e25bf1e509c",
+    "judge_digits": "c128941efb35094a",
+    "judge_pocket": "717662c3a4951073",
+    "revise": "a5150cb0e185b1f2",
+    "revise_question": "07ba0dcb4bb35aaa",
+    "score": "f061354ead42e9a2",
+}
+"""Hashes of the shipped templates, by name, before they had a place for reasons."""
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_templates_show_reasons_and_keep_their_hashes(name: str) -> None:
+    path = PROJECT_ROOT / "prompts" / f"{name}.jinja"
+    template = PromptTemplate.from_file(path, variables_of(name))
+    assert template.hash == template.hash_for(PRINCIPLE) == SHIPPED[name]
+    values = {
+        "conversation": [{"role": "user", "content": "Hi"}],
+        "response": "yes",
+        "slot_a": "yes",
+        "slot_b": "no",
+        "options": ("1", "5"),
+        "fence": "",
+    }
+    plain, reasoned = (template.render(principle=p, **values) for p in (PRINCIPLE, REASONED))
+    # The pocket model keeps the words that it was trained on.
+    shown = name != "judge_pocket"
+    assert (reasoned.count("Trust is lost once.") > 0) == template.shows_reasons == shown
+    assert (template.hash_for(PRINCIPLE, REASONED) != template.hash) == shown
+    without = reasoned.replace("\nThe reason for this: Trust is lost once.", "")
+    without = without.replace(" The reason for this: Trust is lost once.", "")
+    assert without.replace(" Trust is lost once.", "") == plain
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", ""),
+        ("{{ response }}\n", "\n"),
+        ("{{ response }}\n  ", " then\n"),
+        ("{{ response }}", "\n\nthen\n"),
+    ],
+)
+def test_a_place_leaves_no_trace_without_a_reason(before: str, after: str) -> None:
+    """The hash without the place is that of a template that renders the same text."""
+    first, last = "{{ principle.critique_request }}\n" + before, after + "{{ response }}"
+    place = "{%if  principle.rationale %}\nWhy: {{ principle.rationale }}\n{% endif %}"
+    template = request(first + place + last)
+    values = {"conversation": [], "response": "yes"}
+    (source,) = {
+        text
+        for text in (first + last, first.rstrip(" ") + last, first + last.removeprefix("\n"))
+        if request(text).hash == template.hash
+    }
+    assert request(source).render(principle=PRINCIPLE, **values) == template.render(
+        principle=PRINCIPLE, **values
+    )
+    assert "Why: Trust is lost once." in template.render(principle=REASONED, **values)
+
+
+def test_a_place_with_another_block_is_part_of_the_template() -> None:
+    source = "{{ principle.critique_request }}\n"
+    nested = source + "{% if principle.rationale %}{% if response %}x{% endif %}{% endif %}"
+    assert request(nested).hash == request(nested).hash_for(REASONED) != request(source).hash
+
+
+def test_another_place_is_another_template_for_reasoned_principles_alone() -> None:
+    one, two = (
+        request(
+            "{{ principle.critique_request }}{% if principle.rationale %}" + how + "{% endif %}"
+        )
+        for how in ("Why? {{ principle.rationale }}", "Because: {{ principle.rationale }}")
+    )
+    assert one.hash == two.hash and one.hash_for(PRINCIPLE) == two.hash_for(PRINCIPLE)
+    assert one.hash_for(REASONED) != two.hash_for(REASONED)
