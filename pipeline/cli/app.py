@@ -155,6 +155,17 @@ def report(run: Run) -> None:
 
 
 @app.command(rich_help_panel=RESULTS)
+def diff(
+    old: Annotated[str, typer.Argument(help="Id or folder of the run before.")],
+    new: Annotated[str, typer.Argument(help="Id or folder of the run after.")],
+) -> None:
+    """Compare two runs: settings, principles, prompts and figures that differ."""
+    from pipeline.cli.diff import print_diff
+
+    print_diff(old, new)
+
+
+@app.command(rich_help_panel=RESULTS)
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="JSON Lines file to write; must not exist.")],
