@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.terminal import say
-from pipeline.errors import AuditError
+from pipeline.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
     from pipeline.store import RunDir
@@ -43,17 +43,31 @@ def lint(files: Constitutions) -> None:
 
 @constitution_app.command("import")
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="One or two published JSON files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="One or two published JSON files, or one document in Markdown."),
+    ],
     name: Annotated[str, typer.Option(help="Name of the constitution.")],
     out: Annotated[Path, typer.Option(help="YAML file to write; must not exist.")],
     verbatim: Annotated[
         bool, typer.Option("--verbatim", help="Keep frames such as 'CritiqueRequest:'.")
     ] = False,
 ) -> None:
-    """Turn a published list of principles into one of our YAML files."""
+    """Turn a published list of principles, or the headings of a document, into a constitution."""
     from pipeline.constitution.importing import import_constitution
+    from pipeline.constitution.prose import SUFFIXES, import_prose
 
-    imported = import_constitution(files, name, verbatim=verbatim)
+    documents = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if documents and (len(files) > 1 or verbatim):
+        raise ConfigError(
+            f"{documents[0]} is a document, which is imported alone and has no frames; give one "
+            "file, without --verbatim"
+        )
+    imported = (
+        import_prose(documents[0], name)
+        if documents
+        else import_constitution(files, name, verbatim=verbatim)
+    )
     imported.write(out)
     for note in imported.notes:
         say(f"note: {note}")

@@ -31,7 +31,7 @@ MAX_DIGITS = 100
 _INT = "tag:yaml.org,2002:int"
 _OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """YAML 1.1 reads 010 as 8 and 1:30 as 90."""
-_NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
+NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
 """Controls such as NUL, and halves of surrogate pairs: no file, model or terminal takes them."""
 Model = TypeVar("Model", bound=BaseModel)
 _PRIVATE = ("api_key_env", "base_url")
@@ -256,7 +256,7 @@ class _Walk:
             raise self._error(
                 line, f"{node.value} means another number in YAML; write it in decimal, or quote it"
             )
-        elif odd := _NO_TEXT.search(node.value):
+        elif odd := NO_TEXT.search(node.value):
             raise self._error(line, f"a text holds the character {odd[0]!a}; remove it")
 
     def _visit_keys(self, node: yaml.MappingNode, path: KeyPath) -> None:

@@ -46,6 +46,18 @@ _NUMBER = re.compile(r"^\s*(?:\(?\d+[.):]|[-*\u2022])\s+")
 _ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as blocks, in which a person can read and write."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 @dataclass(frozen=True)
 class _Part:
     """Requests of one entry of a file: critique and revision, or a comparison."""
@@ -98,7 +110,7 @@ class ImportedConstitution:
     def yaml_text(self) -> str:
         """A constitution file: the schema line, the notes as comments, then the YAML."""
         values = self.constitution.model_dump(mode="json", exclude_defaults=True)
-        body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+        body = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
         notes = "".join(f"# {line}\n" for note in self.notes for line in note.splitlines())
         return f"{SCHEMA_LINE}\n{notes}{body}"
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pipeline.config.yaml_file import KeyPath, parse_yaml, read_text
 from pipeline.constitution import Principle, conflict_problem, load_constitution
+from pipeline.constitution.prose import is_draft
 from pipeline.constitution.wording import (
     content_words,
     count_questions,
@@ -69,6 +70,9 @@ RULES = {
     "schema": Rule("error", "a constitution of this schema is needed", "correct it"),
     "duplicate": _TWICE,
     "near-duplicate": _TWICE,
+    "draft": Rule(
+        "warning", "an import quotes the heading, and a model needs a question", "write your own"
+    ),
     "no-quality": Rule(
         "warning", "the model must learn what to look for", "say which fault or quality is meant"
     ),
@@ -199,6 +203,14 @@ def _present(drafts: Sequence[Draft]) -> Iterator[Finding]:
                 yield draft.finding("empty", key, f"the {key} is empty")
 
 
+def _unfinished(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Requests that an import of a document wrote."""
+    for draft in drafts:
+        for key in REQUESTS:
+            if is_draft(key, draft.text(key)):
+                yield draft.finding("draft", key, f"the {key} is still a draft")
+
+
 def _ids(drafts: Sequence[Draft]) -> Iterator[Finding]:
     """Ids that repeat."""
     first: dict[str, Draft] = {}
@@ -307,7 +319,17 @@ def _conflicts(drafts: Sequence[Draft]) -> Iterator[Finding]:
             yield draft.finding("idle-priority", "priority", problem)
 
 
-CHECKS = (_present, _ids, _duplicates, _directions, _questions, _tags, _lengths, _conflicts)
+CHECKS = (
+    _present,
+    _unfinished,
+    _ids,
+    _duplicates,
+    _directions,
+    _questions,
+    _tags,
+    _lengths,
+    _conflicts,
+)
 
 
 def _finding(

@@ -62,7 +62,7 @@ principles:
 def printed(command: str) -> str:
     """What the page says that a command prints."""
     blocks = re.findall(r"^```\n\$ (.*?)\n(.*?)^```", DOC.read_text("utf-8"), flags=re.M | re.S)
-    texts: list[str] = [text for line, text in blocks if line.startswith(command)]
+    texts: list[str] = [text for line, text in blocks if line.startswith(f"{command} ")]
     assert len(texts) == 1, command
     return texts[0]
 
@@ -84,7 +84,20 @@ def test_documented_import_is_what_is_printed(
     value = {"system_chat": [], "constitutions": [pair, other]}
     Path("swarm.json").write_text(json.dumps(value), encoding="utf-8")
     command = ("constitution", "import", "swarm.json", "--name", "swarm", "--out", "swarm.yaml")
-    assert rlaif(*command).out == printed("rlaif constitution import")
+    assert rlaif(*command).out == printed("rlaif constitution import swarm.json")
+
+
+def test_documented_document_is_imported_as_printed(
+    rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (document,) = re.findall(r"```markdown\n(.*?)```", DOC.read_text("utf-8"), flags=re.DOTALL)
+    Path("stand.md").write_text(document, encoding="utf-8")
+    command = ("constitution", "import", "stand.md", "--name", "stand", "--out", "stand.yaml")
+    assert rlaif(*command).out == printed("rlaif constitution import stand.md")
+    assert 'this principle: "Say what is true"?' in Path("stand.yaml").read_text("utf-8")
+    lint = rlaif("constitution", "lint", "stand.yaml")
+    assert lint.code == 0 and lint.out.count("[draft]") == 6
 
 
 def test_documented_diff_is_what_is_printed(rlaif: Rlaif, tmp_path: Path) -> None:
