@@ -127,6 +127,18 @@ def trace(
 
 
 @app.command(rich_help_panel=RESULTS)
+def why(
+    what: Annotated[str, typer.Argument(help="Id or folder of a run, or id of a row.")],
+) -> None:
+    """Print why rows of a run failed, were dropped or could not be read; or the whole story of one
+    row.
+    """
+    from pipeline.cli.why import print_why
+
+    print_why(what)
+
+
+@app.command(rich_help_panel=RESULTS)
 def verify(run: Run) -> None:
     """Check every file of a run against its hash; exit code 1 when one does not match."""
     from pipeline.cli.inspect import print_problems
