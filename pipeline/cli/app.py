@@ -68,6 +68,19 @@ def options(
 
 
 @app.command(rich_help_panel=RUNS)
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make; must not exist.")],
+    like: Annotated[
+        str, typer.Option(help="The shipped constitution to begin with.")
+    ] = "house_style",
+) -> None:
+    """Make a folder with a constitution, prompts and a recipe that runs as it is."""
+    from pipeline.cli.init import init_folder
+
+    init_folder(folder, like)
+
+
+@app.command(rich_help_panel=RUNS)
 def run(
     recipe: Recipe, overrides: Overrides = None, run_id: RunId = None, no_prefect: NoPrefect = False
 ) -> None:
