@@ -16,7 +16,7 @@ CONSTITUTIONS = PROJECT_ROOT / "constitutions"
 MODEL_NOTE = """\
 # These replies are scripted. For a model of your own, put in place of `policy`, for instance:
 #   policy: {type: vllm, model: Qwen/Qwen3-8B}
-# docs/recipes.md has all settings; flows/configs/one_gpu.yaml trains, endpoint.yaml asks an endpoint.
+# docs/recipes.md has all settings; of flows/configs, one_gpu.yaml trains, endpoint.yaml does not.
 """
 
 

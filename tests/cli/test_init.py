@@ -34,11 +34,12 @@ def test_it_runs_to_a_report(rlaif: Rlaif, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
 def test_nothing_is_overwritten(rlaif: Rlaif, tmp_path: Path, kind: str) -> None:
     target = tmp_path / "there"
-    {
-        "folder": lambda: target.mkdir(),
-        "file": lambda: target.write_text("mine"),
-        "link": lambda: target.symlink_to(tmp_path / "nowhere"),
-    }[kind]()
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "file":
+        target.write_text("mine")
+    else:
+        target.symlink_to(tmp_path / "nowhere")
     ended = rlaif("init", target)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "exists already" in ended.err
