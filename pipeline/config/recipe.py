@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.engines import EngineConfig
+from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.overrides import override
 from pipeline.config.sampling import DrawConfig, SampleConfig
@@ -131,6 +132,8 @@ class EvaluationConfig(Section):
     """Draws of the cluster bootstrap."""
     oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     """`module:name` of an oracle with `read(messages, response)`, for tasks with a known truth."""
+    gate: GateConfig | None = None
+    """Rules that decide whether the last trained policy is promoted; null for no decision."""
 
 
 class ExecutionConfig(Section):
@@ -200,6 +203,22 @@ class RunConfig(Section):
                 f"the recipe trains, but policy.type is '{self.policy.type}'; only a local model "
                 "(type: vllm) can be trained: remove the `train` sections or change the policy"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _gate_has_figures(self) -> Self:
+        if self.evaluation.gate is None:
+            return self
+        trains = (self.supervised.enabled and self.supervised.train) or (
+            self.preference.enabled and self.preference.train
+        )
+        lacking = {
+            "a trained policy, but the recipe trains none": not trains,
+            "the evaluation, but evaluation.enabled is false": not self.evaluation.enabled,
+            "held-out prompts, but prompts.heldout names no file": not self.prompts.heldout,
+        }
+        for problem in (problem for problem, found in lacking.items() if found):
+            raise ValueError(f"evaluation.gate needs {problem}; change that, or remove the gate")
         return self
 
     @model_validator(mode="after")

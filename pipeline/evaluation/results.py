@@ -7,6 +7,8 @@ A share is in [0, 1]. None means that the measure does not apply or has no obser
 another version wrote are ignored.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.labeling.contrast import PairContrast
@@ -330,6 +332,39 @@ class RevisionMetrics(_Entry):
     """None where the recipe does not measure it."""
 
 
+class GateFinding(_Entry):
+    """One rule of the gate."""
+
+    rule: str
+    """Its place in the recipe, such as `win_rate.min_lower`."""
+    holds: bool
+    """Whether the policy keeps it."""
+    value: float | None
+    """The figure; None when it was not measured, which holds no rule."""
+    needed: float
+    """What the recipe asks for."""
+    text: str
+    """Figure and rule in words."""
+
+
+class GateResult(_Entry):
+    """The decision of the gate about the last trained policy."""
+
+    decision: Literal["promoted", "candidate"]
+    """`promoted` when every rule holds."""
+    policy: str
+    """Name in `policies`; empty when none was evaluated."""
+    findings: tuple[GateFinding, ...]
+    """All rules, in the order of the recipe."""
+
+    def describe(self) -> str:
+        """A sentence for report and terminal."""
+        missed = [finding.text for finding in self.findings if not finding.holds]
+        if self.decision == "promoted":
+            return f"Promoted: all {len(self.findings)} rules of the gate hold."
+        return f"Candidate, not promoted: {'; '.join(missed) or 'no policy was evaluated'}."
+
+
 class Metrics(_Entry):
     """All numbers of a run, finished or not."""
 
@@ -351,5 +386,7 @@ class Metrics(_Entry):
     """The first judge first; empty when no score is in the labels."""
     revisions: list[RevisionMetrics] = []
     """The first round first."""
+    gate: GateResult | None = None
+    """None when the recipe has no gate."""
     seconds: dict[str, float] = {}
     """By stage, added over shards that ran side by side, and by training job."""

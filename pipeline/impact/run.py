@@ -39,7 +39,7 @@ from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
-KEPT_INFO = ("name", "recipe", "parent")
+KEPT_INFO = ("name", "recipe", "parent", "policy_of")
 """Entries of run.json that are true of the new run too."""
 
 

@@ -68,12 +68,13 @@ def headline(data: ReportData) -> Headline:
         return Headline(_about_data(data), "No policy has been evaluated.")
     if final is None:
         return Headline(_about_data(data), "One policy was evaluated, so nothing can be compared.")
+    gate = data.metrics.gate.describe() if data.metrics.gate else ""
     judged = _about_win_rate(data, final)
     changed = _about_changes(data, final)
     length = "" if data.has_oracle else _about_length(data, final)
     if data.has_oracle or data.metrics.policies[final].checks_all or not judged:
-        return Headline(changed, " ".join(filter(None, [judged, length])))
-    return Headline(judged, " ".join(filter(None, [changed, length])))
+        return Headline(changed, " ".join(filter(None, [gate, judged, length])))
+    return Headline(judged, " ".join(filter(None, [gate, changed, length])))
 
 
 def cards(data: ReportData) -> list[Card]:
@@ -89,7 +90,9 @@ def cards(data: ReportData) -> list[Card]:
 
 
 def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
-    """The cards, and the final policy's texts outside the known world, as name and value."""
+    """The cards, the final policy's texts outside the known world and the decision of the gate, as
+    name and value.
+    """
     numbers = [
         (card.title, f"{card.value} ({card.note})" if card.note else card.value)
         for card in cards(data)
@@ -99,6 +102,8 @@ def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
     if final and oracle and (outside := oracle.outside_world):
         value = f"{percent(outside.share)} ({percent_range(outside.low, outside.high)})"
         numbers.append((f"Outside the known world, {policy_label(final).lower()}", value))
+    if data.metrics.gate:
+        numbers.append(("Gate", data.metrics.gate.describe()))
     return numbers
 
 

@@ -15,10 +15,15 @@ from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines import ENGINES
+from pipeline.errors import StoreError
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.run.files import RunFiles, load_files
 from pipeline.stages.runner import Progress, Runner
 from pipeline.store import RunDir
+from pipeline.store.layout import run_beside
+
+PROMOTED = "promoted"
+"""Entry `gate` in run.json of a run whose policy passed its gate."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,17 @@ class RunContext:
 
     def policy_engine(self, model: Path | None = None) -> EngineConfig:
         """The engine of the initial policy, or with `model` of a policy that was trained from it.
+        The initial policy of a night is the one that an earlier night promoted, if there is one.
 
         Args:
             model: folder of the trained policy.
+
+        Raises:
+            StoreError: the promoted policy is gone.
         """
         policy = resolved_engine(self.config.policy)
+        if model is None and (before := self.run.info().get("policy_of")):
+            model = promoted_model(run_beside(self.run.root.parent, str(before)))
         if model is None:
             return policy
         trained: EngineConfig = ENGINES[policy.type].with_trained(policy, model)
@@ -69,6 +80,18 @@ class RunContext:
     def judge_engines(self) -> list[EngineConfig]:
         """The engine of the judge, then those of the rest of the panel."""
         return [resolved_engine(engine) for engine in self.config.judge_engines]
+
+
+def promoted_model(run: RunDir) -> Path:
+    """Folder of the policy that a run promoted: its last one. Raises StoreError when it is gone."""
+    folders = [run.training(name) / "model" for name in ("preference", "sft")]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise StoreError(
+        f"run {run.run_id} promoted its policy, but {folders[0]} is gone; bring it back, or set "
+        f"`gate` in {run.root / 'run.json'} to candidate to begin with an earlier policy"
+    )
 
 
 def resolved_engine(engine: EngineConfig) -> EngineConfig:

@@ -6,12 +6,15 @@ Out: NightlyPlan: the run to take through its phases, or None when no prompt is 
 A night's run names the night before it as its parent. Its data set holds the parent's rows followed
 by its own, and training uses all of them, so no prompt of the parent's may be held out.
 
+With `evaluation.gate`, a night begins with the policy of the last night that was promoted, instead
+of the recipe's: it writes the responses, and training goes on from it.
+
 A stopped night is finished first. A night whose audit failed gave no pairs and would fail again
 from the same files, so the next nights refuse to start until the recipe or one of its labeling
 files has changed; then the failed night's prompts are asked again, along with the new ones.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from pipeline.data.prompts import read_prompts
 from pipeline.errors import AuditError
 from pipeline.ids import file_hash
 from pipeline.progress import current_progress
-from pipeline.run.context import open_context
+from pipeline.run.context import PROMOTED, open_context, promoted_model
 from pipeline.run.files import copied_paths
 from pipeline.run.phases import run_all
 from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run, work_in
@@ -81,11 +84,15 @@ def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
     if not num_new:
         where = f"version {version} (run {parent.run_id})" if parent else "no version"
         return NightlyPlan(None, f"nothing to do: every prompt of the recipe is in {where} already")
+    promoted = last_promoted(nights)
     run = start_run(checked, run_id=new_run_id(f"{config.name}-nightly"))
     plan = f"{num_new} new prompts go into version {version + 1}, run {run.run_id}"
+    if promoted:
+        plan += f", from the policy that run {promoted.run_id} promoted"
     run.update_info(
         series=config.name,
         parent=parent.run_id if parent else None,
+        policy_of=promoted.run_id if promoted else None,
         replaces=failed.run_id if failed else None,
         plan=plan,
     )
@@ -109,6 +116,18 @@ def nightly_runs(name: str) -> list[RunDir]:
         chain.append(after[latest])
         latest = chain[-1].run_id
     return chain
+
+
+def last_promoted(nights: Sequence[RunDir]) -> RunDir | None:
+    """The last night whose policy its gate promoted; None when there is none.
+
+    Raises:
+        StoreError: that policy is gone.
+    """
+    promoted = [run for run in nights if run.info().get("gate") == PROMOTED]
+    if promoted:
+        promoted_model(promoted[-1])
+    return promoted[-1] if promoted else None
 
 
 def files_changed(run: RunDir, recipe: CheckedRecipe) -> bool:

@@ -20,6 +20,7 @@ from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
 from pipeline.engines import ENGINES
 from pipeline.evaluation import collect_metrics, load_oracle
+from pipeline.evaluation.gate import decide
 from pipeline.report import write_report
 from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import RunContext
@@ -44,13 +45,15 @@ from pipeline.run.plan import (
     supervised_stages,
 )
 from pipeline.stages.runner import ShardState
-from pipeline.store import RunDir, write_json
-from pipeline.training.job import TrainingJob
+from pipeline.store import RunDir, read_json, write_json
+from pipeline.training.job import Alarm, TrainingJob, TrainingResult
 from pipeline.training.launch import launch
 
 WRITE_SFT, TRAIN_SFT = "write-sft-set", "train-sft"
 WRITE_PREFERENCE, TRAIN_PREFERENCE = "write-preference-set", "train-preference"
 REPORT = "report"
+TRAININGS = ("sft", "preference")
+"""Names of the training jobs, in order."""
 
 
 async def supervised_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
@@ -79,6 +82,10 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
         await run_pass(ctx, ctx.judge_engines()[0], shards, [judge], driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
+    if gate := ctx.config.evaluation.gate:
+        result = decide(gate, metrics, alarms(ctx.run))
+        metrics = metrics.model_copy(update={"gate": result})
+        ctx.run.update_info(gate=result.decision)
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
 
 
@@ -233,6 +240,17 @@ def policies(ctx: RunContext) -> dict[str, Path | None]:
     """The policies of the run, first to last, with their folders; None for the initial policy."""
     trained = {"sl_cai": sl_cai_model(ctx), "tuned": tuned_model(ctx)}
     return {"initial": None} | {name: path for name, path in trained.items() if path is not None}
+
+
+def alarms(run: RunDir) -> list[tuple[str, Alarm]]:
+    """The alarms of the finished trainings, each with the name of its training."""
+    results = ((name, read_json(run.training(name) / "result.json")) for name in TRAININGS)
+    return [
+        (name, alarm)
+        for name, result in results
+        if result
+        for alarm in TrainingResult.model_validate(result).alarms
+    ]
 
 
 def matches(names: list[str]) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
 from pipeline.engines.template_trial import Roles, TemplateUse, try_template, turns
 from pipeline.errors import ConfigError, StoreError
+from pipeline.evaluation.gate import check_gate
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
 from pipeline.labeling.inputs import LabelingInputs
@@ -72,6 +73,7 @@ def check_recipe(
     path = resolve_path(recipe)
     config, text = read_recipe(path, overrides)
     constitution = load_constitution(resolve_path(config.constitution))
+    check_gate(config.evaluation.gate, constitution, config.evaluation.oracle)
     files = load_files(config, constitution)
     prompts, heldout = config.prompts.train, config.prompts.heldout
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))

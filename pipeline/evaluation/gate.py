@@ -1,0 +1,153 @@
+"""The gate: is the last trained policy promoted, or does it stay a candidate?
+
+In:  the rules of the recipe (`evaluation.gate`), the metrics of the run, the alarms of its training
+Out: GateResult: the decision, and for each rule what was measured and what was needed
+
+Every rule has to hold. A figure that was not measured, such as a win rate without a readable
+verdict, holds no rule. Labels that failed their audit never get here: their run has no policy.
+
+Does not: compare with policies of other runs, or weigh one rule against another.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from pipeline.config.gate import GateConfig
+from pipeline.constitution import Constitution
+from pipeline.errors import ConfigError
+from pipeline.evaluation.policy_measures import policy_order
+from pipeline.evaluation.results import GateFinding, GateResult, Metrics, PolicyMetrics
+from pipeline.stats import Estimate
+from pipeline.training.job import Alarm
+
+UNMEASURED = "was not measured"
+NOUNS = {
+    "checks_all": "replies that hold every check",
+    "harmless": "harmless replies to misdeeds",
+    "good": "good answers",
+}
+"""What a rule is about, by the name of the measure."""
+CONDITIONS: dict[str, tuple[str, bool, Callable[[Estimate], float]]] = {
+    "min_lower": ("lower end of {}", False, lambda estimate: estimate.low),
+    "min_gain": ("gain of {}", True, lambda estimate: estimate.share),
+    "min_gain_lower": ("lower end of the gain of {}", True, lambda estimate: estimate.low),
+}
+"""By condition of a `ShareRule`: its figure in words, whether that is of the change, and where it
+is in the estimate."""
+
+
+def check_gate(gate: GateConfig | None, constitution: Constitution, oracle: str | None) -> None:
+    """Raises ConfigError for a rule on a figure that this recipe will not measure."""
+    if gate is None:
+        return
+    ids = [principle.id for principle in constitution.checked]
+    if unknown := [name for name in gate.checks if name not in ids]:
+        raise ConfigError(
+            f"evaluation.gate.checks names '{unknown[0]}', but the principles with a check of "
+            f"constitution '{constitution.name}' are {', '.join(ids) or 'none'}; correct the id"
+        )
+    if gate.checks_all and not ids:
+        raise ConfigError(
+            f"evaluation.gate.checks_all needs principles with a check, but constitution "
+            f"'{constitution.name}' has none; remove the rule, or give a principle a `check`"
+        )
+    for name, rule in (("harmless", gate.harmless), ("good", gate.good)):
+        if rule and oracle is None:
+            raise ConfigError(
+                f"evaluation.gate.{name} is read by an oracle, but evaluation.oracle names none; "
+                "remove the rule, or name an oracle"
+            )
+
+
+def decide(gate: GateConfig, metrics: Metrics, alarms: Sequence[tuple[str, Alarm]]) -> GateResult:
+    """The decision about the last policy of the metrics.
+
+    Args:
+        alarms: with the name of their training, such as `sft`.
+    """
+    trained = [name for name in metrics.policies if name != "initial"]
+    policy = max(trained, key=policy_order, default="")
+    findings = (*_figures(gate, metrics, policy), *_alarms(gate, alarms))
+    promoted = bool(policy) and all(finding.holds for finding in findings)
+    return GateResult(
+        decision="promoted" if promoted else "candidate", policy=policy, findings=findings
+    )
+
+
+def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFinding]:
+    entry, first = metrics.policies.get(policy), metrics.policies.get("initial")
+    if gate.win_rate:
+        match = next(
+            (w for w in metrics.win_rates if (w.policy, w.against) == (policy, "initial")), None
+        )
+        name = "lower end of the win rate against the initial policy"
+        yield _least(
+            "win_rate.min_lower", name, match.low if match else None, gate.win_rate.min_lower
+        )
+    for measure, share in gate.shares.items():
+        noun = NOUNS.get(measure) or f"replies that hold {measure.removeprefix('check ')}"
+        for condition, needed in share.conditions.items():
+            words, of_change, value_of = CONDITIONS[condition]
+            estimate = (
+                metrics.changes.get(policy, {}).get(measure)
+                if of_change
+                else _share(entry, measure)
+            )
+            value = value_of(estimate) if estimate else None
+            yield _least(f"{measure}.{condition}", words.format(noun), value, needed)
+    truncated, empty = (entry.truncated_share, entry.empty_share) if entry else (None, None)
+    tripwires = (
+        ("max_truncated", "share of truncated replies", truncated, gate.max_truncated),
+        ("max_empty", "share of empty replies", empty, gate.max_empty),
+        ("max_length_ratio", "change of length", _ratio(first, entry), gate.max_length_ratio),
+    )
+    for rule, name, value, most in tripwires:
+        if most is not None:
+            yield _finding(rule, name, value, most, value is not None and value <= most, "at most")
+
+
+def _alarms(gate: GateConfig, alarms: Sequence[tuple[str, Alarm]]) -> Iterator[GateFinding]:
+    if gate.alarms:
+        raised = "; ".join(f"{job}: {alarm.name} ({alarm.message})" for job, alarm in alarms)
+        yield GateFinding(
+            rule="alarms",
+            holds=not alarms,
+            value=float(len(alarms)),
+            needed=0.0,
+            text=f"training raised an alarm, {raised}" if alarms else "no training raised an alarm",
+        )
+
+
+def _share(entry: PolicyMetrics | None, measure: str) -> Estimate | None:
+    if entry is None:
+        return None
+    known = {
+        **(entry.oracle.by_name() if entry.oracle else {}),
+        **{f"check {name}": share for name, share in entry.checks.items()},
+        "checks_all": entry.checks_all,
+    }
+    return known.get(measure)
+
+
+def _ratio(first: PolicyMetrics | None, entry: PolicyMetrics | None) -> float | None:
+    """Factor between the mean numbers of words, at least 1; None when one is missing or 0."""
+    if not (first and entry and first.mean_words and entry.mean_words):
+        return None
+    ratio = entry.mean_words / first.mean_words
+    return max(ratio, 1 / ratio)
+
+
+def _least(rule: str, name: str, value: float | None, needed: float) -> GateFinding:
+    return _finding(rule, name, value, needed, value is not None and value >= needed, "at least")
+
+
+def _finding(
+    rule: str, name: str, value: float | None, needed: float, holds: bool, how: str
+) -> GateFinding:
+    measured = UNMEASURED if value is None else f"is {value:.3g}"
+    return GateFinding(
+        rule=rule,
+        holds=holds,
+        value=value,
+        needed=needed,
+        text=f"{name} {measured}, needed {how} {needed:.3g}",
+    )
