@@ -195,7 +195,18 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="JSON Lines file to write; must not exist.")],
     format: Annotated[
-        Literal["trl", "kto", "openai"], typer.Option(help="Shape of a line.")
+        Literal[
+            "trl",
+            "trl_implicit",
+            "kto",
+            "openai",
+            "gemini",
+            "nova",
+            "nemo_rl",
+            "axolotl",
+            "llama_factory",
+        ],
+        typer.Option(help="Shape of a line."),
     ] = "trl",
 ) -> None:
     """Write the preference set of a run as JSON Lines for other programs."""

@@ -52,6 +52,8 @@ TRACED_COLUMNS = [
     "source_index",
 ]
 """Columns that `trace` prints, in this order."""
+SHOWN_IDS = 5
+"""Rows that `export` names of those it leaves out for one reason."""
 
 
 def check_file(path: Path, *, overrides: Sequence[str], offline: bool) -> None:
@@ -179,8 +181,12 @@ def print_problems(name: str) -> bool:
 def export_run(run: str, out: Path, shape: str) -> None:
     """Write the preference set of a run as JSON Lines. Raises UserError without such a set."""
     folder = find_run(run)
-    count = export_lines(folder, out, shape)
-    say(f"{out}: {count:,} lines of {folder.run_id} for {shape}")
+    exported = export_lines(folder, out, shape)
+    say(f"{out}: {exported.lines:,} lines of {folder.run_id} for {shape}")
+    for reason, ids in exported.left_out.items():
+        more = " ..." if len(ids) > SHOWN_IDS else ""
+        rows = f"{len(ids):,} row{'s' * (len(ids) != 1)}"
+        say(f"left out {rows}: {reason} ({', '.join(ids[:SHOWN_IDS])}{more})")
 
 
 def print_runs() -> None:

@@ -1,19 +1,30 @@
 """The preference set of a run in the shapes that other programs read, as JSON Lines.
 
-    trl      {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, as the trainers
-             of TRL read it; `row_id` and `soft_label` are extra columns, which they ignore
-    kto      {"prompt": [...], "completion": [{assistant}], "label": bool}: two lines per pair, and
-             one per reply of the feedback set, where the run has one
-    openai   {"input": {"messages": [...]}, "preferred_output": [...],
-              "non_preferred_output": [...]}, as OpenAI's fine-tuning endpoint reads it
+    trl            {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, as the
+                   trainers of TRL read it; `row_id` and `soft_label` are extra columns, which they
+                   ignore
+    trl_implicit   {"chosen": [...], "rejected": [...]}, each the whole conversation
+    kto            {"prompt": [...], "completion": [{assistant}], "label": bool}: two lines per
+                   pair, and one per reply of the feedback set, where the run has one
+    openai         {"input": {"messages": [...]}, "preferred_output": [...],
+                   "non_preferred_output": [...]}, fine-tuning at OpenAI and Azure
+    gemini         {"contents": [...], "completions": [{"score": 1, ...}, {"score": 0, ...}]},
+                   preference tuning of Gemini
+    nova           {"messages": [..., {"candidates": [{..., "preferenceLabel": ...}]}]}, Amazon Nova
+    nemo_rl        {"context": [...], "completions": [{"rank": 0, ...}, {"rank": 1, ...}]}
+    axolotl        {"messages": [...], "chosen": {...}, "rejected": {...}}, its type
+                   `chat_template.default`
+    llama_factory  {"conversations": [{"from": "human", ...}], "chosen": {...}, "rejected": {...}},
+                   its formatting `sharegpt` with `ranking: true`
 
-Does not: keep soft labels and weights in `kto` and `openai`, where each line counts in full.
+Does not: keep soft labels, except in `trl`: in all others each line counts in full. A row that a
+shape cannot hold is left out and counted with the reason.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.data.dataset import iter_tables, load_dataset, set_path
 from pipeline.errors import DataError
@@ -21,10 +32,23 @@ from pipeline.store.files import atomic_write
 from pipeline.store.layout import RunDir
 
 Line = dict[str, Any]
+Turns = list[dict[str, str]]
 
 
-def export_lines(run: RunDir, target: Path, shape: str) -> int:
-    """Write the preference set of a run in a shape of `SHAPES`; returns the number of lines.
+class Exported(NamedTuple):
+    """What an export wrote."""
+
+    lines: int
+    left_out: dict[str, list[str]]
+    """Ids of the rows that the shape cannot hold, by reason."""
+
+
+class _Unheld(Exception):
+    """The shape has no place for what a row holds."""
+
+
+def export_lines(run: RunDir, target: Path, shape: str) -> Exported:
+    """Write the preference set of a run in a shape of `SHAPES`.
 
     Raises:
         DataError: the run has no preference set, or the target exists.
@@ -41,23 +65,29 @@ def export_lines(run: RunDir, target: Path, shape: str) -> int:
     sets = {"preference": SHAPES[shape]}
     if shape == "kto" and "feedback" in manifest.sets:
         sets["feedback"] = _feedback_lines
-    lines = (
-        line
+    rows = (
+        (make_lines, row)
         for name, make_lines in sets.items()
         for table in iter_tables(set_path(run, name))
         for row in table.to_pylist()
-        for line in make_lines(row)
     )
     count = 0
+    left_out: dict[str, list[str]] = {}
 
     def write(stream: BinaryIO) -> None:
         nonlocal count
-        for line in lines:
-            stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
-            count += 1
+        for make_lines, row in rows:
+            try:
+                lines = list(make_lines(row))
+            except _Unheld as problem:
+                left_out.setdefault(str(problem), []).append(row["row_id"])
+                continue
+            for line in lines:
+                stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
+            count += len(lines)
 
     atomic_write(target, write)
-    return count
+    return Exported(count, left_out)
 
 
 def _trl_lines(row: Line) -> Iterator[Line]:
@@ -88,12 +118,93 @@ def _openai_lines(row: Line) -> Iterator[Line]:
     }
 
 
+def _trl_implicit_lines(row: Line) -> Iterator[Line]:
+    yield {name: row["messages"] + _reply(row[name]) for name in ("chosen", "rejected")}
+
+
+def _gemini_lines(row: Line) -> Iterator[Line]:
+    system, turns = _split(row["messages"])
+    names = {"user": "user", "assistant": "model"}
+
+    def content(turn: dict[str, str]) -> Line:
+        return {"role": names[turn["role"]], "parts": [{"text": turn["content"]}]}
+
+    line: Line = {"system_instruction": {"parts": [{"text": system}]}} if system else {}
+    line["contents"] = [content(turn) for turn in turns]
+    line["completions"] = [
+        {"score": score, "completion": content(_reply(row[name])[0])}
+        for name, score in (("chosen", 1), ("rejected", 0))
+    ]
+    yield line
+
+
+def _nova_lines(row: Line) -> Iterator[Line]:
+    system, turns = _split(row["messages"])
+    line: Line = {"system": [{"text": system}]} if system else {}
+    candidates = [
+        {"content": [{"text": row[name]}], "preferenceLabel": label}
+        for name, label in (("chosen", "preferred"), ("rejected", "non-preferred"))
+    ]
+    line["messages"] = [
+        *({"role": turn["role"], "content": [{"text": turn["content"]}]} for turn in turns),
+        {"role": "assistant", "candidates": candidates},
+    ]
+    yield line
+
+
+def _nemo_rl_lines(row: Line) -> Iterator[Line]:
+    completions = [
+        {"rank": rank, "completion": _reply(row[name])}
+        for rank, name in enumerate(("chosen", "rejected"))
+    ]
+    yield {"context": row["messages"], "completions": completions}
+
+
+def _axolotl_lines(row: Line) -> Iterator[Line]:
+    chosen, rejected = (_reply(row[name])[0] for name in ("chosen", "rejected"))
+    yield {"messages": row["messages"], "chosen": chosen, "rejected": rejected}
+
+
+def _llama_factory_lines(row: Line) -> Iterator[Line]:
+    system, turns = _split(row["messages"])
+    names = {"user": "human", "assistant": "gpt"}
+    yield {
+        "conversations": [{"from": names[t["role"]], "value": t["content"]} for t in turns],
+        "chosen": {"from": "gpt", "value": row["chosen"]},
+        "rejected": {"from": "gpt", "value": row["rejected"]},
+        "system": system,
+    }
+
+
 SHAPES: dict[str, Callable[[Line], Iterable[Line]]] = {
     "trl": _trl_lines,
+    "trl_implicit": _trl_implicit_lines,
     "kto": _kto_lines,
     "openai": _openai_lines,
+    "gemini": _gemini_lines,
+    "nova": _nova_lines,
+    "nemo_rl": _nemo_rl_lines,
+    "axolotl": _axolotl_lines,
+    "llama_factory": _llama_factory_lines,
 }
+"""How a row is written in each shape."""
 
 
-def _reply(text: str) -> list[dict[str, str]]:
+def _split(messages: Turns) -> tuple[str, Turns]:
+    """The system message, empty without one, and the turns of user and assistant.
+
+    Raises:
+        _Unheld: a shape that has one place for the system message, and turns that alternate, cannot
+            hold this conversation.
+    """
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    if any(turn["role"] == "system" for turn in turns):
+        raise _Unheld("a system message that is not the first message")
+    if any(turn["role"] != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
+        raise _Unheld("turns of user and assistant do not alternate, the user's first")
+    return system, turns
+
+
+def _reply(text: str) -> Turns:
     return [{"role": "assistant", "content": text}]
