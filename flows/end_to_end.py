@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.driver import PrefectDriver
 from flows.phases import PHASE_FLOWS, open_phase
+from pipeline.prefect_server.outlive import outliving_server
 from pipeline.run.phases import report_phase
 from pipeline.run.start import begin_run, work_in
 
@@ -25,7 +26,7 @@ async def end_to_end(
         overrides: values to replace in the recipe, each such as `preference.train.beta=0.05`.
     """
     run = begin_run(recipe, run_id, resume, overrides or ())
-    with work_in(run):
+    with outliving_server(run), work_in(run):
         for phase in PHASE_FLOWS.values():
             await phase(str(run.root))
         return str(await report_phase(open_phase(str(run.root)), PrefectDriver(run)))

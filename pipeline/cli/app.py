@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from pipeline.cli.constitution import constitution_app
 from pipeline.cli.judge_eval import judge_eval, judge_tune
 from pipeline.cli.labels import labels_app
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import hold_standard_streams, say
 from pipeline.config.paths import shown_path
 from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
 
@@ -261,6 +261,7 @@ app.add_typer(labels_app, name="labels", rich_help_panel=LABELS)
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, without a traceback."""
+    hold_standard_streams()
     try:
         code = app(standalone_mode=False)
     except PipelineError as error:

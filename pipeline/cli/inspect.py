@@ -1,6 +1,7 @@
 """The commands that look at files: `check`, `trace`, `verify`, `export`, `runs`."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.markup import escape
@@ -14,7 +15,7 @@ from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
-from pipeline.data.verify import uncovered_files, verify
+from pipeline.data.verify import check_files
 from pipeline.errors import ConfigError, DataError, StoreError, UserError
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
@@ -162,19 +163,26 @@ def facts_of(origin: Origin) -> list[tuple[str, str]]:
 def print_problems(name: str) -> bool:
     """Check a run's files against their hashes; True when something is wrong."""
     run = find_run(name)
-    problems, uncovered = verify(run), uncovered_files(run)
+    checked = check_files(run)
+    problems, uncovered = checked.problems, checked.uncovered
     for problem in problems:
         say(problem)
     if run.root.name != run.run_id:
         say(f"note: the folder of run {run.run_id} is called {run.root.name} now")
+    for folder, names in groupby(map(Path, uncovered), lambda path: path.parent):
+        say(f"not covered yet: {folder / ', '.join(path.name for path in names)}")
+    say(f"note: not covered by a hash: {', '.join(NOT_COVERED)}")
+    result = "every file matches its hash"
     if uncovered:
-        say(
-            f"note: not finished, so {len(uncovered):,} files are not covered by a hash yet; "
-            f"`rlaif resume {run.run_id}` continues the run"
+        result = f"{checked.num_covered:,} files match their hash"
+    if problems:
+        result = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+    if uncovered:
+        result += (
+            f", and {len(uncovered):,} are not covered by one, because the run has not ended; "
+            f"`rlaif resume {run.run_id}` continues it"
         )
-    say(f"note: not covered by a hash: {', '.join([*NOT_COVERED, *uncovered[:3]])}")
-    count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-    say(f"{run.run_id}: {count if problems else 'every file matches its hash'}")
+    say(f"{run.run_id}: {result}")
     return bool(problems)
 
 

@@ -5,7 +5,6 @@ without it; the server is another process and keeps running.
 """
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.cli.terminal import say
-from pipeline.config.paths import PROJECT_ROOT, shown_path
+from pipeline.config.paths import shown_path
 from pipeline.errors import MachineError, StoreError, UserError
 from pipeline.progress import duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
@@ -108,7 +107,7 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
             raise
 
     try:
-        with progress_context(progress_for_stdout()):
+        with progress_context(progress_for_stdout(say)):
             return asyncio.run(supervised())
     except BaseException as error:
         if not _was_stopped(error):
@@ -121,23 +120,16 @@ def _complete(job: Coroutine[Any, Any, object], run: RunDir, when_stopped: str) 
     """Take a run to its end, without Prefect where its server fails on the way: it is the record of
     the run, which does not need it.
     """
-    from pipeline.prefect_server import is_server_failure, key_path
+    from pipeline.prefect_server import is_server_failure
 
     try:
         complete(job, lambda: when_stopped)
     except Exception as error:
         if not is_server_failure(error):
             raise
-        say(
-            f"the Prefect server failed (see {key_path().with_name('server.log')}), so the run "
-            f"goes on without its records; to see it there later, `rlaif resume {run.run_id}` when "
-            "it is done",
-            err=True,
-        )
-        # In place of this process, whose Prefect would keep on trying to reach the server.
-        command = [sys.executable, "-m", "pipeline.cli", "resume", str(run.root), "--no-prefect"]
-        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        from pipeline.prefect_server.outlive import continue_in_place
+
+        continue_in_place(run)
 
 
 def _run(recipe: str, run: RunDir, *, with_prefect: bool) -> None:

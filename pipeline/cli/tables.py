@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.cli.terminal import STDOUT, writing
 from pipeline.errors import printable
 
 WIDTH = 160
@@ -18,13 +19,18 @@ WIDTH = 160
 class _Console(Console):
     """Shows every text of a table or a tree without what would control the terminal."""
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        with writing(STDOUT):
+            super().print(*objects, **options)
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
 def console() -> Console:
     """As wide as the terminal; where there is none, wide enough for whole ids."""
-    return _Console(width=None if sys.stdout.isatty() else WIDTH)
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return _Console(width=None if is_terminal else WIDTH)
 
 
 def number_table(

@@ -5,7 +5,7 @@ Out: a list of problems, one line each; empty when everything is whole
 
     shards      file hash, inputs, counts, row ids unique, parents present, ids of prompts
     data sets   file hash, inputs, row count, every row's home shard
-    training    the data sets on which each model was trained
+    training    the data sets on which each model was trained, and its files since it was saved
     copies      recipe, constitution and templates against run.json
     others      all other files, trained weights included, against files.json
 
@@ -17,11 +17,13 @@ Does not: ask a model again, or notice a change of files together with all hashe
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from pipeline.config.training import takes_feedback
 from pipeline.data.dataset import DatasetManifest, load_dataset
@@ -36,15 +38,32 @@ from pipeline.store.inventory import (
     read_inventory,
 )
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest, open_parquet
+from pipeline.store.shards import Manifest, check_inside, open_parquet
 
 TRAINED_ON = {"sft": "sft", "preference": "preference"}
 """Training folder -> name of the data set that it must have used."""
 FEEDBACK = "dataset/feedback.parquet"
 
 
+@dataclass(frozen=True)
+class Verification:
+    """What is known of the files of a run."""
+
+    problems: list[str]
+    """Those of its rows in the order of its folders, then those of other files."""
+    num_covered: int
+    """Files that were compared with a hash."""
+    uncovered: list[str]
+    """Files by path below the run that no hash covers yet, since the run has not ended."""
+
+
 def verify(run: RunDir) -> list[str]:
-    """All problems of a run: those of its rows in the order of its folders, then other files."""
+    """All problems of a run; see `Verification`."""
+    return check_files(run).problems
+
+
+def check_files(run: RunDir) -> Verification:
+    """Compare every file of a run with its hash. Raises StoreError where there is no run."""
     run.require()
     hashes: dict[str, str] = {}
     problems = list(_copies(run, hashes))
@@ -66,13 +85,13 @@ def verify(run: RunDir) -> list[str]:
     problems += _training(run, hashes)
     known = {problem.partition(":")[0] for problem in problems}
     problems += _others(run, hashes, known)
-    return problems
-
-
-def uncovered_files(run: RunDir) -> list[str]:
-    """Files of a run that has not ended, by path below it, which no hash covers yet."""
     inventory = read_inventory(run.root) or Inventory(open_since=0, files={})
-    return [n for n in files_to_list(run.root) if inventory.may_have_changed(run.root / n)]
+    uncovered = [
+        name
+        for name in files_to_list(run.root)
+        if name not in hashes and inventory.may_have_changed(run.root / name)
+    ]
+    return Verification(problems, len(hashes), uncovered)
 
 
 def _others(run: RunDir, hashes: dict[str, str], known: set[str]) -> Iterator[str]:
@@ -240,16 +259,33 @@ def _set_rows(run: RunDir, manifest: DatasetManifest, path: str, rows: int) -> I
 
 def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
     for folder, name in TRAINED_ON.items():
-        result: Any = read_json(run.training(folder) / "result.json")
+        result = read_json(run.training(folder) / "result.json")
         path = f"dataset/{name}.parquet"
-        if not isinstance(result, dict):
+        if result is None:
             continue
+        yield from _weights(run, f"training/{folder}", result.get("files"), hashes)
         if result.get("dataset_sha256") != hashes.get(path):
             yield f"training/{folder}: was trained on another version of {path}"
         # A method that takes feedback reads all that there is.
         expected = hashes.get(FEEDBACK, "") if takes_feedback(result.get("method", "")) else ""
         if result.get("feedback_sha256", "") != expected:
             yield f"training/{folder}: was trained on another version of {FEEDBACK}"
+
+
+def _weights(run: RunDir, folder: str, files: Any, hashes: dict[str, str]) -> Iterator[str]:
+    """Problems of a trained model, whose files are known from the moment it was saved."""
+    try:
+        expected = TypeAdapter(dict[str, str]).validate_python(files or {})
+        check_inside(*expected)
+    except ValueError:
+        yield f"{folder}/result.json: names files that no training wrote"
+        return
+    for name, sha256 in expected.items():
+        path = f"{folder}/model/{name}"
+        if not is_plain_file(run.root / path):
+            yield f"{path}: missing, although the training saved it"
+        elif _hash(run, path, hashes) != sha256:
+            yield f"{path}: damaged or changed since the training saved it"
 
 
 def _parse(path: Path) -> Manifest | None:

@@ -44,8 +44,8 @@ def model_fingerprint(
 ) -> str:
     """Hash (hexadecimal sha256) of everything that determines the answers of a model."""
     parts = {
-        "model": _folder_hashes(folder),
-        "adapter": _folder_hashes(adapter, ("adapter_*",)) if adapter else {},
+        "model": file_hashes(folder, PATTERNS),
+        "adapter": file_hashes(adapter, ("adapter_*",)) if adapter else {},
         "chat_template": file_hash(chat_template) if chat_template else "",
         "chat_template_args": chat_template_args or {},
         "dtype": dtype,
@@ -59,7 +59,8 @@ def file_hash(path: Path) -> str:
     return _hash(str(path.resolve()), state.st_size, state.st_mtime_ns)
 
 
-def _folder_hashes(folder: Path, patterns: tuple[str, ...] = PATTERNS) -> dict[str, str]:
+def file_hashes(folder: Path, patterns: tuple[str, ...] = ("**/*",)) -> dict[str, str]:
+    """sha256 of each file of a folder that matches a pattern, by path below the folder."""
     files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in sorted(files)}
 

@@ -265,8 +265,18 @@ def is_server_failure(error: Exception) -> bool:
     """Whether an error is one of this process's Prefect server, not of the run that it records."""
     if "prefect" not in sys.modules or isinstance(error, PipelineError):
         return False
-    server = _recorded_server()
-    return isinstance(error, httpx.HTTPError) or server is None or not is_healthy(server.port)
+    return isinstance(error, httpx.HTTPError) or not server_answers()
+
+
+def server_answers() -> bool:
+    """Whether the Prefect server to which this process reports can be reached."""
+    api = os.environ.get("PREFECT_API_URL", "")
+    try:
+        # A worker may report to a server elsewhere, which may need the shell's proxy.
+        reply = httpx.get(f"{api}/health", timeout=5, trust_env=f"//{HOST}:" not in api)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+    return reply.status_code < 500
 
 
 def _start(port: int) -> Server:

@@ -3,7 +3,7 @@
 In:  the calls of the runner and of the phases (`stages/runner.Progress`)
 Out: per stage rows done of rows planned, tokens a second, share of cached prompt tokens, time left
 
-    with progress_context(progress_for_stdout()):
+    with progress_context(progress_for_stdout(print)):
         await run_all(open_context(run, current_progress()))
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from pipeline.progress.totals import StageTotals, duration
-from pipeline.progress.watchers import LineProgress, MultiProgress
+from pipeline.progress.watchers import LineProgress, MultiProgress, Write
 from pipeline.stages.runner import Progress
 
 __all__ = [
@@ -30,10 +30,14 @@ __all__ = [
 _CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
 
 
-def progress_for_stdout() -> Progress:
-    """Bars when standard output is a terminal, else a line every few seconds."""
-    if not sys.stdout.isatty():
-        return LineProgress(lambda text: print(text, flush=True))
+def progress_for_stdout(write: Write) -> Progress:
+    """Bars when standard output is a terminal, else a line every few seconds.
+
+    Args:
+        write: prints a line.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return LineProgress(write)
     from pipeline.progress.terminal import TerminalProgress
 
     return TerminalProgress()

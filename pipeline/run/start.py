@@ -6,9 +6,10 @@ Out: outputs/runs/<run_id>/ with copies of the recipe, the constitution, the tem
 """
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipeline.engines import ENGINES, ask_engine, check_engine
 from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
 from pipeline.engines.template_trial import Roles, TemplateUse, try_template, turns
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreError, UserError
 from pipeline.evaluation.gate import check_gate
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
@@ -33,7 +34,7 @@ from pipeline.labeling.known_labels import MAKE_IT
 from pipeline.labeling.labelers import labeler_of
 from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.environment import record_environment
-from pipeline.run.files import RunFiles, copy_files, load_files
+from pipeline.run.files import RunFiles, copied_paths, copy_files, load_files
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
@@ -287,11 +288,30 @@ def work_in(run: RunDir) -> Iterator[None]:
         if path.is_file() and file_hash(path) != expected:
             raise StoreError(
                 f"{path} was changed since run {run.run_id} began, which must not be made from two "
-                "versions of it; put the first one back, or start a new run with the changed one"
+                f"versions of it; put the first one back{_where_it_is(run, path, expected)}, or "
+                f"start a new run with the changed one: {_new_run(run, path)}"
             )
     with RunLock(run.root):
         record_environment(run)
         yield
+
+
+def _where_it_is(run: RunDir, copy: Path, expected: str) -> str:
+    """How to get the first version of an edited copy, where its original still is that."""
+    originals: dict[Path, Path] = {}
+    with suppress(UserError):
+        originals[run.recipe] = resolve_path(Path(run.info().get("recipe") or run.recipe))
+        originals |= copied_paths(run, load_config(run.recipe))
+    original = originals.get(copy)
+    if original is None or not original.is_file() or file_hash(original) != expected:
+        return " from a copy of yours"
+    return f" (`{shlex.join(['cp', str(original), str(copy)])}`)"
+
+
+def _new_run(run: RunDir, copy: Path) -> str:
+    if copy == run.recipe:
+        return f"`{shlex.join(['rlaif', 'run', str(copy)])}`"
+    return "`rlaif run` with a recipe that names it"
 
 
 def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:

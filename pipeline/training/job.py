@@ -180,6 +180,8 @@ class TrainingResult(Section):
     """Fingerprint of the model that training started from."""
     trained_hash: str
     """Fingerprint of what training wrote."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each file of `model_dir`, by path below it."""
 
 
 def describe(job: TrainingJob) -> JobFile:

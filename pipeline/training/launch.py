@@ -78,6 +78,8 @@ async def launch(
     done = finished_result(file)
     if done is not None:
         return done
+    # First of all: a result vouches for the files of its model.
+    (job.output_dir / "result.json").unlink(missing_ok=True)
     _clear_other_job(file)
     command = _command(job, write_job(file))
     try:
@@ -131,8 +133,7 @@ def _clear_other_job(file: JobFile) -> None:
         return
     for path in (job.checkpoint_dir, job.model_dir):
         shutil.rmtree(path, ignore_errors=True)
-    for path in (job.metrics_path, job.output_dir / "result.json"):
-        path.unlink(missing_ok=True)
+    job.metrics_path.unlink(missing_ok=True)
 
 
 def _command(job: TrainingJob, job_path: Path) -> list[str]:

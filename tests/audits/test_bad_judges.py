@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli import main
-from pipeline.data.verify import uncovered_files, verify
+from pipeline.data.verify import check_files, verify
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
 from pipeline.run.phases import run_all
@@ -57,7 +57,7 @@ async def test_bad_judge_is_stopped(tmp_path: Path, judge: str, checks: set[str]
     # Everything that was paid for is there, and says so.
     for folder in ("preference/judge", "preference/canary", "preference/pair"):
         assert len(stage_manifests(run.root, folder)) == 6, folder
-    assert verify(run) == [] and uncovered_files(run) == []
+    assert verify(run) == [] and check_files(run).uncovered == []
     assert run.info()["status"] == "audit failed" and run.report.is_file()
 
 

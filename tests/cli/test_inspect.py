@@ -17,7 +17,7 @@ import yaml
 from benchmarks.scripted_chain import HOLD_AFTER
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.dataset import load_dataset
-from pipeline.data.verify import uncovered_files
+from pipeline.data.verify import check_files
 from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.cli.commands import Ended, Rlaif
@@ -198,7 +198,7 @@ def test_killed_impact_goes_on(rlaif: Rlaif, tmp_path: Path) -> None:
     rows = [row for m in stage_manifests(root, "preference/judge") for row in read_rows(root, m)]
     assert len({row.row_id for row in rows}) == len(rows) == 48
     assert rlaif("verify", root.name).code == 0 and RunDir(root).info()["status"] == "finished"
-    assert uncovered_files(RunDir(root)) == []
+    assert check_files(RunDir(root)).uncovered == []
 
 
 @pytest.fixture

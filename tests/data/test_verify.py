@@ -7,11 +7,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.verify import uncovered_files, verify
+from pipeline.data.verify import check_files, verify
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.report import write_report
@@ -70,7 +71,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 def test_flipped_bit_in_each_file_is_found(run: RunDir) -> None:
-    assert verify(run) == [] and uncovered_files(run) == []
+    assert verify(run) == [] and check_files(run).uncovered == []
     names = {path.relative_to(run.root).as_posix(): path for path in all_files(run.root)}
     assert len(names) > 40 and {WEIGHTS, "dataset/README.md", "evaluation/metrics.json"} < {*names}
     for name, path in names.items():
@@ -129,16 +130,65 @@ def test_command_says_what_is_covered(rlaif: Rlaif, run: RunDir, tmp_path: Path)
     (renamed / INVENTORY).unlink()
     RunDir(renamed).update_info(status="started")
     ended = rlaif("verify", renamed)
-    assert (
-        ended.code == 0 and "files are not covered by a hash yet; `rlaif resume one`" in ended.out
+    checked = check_files(RunDir(renamed))
+    assert ended.code == 0 and ended.out.splitlines()[-1] == (
+        f"one: {checked.num_covered} files match their hash, and {len(checked.uncovered)} are not "
+        "covered by one, because the run has not ended; `rlaif resume one` continues it"
     )
+    assert "not covered yet: supervised/sample/shard-00000.json, shard-00001.json\n" in ended.out
+    (renamed / "recipe.yaml").write_text("x")
+    ended = rlaif("verify", renamed)
+    assert ended.code == 1 and f"one: 1 problem, and {len(checked.uncovered)} are" in ended.out
+
+
+def killed(run: RunDir) -> RunDir:
+    """The run as a kill after its training leaves it."""
+    (run.root / INVENTORY).unlink()
+    run.update_info(status="started")
+    return run
+
+
+def test_flipped_bit_in_each_file_of_a_killed_run_is_found(run: RunDir) -> None:
+    """Or the file is one of those that verify names as not covered."""
+    weights = run.root / WEIGHTS
+    result = {"dataset_sha256": file_hash(run.dataset / "sft.parquet"), "method": "sft"}
+    write_json(
+        weights.parent.parent / "result.json",
+        {"files": {weights.name: file_hash(weights)}} | result,
+    )
+    checked = check_files(killed(run))
+    assert checked.problems == []
+    covered = {path.relative_to(run.root).as_posix() for path in all_files(run.root)}
+    covered -= {*checked.uncovered}
+    assert len(covered) == checked.num_covered
+    assert {WEIGHTS, "dataset/sft.parquet", "recipe.yaml"} < covered and "run.json" not in covered
+    for name in sorted(covered):
+        data = (run.root / name).read_bytes()
+        (run.root / name).write_bytes(flipped(data, len(data) // 2))
+        assert found(run, name), name
+        (run.root / name).write_bytes(data)
+    weights.unlink()
+    assert verify(run) == [f"{WEIGHTS}: missing, although the training saved it"]
+
+
+@pytest.mark.parametrize("files", [[], 7, {"model": 3}, {"../../../a": "0"}, {"/etc/passwd": "0"}])
+def test_files_of_a_training_are_below_its_model(run: RunDir, files: Any) -> None:
+    folder = run.training("sft")
+    write_json(
+        folder / "result.json",
+        {"dataset_sha256": file_hash(run.dataset / "sft.parquet"), "files": files},
+    )
+    problems = verify(run)
+    assert bool(files) == (
+        "training/sft/result.json: names files that no training wrote" in problems
+    )
+    assert not any("passwd" in problem or "/a" in problem for problem in problems)
 
 
 def test_killed_run_is_told_apart(run: RunDir) -> None:
     """Without its list the run has not ended: the files are named as not covered, not as lost."""
-    (run.root / INVENTORY).unlink()
-    run.update_info(status="started")
-    assert verify(run) == [] and {WEIGHTS, "report.html"} < {*uncovered_files(run)}
+    killed(run)
+    assert verify(run) == [] and {WEIGHTS, "report.html"} < {*check_files(run).uncovered}
     run.update_info(status="finished")
     assert verify(run)[0].startswith("files.json: missing, although the run has ended")
 
@@ -146,7 +196,7 @@ def test_killed_run_is_told_apart(run: RunDir) -> None:
 def test_resumed_run_lists_its_files_again(run: RunDir) -> None:
     (run.root / "preference/judge/shard-00001.json").unlink()
     take(run)
-    assert verify(run) == [] and uncovered_files(run) == []
+    assert verify(run) == [] and check_files(run).uncovered == []
     inventory = read_inventory(run.root)
     assert inventory is not None and inventory.open_since is None
     entry = inventory.files["report.html"]
@@ -159,7 +209,7 @@ def test_killed_resume_is_told_apart(run: RunDir) -> None:
         (run.root / "preference/new.json").write_text("{}")
     # As after a kill: nothing of this is an error, and the rest is still covered.
     assert verify(run) == []
-    assert uncovered_files(run) == ["evaluation/metrics.json", "preference/new.json"]
+    assert check_files(run).uncovered == ["evaluation/metrics.json", "preference/new.json"]
     (run.root / "environment.json").unlink()
     take(run)
     assert verify(run) == []

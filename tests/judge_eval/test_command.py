@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.data.verify import uncovered_files, verify
+from pipeline.data.verify import check_files, verify
 from pipeline.soft_labels import sigmoid
 from pipeline.store import RunDir
 from tests.cli.commands import Rlaif
@@ -45,7 +45,7 @@ def test_judge_that_prefers_the_longer(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["length"]["accuracy_shorter_right"]["share"] == 0.0
     assert metrics_of(tmp_path)["baselines"]["longer"]["share"] == pytest.approx(14 / 40)
     run = RunDir(tmp_path / "outputs/judge-eval/e")
-    assert verify(run) == [] and uncovered_files(run) == []
+    assert verify(run) == [] and check_files(run).uncovered == []
     assert found["position"]["order_disagreement"]["share"] == 0.0
 
 

@@ -1,6 +1,9 @@
 """What a resumed run says of its own past: its environments, and files that were edited."""
 
 import asyncio
+import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,14 @@ def test_each_environment_is_recorded_once(tmp_path: Path, monkeypatch: pytest.M
     assert f"{'2' * 40} · with local changes" in shown and shown.count("code of a resume") == 2
 
 
+def test_edited_copy_whose_original_is_gone_is_refused(run: RunDir, tmp_path: Path) -> None:
+    run.constitution.write_text(run.constitution.read_text() + "# mine\n")
+    for name in ("recipe.yaml", "constitution.yaml"):
+        (tmp_path / name).write_text("other: 1\n")
+    with pytest.raises(StoreError, match="back from a copy of yours, or start a new run with the"):
+        take(run)
+
+
 @pytest.mark.parametrize("odd", [[], {"later": 7}, {"later": ["x"], "code": 3}])
 def test_odd_environment_is_no_bug(run: RunDir, odd: Any) -> None:
     write_json(run.root / "environment.json", odd)
@@ -59,8 +70,11 @@ def test_edited_copy_is_refused(run: RunDir, name: str) -> None:
     path = run.root / name
     before = {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()}
     path.write_text(path.read_text().replace("e", "e ", 1))
-    with pytest.raises(StoreError, match=rf"{name} was changed since run one began.* put the"):
+    with pytest.raises(StoreError, match=rf"{name} was changed since run one began") as refused:
         take(run)
-    path.write_bytes(before[path])
+    assert "start a new run with the changed one: `rlaif run" in str(refused.value)
+    # The command in the message puts the first version back.
+    (command,) = re.findall(r"put the first one back \(`(cp [^`]+)`\)", str(refused.value))
+    subprocess.run(shlex.split(command), check=True)
     assert {p: p.read_bytes() for p in run.root.rglob("*") if p.is_file()} == before
     take(run)

@@ -16,7 +16,7 @@ import datasets
 import transformers
 
 from pipeline.config.training import ReferenceSection
-from pipeline.engines.fingerprint import model_fingerprint
+from pipeline.engines.fingerprint import file_hashes, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.training.job import JobFile, RowCounts, TrainingResult, write_result
 from pipeline.training.metrics import MetricsLog
@@ -94,6 +94,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
         feedback_sha256=file.feedback_sha256,
         model_hash=file.model_hash,
         trained_hash=model_fingerprint(job.model_dir, dtype="stored"),
+        files=file_hashes(job.model_dir),
     )
     if trainer.accelerator.is_main_process:
         write_result(job, result)
