@@ -123,6 +123,9 @@ def environment(port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # A run goes on without its server, so Prefect must neither wait for it long nor complain.
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
         **dict.fromkeys(_NO_PROXY, direct),
     }
@@ -155,9 +158,6 @@ def join_server(server: Server) -> None:
     os.environ.update(variables)
     # The terminal shows progress; Prefect's own lines go to its pages.
     os.environ.setdefault(CONSOLE_LEVEL, "CRITICAL")
-    # A run goes on without its server, so Prefect must neither wait for it long nor complain.
-    os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "2"
-    os.environ["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
     logging.raiseExceptions = False
     with chdir(_home()):
         importlib.import_module("prefect.main")
@@ -252,13 +252,15 @@ def port_is_free(port: int) -> bool:
 
 
 def is_healthy(port: int) -> bool:
-    """True when a Prefect API answers on this port."""
+    """True when the Prefect API on this port takes our key: it may be the server of another."""
+    name, _, secret = (read_key() or "").partition(":")
     try:
         # A proxy from the environment must not be asked for a loopback address.
-        reply = httpx.get(f"http://{HOST}:{port}/api/health", timeout=5, trust_env=False)
+        with httpx.Client(auth=(name, secret), timeout=5, trust_env=False) as client:
+            reply = client.get(f"http://{HOST}:{port}/api/admin/version")
     except httpx.HTTPError:
         return False
-    return reply.text.strip() == "true"
+    return reply.status_code == 200
 
 
 def is_server_failure(error: Exception) -> bool:

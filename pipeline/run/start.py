@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, load_config
 from pipeline.config.engines import EngineConfig
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
 from pipeline.config.recipe import read_recipe

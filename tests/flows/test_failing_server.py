@@ -15,9 +15,10 @@ import yaml
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.verify import verify
-from pipeline.prefect_server import Server, ensure_server, stop_server
+from pipeline.prefect_server import Server, ensure_server, stop_server, with_environment
 from pipeline.store import RunDir
 from tests.cli.commands import Rlaif
+from tests.flows.conftest import ask
 from tests.flows.nights import SMOKE
 from tests.run.builders import write_recipe
 
@@ -47,6 +48,15 @@ def kill(server: Server) -> None:
     os.kill(server.pid, signal.SIGKILL)
 
 
+def slow_recipe(folder: Path) -> Path:
+    """The smoke recipe in two shards, and slow enough for a failure on the way."""
+    recipe = yaml.safe_load(SMOKE.read_text())
+    recipe["prompts"]["limit"], recipe["execution"]["shard_size"] = 16, 8
+    recipe["policy"]["args"]["latency_s"] = 0.5
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("fail", "mend"), [(fill_disk, free_disk), (kill, None)])
 def test_run_goes_on_without_its_server(
@@ -55,11 +65,7 @@ def test_run_goes_on_without_its_server(
     fail: Callable[[Server], None],
     mend: Callable[[Server], None] | None,
 ) -> None:
-    recipe = yaml.safe_load(SMOKE.read_text())
-    recipe["prompts"]["limit"], recipe["execution"]["shard_size"] = 16, 8
-    recipe["policy"]["args"]["latency_s"] = 0.5
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
+    path = slow_recipe(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "run", str(path), "--run-id", "one"],
         cwd=PROJECT_ROOT,
@@ -81,6 +87,55 @@ def test_run_goes_on_without_its_server(
     assert said.startswith("the Prefect server failed") and "`rlaif resume one`" in said
     # What was done is not done again, and what is left is done.
     assert "supervised/revise-2: 16 rows in 0.0 s, 16 reused" in out and "\ndone in" in out
+    run = RunDir(tmp_path / "runs/one")
+    assert run.info()["status"] == "finished" and verify(run) == []
+    assert (run.dataset / "preference.parquet").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fail", "mend"), [(fill_disk, free_disk), (kill, None)])
+def test_run_of_a_worker_goes_on_without_the_server(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[Server], None],
+    mend: Callable[[Server], None] | None,
+) -> None:
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path))
+    monkeypatch.delenv("RLAIF_PREFECT_PORT", raising=False)
+    server = ensure_server()
+    try:
+        variables = with_environment(server.port)
+        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+        ask(server, "work_pools/", name="local", type="process")
+        subprocess.run(
+            [*prefect, "deploy", "-n", "main"], check=True, cwd=PROJECT_ROOT, env=variables,
+            stdin=subprocess.DEVNULL, capture_output=True,
+        )  # fmt: skip
+        (deployment,) = ask(server, "deployments/filter")
+        parameters = {"recipe": str(slow_recipe(tmp_path)), "run_id": "one"}
+        ask(server, f"deployments/{deployment['id']}/create_flow_run", parameters=parameters)
+        worker = subprocess.Popen(
+            [*prefect, "worker", "start", "--pool", "local", "--run-once"],
+            cwd=PROJECT_ROOT,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if "supervised/critique-1" in line:
+                break
+        fail(server)
+        said, _ = worker.communicate(timeout=600)
+        if mend is not None:
+            mend(server)
+    finally:
+        stop_server()
+    (line,) = (line for line in said.splitlines() if "the Prefect server failed" in line)
+    assert "goes on without its records" in line and "`rlaif resume one`" in line
+    assert "exited cleanly" in said and "Service 'EventsWorker'" not in said
     run = RunDir(tmp_path / "runs/one")
     assert run.info()["status"] == "finished" and verify(run) == []
     assert (run.dataset / "preference.parquet").is_file()

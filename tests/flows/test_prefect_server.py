@@ -36,6 +36,16 @@ def test_running_server_is_found_again(server: Server) -> None:
     assert not notes and is_healthy(server.port)
 
 
+def test_server_of_another_is_not_ours(server: Server) -> None:
+    """Two that start at once may choose one port: the first to listen has it."""
+    ours = key_path().read_text()
+    try:
+        key_path().write_text("rlaif:another")
+        assert not is_healthy(server.port) and find_server() is None
+    finally:
+        key_path().write_text(ours)
+
+
 def test_server_keeps_its_files_together(server: Server) -> None:
     home = state_folder() / "prefect"
     assert (home / "prefect.db").is_file() and (home / "server.log").is_file()
