@@ -23,6 +23,9 @@ from pipeline.types import Message, Messages
 Status = typing.Literal["ok", "unparsed", "failed", "dropped"]
 STATUSES: tuple[Status, ...] = typing.get_args(Status)
 
+RARE = ("thoughts", "num_thought_tokens")
+"""Columns that a file has only where one of its rows has a value there."""
+
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _ARROW: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -105,6 +108,16 @@ class ModelRow(Row):
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_tokens: int = 0
+    thoughts: tuple[str, ...] | None = None
+    """What the model thought before each of its replies, empty for one without; None where it
+    thought before none. Never compared, judged or learned, except by `supervised.sft_thoughts`."""
+    num_thought_tokens: int | None = None
+    """Of `num_tokens`, those of thoughts; None where the engine does not say."""
+
+    @property
+    def thought(self) -> str:
+        """The thoughts as one text; empty without any."""
+        return "\n\n".join(filter(None, self.thoughts or ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,13 +320,26 @@ def arrow_type(hint: Any) -> pa.DataType:
 
 
 def table_from_rows(rows: Sequence[Row], row_type: type[Row]) -> pa.Table:
-    """Rows as an Arrow table with the schema of their type."""
-    return pa.Table.from_pylist([row.as_dict() for row in rows], schema=row_type.schema())
+    """Rows as an Arrow table with the schema of their type, without `RARE` columns of nulls."""
+    table = pa.Table.from_pylist([row.as_dict() for row in rows], schema=row_type.schema())
+    empty = [n for n in RARE if n in table.column_names and table[n].null_count == len(rows)]
+    return table.drop_columns(empty)
+
+
+def with_rare_columns(table: pa.Table, row_type: type[Row]) -> pa.Table:
+    """The table with the columns that `table_from_rows` left out."""
+    schema = row_type.schema()
+    for index, field in enumerate(schema):
+        if field.name in RARE and field.name not in table.column_names:
+            nulls = pa.nulls(table.num_rows, field.type)
+            table = table.add_column(min(index, table.num_columns), field, nulls)
+    return table
 
 
 def rows_from_table(table: pa.Table, row_type: type[Row]) -> list[Any]:
     """The rows of a table, in order."""
-    return [row_type.from_dict(values) for values in table.to_pylist()]
+    rows = with_rare_columns(table, row_type).to_pylist()
+    return [row_type.from_dict(values) for values in rows]
 
 
 def count_statuses(rows: Iterable[Row]) -> dict[str, int]:

@@ -73,14 +73,20 @@ class Generation:
     """Generated tokens, the end-of-turn token included."""
     num_cached_tokens: int = 0
     """Prompt tokens whose keys and values came from the prefix cache."""
+    thought: str = ""
+    """What the model thought before the text; never part of it."""
+    num_thought_tokens: int | None = None
+    """Of the generated tokens, those of the thought; None where that is not known."""
 
     def costs(self) -> dict[str, Any]:
-        """How the text ended and what it cost, by the columns of a row."""
+        """How the text ended, what came before it and what it cost, by the columns of a row."""
         return {
             "finish_reason": self.finish_reason,
             "num_prompt_tokens": self.num_prompt_tokens,
             "num_cached_tokens": self.num_cached_tokens,
             "num_tokens": self.num_tokens,
+            "thoughts": (self.thought,) if self.thought else None,
+            "num_thought_tokens": self.num_thought_tokens,
         }
 
 

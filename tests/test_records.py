@@ -31,6 +31,8 @@ SAMPLES: dict[typing.Any, typing.Any] = {
     float: 0.1 + 0.2,
     bool: False,
     float | None: 0.25,
+    int | None: 7,
+    tuple[str, ...] | None: ("", "b"),
     tuple[str, ...]: ("a", ""),
     tuple[float, ...]: (-0.5, -1e-9),
     Messages: (Message("system", "s"), user("u"), assistant("a"), user("")),
@@ -65,7 +67,7 @@ def test_empty_table_keeps_its_schema() -> None:
     assert table_from_rows([], PromptRow).schema == PromptRow.schema()
 
 
-def test_only_optional_numbers_are_nullable() -> None:
+def test_only_optional_values_are_nullable() -> None:
     nullable = {f.name for f in JudgmentRow.schema() if f.nullable}
     assert nullable == {
         "prob_forward",
@@ -75,6 +77,8 @@ def test_only_optional_numbers_are_nullable() -> None:
         "prob_first",
         "position_gap",
         "raw_label",
+        "thoughts",
+        "num_thought_tokens",
     }
 
 

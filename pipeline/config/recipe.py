@@ -91,6 +91,9 @@ class SupervisedConfig(Section):
     """Critiques and revisions."""
     sft_rows: Literal["all", "last"] = "all"
     """Learn from every revision of a chain (the published method) or from the last one only."""
+    sft_thoughts: bool = False
+    """Put what the policy thought before a reply into the SFT set too, as a `<think>` block before
+    it. Before a revision these are thoughts on the request to revise."""
     train: SftConfig | None = None
     """SFT settings; without them the phase ends with the data set."""
 

@@ -30,6 +30,7 @@ from pipeline.data.dataset import (
     record_set,
     write_tables,
 )
+from pipeline.engines.reply import with_thought
 from pipeline.ids import file_hash, row_id
 from pipeline.labeling.contrast import measure_contrast
 from pipeline.records import PromptRow, ResponseRow, RevisionRow, SftRow, table_from_rows
@@ -166,20 +167,27 @@ def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Tab
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so repeated texts show here.
         seen: set[str] = set()
+        thoughts = config.supervised.sft_thoughts
         rows = [
             sft_row
             for folder in sft_folders(config)
             for row in _rows(run, folder, shard.shard_index, tally)
-            if (sft_row := _sft_row(prompts[row.prompt_id], row, tally, seen))
+            if (sft_row := _sft_row(prompts[row.prompt_id], row, tally, seen, thoughts))
         ]
         tally.rows += len(rows)
         yield table_from_rows(rows, SftRow).select(SFT_SCHEMA.names)
 
 
 def _sft_row(
-    prompt: PromptRow, row: ResponseRow | RevisionRow, tally: Tally, seen: set[str]
+    prompt: PromptRow,
+    row: ResponseRow | RevisionRow,
+    tally: Tally,
+    seen: set[str],
+    with_thoughts: bool,
 ) -> SftRow | None:
     text = row.revision if isinstance(row, RevisionRow) else row.response
+    if with_thoughts and text.strip():
+        text = with_thought(row.thought, text)
     key = _text_key(prompt.row_id, text)
     tally.candidates += 1
     reason = sft_problem(row, text)

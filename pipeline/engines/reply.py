@@ -5,6 +5,7 @@ a character, or nothing at all under the name of a reply.
 """
 
 import re
+from collections.abc import Callable
 
 from pipeline.errors import NoReplyError
 from pipeline.types import FinishReason, Generation
@@ -22,6 +23,12 @@ _CHANNELS = re.compile(
     re.S,
 )
 """Channels of gpt-oss, with their control tokens or with these left out by a decoder."""
+_MARK = re.compile(
+    rf"(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary|final)?\s*|<\|(?:message|end)\|>"
+    rf"|(?-i:\A\s*analysis(?=[A-Z])|assistantfinal\Z)|{_OPENING}|{_CLOSING}",
+    re.I,
+)
+"""What surrounds a thought and is no part of it."""
 
 
 def whole_text(text: str) -> str:
@@ -34,18 +41,33 @@ def opens_thought(prompt: str) -> bool:
     return bool(re.search(rf"(?:{_OPENING})\s*$", prompt, re.I))
 
 
-def without_thought(text: str) -> str:
-    """The reply after a model's thoughts; a text that begins with no thought stays as it is.
+def with_thought(thought: str, reply: str) -> str:
+    """A reply with a thought in front of it, as most models and templates spell one."""
+    return f"<think>\n{thought}\n</think>\n\n{reply}" if thought else reply
 
-    A thought that does not end is all there is, and the reply is empty.
+
+def is_thought_mark(token: str) -> bool:
+    """True for a token that begins or ends a thought or a channel."""
+    return bool(
+        re.fullmatch(rf"{_OPENING}|{_CLOSING}|<\|(?:start|channel|message)\|>", token, re.I)
+    )
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """A model's thoughts without their marks, and the reply after them.
+
+    A text that begins with no thought stays as it is. A thought that does not end is all there is,
+    and the reply is empty.
     """
     if channels := _CHANNELS.match(text):
-        return text[channels.end() :].lstrip()
-    if re.search(_CLOSING, text, re.I) and (match := _UNOPENED.match(text)):
-        text = text[match.end() :]
-    while match := _BLOCK.match(text):
-        text = text[match.end() :]
-    return text
+        reply = text[channels.end() :].lstrip()
+    else:
+        reply = text
+        if re.search(_CLOSING, text, re.I) and (match := _UNOPENED.match(text)):
+            reply = text[match.end() :]
+        while match := _BLOCK.match(reply):
+            reply = reply[match.end() :]
+    return _MARK.sub("", text[: len(text) - len(reply)]).strip(), reply
 
 
 def make_generation(
@@ -56,19 +78,32 @@ def make_generation(
     num_cached_tokens: int = 0,
     *,
     instead: str = "",
+    thought: str = "",
+    count_thought: Callable[[str], int | None] = lambda thought: None,
 ) -> Generation:
-    """A generation whose text is a reply.
+    """A generation whose text is a reply; a thought before it is kept beside it.
 
     Args:
         instead: what the model sent besides a text, such as `reasoning_content`.
+        thought: a thought that arrived apart from the text.
+        count_thought: number of tokens of a thought, None where that is not known.
 
     Raises:
         NoReplyError: the text is blank, or blank without its thought.
     """
     whole = whole_text(text)
-    reply = without_thought(whole)
+    inside, reply = split_thought(whole)
     if reply.strip():
-        return Generation(reply, reason, num_prompt_tokens, num_tokens, num_cached_tokens)
+        thoughts = "\n\n".join(filter(None, (whole_text(thought).strip(), inside)))
+        return Generation(
+            reply,
+            reason,
+            num_prompt_tokens,
+            num_tokens,
+            num_cached_tokens,
+            thoughts,
+            count_thought(thoughts),
+        )
     sent = instead or ("a thought only" if whole.strip() else "no text")
     raise NoReplyError(
         f"the model sent {sent} ({num_tokens} tokens, ended by '{reason}') in place of a reply; "

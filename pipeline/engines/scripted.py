@@ -106,7 +106,13 @@ class ScriptedEngine:
         text = self._reply(messages, seed) if self._takes_seed else self._reply(messages)
         text, reason = _cut(text, sampling)
         num_tokens = max(1, len(text.split()))
-        return make_generation(text, reason, count_words(messages), num_tokens)
+        return make_generation(
+            text,
+            reason,
+            count_words(messages),
+            num_tokens,
+            count_thought=lambda thought: len(thought.split()) or None,
+        )
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""

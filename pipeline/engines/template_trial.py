@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 
 from pipeline.engines.base import StartingModel
 from pipeline.engines.checks import chat_template_source, json_object
-from pipeline.engines.reply import opens_thought
+from pipeline.engines.reply import opens_thought, with_thought
 from pipeline.errors import ConfigError
 
 Roles = tuple[str, ...]
@@ -41,6 +41,8 @@ class TemplateUse:
     shapes: frozenset[Roles]
     learns: bool = False
     """It is trained: the tokens of a prompt must begin those of prompt and reply."""
+    learns_thoughts: bool = False
+    """It is trained with the thoughts before its replies."""
     scored_after: str | None = None
     """What its reply begins with before an option is scored; None when none is."""
 
@@ -118,14 +120,15 @@ class _Trial:
                 what = "opens a thought before the reply, so a verdict would be scored inside it"
                 self.refuse(shape, what)
             if use.learns:
-                self.check_reply(shape, prompt)
+                self.check_reply(shape, prompt, "trial thought" if use.learns_thoughts else "")
 
-    def render(self, shape: Roles, *, reply_follows: bool = True) -> str:
-        """The text of made-up turns."""
+    def render(self, shape: Roles, *, reply_follows: bool = True, thought: str = "") -> str:
+        """The text of made-up turns, the last of them after a thought."""
         texts = [f"trial text {number}" for number in range(len(shape))]
         messages = [
             {"role": role, "content": text} for role, text in zip(shape, texts, strict=True)
         ]
+        messages[-1]["content"] = with_thought(thought, texts[-1])
         special = {
             name: value["content"] if isinstance(value, dict) else value
             for name, value in self.settings.items()
@@ -145,11 +148,13 @@ class _Trial:
         lost = [role for role, text in zip(shape, texts, strict=True) if text not in rendered]
         if lost:
             self.refuse(shape, f"leaves out the text of a {lost[0]} turn")
+        if thought not in rendered:
+            self.refuse(shape, "leaves out the thought that `sft_thoughts` is to learn")
         return rendered
 
-    def check_reply(self, shape: Roles, prompt: str) -> None:
+    def check_reply(self, shape: Roles, prompt: str, thought: str = "") -> None:
         """Prefix rule and end of turn, as training needs them."""
-        full = self.render((*shape, "assistant"), reply_follows=False)
+        full = self.render((*shape, "assistant"), reply_follows=False, thought=thought)
         reply = f"trial text {len(shape)}"
         before, after = self._ids(prompt), self._ids(full)
         if after[: len(before)] != before:

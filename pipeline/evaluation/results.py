@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
+from pipeline.store.shards import RareCount
 
 Faults = dict[str, int]
 """Rows by reason or fault, most frequent first."""
@@ -165,6 +166,10 @@ class StageMetrics(_Entry):
     """Tokens that the engine wrote."""
     seconds: float
     """Added over shards that ran side by side."""
+    thoughts: RareCount = 0
+    """Rows whose model thought before it replied."""
+    thought_tokens: RareCount = 0
+    """Tokens of these thoughts, as far as engines say; reused rows' too."""
     reasons: Faults = {}
     """Rows that are not ok, by reason."""
     engine: dict[str, str] = {}

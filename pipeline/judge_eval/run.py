@@ -46,7 +46,7 @@ from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
 from pipeline.run.passes import run_pass
 from pipeline.run.plan import conflicts, judge_folders, label_folder
-from pipeline.run.start import check_recipe, runs_root, start_run, work_in
+from pipeline.run.start import ask_endpoints, check_recipe, runs_root, start_run, work_in
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.stages.base import Stage
@@ -112,12 +112,12 @@ def prepare_evaluation(request: Request) -> Evaluation:
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"
     is_new = not (root / name).exists()
-    run = (
-        # The policy's endpoint is not used here, and the judge's is opened next.
-        start_run(check_recipe(request.recipe, offline=True), run_id=name, runs_root_folder=root)
-        if is_new
-        else RunDir(root / name)
-    )
+    if is_new:
+        checked = check_recipe(request.recipe, offline=True)
+        ask_endpoints(checked.config, judges_only=True)
+        run = start_run(checked, run_id=name, runs_root_folder=root)
+    else:
+        run = RunDir(root / name)
     if run.require().info().get("evaluation", identity) != identity:
         raise StoreError(
             f"evaluation '{name}' was made with another recipe, label file, limit or seed; choose "

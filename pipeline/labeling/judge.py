@@ -137,6 +137,8 @@ class Judge:
         )
         answers = (forward, swapped)
         rationales = [answer.rationale for answer in answers if answer.rationale is not None]
+        thoughts = tuple(rationale.thought for rationale in rationales)
+        known = [n for r in rationales if (n := r.num_thought_tokens) is not None]
         row = replace(
             row,
             option_logprobs=forward.scores.measured + swapped.scores.measured,
@@ -147,6 +149,8 @@ class Judge:
             num_cached_tokens=sum(a.scores.num_cached_tokens for a in answers)
             + sum(rationale.num_cached_tokens for rationale in rationales),
             num_tokens=sum(rationale.num_tokens for rationale in rationales),
+            thoughts=thoughts if any(thoughts) else None,
+            num_thought_tokens=sum(known) if known else None,
         )
         return read_reply(row, lambda row: self.read(row, forward.scores, swapped.scores))
 

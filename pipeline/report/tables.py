@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.data.markdown import escape_markdown
 from pipeline.evaluation.held_checks import ALL, measure_name
-from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel
+from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel, StageMetrics
 from pipeline.labeling.conflicts import describe_overruled
 from pipeline.report.numbers import (
     MISSING,
@@ -334,7 +334,9 @@ def training_table(data: ReportData) -> Table:
 
 
 def stage_table(data: ReportData) -> Table:
-    """Rows, tokens and seconds per stage."""
+    """Rows, tokens and seconds per stage; thoughts where a model had any."""
+    stages = data.metrics.stages
+    any_thoughts = any(stage.thoughts for stage in stages.values())
     rows: list[Row] = [
         {
             "stage": Cell(folder, style="code"),
@@ -349,9 +351,10 @@ def stage_table(data: ReportData) -> Table:
                 stage.cached_tokens / stage.prompt_tokens if stage.prompt_tokens else None
             ),
             "generated tokens": number(stage.generated_tokens),
+            **(_thoughts(stage) if any_thoughts else {}),
             "time in shards": duration(stage.seconds),
         }
-        for folder, stage in data.metrics.stages.items()
+        for folder, stage in stages.items()
     ]
     return Table(rows)
 
@@ -401,6 +404,14 @@ def _efficacy(title: str, part: EfficacyPart | None) -> dict[str, str]:
         title: percent(share.share if share else None),
         "95 % interval": percent_range(share.low, share.high) if share else MISSING,
         "mean label": number(soft.share if soft else None, 2),
+    }
+
+
+def _thoughts(stage: StageMetrics) -> dict[str, str]:
+    share = stage.thoughts / stage.expected if stage.thoughts else None
+    return {
+        "rows with thoughts": percent(share),
+        "thought tokens": number(stage.thought_tokens or None),
     }
 
 

@@ -39,11 +39,15 @@ from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
+from pipeline.training.launch import prove_model
 
 
 def runs_root() -> Path:
     """Folder of all runs: `RLAIF_OUTPUTS`/runs, else outputs/runs below the project root."""
     return Path(os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")) / "runs"
+
+
+REPLIES: Use = "replies"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ def check_recipe(
             model = ENGINES[settings.type].starting_model(settings)
             for use in _template_uses(role, config, counts.shapes):
                 try_template(model, use)
+            if role == "policy" and (config.supervised.train or config.preference.train):
+                repaired = prove_model(model.folder)
+                facts += [("policy", repaired)] if repaired else []
         facts.append((role, f"{engine.type} {getattr(engine, 'model', '')}".strip()))
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
@@ -102,8 +109,11 @@ def check_recipe(
     return CheckedRecipe(path, config, constitution, text, facts)
 
 
-def ask_endpoints(config: RunConfig) -> list[str]:
+def ask_endpoints(config: RunConfig, *, judges_only: bool = False) -> list[str]:
     """What each server that a recipe names answers to one small question, a line each.
+
+    Args:
+        judges_only: no policy will be asked for anything.
 
     Raises:
         ConfigError: one cannot be used for what the recipe wants of it.
@@ -111,7 +121,9 @@ def ask_endpoints(config: RunConfig) -> list[str]:
     scored: Use = "texts" if labeler_of(config.preference).uses_follow_ups else "options"
     judges = [(resolved_engine(engine), scored) for engine in config.judge_engines]
     questions: dict[str, tuple[EngineConfig, Use]] = {}
-    for engine, use in (*judges, (resolved_engine(config.policy), "replies")):
+    policies = [config.policy, *(other.engine for other in config.policies.named.values())]
+    writers = [] if judges_only else [(resolved_engine(engine), REPLIES) for engine in policies]
+    for engine, use in (*judges, *writers):
         # A judge's question also shows that the server replies.
         questions.setdefault(canonical_json(engine.model_dump(mode="json")), (engine, use))
     answers = (ask_engine(engine, use) for engine, use in questions.values())
@@ -134,7 +146,9 @@ def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> l
     if role != "judge":
         trains = role == "policy" and (config.supervised.train or config.preference.train)
         chain = 2 if config.supervised.enabled and config.supervised.revise.rounds else 0
-        return [TemplateUse(prompts, learns=bool(trains)), TemplateUse(turns(prompts, chain))]
+        thoughts = bool(config.supervised.train and config.supervised.sft_thoughts)
+        learned = TemplateUse(prompts, learns=bool(trains), learns_thoughts=thoughts)
+        return [learned, TemplateUse(turns(prompts, chain))]
     if labeler_of(config.preference).uses_follow_ups:
         return [TemplateUse(turns(prompts, 1))]
     section = config.preference.judge

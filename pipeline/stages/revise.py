@@ -141,7 +141,13 @@ class ReviseStage:
             and finds_nothing(critique_text, self.revise.skip_phrases)
         ):
             return Item(
-                replace(draft, revision=text, finish_reason=target.finish_reason, skipped=True)
+                replace(
+                    draft,
+                    revision=text,
+                    finish_reason=target.finish_reason,
+                    thoughts=target.thoughts,
+                    skipped=True,
+                )
             )
         values = {
             "principle": principle,
@@ -162,7 +168,11 @@ class ReviseStage:
             held = self._held(text, prompt.messages)
             if principle.id in held:
                 return replace(
-                    draft, revision=text, finish_reason=target.finish_reason, skipped=True
+                    draft,
+                    revision=text,
+                    finish_reason=target.finish_reason,
+                    thoughts=target.thoughts,
+                    skipped=True,
                 )
             reply = await self.engine.generate(
                 messages, self.sampling, seed=draft.seed, request_id=identity

@@ -12,20 +12,30 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
-from pipeline.records import ROW_TYPES, Row, count_statuses, rows_from_table, table_from_rows
+from pipeline.records import (
+    ROW_TYPES,
+    ModelRow,
+    Row,
+    count_statuses,
+    rows_from_table,
+    table_from_rows,
+    with_rare_columns,
+)
 from pipeline.store.files import atomic_write_all
 
 MANIFEST_VERSION = 1
 MOST_REASON = 1000
 """Characters of a reason that a manifest keeps; servers put the remedy at a message's end."""
+RareCount = Annotated[int, Field(exclude_if=lambda count: not count)]
+"""A count that a file has only where it is not 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,10 @@ class ShardCounts:
     cached_tokens: int = 0
     generated_tokens: int = 0
     seconds: float = 0.0
+    thoughts: RareCount = 0
+    """Rows whose model thought before it replied, reused ones among them."""
+    thought_tokens: RareCount = 0
+    """Generated tokens of these thoughts, as far as engines say."""
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(
@@ -131,7 +145,7 @@ def write_shard(
         row_kind=row_type.kind,
         path=f"{folder}/{path.name}",
         sha256=hashlib.sha256(data).hexdigest(),
-        counts=replace(counts, **statuses),
+        counts=replace(counts, **statuses, **_count_thoughts(rows)),
         reasons=count_reasons(rows),
         **entries,
     )
@@ -215,7 +229,7 @@ def read_table(root: Path, manifest: Manifest) -> pa.Table:
     schema = ROW_TYPES[manifest.row_kind].schema()
     # One thread and no dataset machinery: a shard is small, and a run has many.
     with open_parquet(root / manifest.path) as file:
-        table = file.read(use_threads=False)
+        table = with_rare_columns(file.read(use_threads=False), ROW_TYPES[manifest.row_kind])
     if table.schema.names != schema.names:
         differing = sorted({*table.schema.names} ^ {*schema.names})
         raise StoreError(
@@ -259,6 +273,15 @@ def count_reasons(rows: Sequence[Row]) -> dict[str, int]:
             key = f"{row.status}: {reason}"
             counts[key] = counts.get(key, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _count_thoughts(rows: Sequence[Row]) -> dict[str, int]:
+    counts = [
+        row.num_thought_tokens or 0
+        for row in rows
+        if isinstance(row, ModelRow) and (row.thoughts or row.num_thought_tokens)
+    ]
+    return {"thoughts": len(counts), "thought_tokens": sum(counts)}
 
 
 @cache

@@ -14,6 +14,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
@@ -22,7 +23,12 @@ from pathlib import Path
 
 from pipeline import errors
 from pipeline.engines.base import StartingModel
-from pipeline.engines.checks import chat_template_source, check_model_folder, count_gpus
+from pipeline.engines.checks import (
+    chat_template_source,
+    check_model_folder,
+    count_gpus,
+    json_object,
+)
 from pipeline.engines.template_trial import TemplateUse, try_template
 from pipeline.errors import (
     ConfigError,
@@ -50,6 +56,13 @@ TAIL_LINES = 25
 """Last lines of the log that an error carries."""
 LINE_LIMIT = 1 << 22
 """Bytes of the longest log line."""
+_NO_SAMPLING = {
+    "_from_model_config",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "transformers_version",
+}
 
 OnLine = Callable[[str], None]
 OnProgress = Callable[[TrainingStep], None]
@@ -125,6 +138,30 @@ def check_job(job: TrainingJob) -> None:
         )
 
 
+def prove_model(folder: Path) -> str:
+    """What a training from this model repairs in its configurations, as a line; empty for nothing.
+
+    A process of its own asks transformers, only where generation_config.json says how to sample:
+    such settings are what loads and cannot be saved.
+
+    Raises:
+        ConfigError: the trained model could not be saved, or this one not be loaded.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file() or json_object(path).keys() <= _NO_SAMPLING:
+        return ""
+    command = [sys.executable, "-m", f"{WORKER}.prove", str(folder)]
+    variables = {**os.environ, "PYTHONPATH": _python_path(), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
+    lines = ended.stdout.splitlines()
+    if mistake := next(filter(None, map(_mistake, lines)), None):
+        raise mistake
+    if ended.returncode != 0:
+        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ConfigError(f"model folder '{folder}' cannot be loaded for a training ({last[:300]})")
+    return next((line.removeprefix("note: ") for line in lines if line.startswith("note: ")), "")
+
+
 def _clear_other_job(file: JobFile) -> None:
     """Remove what a different job left in this folder; keep the checkpoints of the same job."""
     job = file.job
@@ -159,12 +196,16 @@ def _environment(job: TrainingJob) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **os.environ,
     }
-    # The worker is found from any working directory.
-    root = str(Path(errors.__file__).parent.parent)
-    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    variables["PYTHONPATH"] = _python_path()
     if job.config.device == "cpu" or count_gpus() == 0:
         variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     return variables
+
+
+def _python_path() -> str:
+    """With the folder of this package, so that the worker is found from any working directory."""
+    root = str(Path(errors.__file__).parent.parent)
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
 async def _run(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.engines.reply import make_generation, whole_text, without_thought
+from pipeline.engines.reply import make_generation, split_thought, whole_text
 from pipeline.engines.scripted import ScriptedEngine
 from pipeline.errors import NoReplyError
 from pipeline.types import SamplingParams, user
@@ -40,7 +40,30 @@ def test_a_healthy_text_keeps_every_byte(text: str) -> None:
     ],
 )
 def test_a_thought_is_taken_off(text: str) -> None:
-    assert without_thought(text) == "Fine."
+    assert split_thought(text)[1] == "Fine."
+
+
+@pytest.mark.parametrize(
+    ("text", "thought"),
+    [
+        ("<think>\nOne.\n\nTwo.\n</think>\n\nFine.", "One.\n\nTwo."),
+        ("<think></think>\n\nFine.", ""),
+        ("Fine.", ""),
+        ("Analysis first.\n</think>\n\nFine.", "Analysis first."),
+        ("[THINK]plan[/THINK]Fine.", "plan"),
+        (
+            "<|channel|>analysis<|message|>plan<|end|><|start|>assistant<|channel|>final<|message|>"
+            "Fine.",
+            "plan",
+        ),
+        ("analysisUser asks.assistantfinalFine.", "User asks."),
+    ],
+)
+def test_a_thought_is_kept_beside_the_text(text: str, thought: str) -> None:
+    generation = make_generation(text, "stop", 1, 9, count_thought=lambda t: len(t.split()) or None)
+    assert (generation.text, generation.thought) == ("Fine.", thought)
+    assert generation.num_thought_tokens == (len(thought.split()) or None)
+    assert generation.costs()["thoughts"] == ((thought,) if thought else None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines import open_engine
-from pipeline.engines.base import Identity
+from pipeline.engines.base import NOTICE, Identity
+from pipeline.engines.openai.question import ask_endpoint
 from pipeline.engines.spellings import forms_may_matter
 from pipeline.engines.vllm.engine import VllmEngine
 from pipeline.errors import ConfigError, VerdictError
@@ -161,17 +162,65 @@ async def test_a_verdict_as_it_was_asked_for_is_read(
 
 
 async def test_a_server_that_lists_few_tokens_is_asked_for_fewer() -> None:
-    scores = await by_server({"b": 0.85, "A": 0.07, "B": 0.03}, most=5)
-    assert scores.unreadable
-
-
-async def test_a_server_without_scores_of_given_tokens_is_named() -> None:
-    pages = server_pages({"So": 0.9, "A": 0.05, "B": 0.05}, old=True)
-    with fake_endpoint(lambda number, body: (500, {}), pages) as endpoint:
+    """At once from the second verdict on; the version, which manifests have, says how many."""
+    lines: list[str] = []
+    NOTICE.set(lines.append)
+    words = {"b": 0.85, "A": 0.07, "B": 0.03}
+    with fake_endpoint(lambda number, body: (500, {}), server_pages(words, 5)) as endpoint:
         config = OpenAIConfig(type="openai", base_url=endpoint.base_url, model="m")
         async with open_engine(config) as engine:
-            with pytest.raises(ConfigError, match=r"does not answer `logprob_token_ids`.*newer"):
-                await engine.score(QUESTION, ["A", "B"], request_id="s")
+            for _ in range(2):
+                scores = await engine.score(QUESTION, ["A", "B"], request_id="s")
+                assert scores.unreadable
+            assert engine.version == "vllm 0.9.0 (endpoint), 5 first tokens"
+    assert len(lines) == 1 and "lists the 5 most probable first tokens, not 20: other" in lines[0]
+
+
+def without_logprobs(body: dict[str, Any]) -> Answer:
+    return 200, {"choices": [{"index": 0, "text": "", "finish_reason": "length", "logprobs": None}]}
+
+
+UNFIT: dict[str, Any] = {
+    "old": {},
+    "no log-probabilities": {"/v1/completions": without_logprobs},
+    "field refused": {
+        "/v1/completions": lambda body: (422, {"detail": [{"loc": ["logprob_token_ids"]}]})
+    },
+    "none allowed": {
+        "/v1/completions": lambda body: (400, {"error": {"message": "logprobs, max allowed: 0"}})
+    },
+    "no token ids": {
+        "/v1/completions": lambda body: (400, {"error": {"message": "prompt must be a string"}})
+    },
+    "no /tokenize": {"/tokenize": lambda body: (404, {"detail": "Not Found"})},
+}
+
+
+@pytest.mark.parametrize("question", ["check", "first verdict"])
+@pytest.mark.parametrize("kind", UNFIT)
+async def test_a_server_without_exact_scores_is_named(kind: str, question: str) -> None:
+    pages = server_pages({"So": 0.9, "A": 0.05, "B": 0.05}, old=kind == "old") | UNFIT[kind]
+    with fake_endpoint(lambda number, body: (500, {}), pages) as endpoint:
+        config = OpenAIConfig(type="openai", base_url=endpoint.base_url, model="m")
+        with pytest.raises(ConfigError, match=r"\(vLLM 0.9.0\) does not answer .*`flavor: openai`"):
+            if question == "check":
+                await ask_endpoint(config, "options")
+            else:
+                async with open_engine(config) as engine:
+                    await engine.score(QUESTION, ["A", "B"], request_id="s")
+
+
+async def test_a_check_also_asks_for_what_a_doubtful_verdict_needs() -> None:
+    pages = server_pages({"A": 0.6, "B": 0.4})
+    config = {"type": "openai", "model": "m"}
+    with fake_endpoint(lambda number, body: (500, {}), pages) as endpoint:
+        settings = OpenAIConfig.model_validate(config | {"base_url": endpoint.base_url})
+        assert "exact log-probabilities" in await ask_endpoint(settings, "options")
+    pages["/detokenize"] = lambda body: (404, {"detail": "Not Found"})
+    with fake_endpoint(lambda number, body: (500, {}), pages) as endpoint:
+        settings = OpenAIConfig.model_validate(config | {"base_url": endpoint.base_url})
+        with pytest.raises(ConfigError, match=r"does not answer /detokenize, and .*newer vLLM"):
+            await ask_endpoint(settings, "options")
 
 
 def test_when_other_forms_may_matter() -> None:

@@ -36,6 +36,7 @@ LAST_ONLY = (
     "<|user|>{{ messages[-1].content }}<|end|>"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+FORGETS = CHAT_TEMPLATE.replace("m.content", "m.content.split('</think>')[-1]")
 ENDLESS = CHAT_TEMPLATE.replace("<|end|>", "\n")
 
 
@@ -57,6 +58,7 @@ def model(folder: Path, template: str, **args: Any) -> StartingModel:
         (LAST_ONLY, TemplateUse(PLAIN), "assistant, user, .* leaves out the text of a user turn"),
         (THINKS, TemplateUse(PLAIN, scored_after=""), "opens a thought .*{no_think: true}"),
         (HIDES, TemplateUse(PLAIN, learns=True), "writes another beginning .*{thinking: false}"),
+        (FORGETS, TemplateUse(PLAIN, learns=True, learns_thoughts=True), "leaves out the thought"),
         (ENDLESS, TemplateUse(PLAIN, learns=True), r"without an end of turn \(<\|end\|>\)"),
         ("{{ messages[0].contents.x }}", TemplateUse(PLAIN), "conversation of user, .* refuses it"),
         ("{% if %}", TemplateUse(PLAIN), "is no Jinja"),
@@ -69,6 +71,13 @@ def test_what_a_template_cannot_do_is_one_line(
         try_template(model(tmp_path / "m", template), use)
     assert f"model folder '{tmp_path / 'm'}'" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_thoughts_are_tried_where_they_are_learned(tmp_path: Path) -> None:
+    """A template that keeps them passes; one that drops them may, where replies alone are."""
+    use = TemplateUse(PLAIN, learns=True, learns_thoughts=True)
+    try_template(model(tmp_path / "keeps", CHAT_TEMPLATE), use)
+    try_template(model(tmp_path / "drops", FORGETS), TemplateUse(PLAIN, learns=True))
 
 
 def test_what_a_run_does_not_send_is_not_tried(tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ def test_endpoint_without_log_probabilities(rlaif: Rlaif, tmp_path: Path) -> Non
     assert_one_line(ended, "returns no log-probabilities for 'm', and labels need them", tmp_path)
 
 
+def test_the_judges_endpoint_is_asked_before_anything_is_made(rlaif: Rlaif, tmp_path: Path) -> None:
+    """One question to the judge and none to the policy, which judge-eval does not use."""
+    refused = {"error": {"message": "this model takes no chat"}}
+    with fake_endpoint(lambda call, body: (400, refused)) as endpoint:
+        recipe = write_judge_recipe(tmp_path / "r")
+        value = yaml.safe_load(recipe.read_text())
+        address = {"type": "openai", "model": "m", "flavor": "openai"}
+        value["judge"] = address | {"base_url": endpoint.base_url}
+        value["policy"] = address | {"base_url": "http://127.0.0.1:9/v1"}
+        recipe.write_text(yaml.safe_dump(value))
+        ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl", 40), "--recipe", recipe)
+        assert len(endpoint.bodies) == 1
+    assert_one_line(ended, "correct that before the run", tmp_path)
+
+
 def test_endpoint_with_top_tokens(rlaif: Rlaif, tmp_path: Path) -> None:
     """It lists A only: B is at most the least listed token, so that the label has a bound."""
     with fake_endpoint(

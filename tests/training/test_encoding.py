@@ -265,3 +265,37 @@ def test_spelled_special_tokens_are_learned_as_text(encoder: ReplyEncoder) -> No
     assert sum(i in encoder.tokenizer.all_special_ids for i in prompt) == sum(
         i in encoder.tokenizer.all_special_ids for i in tame
     )
+
+
+def thinking_model(folder: Path, template: str = CHAT_TEMPLATE) -> ReplyEncoder:
+    """The tiny tokenizer with `<think>` and `</think>` as tokens."""
+    from transformers import AutoTokenizer
+
+    build_model(folder, template=template)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.save_pretrained(folder)
+    return encoder_of(folder)
+
+
+def test_a_thought_to_learn_begins_and_ends_with_the_tokens(tmp_path: Path) -> None:
+    """What the thought or the reply spells is text; the two marks around the thought are tokens."""
+    encoder = thinking_model(tmp_path / "m")
+    reply = "<think>\nSay </think> or <|end|>?\n</think>\n\nNot <think>."
+    columns, _ = columns_of(tmp_path, SftConfig(), [sft_row(1, completion=reply)], encoder)
+    trained = [token for token in columns["labels"][0] if token != -100]
+    assert encoder.tokenizer.decode(trained) == f"{reply}<|end|>"
+    ids = encoder.tokenizer.convert_tokens_to_ids(["<think>", "</think>", "<|end|>"])
+    assert [trained.count(i) for i in ids] == [1, 1, 1]
+    assert trained[0] == ids[0] and trained[-1] == ids[2]
+
+
+def test_a_template_that_drops_a_thought_cannot_learn_it(tmp_path: Path) -> None:
+    template = CHAT_TEMPLATE.replace("m.content", "m.content.split('</think>')[-1]")
+    encoder = thinking_model(tmp_path / "m", template)
+    with pytest.raises(
+        DataError, match="sft-001 has a thought, which the chat template leaves out"
+    ):
+        columns_of(
+            tmp_path, SftConfig(), [sft_row(1, completion="<think>\nHm.\n</think>\n\nYes")], encoder
+        )

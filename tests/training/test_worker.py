@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from pipeline.config.training import (
     AlarmConfig,
@@ -23,7 +24,10 @@ from pipeline.config.training import (
     SimpoConfig,
 )
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.training.launch import prove_model
+from pipeline.training.worker import train as worker_train
 from pipeline.training.worker.loading import prove_savable
+from pipeline.training.worker.prove import prove_folder
 from tests.training.builders import pair_row, read_metrics, sft_row
 from tests.training.losses import (
     ipo_loss,
@@ -205,6 +209,70 @@ def test_a_config_that_cannot_be_saved_stops_before_training(tiny_model: Path) -
     model.config.temperature = 0.5
     with pytest.raises(ConfigError, match=r"its config.json loads and cannot be saved"):
         prove_savable(model, tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("generation_config.json", {"num_return_sequences": 3}, r"cannot be loaded \(Greedy"),
+        ("generation_config.json", {"max_new_tokens": -1}, r"config.json' cannot be loaded"),
+        ("config.json", {"hidden_size": "wide"}, r"its config.json cannot be loaded"),
+        ("config.json", {"model_type": "nothing"}, r"its config.json cannot be loaded .*nothing"),
+    ],
+)
+def test_a_folder_is_proved_without_its_weights(
+    file: str, change: dict[str, Any], message: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    prove_folder(folder)
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=message):
+        prove_folder(folder)
+
+
+def test_a_check_says_what_a_training_repairs(tiny_model: Path, tmp_path: Path) -> None:
+    """In a process of its own, and only where a file says how to sample."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text('{"eos_token_id": 1, "_from_model_config": true}')
+    assert prove_model(folder) == ""
+    path.write_text('{"eos_token_id": 1, "top_p": 0.4}')
+    assert "generation_config.json is repaired (GenerationConfig is invalid" in prove_model(folder)
+
+
+def test_a_probe_that_fails_loses_no_training(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def run_probe(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("no memory left for a reply")
+
+    monkeypatch.setattr(worker_train, "run_probe", run_probe)
+    result = train(SftConfig(**FAST), [sft_row(i) for i in range(8)])
+    assert result.probe_after is None and (result.model_dir / "model.safetensors").is_file()
+
+
+def test_a_model_that_cannot_be_saved_leaves_its_weights(
+    train: Train, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a library finds wrong after the last step, what was paid for is on disk."""
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise ValueError("this configuration is not valid\nfor a reason")
+
+    monkeypatch.setattr(LlamaForCausalLM, "save_pretrained", refuse)
+    with pytest.raises(TrainingError, match=r"cannot be saved \(this configuration is not valid\)"):
+        train(SftConfig(**FAST), [sft_row(i) for i in range(8)])
+    kept = load_file(tmp_path / "job" / "weights.safetensors")
+    start = load_file(tiny_model / "model.safetensors")
+    assert kept.keys() == start.keys()
+    assert any(not torch.equal(kept[n].to(start[n].dtype), start[n]) for n in kept)
+    assert not (tmp_path / "job" / "model.tmp").exists()
 
 
 def test_broken_loss_stops_training(train: Train) -> None:

@@ -73,6 +73,8 @@ class Usage(NamedTuple):
     reply: int
     cached: int
     """Prompt tokens from the prefix cache."""
+    thought: int
+    """Of the reply's tokens, those of a thought."""
 
 
 class Endpoint:
@@ -300,6 +302,7 @@ def usage_of(reply: Any) -> Usage:
         _count(usage, "prompt_tokens"),
         _count(usage, "completion_tokens"),
         _count(details, "cached_tokens"),
+        _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
     )
 
 

@@ -70,7 +70,17 @@ class OpenAIEngine:
             text, instead = _text_of(choice.message)
             # A call of a tool is named by what was sent, not by how it ended.
             reason = finish_reason("stop" if instead and not text else choice.finish_reason)
-            return make_generation(text, reason, *usage, instead=instead)
+            return make_generation(
+                text,
+                reason,
+                usage.prompt,
+                usage.reply,
+                usage.cached,
+                instead=instead,
+                thought=_thought_of(choice.message),
+                # Hosted models report the tokens of thoughts that they do not show.
+                count_thought=lambda _: usage.thought or None,
+            )
 
         return await self._chat(
             messages,
@@ -88,7 +98,9 @@ class OpenAIEngine:
     ) -> OptionScores:
         """Log-probabilities of options; exact on vLLM servers, else from the top tokens."""
         if self.server is not None:
-            return await self.server.score(messages, options, reply_prefix)
+            scores = await self.server.score(messages, options, reply_prefix)
+            self._use_fewer(self.server.num_top)
+            return scores
         if reply_prefix:
             raise ConfigError(
                 f"`reply_prefix` is {reply_prefix!r}, and endpoint {self._config.base_url} cannot "
@@ -200,14 +212,19 @@ class OpenAIEngine:
 
     def _use_fewer(self, num_top: int) -> None:
         """Ask for fewer first tokens; the manifests of the rows and the card say so."""
-        if num_top >= self._num_top:
+        if not 0 < num_top < self._num_top:
             return
         self._num_top = num_top
-        self.version = f"OpenAI-compatible endpoint, {num_top} first tokens"
+        self.version = f"{self.version.partition(', ')[0]}, {num_top} first tokens"
+        bounds = (
+            ""
+            if self.server
+            else "an option that is not among them counts at its upper bound, so fewer labels are "
+            "exact, and "
+        )
         NOTICE.get()(
             f"{self._endpoint.where} lists the {num_top} most probable first tokens, not "
-            f"{TOP_LOGPROBS}: an option that is not among them counts at its upper bound, so fewer "
-            "labels are exact, and other spellings of an option are noticed less often"
+            f"{TOP_LOGPROBS}: {bounds}other spellings of an option are noticed less often"
         )
 
     def _scores_no_text(self) -> ConfigError:
@@ -243,6 +260,12 @@ def _text_of(message: Any) -> tuple[str, str]:
         raise TypeError(f"content is {type(content).__name__}")
     others = ("refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "audio")
     return content or "", " and ".join(n for n in others if getattr(message, n, None))
+
+
+def _thought_of(message: Any) -> str:
+    """What a server's reasoning parser took out of the text."""
+    thoughts = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((thought for thought in thoughts if thought and isinstance(thought, str)), "")
 
 
 async def open_openai(config: OpenAIConfig) -> OpenAIEngine:

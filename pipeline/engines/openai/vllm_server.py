@@ -8,21 +8,25 @@ with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+
+import openai
 
 from pipeline.engines.base import Use
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
 from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
 from pipeline.engines.reply import whole_text
 from pipeline.engines.spellings import TOP_TOKENS, forms_may_matter, other_forms
-from pipeline.errors import ConfigError, FinalCallError
-from pipeline.types import Message, Messages, OptionScores, SamplingParams
+from pipeline.errors import ConfigError, FinalCallError, PromptTooLongError
+from pipeline.types import Message, Messages, OptionScores, SamplingParams, user
 
 T = TypeVar("T")
 _TAIL = 32
 """Tokens at the end of a prompt that decide how an option after it is tokenized."""
+_NO_PATH = (404, 405, 501)
 
 
 async def find_vllm_server(endpoint: Endpoint) -> "VllmServer | None":
@@ -56,6 +60,8 @@ class VllmServer:
         self.version = version
         self._endpoint, self._config = endpoint, endpoint.config
         self._has_scored = False
+        self.num_top = TOP_TOKENS
+        """First tokens that the server lists; fewer where it refuses more."""
         self._texts: dict[TokenIds, str] = {}
         self._options: dict[tuple[TokenIds, str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
 
@@ -79,9 +85,7 @@ class VllmServer:
 
             def read(reply: Any, following: tuple[int, ...] = following) -> dict[int, float]:
                 nonlocal cached
-                listed = reply.choices[0].logprobs.top_logprobs[0]
-                if not self._has_scored and any(f"token_id:{i}" not in listed for i in following):
-                    raise self._no_scores("`logprob_token_ids`", "label")
+                listed = self._listed(reply, following)
                 cached = cached or usage_of(reply).cached
                 self._has_scored = True
                 return {i: log_probability(listed[f"token_id:{i}"]) for i in following}
@@ -115,8 +119,8 @@ class VllmServer:
             return {int(k.removeprefix("token_id:")): log_probability(listed[k]) for k in listed}
 
         extra = {"return_tokens_as_token_ids": True, "add_special_tokens": False}
-        num_top = TOP_TOKENS
         while True:
+            num_top = self.num_top
             try:
                 top = await self._complete(prompt, read, logprobs=num_top, extra_body=extra)
                 break
@@ -124,7 +128,7 @@ class VllmServer:
                 # Servers may allow fewer (`--max-logprobs`).
                 if num_top == 1 or "logprobs" not in str(error):
                     raise
-                num_top //= 2
+                self.num_top = min(self.num_top, num_top // 2)
         texts: dict[str, float] = {}
         for token_id, logprob in top.items():
             if token_id not in begin:
@@ -141,11 +145,24 @@ class VllmServer:
 
     async def _detokenize(self, tokens: TokenIds) -> str:
         body = {"model": self._config.model, "tokens": list(tokens)}
+        return await self._post("detokenize", body, lambda answer: str(answer["prompt"]))
+
+    async def _post(self, path: str, body: Any, read: Callable[[Any], T]) -> T:
+        """What `read` makes of the answer to a request that only vLLM servers take."""
         endpoint = self._endpoint
-        return await endpoint.call(
-            lambda: endpoint.client.post(f"{endpoint.root}/detokenize", body=body, cast_to=object),
-            lambda answer: str(answer["prompt"]),  # type: ignore[index]
-        )
+        try:
+            return await endpoint.call(
+                lambda: endpoint.client.post(f"{endpoint.root}/{path}", body=body, cast_to=object),
+                read,
+            )
+        except (ConfigError, FinalCallError) as error:
+            refusal = error.__cause__
+            if not isinstance(refusal, openai.APIStatusError):
+                raise
+            # Of a model that is not served vLLM says so.
+            if refusal.status_code not in _NO_PATH or "does not exist" in refusal.response.text:
+                raise
+            raise self._no_scores(f"/{path}", "label") from error
 
     async def score_reply(self, messages: Messages) -> tuple[float, int]:
         """Log-probability and tokens of the last message; see `Engine.score_reply`."""
@@ -173,7 +190,7 @@ class VllmServer:
         def read(reply: Any) -> float:
             listed: Any = getattr(reply.choices[0], "prompt_logprobs", None)
             if not self._has_scored and listed is None:
-                raise self._no_scores("`prompt_logprobs`", "score of a text")
+                raise self._no_scores("`prompt_logprobs` of /v1/completions", "score of a text")
             self._has_scored = True
             return sum(
                 log_probability(listed[n][str(full[n])]["logprob"])
@@ -186,35 +203,62 @@ class VllmServer:
         return total, len(full) - num_head
 
     async def check_scores(self, use: Use) -> None:
-        """One request for exact scores of any two tokens. Raises ConfigError as `score`."""
-        extra: dict[str, Any] = {"return_tokens_as_token_ids": True, "add_special_tokens": False}
+        """Score a made-up text, or options with what a doubtful verdict needs besides.
 
-        def read(reply: Any) -> None:
-            choice = reply.choices[0]
-            if use == "texts" and getattr(choice, "prompt_logprobs", None) is None:
-                raise self._no_scores("`prompt_logprobs`", "score of a text")
-            if use == "options" and "token_id:1" not in choice.logprobs.top_logprobs[0]:
-                raise self._no_scores("`logprob_token_ids`", "label")
+        Raises:
+            ConfigError: as `score`.
+        """
+        question = user("Answer with A or B.")
+        if use == "texts":
+            await self.score_reply((question, Message("assistant", "A")))
+            return
+        await self.score((question,), ("A", "B"), "")
+        await self._detokenize((0,))
 
-        wanted = {"prompt_logprobs": 0} if use == "texts" else {"logprob_token_ids": [0, 1]}
-        await self._complete([0, 1], read, logprobs=1, extra_body=extra | wanted)
+    def _listed(self, reply: Any, wanted: Sequence[int]) -> Any:
+        """The log-probabilities of an answer, by token.
 
-    def _no_scores(self, ability: str, use: str) -> ConfigError:
+        Raises:
+            ConfigError: those of the wanted tokens are not there, and never were.
+        """
+        listed: Any = getattr(reply.choices[0].logprobs, "top_logprobs", None)
+        missing = not listed or any(f"token_id:{token}" not in listed[0] for token in wanted)
+        if missing and not self._has_scored:
+            raise self._no_scores("`logprob_token_ids` of /v1/completions", "label")
+        return listed[0]
+
+    def _no_scores(self, ability: str, use: str, words: str = "") -> ConfigError:
         return ConfigError(
-            f"endpoint {self._config.base_url} (vLLM {self.version}) does not answer {ability} of "
-            f"/v1/completions, and an exact {use} needs it; use a newer vLLM server, or `flavor: "
-            "openai` for labels from the most probable first tokens"
+            f"endpoint {self._config.base_url} (vLLM {self.version}) does not answer {ability}"
+            f"{f' ({words})' if words else ''}, and an exact {use} needs it; use a newer vLLM "
+            "server, or `flavor: openai` for labels from the most probable first tokens"
         )
 
     async def _complete(self, prompt: list[int], read: Callable[[Any], T], **arguments: Any) -> T:
         """What `read` makes of one token after a prompt of token ids, with log-probabilities."""
         create = self._endpoint.client.completions.create
-        return await self._endpoint.call(
-            lambda: create(
-                model=self._config.model, prompt=prompt, max_tokens=1, temperature=0, **arguments
-            ),
-            read,
-        )
+        try:
+            return await self._endpoint.call(
+                lambda: create(
+                    model=self._config.model,
+                    prompt=prompt,
+                    max_tokens=1,
+                    temperature=0,
+                    **arguments,
+                ),
+                read,
+            )
+        except PromptTooLongError:
+            raise
+        except FinalCallError as error:
+            refusal = error.__cause__
+            if self._has_scored or not isinstance(refusal, openai.APIStatusError):
+                raise
+            # Older servers name the field, or take no prompt of token ids.
+            if re.search(r"logprob|extra|prompt", refusal.response.text):
+                words = self._endpoint.one_line(refusal)
+                raise self._no_scores("exact log-probabilities", "score", words) from error
+            raise
 
     async def _tokens_before_reply(self, messages: Messages, reply_prefix: str) -> list[int]:
         if not reply_prefix:
@@ -255,7 +299,6 @@ class VllmServer:
         }
         if self._config.chat_template_args:
             body["chat_template_kwargs"] = self._config.chat_template_args
-        endpoint = self._endpoint
 
         def read(answer: Any) -> list[int]:
             tokens = answer["tokens"]
@@ -263,7 +306,4 @@ class VllmServer:
                 raise TypeError(f"tokens are {tokens!r}")
             return list(tokens)
 
-        return await endpoint.call(
-            lambda: endpoint.client.post(f"{endpoint.root}/tokenize", body=body, cast_to=object),
-            read,
-        )
+        return await self._post("tokenize", body, read)

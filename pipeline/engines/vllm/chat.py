@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.engines.literal import MARK, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.options import TokenIds, check_distinct
+from pipeline.engines.reply import is_thought_mark
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages
 
@@ -62,6 +63,14 @@ class ChatRenderer:
             for index, token in tokenizer.added_tokens_decoder.items()
             if not (token.lstrip or token.rstrip)
         }
+        special = {
+            i: str(token.content)
+            for i, token in tokenizer.added_tokens_decoder.items()
+            if token.special
+        }
+        self._special_ids = frozenset(special)
+        self.thought_marks = frozenset(i for i in special if is_thought_mark(special[i]))
+        """Special tokens that begin or end a thought; a decoder would drop them."""
         self._tails: dict[tuple[str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
         # The turns of a conversation come again with each stage; they are tokenized once.
         self._segment_ids = functools.lru_cache(SEGMENTS)(self._encode_whole)
@@ -187,7 +196,12 @@ class ChatRenderer:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of a reply, without end-of-turn and other special tokens."""
+        """Text of a reply, without end-of-turn and other special tokens, but with those that mark
+        where a thought ends.
+        """
+        if not self.thought_marks.isdisjoint(token_ids):
+            kept = [i for i in token_ids if i in self.thought_marks or i not in self._special_ids]
+            return str(self.tokenizer.decode(kept, skip_special_tokens=False))
         if self._backend is not None:
             return str(self._backend.decode(list(token_ids), skip_special_tokens=True))
         return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))

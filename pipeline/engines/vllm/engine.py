@@ -24,7 +24,7 @@ from pipeline.engines.options import (
     sum_along,
     token_by_token_pays,
 )
-from pipeline.engines.reply import make_generation
+from pipeline.engines.reply import make_generation, opens_thought
 from pipeline.engines.spellings import TOP_TOKENS, forms_may_matter, other_forms
 from pipeline.engines.vllm import identity
 from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
@@ -96,11 +96,26 @@ class VllmEngine:
         )
         output = await self._run(request_id, prompt.token_ids, params, sampling.max_tokens)
         reply = output.outputs[0]
-        text = reply.text if sampling.stop else self._renderer.decode(reply.token_ids)
+        text = self._text_of(reply, sampling.stop)
+        if opens_thought(prompt.text):
+            text = f"<think>{text}"
         reason = finish_reason(reply.finish_reason)
         return make_generation(
-            text, reason, len(prompt.token_ids), len(reply.token_ids), output.num_cached_tokens or 0
+            text,
+            reason,
+            len(prompt.token_ids),
+            len(reply.token_ids),
+            output.num_cached_tokens or 0,
+            count_thought=lambda thought: len(self._renderer.encode(thought)) or None,
         )
+
+    def _text_of(self, reply: Any, stop: tuple[str, ...]) -> str:
+        """The generated text up to a stop string."""
+        if stop and self._renderer.thought_marks.isdisjoint(reply.token_ids):
+            return str(reply.text)
+        text = self._renderer.decode(reply.token_ids)
+        # vLLM's own text has lost the marks of a thought.
+        return text[: min((at for s in stop if (at := text.find(s)) >= 0), default=len(text))]
 
     async def score(
         self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""

@@ -59,17 +59,16 @@ def main(job_path: Path) -> int:
     try:
         run(read_job(job_path), started)
     except UserError as error:
-        return _report(error)
+        return report(error)
     except Exception as error:
         if not is_disk_full(error):
             raise
-        return _report(
-            StoreError("no space left while training; free some disk space, then resume")
-        )
+        return report(StoreError("no space left while training; free some disk space, then resume"))
     return EXIT_OK
 
 
-def _report(error: UserError) -> int:
+def report(error: UserError) -> int:
+    """Print a user's mistake as the line that `launch.py` reads; returns its exit code."""
     message = re.sub(r"\s+", " ", str(error))
     print(f"error {type(error).__name__}: {message}", flush=True)
     return error.exit_code

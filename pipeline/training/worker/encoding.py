@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.training import TrainingSection
 from pipeline.engines.literal import encode_marked, mark_spelled, spelled_tokens
+from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import RowCounts
 from pipeline.training.worker.kto_rows import (
@@ -42,6 +43,9 @@ NEEDED = {
     "feedback": ("row_id", "messages", "completion", "label", "weight"),
 }
 """Columns of a data set, by shape; `feedback` is the second file of an `unpaired` job."""
+
+_THOUGHT = re.compile(r"\A<think>\n(.+?)\n</think>\n\n(?=.)", re.S)
+"""Of a completion that `supervised.sft_thoughts` made; no other reply begins so."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,11 @@ class ReplyEncoder:
         if not text:
             raise DataError(f"row {row_id} has an empty reply; drop such rows before training")
         full = self._render([*messages, {"role": "assistant", "content": text}])
+        if (thought := _THOUGHT.match(text)) and not self._says(full[len(prompt) :], thought[1]):
+            raise DataError(
+                f"row {row_id} has a thought, which the chat template leaves out; use a template "
+                "that keeps it, or `supervised.sft_thoughts: false`"
+            )
         if full[: len(prompt)] != prompt:
             raise DataError(
                 f"row {row_id}: the tokens of the prompt are not a prefix of those of prompt and "
@@ -92,10 +101,7 @@ class ReplyEncoder:
     def _render(
         self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
     ) -> Ids:
-        marked = [
-            {**message, "content": mark_spelled(message["content"], self._spelled)}
-            for message in messages
-        ]
+        marked = [{**message, "content": self._marked(message)} for message in messages]
         is_plain = marked == messages
         rendered = self.tokenizer.apply_chat_template(
             marked,
@@ -109,6 +115,20 @@ class ReplyEncoder:
         return encode_marked(
             rendered, lambda text: list(self.tokenizer(text, add_special_tokens=False).input_ids)
         )
+
+    def _marked(self, message: dict[str, str]) -> str:
+        """The text with its spelled tokens marked; those around a thought to learn stay live."""
+        text = message["content"]
+        thought = _THOUGHT.match(text) if message["role"] == "assistant" else None
+        if thought is None:
+            return mark_spelled(text, self._spelled)
+        inside = mark_spelled(thought[1], self._spelled)
+        return with_thought(inside, mark_spelled(text[thought.end() :], self._spelled))
+
+    def _says(self, ids: Ids, text: str) -> bool:
+        """Whether a text is in what the ids say, white space apart."""
+        decoded = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return "".join(text.split()) in "".join(decoded.split())
 
     def _divergence(self, prompt: Ids, full: Ids) -> str:
         pairs = enumerate(zip(prompt, full, strict=False))

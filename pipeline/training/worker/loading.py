@@ -58,17 +58,32 @@ def prove_savable(model: Any, folder: Path) -> None:
     """
     generation = model.generation_config
     if problem := _problem(generation):
-        print(f"'{folder}': generation_config.json is repaired ({problem})", flush=True)
+        print(f"note: '{folder}': generation_config.json is repaired ({problem})", flush=True)
         sampling = GenerationConfig.from_dict(generation.to_dict() | {"do_sample": True})
         tokens = {name: getattr(generation, name) for name in _TOKENS}
         model.generation_config = GenerationConfig(**tokens) if _problem(sampling) else sampling
     try:
         with TemporaryDirectory() as aside:
             model.config.save_pretrained(aside)
+            model.generation_config.save_pretrained(aside)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"model folder '{folder}': its config.json loads and cannot be saved "
             f"({str(error).splitlines()[0]}); correct the file before training"
+        ) from None
+
+
+def load_generation_config(folder: Path) -> GenerationConfig:
+    """The folder's generation_config.json, or an empty one. Raises ConfigError for an odd one."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return GenerationConfig()
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except Exception as error:  # whatever an odd value makes the library raise
+        reason = re.sub(r"\s+", " ", str(error))[:200] or type(error).__name__
+        raise ConfigError(
+            f"'{path}' cannot be loaded ({reason}); correct it, or remove the file"
         ) from None
 
 
@@ -95,14 +110,6 @@ def stored_dtype(folder: Path) -> torch.dtype:
 def _end_ids(tokenizer: Any, folder: Path) -> frozenset[int]:
     """Tokens at which an engine stops: the tokenizer's and those of generation_config.json."""
     ids = {tokenizer.eos_token_id}
-    if (folder / "generation_config.json").is_file():
-        try:
-            more = GenerationConfig.from_pretrained(folder).eos_token_id
-        except ValueError as error:
-            reason = re.sub(r"\s+", " ", str(error))[:200]
-            raise ConfigError(
-                f"'{folder / 'generation_config.json'}' cannot be loaded ({reason}); correct it, "
-                "or remove the file"
-            ) from None
-        ids |= set(more) if isinstance(more, list) else {more}
+    more = load_generation_config(folder).eos_token_id
+    ids |= set(more) if isinstance(more, list) else {more}
     return frozenset(token for token in ids if token is not None)

@@ -2,7 +2,8 @@
 
 The tokenizer's files are copied byte by byte from the model that training started from, so that
 both render and encode messages alike; weights are written as safetensors in the source's number
-format.
+format. After the last step nothing is left to do but to write the weights: the configurations were
+proved and the tokenizer's files were copied before the first one.
 """
 
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from pipeline.errors import TrainingError
 from pipeline.store.files import FULL
 from pipeline.training.job import TrainingJob
 
@@ -46,28 +49,55 @@ def save_model(trainer: Any, job: TrainingJob, source_dtype: torch.dtype) -> boo
     # Sharded weights are whole only in a gathered copy.
     state = accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
     if accelerator.is_main_process:
-        aside = job.output_dir / "model.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = _aside(job)
         try:
             _write(model, state, aside, None if is_adapter else source_dtype)
-            copy_tokenizer(job, aside)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise
+            if not isinstance(error, Exception) or is_disk_full(error):
+                raise
+            path = _keep_weights(model, state, job, is_adapter)
+            raise TrainingError(
+                f"the trained model cannot be saved ({str(error).splitlines()[0]}); its weights "
+                f"are in {path}"
+            ) from error
         shutil.rmtree(job.model_dir, ignore_errors=True)
         os.replace(aside, job.model_dir)
     accelerator.wait_for_everyone()
     return is_adapter
 
 
-def copy_tokenizer(job: TrainingJob, folder: Path) -> None:
-    """Tokenizer and chat template of the starting model, unchanged."""
+def stage_tokenizer(job: TrainingJob) -> None:
+    """Tokenizer and chat template of the starting model, unchanged, where the weights will be."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    folder = _aside(job)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for pattern in TOKENIZER_FILES:
         for path in job.model.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
     if job.chat_template is not None:
         shutil.copyfile(job.chat_template, folder / "chat_template.jinja")
+
+
+def _keep_weights(
+    model: Any, state: dict[str, torch.Tensor] | None, job: TrainingJob, is_adapter: bool
+) -> Path:
+    """Write what was trained and nothing else, which no configuration can prevent."""
+    parameters = state or {
+        name: parameter.detach().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad or not is_adapter
+    }
+    path = job.output_dir / "weights.safetensors"
+    save_file(parameters, path)
+    return path
+
+
+def _aside(job: TrainingJob) -> Path:
+    return job.output_dir / "model.tmp"
 
 
 def _write(

@@ -29,7 +29,7 @@ from pipeline.training.worker.methods import method_of
 from pipeline.training.worker.optimize import check_first_batch, optimize
 from pipeline.training.worker.probe import choose_prompts, run_probe
 from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, ReferenceCache
-from pipeline.training.worker.saving import save_model
+from pipeline.training.worker.saving import save_model, stage_tokenizer
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
@@ -56,6 +56,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
     prompts = choose_prompts(columns, num_prompts, config.seed)
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
     before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    stage_tokenizer(job)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
     trainer = build_trainer(file, model, arguments, columns, encoder, cache)
     log = MetricsLog(job.metrics_path)
@@ -63,7 +64,12 @@ def run(file: JobFile, started: float) -> TrainingResult:
     phase(f"optimizing on {rows.used} of {rows.read} rows ({left_out})")
     optimized = optimize(trainer, job.checkpoint_dir, log)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    try:
+        after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    except Exception as error:
+        # A measurement is worth less than the training before it.
+        print(f"the replies after training are not measured: {error!r}", flush=True)
+        after = None
     alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
     phase("saving")
     is_adapter = save_model(trainer, job, stored_dtype(job.model))

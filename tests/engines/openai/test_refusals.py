@@ -199,17 +199,23 @@ async def test_a_key_that_is_revoked_and_an_account_that_is_empty_stop_the_run()
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("changes", "text", "thought"),
     [
         (
             {"content": [{"type": "text", "text": "two "}, {"type": "text", "text": "parts"}]},
             "two parts",
+            "",
         ),
-        ({"content": "fine", "refusal": None, "reasoning_content": "hm"}, "fine"),
-        ({"content": "fine", "tool_calls": []}, "fine"),
+        ({"content": "fine", "refusal": None, "reasoning_content": " hm\n"}, "fine", "hm"),
+        ({"content": "fine", "reasoning": "hm \ud83d"}, "fine", "hm \ufffd"),
+        ({"content": "fine", "reasoning_content": None, "reasoning": {"steps": 3}}, "fine", ""),
+        ({"content": "<think>aha</think>fine", "reasoning": "hm"}, "fine", "hm\n\naha"),
+        ({"content": "fine", "tool_calls": []}, "fine", ""),
     ],
 )
-async def test_a_reply_in_another_shape_is_read(changes: dict[str, Any], text: str) -> None:
+async def test_a_reply_in_another_shape_is_read(
+    changes: dict[str, Any], text: str, thought: str
+) -> None:
     body = chat_reply()
     body["choices"][0]["message"] |= changes
     body["usage"] = None
@@ -218,7 +224,17 @@ async def test_a_reply_in_another_shape_is_read(changes: dict[str, Any], text: s
     with fake_endpoint(lambda number, _: (200, body)) as endpoint:
         async with open_engine(config_for(endpoint)) as engine:
             reply = await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
-    assert reply.text == text and (reply.num_prompt_tokens, reply.num_tokens) == (0, 0)
+    assert (reply.text, reply.thought) == (text, thought)
+    assert (reply.num_prompt_tokens, reply.num_tokens, reply.num_thought_tokens) == (0, 0, None)
+
+
+async def test_thoughts_that_a_server_only_counts_are_counted() -> None:
+    body = chat_reply("Fine.")
+    body["usage"]["completion_tokens_details"] = {"reasoning_tokens": 12}
+    with fake_endpoint(lambda number, _: (200, body)) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            reply = await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
+    assert (reply.text, reply.thought, reply.num_thought_tokens) == ("Fine.", "", 12)
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "length"])

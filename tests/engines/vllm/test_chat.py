@@ -102,6 +102,17 @@ def test_decoding_leaves_special_tokens_out(tmp_path: Path) -> None:
     assert renderer.decode(renderer.encode("yes (A)<|end|>")) == "yes (A)"
 
 
+def test_decoding_keeps_the_marks_of_a_thought(tmp_path: Path) -> None:
+    """Where they are special tokens, a decoder that drops them would make the thought a reply."""
+    tokenizer = build_tokenizer(tmp_path)
+    tokenizer.add_special_tokens(["[THINK]", "[/THINK]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    renderer = load_renderer(tmp_path, chat_template=None, template_args={})
+    ids = renderer.encode("[THINK]they ask[/THINK]<|pad|>yes<|end|>")
+    assert renderer.decode(ids) == "[THINK]they ask[/THINK]yes"
+    assert renderer.decode(renderer.encode("no<|end|>")) == "no"
+
+
 def test_pieces_tokenize_as_the_whole(tmp_path: Path) -> None:
     """Turns are tokenized apart and kept; the ids are those of the whole text."""
     renderer = make_renderer(tmp_path)
