@@ -14,7 +14,11 @@ from pipeline.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pipeline.judge_eval.fit import Kind
     from pipeline.sources.config import AnySource
+    from pipeline.store import RunDir
 
+FROM_CHECKS = typer.Option(
+    metavar="RUN", help="Compare texts of this run where a check knows the better one."
+)
 SECTIONS = ("Position", "Length", "Confidence", "Calibration")
 """Tables of the report that the terminal shows, after the one of accuracy."""
 
@@ -26,6 +30,7 @@ def judge_eval(
     type: Annotated[
         str | None, typer.Option(help="Type of FILE: pairs (default), hh-rlhf or hhh.")
     ] = None,
+    from_checks: Annotated[str | None, FROM_CHECKS] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most pairs, drawn by seed.")] = None,
     name: Annotated[str | None, typer.Option(help="Folder below outputs/judge-eval.")] = None,
     calibrate: Annotated[
@@ -53,7 +58,8 @@ def judge_eval(
         )
     request = Request(
         recipe=recipe,
-        sources=sources_of(file, sources, type),
+        sources=() if from_checks else sources_of(file, sources, type),
+        checked=checked_run(from_checks, file or sources or type),
         limit=limit,
         name=name,
         seed=seed,
@@ -86,10 +92,11 @@ def judge_eval(
 
 def judge_tune(
     recipe: Annotated[Path, typer.Argument(help="Recipe whose judge is asked.")],
-    pairs: Annotated[Path, typer.Argument(help="Labeled pairs.")],
+    pairs: Annotated[Path | None, typer.Argument(help="Labeled pairs.")] = None,
     type: Annotated[
         str | None, typer.Option(help="Type of PAIRS: pairs (default), hh-rlhf or hhh.")
     ] = None,
+    from_checks: Annotated[str | None, FROM_CHECKS] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most pairs, drawn by seed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
 ) -> None:
@@ -100,7 +107,13 @@ def judge_tune(
     from pipeline.judge_eval.tune import best_of, try_ways, tune_rows, verdict
     from pipeline.progress import current_progress
 
-    request = Request(recipe, sources_of(pairs, None, type), limit=limit, seed=seed)
+    request = Request(
+        recipe=recipe,
+        sources=() if from_checks else sources_of(pairs, None, type),
+        checked=checked_run(from_checks, pairs or type),
+        limit=limit,
+        seed=seed,
+    )
 
     async def job() -> Any:
         return await try_ways(request, current_progress(), say)
@@ -111,6 +124,28 @@ def judge_tune(
     out.print(number_table(head, rows, lines=False))
     for line in verdict(best_of(tried)):
         out.print(line, markup=False, highlight=False)
+
+
+def checked_run(name: str | None, other: object) -> "RunDir | None":
+    """The run of --from-checks, if it is given.
+
+    Args:
+        other: a file, source list or type that is given as well.
+
+    Raises:
+        ConfigError: the labels would come from two places.
+        StoreError: there is no such run.
+    """
+    from pipeline.run.start import find_run
+
+    if name is None:
+        return None
+    if other is not None:
+        raise ConfigError(
+            f"the labels come from one place, but --from-checks and {other} are both given; name "
+            "one"
+        )
+    return find_run(name)
 
 
 def sources_of(
@@ -134,7 +169,10 @@ def sources_of(
             raise ConfigError("--type is for FILE; a source list gives the type of each source")
         return load_sources(source_list).sources
     if file is None:
-        raise ConfigError("no labels are given; name a FILE of labeled pairs, or --sources")
+        raise ConfigError(
+            "no labels are given; name a FILE of labeled pairs, --sources, or a run under "
+            "--from-checks"
+        )
     kind = label_type or "pairs"
     types = {n: t.config for n, t in SOURCE_TYPES.items() if t.one_file_of_pairs}
     if kind not in types:

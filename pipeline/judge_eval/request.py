@@ -18,6 +18,7 @@ from pipeline.labeling.labelers import LABELERS, labeler_of
 from pipeline.run.files import labeling_paths
 from pipeline.sources.config import AnySource
 from pipeline.sources.rows import Imported
+from pipeline.store import RunDir
 from pipeline.store.layout import check_folder_name
 
 
@@ -34,6 +35,8 @@ class Request:
     calibrate: Path | None = None
     """File for the fitted calibration; None for no calibration."""
     kind: Kind = "temperature"
+    checked: RunDir | None = None
+    """A run whose texts are compared where a check knows the truth, instead of `sources`."""
     known_labels: Path | None = None
     """File for the labels, which `pair.max_error` of a recipe needs; None for no file."""
 

@@ -10,17 +10,19 @@ Repeating the command continues an evaluation that was stopped, and pays for not
 
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
+from pipeline.constitution import Principle
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
 from pipeline.errors import RunStoppedError, StoreError, UserError
 from pipeline.ids import content_hash
+from pipeline.judge_eval.checked import checked_comparisons
 from pipeline.judge_eval.figures import baselines, judge_figures
 from pipeline.judge_eval.fit import Fitted, check_halves, fit_and_measure
 from pipeline.judge_eval.items import (
@@ -91,6 +93,8 @@ class Evaluation:
     sources: Sequence[Imported]
     seed: int
     is_new: bool
+    principles: Mapping[str, Principle] = field(default_factory=dict)
+    """By row id of a pair: the principle to ask under; for others one is drawn."""
 
 
 def prepare_evaluation(request: Request) -> Evaluation:
@@ -102,13 +106,19 @@ def prepare_evaluation(request: Request) -> Evaluation:
     config = load_config(request.recipe)
     seed = config.seed if request.seed is None else request.seed
     check_request(request, config)
-    imports = [import_source(source, seed=seed) for source in request.sources]
+    known = checked_comparisons(request.checked) if request.checked else None
+    imports = (
+        [known.imported]
+        if known
+        else [import_source(source, seed=seed) for source in request.sources]
+    )
     items = make_items(usable_rows(imports), seed=seed, limit=request.limit)
     if request.calibrate is not None:
         check_halves([item.row.prompt_id for item in items], seed)
     identity = identity_of(request, config, imports, seed)
-    require_judged(request.recipe, config)
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", request.sources[0].name)
+    if known is None:
+        require_judged(request.recipe, config)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", imports[0].record.name)
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"
     is_new = not (root / name).exists()
@@ -124,7 +134,8 @@ def prepare_evaluation(request: Request) -> Evaluation:
             "another --name, or leave it out"
         )
     run.update_info(evaluation=identity, sources=_source_facts(imports))
-    return Evaluation(request, run, items, imports, seed, is_new)
+    principles = known.principles if known else {}
+    return Evaluation(request, run, items, imports, seed, is_new, principles)
 
 
 async def run_evaluation(
@@ -153,7 +164,7 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     ctx = open_context(evaluation.run, progress)
     ctx = replace(ctx, config=ctx.config.model_copy(update={"seed": evaluation.seed}))
     draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
-    judges = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation.items)
+    judges = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation)
     fitted, refusal = _fit(evaluation, judges[0], draws)
     metrics = {
         "name": evaluation.run.run_id,
@@ -213,15 +224,17 @@ def _files(evaluation: Evaluation) -> str:
 
 
 async def _ask(
-    ctx: RunContext, shards: list[ShardState], items: Sequence[Item]
+    ctx: RunContext, shards: list[ShardState], evaluation: Evaluation
 ) -> list[AskedJudge]:
     """The judges, and the pool where there are several labels of a pair."""
+    items, principles = evaluation.items, evaluation.principles
+    under = {i.key[0]: principles[i.row.row_id] for i in items if i.row.row_id in principles}
     judges: list[AskedJudge] = []
     folders = judge_folders(ctx)
     calibration = ctx.files.labeling.calibration
     for number, (folder, config) in enumerate(zip(folders, ctx.config.judge_engines, strict=True)):
         opened: list[Judge] = []
-        plan = partial(_judge_stages, folder=folder, opened=opened)
+        plan = partial(_judge_stages, folder=folder, opened=opened, under=under)
         shards = await run_pass(ctx, resolved_engine(config), shards, [plan])
         engine = shards[0][folder].engine
         judges.append(
@@ -243,12 +256,23 @@ async def _ask(
     return judges
 
 
-def _judge_stages(ctx: RunContext, engine: Engine, folder: str, opened: list[Judge]) -> list[Stage]:
+def _judge_stages(
+    ctx: RunContext,
+    engine: Engine,
+    folder: str,
+    opened: list[Judge],
+    under: Mapping[str, Principle],
+) -> list[Stage]:
     opened.append(make_judge(ctx.labeling, engine))
-    compared = Compared("evaluation", samples=FIRSTS, initials=SECONDS)
     return [
         JudgeStage(
-            opened[0], compared, ctx.run.run_id, folder=folder, judged_only=True, consults=True
+            judge=opened[0],
+            compared=Compared("evaluation", samples=FIRSTS, initials=SECONDS),
+            run_id=ctx.run.run_id,
+            folder=folder,
+            judged_only=True,
+            consults=True,
+            under=under,
         )
     ]
 

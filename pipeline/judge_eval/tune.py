@@ -115,7 +115,7 @@ async def try_ways(
         DataError: the pairs are too few.
     """
     config = load_config(resolve_path(request.recipe))
-    check_recipe(request.recipe, config)
+    check_recipe(request, config)
     tried = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, way) in enumerate(WAYS.items()):
@@ -136,9 +136,11 @@ async def try_ways(
     return tried
 
 
-def check_recipe(path: Path, config: RunConfig) -> None:
+def check_recipe(request: Request, config: RunConfig) -> None:
     """Raises ConfigError when no way of asking can change the labels, or some belong to one way."""
-    require_judged(path, config)
+    path = request.recipe
+    if request.checked is None:
+        require_judged(path, config)
     if config.preference.judge.calibration or config.preference.pair.known_labels:
         raise ConfigError(
             f"{path} has a calibration or known labels, which belong to one way of asking; remove "

@@ -8,8 +8,8 @@ its own. `judge.py` says how the judge is asked. A principle with a check is dec
 a call; `pipeline.checks` says how.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.checks import CheckConfig, label, run_check
@@ -38,7 +38,10 @@ class JudgeStage:
     run_id: str
     folder: str = LABELS
     judged_only: bool = False
-    """True to draw among the principles that the judge decides, as its measurement does."""
+    """True to ask the judge alone, and draw among the principles that it decides, as its
+    measurement does."""
+    under: Mapping[str, Principle] = field(default_factory=dict)
+    """By id of a first response: the principle to ask under, instead of a drawn one."""
     consults: bool = False
     """True to ask also under the principles that may overrule the drawn ones, for `PoolStage`."""
 
@@ -55,7 +58,9 @@ class JudgeStage:
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
         constitution = self.judge.constitution
+        under = sorted((name, principle.hash) for name, principle in self.under.items())
         return {
+            **({"under": under} if under else {}),
             **self.judge.settings(),
             "template": self.judge.template.hash_for(*constitution.principles),
             "constitution": constitution.hash_with_tags,
@@ -76,6 +81,8 @@ class JudgeStage:
         constitution = self.judge.constitution
         if pairing.principle_id:
             return (constitution.by_id(pairing.principle_id),)
+        if pairing.first.row_id in self.under:
+            return (self.under[pairing.first.row_id],)
         sides = (pairing.first.row_id, pairing.second.row_id)
         count = self.judge.config.num_principles
         drawn_from = constitution.judged if self.judged_only else constitution.principles
@@ -110,7 +117,7 @@ class JudgeStage:
         if problem := pairing.problem:
             return dropped(draft, problem)
         texts = (first.text, second.text)
-        if check := principle.check:
+        if (check := principle.check) and not self.judged_only:
             return Item(draft, lambda: label_by_check(draft, prompt.messages, check, *texts))
         return Item(draft, lambda: self.judge.label(draft, prompt.messages, principle, *texts))
 

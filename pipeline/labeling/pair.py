@@ -27,6 +27,7 @@ from pipeline.store.stage_names import LABELS, PAIRS, PROMPTS
 
 SAME_TEXTS = "same texts as another comparison of the prompt"
 BELOW_BOUND = "label below the threshold of max_error"
+BOTH_FAIL = "neither response holds the principle"
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,12 @@ class PairStage:
             orders_agree=agree,
         )
         reason = drop_reason(self.pair, label, agree, (chosen, rejected))
-        if reason is None and label < self.least_label:
-            reason = BELOW_BOUND
+        if reason is None and self.least_label > 0.5:
+            # The threshold bounds the errors of judges. A check makes none; but of two responses
+            # that fail it, the better one is no example to follow.
+            checked = judgment.method == "check"
+            if label < (1.0 if checked else self.least_label):
+                reason = BOTH_FAIL if checked else BELOW_BOUND
         return replace(row, status="dropped", reason=reason) if reason else row
 
     def _best_and_worst(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config.labeling import PairConfig
 from pipeline.labeling.comparisons import pairings
-from pipeline.labeling.pair import SAME_TEXTS, PairStage, mean_labels
+from pipeline.labeling.pair import BELOW_BOUND, BOTH_FAIL, SAME_TEXTS, PairStage, mean_labels
 from pipeline.records import JudgmentRow, PreferenceRow, PromptRow, ResponseRow, RevisionRow
 from tests.stages.builders import prompt
 
@@ -41,9 +41,11 @@ def make_pairs(
     responses: list[ResponseRow] | None = None,
     config: PairConfig = PairConfig(),
     prompts: list[PromptRow] | None = None,
+    least_label: float = 0.5,
 ) -> list[PreferenceRow]:
     """What the stage plans."""
-    stage = PairStage(pair=config, run_id="r", responses=("preference/sample",))
+    folders = ("preference/sample",)
+    stage = PairStage(pair=config, run_id="r", responses=folders, least_label=least_label)
     inputs: dict[str, list[Any]] = {
         "prompts": prompts or [PROMPT],
         "preference/sample": responses or [response(n, i) for i, n in enumerate("abcd")],
@@ -286,3 +288,24 @@ def test_evaluation_pairs_equal_indices() -> None:
     theirs = [response("b1", 1), response("b0", 0)]
     found = pairings("evaluation", ours, theirs, [])
     assert [(p.first.row_id, p.second.row_id) for p in found] == [("a0", "b0"), ("a1", "b1")]
+
+
+@pytest.mark.parametrize(
+    "method, label, reason",
+    [
+        ("judge", 0.95, None),
+        ("judge", 0.85, BELOW_BOUND),
+        ("pooled", 0.85, BELOW_BOUND),
+        ("check", 1.0, None),  # one side holds the principle
+        ("check", 2 / 3, BOTH_FAIL),  # 23 words too many against 46
+        ("check", 0.97, BOTH_FAIL),
+    ],
+)
+def test_bound_of_judges_errors_is_none_of_checks(
+    method: str, label: float, reason: str | None
+) -> None:
+    """A check makes no errors, but it has no example in two responses that fail it."""
+    row = judgment("a", "b", label, 1 - label, method=method)
+    for least_label, expected in ((0.9, reason), (0.5, None)):
+        (pair,) = make_pairs([row], least_label=least_label)
+        assert pair.reason == (expected or "") and pair.soft_label == pytest.approx(label)
