@@ -46,7 +46,7 @@ from pipeline.run.plan import (
 )
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, read_json, write_json
-from pipeline.training.job import Alarm, TrainingJob, TrainingResult
+from pipeline.training.job import Alarm, TrainingJob
 from pipeline.training.launch import launch
 
 WRITE_SFT, TRAIN_SFT = "write-sft-set", "train-sft"
@@ -244,12 +244,12 @@ def policies(ctx: RunContext) -> dict[str, Path | None]:
 
 def alarms(run: RunDir) -> list[tuple[str, Alarm]]:
     """The alarms of the finished trainings, each with the name of its training."""
-    results = ((name, read_json(run.training(name) / "result.json")) for name in TRAININGS)
+    results = {name: read_json(run.training(name) / "result.json") for name in TRAININGS}
     return [
-        (name, alarm)
-        for name, result in results
-        if result
-        for alarm in TrainingResult.model_validate(result).alarms
+        (name, Alarm.model_validate(alarm))
+        for name, result in results.items()
+        if isinstance(result, dict)
+        for alarm in result.get("alarms", ())
     ]
 
 

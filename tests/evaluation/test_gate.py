@@ -18,6 +18,7 @@ from pipeline.report.headline import headline, headline_numbers
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context
 from pipeline.run.nightly import last_promoted
+from pipeline.run.phases import evaluation_phase, supervised_chain
 from pipeline.run.start import check_recipe, start_run
 from pipeline.stats import Estimate
 from pipeline.store import read_json, write_json
@@ -211,3 +212,20 @@ def test_a_night_begins_with_the_promoted_policy(
         assert isinstance(engine, VllmConfig)
         assert (engine.model == str(model)) == (folder is not None)
         assert ctx.judge_engines()[0] != engine or folder is None
+
+
+async def test_the_evaluation_records_the_decision(tmp_path: Path) -> None:
+    """Nothing was trained here, so nothing is promoted; a recipe cannot ask for that."""
+    run = start_run(write_recipe(tmp_path / "in"), runs_root_folder=tmp_path / "runs")
+    ctx = open_context(run)
+    gate = GateConfig.model_validate({"max_empty": 0.5})
+    evaluation = ctx.config.evaluation.model_copy(update={"gate": gate})
+    ctx = replace(ctx, config=ctx.config.model_copy(update={"evaluation": evaluation}))
+    result = {"alarms": [DRIFT.model_dump(mode="json")]}
+    write_json(run.training("sft") / "result.json", result)
+    await supervised_chain(ctx)
+    await evaluation_phase(ctx)
+    stored = Metrics.model_validate(read_json(run.metrics)).gate
+    assert stored and stored.decision == "candidate" == run.info()["gate"]
+    assert [(f.rule, f.holds) for f in stored.findings] == [("max_empty", False), ("alarms", False)]
+    assert "sft: length_drift" in stored.describe()
