@@ -54,6 +54,8 @@ def import_files(
     ] = False,
 ) -> None:
     """Turn a published list of principles, or the headings of a document, into a constitution."""
+    from pydantic import ValidationError
+
     from pipeline.constitution.importing import import_constitution
     from pipeline.constitution.prose import SUFFIXES, import_prose
 
@@ -63,11 +65,18 @@ def import_files(
             f"{documents[0]} is a document, which is imported alone and has no frames; give one "
             "file, without --verbatim"
         )
-    imported = (
-        import_prose(documents[0], name)
-        if documents
-        else import_constitution(files, name, verbatim=verbatim)
-    )
+    try:
+        imported = (
+            import_prose(documents[0], name)
+            if documents
+            else import_constitution(files, name, verbatim=verbatim)
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][-1]) if first["loc"] else "constitution"
+        where = "--name" if field == "name" else f"the {field} of a principle in {files[0]}"
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where} cannot be used ({problem}); correct it") from None
     imported.write(out)
     for note in imported.notes:
         say(f"note: {note}")

@@ -32,6 +32,7 @@ from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
 from pipeline.labeling.known_labels import MAKE_IT
 from pipeline.labeling.labelers import labeler_of
+from pipeline.prompting.templates import PromptTemplate
 from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.environment import record_environment
 from pipeline.run.files import RunFiles, copied_paths, copy_files, load_files
@@ -84,7 +85,7 @@ def check_recipe(
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
-        ("constitution", _describe(constitution, config)),
+        ("constitution", _describe(constitution, config) + _unshown(constitution, files)),
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
         *(("labels", line) for line in check_label_sources(config)),
     ]
@@ -139,6 +140,15 @@ def _describe(constitution: Constitution, config: RunConfig) -> str:
     if preference.enabled and labeler_of(preference).principles(preference) == "none":
         text += f"; the labeler '{preference.labeler}' uses no principle, so no check makes a label"
     return text
+
+
+def _unshown(constitution: Constitution, files: RunFiles) -> str:
+    """The templates that do not show the rationales of a constitution; empty where all do."""
+    if not any(principle.rationale for principle in constitution.principles):
+        return ""
+    named: dict[str, PromptTemplate | None] = vars(files.templates)
+    silent = [name for name, template in named.items() if template and not template.shows_reasons]
+    return f"; no place for its rationales in the template of {', '.join(silent)}" if silent else ""
 
 
 def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> list[TemplateUse]:

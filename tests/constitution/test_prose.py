@@ -1,5 +1,6 @@
 """Import of a document: headings become principles, whatever else is in it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,22 @@ def test_command_imports_one_document_and_overwrites_nothing(rlaif: Rlaif, tmp_p
     again, two = rlaif(*command), rlaif(*command[:3], document, *command[3:])
     assert again.code == two.code == 2 and out.read_bytes() == before
     assert "exists already" in again.err and "is imported alone" in two.err
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines", "x" * 201], ids=["blank", "lines", "long"])
+def test_names_that_are_none_are_one_line(rlaif: Rlaif, tmp_path: Path, name: str) -> None:
+    published = tmp_path / "swarm.json"
+    published.write_text('{"constitutions": [{"critic": "Is it rude?", "revision": "Mend it."}]}')
+    out = tmp_path / "out.yaml"
+    for path in (write(tmp_path, DOCUMENT), published):
+        ended = rlaif("constitution", "import", path, "--name", name, "--out", out)
+        assert ended.code == 2 and ended.err.startswith("rlaif: --name cannot be used"), ended.err
+        assert len(ended.err.splitlines()) == 1 and not out.exists()
+
+
+def test_id_that_is_too_long_is_one_line(rlaif: Rlaif, tmp_path: Path) -> None:
+    published = tmp_path / "paper.json"
+    entry = {"prompt": ["CritiqueRequest: Is it rude?"], "edit_request": "Mend it."}
+    published.write_text(json.dumps({"x" * 101: entry}))
+    ended = rlaif("constitution", "import", published, "--name", "n", "--out", tmp_path / "o.yaml")
+    assert ended.code == 2 and "the id of a principle in" in ended.err, ended.err

@@ -10,7 +10,7 @@ from pipeline.cli.inspect import origin_tree
 from pipeline.config import load_config
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
-from pipeline.errors import AuditError
+from pipeline.errors import AuditError, ConfigError
 from pipeline.impact.measure import num_calls
 from pipeline.records import ScoreRow
 from pipeline.report.audit import figure_tables
@@ -149,3 +149,34 @@ def test_check_says_how_many_checks_there_are(tmp_path: Path) -> None:
         "tests, 3 principles, 3 of them decided by a check; the labeler 'follow_up' uses no "
         "principle, so no check makes a label"
     )
+
+
+def test_check_names_the_templates_without_a_place_for_reasons(tmp_path: Path) -> None:
+    judge = {"judge": "prompts/judge_pocket.jinja"}
+    silent, showing = (
+        write_recipe(tmp_path / name, templates=templates)
+        for name, templates in (("silent", judge), ("showing", {}))
+    )
+    for recipe, reason, shown in (
+        (silent, "", "tests, 3 principles"),
+        (showing, "It matters.", "tests, 3 principles"),
+        (
+            silent,
+            "It matters.",
+            "tests, 3 principles; no place for its rationales in the template of judge",
+        ),
+    ):
+        first, *others = CONSTITUTION["principles"]
+        body = {**CONSTITUTION, "principles": [{**first, "rationale": reason}, *others]}
+        recipe.with_name("constitution.yaml").write_text(yaml.safe_dump(body))
+        assert dict(check_recipe(recipe).facts)["constitution"] == shown
+
+
+def test_labeler_that_resolves_no_conflict_is_one_line(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, preference={"labeler": "score"})
+    first, second, *others = CONSTITUTION["principles"]
+    ranked = [{**first, "conflicts": [second["id"]], "priority": 1}, second, *others]
+    path = recipe.with_name("constitution.yaml")
+    path.write_text(yaml.safe_dump({**CONSTITUTION, "principles": ranked}))
+    with pytest.raises(ConfigError, match=r"labeler 'score' does not resolve; set .* to 'judge'"):
+        check_recipe(recipe)
