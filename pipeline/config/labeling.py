@@ -103,7 +103,9 @@ class JudgeConfig(Section):
     to false only to measure the effect of this defense."""
     max_characters: int = Field(MAX_CHARACTERS, ge=100)
     """Characters of each text that the judge reads, so that none pushes the question out of sight.
-    A longer one is cut there, with a note in the prompt and in the row, and counted in the metrics.
+    A longer turn of the conversation is cut there, with a note in the prompt and in the row, and
+    counted in the metrics. A comparison with a longer response is unparsed: a verdict on the
+    beginning of a response is none on the whole.
     """
 
     @model_validator(mode="after")

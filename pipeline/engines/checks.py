@@ -13,8 +13,12 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import psutil
 
 from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import file_problem, path_problem, shown_path
@@ -38,7 +42,9 @@ def check_vllm(config: VllmConfig) -> None:
             "no revisions; leave it out"
         )
     check_model_folder(folder)
+    _check_architecture(folder)
     _check_context(config, folder)
+    _check_machine(config)
     _check_chat_template(config, folder)
     if config.adapter is not None:
         _check_adapter(config.adapter)
@@ -85,7 +91,8 @@ def check_model_folder(folder: Path) -> None:
     """JSON files, weights and tokenizer of a model that is to be asked or trained.
 
     Raises:
-        ConfigError: a file is missing or damaged, or the model needs code of its own.
+        ConfigError: a file is missing or damaged, sizes do not fit the weights, or the model needs
+            code that is not installed.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -101,8 +108,7 @@ def check_model_folder(folder: Path) -> None:
             f"model folder '{folder}' has no *{WEIGHT_SUFFIX} weights; "
             "finish its download or training"
         )
-    for path in weights:
-        check_safetensors(path)
+    _check_sizes(folder, [check_safetensors(path) for path in weights])
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise ConfigError(
             f"model folder '{folder}' has no tokenizer.json; copy the tokenizer beside the weights"
@@ -124,6 +130,58 @@ def _refuse_own_code(folder: Path) -> None:
         )
 
 
+def _check_architecture(folder: Path) -> None:
+    """The name of a class that vLLM or transformers has, looked up without importing either."""
+    names = json_object(folder / "config.json").get("architectures")
+    if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
+        raise ConfigError(
+            f"'{folder / 'config.json'}' names no `architectures`, so no engine knows what the "
+            "weights are; download it again"
+        )
+    known = _known_architectures()
+    if known and not any(name in known for name in names):
+        raise ConfigError(
+            f"model folder '{folder}' is a {names[0][:80]}, which neither vLLM nor transformers "
+            "has here, and code of its own is not run; use another model"
+        )
+
+
+@functools.cache
+def _known_architectures() -> frozenset[str]:
+    texts = []
+    for package, places in (
+        ("vllm", "model_executor/models/registry.py"),
+        ("transformers", "models/auto/modeling_auto.py"),
+    ):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            path = Path(spec.origin).parent / places
+            texts.append(path.read_text("utf-8") if path.is_file() else "")
+    return frozenset(re.findall(r"\"(\w+)\"", " ".join(texts))) if all(texts) else frozenset()
+
+
+def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
+    """Sizes in config.json are numbers that the weights can have."""
+    settings = json_object(folder / "config.json")
+    text = settings.get("text_config")
+    known = text if isinstance(text, dict) else settings
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+        value = known.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ConfigError(
+                f"'{folder / 'config.json'}': {name} is {str(value)[:40]!r}, but a number above 0 "
+                "is needed; download it again"
+            )
+    numbers = {value for value in known.values() if type(value) is int}
+    for name, tensor in (item for tensors in weights for item in tensors.items()):
+        shape = tensor.get("shape")
+        if name.endswith(".embed_tokens.weight") and shape and shape[-1] not in numbers:
+            raise ConfigError(
+                f"model folder '{folder}': {name} has {shape[-1]} columns, a number that "
+                "config.json does not have; download both again"
+            )
+
+
 def _check_context(config: VllmConfig, folder: Path) -> None:
     """A longer context than the model has positions for; one that is stretched may have more."""
     settings = json_object(folder / "config.json")
@@ -142,6 +200,24 @@ def _check_context(config: VllmConfig, folder: Path) -> None:
     )
 
 
+def _check_machine(config: VllmConfig) -> None:
+    """A cache that the memory cannot hold, or more processes than cores, on the CPU."""
+    if device_for(config) != "cpu":
+        return
+    memory = psutil.virtual_memory().total / 2**30
+    if config.kv_cache_gib is not None and config.kv_cache_gib > memory:
+        raise MachineError(
+            f"`kv_cache_gib` is {config.kv_cache_gib:g}, but this machine has {memory:.0f} GiB of "
+            "memory; lower it"
+        )
+    cores = os.cpu_count() or 1
+    if config.tensor_parallel_size > cores:
+        raise MachineError(
+            f"`tensor_parallel_size` is {config.tensor_parallel_size}, but this machine has "
+            f"{cores} cores; lower it"
+        )
+
+
 def _check_adapter(folder: Path) -> None:
     if not (folder / "adapter_config.json").is_file():
         raise ConfigError(
@@ -158,8 +234,11 @@ def _check_adapter(folder: Path) -> None:
     check_safetensors(weights)
 
 
-def check_safetensors(path: Path) -> None:
+def check_safetensors(path: Path) -> dict[str, Any]:
     """Compare a weight file's length with its header: 8 bytes of length, JSON, then the tensors.
+
+    Returns:
+        The tensors' entries in the header, by name.
 
     Raises:
         ConfigError: no regular file, a pointer of git-lfs, cut, or longer than its header says.
@@ -177,8 +256,8 @@ def check_safetensors(path: Path) -> None:
         length = int.from_bytes(start, "little")
         try:
             header: Any = json.loads(stream.read(length) if length < size else b"")
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key[:2] != "__"]
-            expected = 8 + length + max(ends, default=0)
+            tensors = {key: entry for key, entry in header.items() if key[:2] != "__"}
+            expected = 8 + length + max(entry["data_offsets"][1] for entry in tensors.values())
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ConfigError(
                 f"weights '{path}' ({size:,} bytes) have no safetensors header; download them again"
@@ -188,6 +267,7 @@ def check_safetensors(path: Path) -> None:
             f"weights '{path}' have {size:,} bytes, but their header says {expected:,}; download "
             "them again"
         )
+    return tensors
 
 
 def json_object(path: Path) -> dict[str, Any]:
@@ -229,12 +309,19 @@ def chat_template_source(folder: Path, own: Path | None = None) -> str | None:
     files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
     for path in (own, *files):
         if path is not None and path.is_file():
-            return path.read_text("utf-8", "replace")
+            try:
+                return path.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"chat template '{path}' {error}; save it as UTF-8, or name another in "
+                    "`chat_template`"
+                ) from None
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = folder / name
         stored = json_object(path).get("chat_template") if path.is_file() else None
         if isinstance(stored, list):
-            stored = {entry["name"]: entry["template"] for entry in stored}.get("default")
+            named = (entry for entry in stored if isinstance(entry, dict))
+            stored = next((e.get("template") for e in named if e.get("name") == "default"), None)
         if stored:
             return str(stored)
     return None

@@ -29,6 +29,7 @@ from pipeline.engines.base import StartingModel
 from pipeline.engines.checks import chat_template_source, json_object
 from pipeline.engines.reply import opens_thought, with_thought
 from pipeline.errors import ConfigError
+from pipeline.prompting.templates import bounded
 
 Roles = tuple[str, ...]
 """Roles of a conversation that ends with a user's turn."""
@@ -135,13 +136,14 @@ class _Trial:
             if name.endswith("_token") and isinstance(value, str | dict)
         }
         try:
-            rendered = self.template.render(
-                messages=messages,
-                add_generation_prompt=reply_follows,
-                tools=None,
-                documents=None,
-                **special | dict(self.model.chat_template_args),
-            )
+            with bounded():
+                rendered = self.template.render(
+                    messages=messages,
+                    add_generation_prompt=reply_follows,
+                    tools=None,
+                    documents=None,
+                    **special | dict(self.model.chat_template_args),
+                )
         except Exception as error:
             # A template is anyone's code: whatever it raises, this model cannot be asked so.
             self.refuse(shape, f"refuses it ({str(error)[:200] or type(error).__name__})")

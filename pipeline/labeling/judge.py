@@ -23,7 +23,7 @@ from pipeline.engines.base import Engine
 from pipeline.ids import content_hash, derive_seed
 from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.few_shot import ExemplarSet, Shot, draw_shots, exemplar_values
-from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten
+from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten, too_long
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import JudgmentRow
 from pipeline.soft_labels import clamp, prob_slot_a, swap_average
@@ -128,9 +128,12 @@ class Judge:
         """The row with its label. Raises EngineError as the engine does."""
         # Both orders see the same exemplars, so that their pull toward a letter cancels.
         shots = self.shots(row.first_id, row.second_id)
-        texts = (*(message.content for message in conversation), first, second)
         if self.config.defend:
-            row = replace(row, reason=note_of_cuts(texts, self.config.max_characters))
+            limit = self.config.max_characters
+            if reason := too_long((first, second), limit):
+                return replace(row, status="unparsed", reason=reason)
+            turns = [message.content for message in conversation]
+            row = replace(row, reason=note_of_cuts(turns, limit))
         forward, swapped = await asyncio.gather(
             self._ask(row, conversation, principle, (first, second), shots, "forward"),
             self._ask(row, conversation, principle, (second, first), shots, "swapped"),

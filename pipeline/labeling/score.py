@@ -32,7 +32,7 @@ from pipeline.ids import input_hash, row_id
 from pipeline.labeling.comparisons import Candidate, Compared
 from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
-from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten
+from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten, too_long
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import PromptRow, Row, ScoreRow
 from pipeline.soft_labels import Rating, expected_rating, weighted_mean
@@ -144,7 +144,10 @@ class ScoreStage:
         self, draft: ScoreRow, prompt: PromptRow, side: Candidate, principles: Sequence[Principle]
     ) -> Row:
         texts = (*(message.content for message in prompt.messages), side.text)
-        draft = replace(draft, reason=note_of_cuts(texts, self.config.max_characters))
+        asks_model = not all(principle.check for principle in principles)
+        if asks_model and (reason := too_long((side.text,), self.config.max_characters)):
+            return replace(draft, status="unparsed", reason=reason)
+        draft = replace(draft, reason=note_of_cuts(texts[:-1], self.config.max_characters))
         fence = draw_fence(texts, draft.row_id, self.seed)
 
         async def ask(principle: Principle) -> OptionScores:
@@ -167,7 +170,7 @@ class ScoreStage:
             num_prompt_tokens=sum(reply.num_prompt_tokens for reply in replies),
             num_cached_tokens=sum(reply.num_cached_tokens for reply in replies),
         )
-        if all(principle.check for principle in principles):
+        if not asks_model:
             row = replace(row, model_fingerprint="", template_hash="")
         weights = [p.weight for p in principles]
         return read_reply(row, lambda row: self.read(row, replies, weights))

@@ -127,6 +127,18 @@ def note_of_cuts(texts: Sequence[str], limit: int) -> str:
     return f"{CUT} {num_cut} of {len(texts)} texts to {limit:,} characters" if num_cut else ""
 
 
+def too_long(responses: Sequence[str], limit: int) -> str:
+    """Why responses get no verdict; empty when each has at most `limit` characters.
+
+    A verdict on the beginning of a response is none on the whole, and its end could be anything
+    that was put there to push the rest out of sight.
+    """
+    longest = max(map(len, responses))
+    if longest <= limit:
+        return ""
+    return f"a response has {longest:,} characters; max_characters is {limit:,}"
+
+
 def draw_fence(texts: Sequence[str], *seed_parts: str | int) -> str:
     """Letters that occur in none of the texts, for the fence of one request: four or more
     consonants, drawn by seed.

@@ -180,7 +180,7 @@ class PromptTemplate:
         """The text with these values and placeholders for the others. Raises as `render`, and for
         a template that takes too long or makes too long a text.
         """
-        with _bounded():
+        with bounded():
             text = self.render(**_TRIAL | values)
         if len(text) > MAX_TEXT:
             raise TemplateError(
@@ -191,8 +191,10 @@ class PromptTemplate:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
-    """Ends Python code that takes too long or too much, in any thread: asked at each line."""
+def bounded() -> Iterator[None]:
+    """A trial of anyone's template: Python code within it that takes too long or too much ends, in
+    any thread, since it is asked at each line.
+    """
     end = time.thread_time() + MAX_TRIAL_S
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + MAX_TRIAL_KIB
 

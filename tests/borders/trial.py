@@ -24,7 +24,8 @@ SECRET = "sk-border-7f3a9c1e5b2d4860-SECRET"
 """The planted key: the variable FUZZ_KEY of every command, and a value in some inputs."""
 CPU_S = 4
 """Seconds of CPU after which a command hangs; seconds of wall time would blame a busy machine."""
-WALL_S = 40.0
+WALL_S = 240.0
+"""Seconds after which a command hangs that waits for something and uses no CPU."""
 MEMORY = 3 << 30
 NOBODY = 65534
 LONGEST_LINE = 700

@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, MachineError, UserError
 from tests.engines.tiny_model import CHAT_TEMPLATE
 
 HEADER = b'{"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}'
+KIND = {"architectures": ["LlamaForCausalLM"]}
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"abcd"
 
 
@@ -24,7 +25,7 @@ def make_folder(path: Path, *, without: str = "", template: bool = True) -> Path
     path.mkdir(parents=True, exist_ok=True)
     settings = {"chat_template": CHAT_TEMPLATE} if template else {}
     files = {
-        "config.json": "{}",
+        "config.json": json.dumps(KIND),
         "model.safetensors": WEIGHTS.decode(),
         "tokenizer.json": "{}",
         "tokenizer_config.json": json.dumps(settings),
@@ -50,6 +51,48 @@ def config_for(folder: Path | str, **fields: Any) -> VllmConfig:
 def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_engine(config_for(make_folder(tmp_path / "m", without=without)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architectures": None}, "names no `architectures`"),
+        ({"architectures": [3]}, "names no `architectures`"),
+        ({"architectures": ["MadeUpForCausalLM"]}, "is a MadeUpForCausalLM, which neither vLLM"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is '0', but a number above 0"),
+        ({"text_config": {"vocab_size": "many"}}, "vocab_size is 'many'"),
+        ({"hidden_size": 64}, r"embed_tokens.weight has 8 columns, a number that config"),
+    ],
+)
+def test_config_that_cannot_be_meant_is_named(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    folder = make_folder(tmp_path / "m")
+    header = (
+        b'{"model.embed_tokens.weight": {"dtype": "U8", "shape": [1, 8], "data_offsets": [0, 8]}}'
+    )
+    (folder / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + b"12345678"
+    )
+    (folder / "config.json").write_text(json.dumps(KIND | {"hidden_size": 8} | settings))
+    with pytest.raises(ConfigError, match=message):
+        check_engine(config_for(folder))
+    (folder / "config.json").write_text(json.dumps(KIND | {"hidden_size": 8}))
+    check_engine(config_for(folder))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kv_cache_gib": 1e6}, r"`kv_cache_gib` is 1e\+06, but this machine has \d+ GiB"),
+        ({"tensor_parallel_size": 100_000}, r"but this machine (has \d+ cores|shows)"),
+    ],
+)
+def test_more_than_the_machine_has_is_named(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MachineError, match=message):
+        check_engine(config_for(make_folder(tmp_path / "m"), device="cpu", **fields))
 
 
 def test_complete_model_folder_passes(tmp_path: Path) -> None:
@@ -94,7 +137,7 @@ def test_settings_that_the_model_cannot_meet_are_named(
     settings: dict[str, Any], fields: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path / "m")
-    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    (folder / "config.json").write_text(json.dumps(KIND | settings), "utf-8")
     with pytest.raises(ConfigError, match=message):
         check_engine(config_for(folder, **fields))
 
@@ -111,7 +154,7 @@ def test_settings_that_the_model_meets_pass(
     settings: dict[str, Any], fields: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path / "m")
-    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    (folder / "config.json").write_text(json.dumps(KIND | settings), "utf-8")
     check_engine(config_for(folder, **fields))
 
 

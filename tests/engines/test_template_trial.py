@@ -133,3 +133,16 @@ def test_check_says_it_before_a_run(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "no_think" in ended.stderr + ended.stdout
+
+
+def test_template_without_an_end_is_one_line(tmp_path: Path) -> None:
+    endless = (
+        "{% for i in range(99999) %}{% for j in range(99999) %}{{ messages[0].content }}"
+        "{% endfor %}{% endfor %}"
+    )
+    start, use = model(tmp_path, endless), TemplateUse(frozenset({("user",)}))
+    with pytest.raises(ConfigError, match=r"refuses it \(takes over"):
+        try_template(start, use)
+    (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9 {{ messages }}")
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        try_template(start, use)

@@ -174,15 +174,31 @@ async def test_a_row_draws_one_fence_for_both_orders() -> None:
     assert [row.reason for row in rows] == ["", "", ""]
 
 
-async def test_a_long_text_is_cut_and_the_row_says_so() -> None:
+async def test_a_long_turn_is_cut_and_the_row_says_so() -> None:
     conversation = (user("How?" + " why" * 5000),)
-    row = await judge().label(
-        JudgmentRow(row_id="row"), conversation, PRINCIPLE, "so " * 9000, OTHER
-    )
-    assert row.status == "ok" and row.reason == f"{CUT} 2 of 3 texts to 1,000 characters"
-    shown, fence = request("so " * 9000, OTHER, conversation=conversation)
-    assert len(shown) < 2 * LIMIT + 400 and shown.endswith(REQUEST)
-    assert "(... 26,000 more characters are not shown)" in read_slots(shown, fence)[0]
+    row = await judge().label(JudgmentRow(row_id="row"), conversation, PRINCIPLE, HONEST, OTHER)
+    assert row.status == "ok" and row.reason == f"{CUT} 1 of 1 texts to 1,000 characters"
+    shown, _ = request(HONEST, OTHER, conversation=conversation)
+    assert len(shown) < LIMIT + 500 and shown.endswith(REQUEST)
+    assert "(... 19,004 more characters are not shown)" in shown
+
+
+@pytest.mark.parametrize(("length", "status"), [(LIMIT, "ok"), (LIMIT + 1, "unparsed")])
+async def test_a_response_beyond_the_bound_gets_no_verdict(length: int, status: str) -> None:
+    """No padding wins by what a cut leaves out: the judge is not asked at all."""
+    long = "so " * 333 + "s" * (length - 999)
+    for slots in ((HONEST, long), (long, HONEST)):
+        asked: list[Messages] = []
+        engine = ScriptedEngine(
+            lambda messages: "",
+            lambda messages, options: asked.append(messages) or [-0.5, -1.0],  # type: ignore[func-returns-value]  # noqa: B023
+        )
+        one = Judge(engine, judge().constitution, judge().template, judge().config, 0)
+        row = await one.label(JudgmentRow(row_id="row"), (user("How?"),), PRINCIPLE, *slots)
+        assert row.status == status and len(asked) == (2 if status == "ok" else 0)
+        assert (row.prob_first is None) == (status == "unparsed")
+        said = "a response has 1,001 characters; max_characters is 1,000"
+        assert row.reason == ("" if status == "ok" else said)
 
 
 def test_a_clean_request_is_what_it_was() -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.training import TrainingSection
-from pipeline.engines.literal import encode_marked, mark_spelled, spelled_tokens
+from pipeline.engines.literal import Spellings, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import RowCounts
@@ -59,7 +59,7 @@ class ReplyEncoder:
     template_args: dict[str, Any]
 
     @cached_property
-    def _spelled(self) -> re.Pattern[str] | None:
+    def _spelled(self) -> Spellings | None:
         return spelled_tokens(self.tokenizer)
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> Ids:

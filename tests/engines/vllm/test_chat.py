@@ -156,3 +156,30 @@ def test_spelled_control_tokens_are_text_whatever_their_flag(tmp_path: Path) -> 
     ids = renderer.prompt((user("".join((*control, *words))),)).token_ids
     names = renderer.tokenizer.convert_ids_to_tokens(ids)
     assert not {*names} & {*control} and {*names} >= {*words}
+
+
+def test_spellings_that_a_normalizer_makes_a_token_are_text(tmp_path: Path) -> None:
+    """Some tokenizers look for a token in normalized text: it has spellings that differ from it."""
+    from tokenizers import AddedToken, normalizers
+
+    renderer = make_renderer(tmp_path)
+    tokenizer = renderer.tokenizer
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(" ", "\u2581"), normalizers.NFKC()]
+    )
+    odd = ["<\uff5cbegin\u2581of\u2581talk\uff5c>", "<|stop|>", "§§end", "  §x"]
+    for token in odd:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [AddedToken(token, special=True, normalized=True)]},
+            replace_extra_special_tokens=False,
+        )
+    renderer = ChatRenderer(tokenizer)
+    spelled = ["<|begin of talk|>", "<|\uff53top|>", "<|stop|>", "\u00a7\u00a7en\uff44", *odd]
+    live = {tokenizer.convert_tokens_to_ids(token) for token in odd}
+    assert live & {*renderer.encode(spelled[0])}, "the tokenizer does as those that are meant"
+    for text in (*spelled, "".join(spelled), " a ".join(spelled)):
+        ids = renderer.prompt((user(text),)).token_ids
+        assert not live & {*ids}, text
+        assert ids.count(tokenizer.eos_token_id) == 1
+    plain = "no token, no mark"
+    assert renderer.prompt((user(plain),)).token_ids.count(tokenizer.eos_token_id) == 1
