@@ -76,6 +76,7 @@ def test_any_value_comes_out_as_it_went_in(pieces: list[str]) -> None:
         ("{{ slot_a }}", "uses 'slot_a'"),
         ("line one\n{{ response", "template critique.jinja, line 2"),
         ("always the same", "uses no variable"),
+        ("{{ [response, 'x'] | random }}", "No filter named 'random'"),
         ("{{ principle.critique_reqest }}", "no attribute 'critique_reqest'"),
         ("{{ conversation[0].speaker }}", "no attribute 'speaker'"),
     ],
