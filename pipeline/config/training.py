@@ -25,7 +25,7 @@ Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "inv
 Switch = bool | Literal["auto"]
 
 # Where and how often a job reports, not what it computes: left out of the job hash.
-REPORTING_FIELDS = frozenset({"log_steps", "save_steps", "accelerate_config", "device"})
+REPORTING_FIELDS = frozenset({"log_steps", "save_steps", "accelerate_config", "device", "compile"})
 """Fields that do not change the trained model; a job that differs in these only is reused."""
 
 
@@ -99,8 +99,11 @@ class TrainingSection(Section):
     """Number format of the computation; the model is saved in the format it came in."""
     gradient_checkpointing: Switch = "auto"
     """Compute activations twice to save memory; `auto`: on CUDA."""
+    compile: bool = False
+    """Compile the layers: about a minute once, then faster steps; for long training on CUDA."""
     group_by_length: bool = True
-    """Put rows of similar length into one batch; KTO ignores it, since it needs a fixed order."""
+    """Put rows of similar length into one batch, where it saves padding; KTO ignores it, since it
+    needs a fixed order."""
     lora: LoraConfig | None = None
     """Adapter training; null to train all weights."""
     accelerate_config: Path | None = None
@@ -113,16 +116,22 @@ class TrainingSection(Section):
     """When the result counts as suspicious."""
 
 
-class SftConfig(TrainingSection):
+class JoinableSection(TrainingSection):
+    """A method whose rows can be joined into one sequence, without padding between them."""
+
+    padding_free: Switch = "auto"
+    """Join the rows of a batch without padding; `auto`: on CUDA in bfloat16, where it saves time.
+    Elsewhere it only saves padding in memory."""
+
+
+class SftConfig(JoinableSection):
     """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
 
     method: Literal["sft"] = "sft"
     """Supervised method; the only one."""
     learning_rate: LearningRate = 2e-5
-    padding_free: Switch = "auto"
-    """Join the rows of a batch without padding; needs flash attention; `auto`: where it is."""
     packing: bool = False
-    """Fill each sequence up to `max_length` with several rows; needs `padding_free`."""
+    """Fill each sequence up to `max_length` with several rows; implies `padding_free`."""
 
 
 class ReferenceSection(TrainingSection):
@@ -135,7 +144,7 @@ class ReferenceSection(TrainingSection):
     """Pairs per forward pass when the reference log-probabilities are computed, once."""
 
 
-class DpoConfig(ReferenceSection):
+class DpoConfig(ReferenceSection, JoinableSection):
     """Direct preference optimization (Rafailov et al. 2023), with per-row soft labels."""
 
     method: Literal["dpo"] = "dpo"
@@ -144,14 +153,14 @@ class DpoConfig(ReferenceSection):
     """`soft`: the judge's probability weighs both directions; `hard`: the chosen reply wins."""
 
 
-class IpoConfig(ReferenceSection):
+class IpoConfig(ReferenceSection, JoinableSection):
     """Identity preference optimization; `beta` is the paper's tau."""
 
     method: Literal["ipo"] = "ipo"
     """Preference method."""
 
 
-class RobustDpoConfig(ReferenceSection):
+class RobustDpoConfig(ReferenceSection, JoinableSection):
     """DPO that is unbiased when a known share of the labels is flipped."""
 
     method: Literal["robust_dpo"] = "robust_dpo"

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.config.section import Section
-from pipeline.config.training import REPORTING_FIELDS, TrainingConfig
+from pipeline.config.training import REPORTING_FIELDS, ReferenceSection, TrainingConfig
 from pipeline.engines.fingerprint import file_hash, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.store.files import read_json, write_json
@@ -193,8 +193,12 @@ def describe(job: TrainingJob) -> JobFile:
         chat_template_args=dict(job.chat_template_args),
     )
     dataset_sha256 = file_hash(job.dataset)
+    # Without padding the same loss is computed. SFT had the field before hashes left it out.
+    unhashed = REPORTING_FIELDS | (
+        {"padding_free"} if isinstance(job.config, ReferenceSection) else set()
+    )
     determinants: dict[str, Any] = {
-        "config": job.config.model_dump(mode="json", exclude=set(REPORTING_FIELDS)),
+        "config": job.config.model_dump(mode="json", exclude=set(unhashed)),
         "model": model_hash,
         "dataset": dataset_sha256,
     }

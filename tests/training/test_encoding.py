@@ -240,19 +240,6 @@ def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> N
     assert all(ids[-1] in encoder.end_ids for ids in packed["input_ids"])
 
 
-def test_packing_needs_flash_attention() -> None:
-    from pipeline.errors import MachineError
-    from pipeline.training.worker.arguments import place
-
-    for config in (
-        SftConfig(device="cpu", packing=True),
-        SftConfig(device="cpu", padding_free=True),
-    ):
-        with pytest.raises(MachineError, match="need flash attention"):
-            place(config)
-    assert not place(SftConfig(device="cpu")).padding_free
-
-
 def test_spelled_special_tokens_are_learned_as_text(encoder: ReplyEncoder) -> None:
     """One end of turn, the template's own, and the rest decodes to what was written."""
     text = "ok<|end|><|user|>more<|end|><|assistant|>bad"

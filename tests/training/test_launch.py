@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.training import AlarmConfig, DpoConfig, SftConfig, TrainingConfig
 from pipeline.errors import ConfigError, DataError, MachineError, StoreError, TrainingError
 from pipeline.training import TrainingJob, launch
@@ -230,6 +231,17 @@ def test_accelerate_launches_on_cuda(
     config = DpoConfig(device="cpu", accelerate_config=Path("fsdp.yaml"))
     several = launch_module._command(make_job(tmp_path, tiny_model, config), path)
     assert several[several.index("--config_file") + 1] == "fsdp.yaml"
+
+
+def test_shipped_accelerate_file_is_understood() -> None:
+    """Accelerate drops keys of `fsdp_config` that it does not know without a word."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(PROJECT_ROOT / "flows/accelerate/fsdp.yaml"))
+    known = vars(launch_command_parser().parse_args(["script"]))
+    assert config.distributed_type.value == "FSDP" and config.mixed_precision == "bf16"
+    assert config.fsdp_config and set(config.fsdp_config) <= set(known)
 
 
 def test_package_leaves_torch_alone() -> None:

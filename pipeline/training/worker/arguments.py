@@ -1,7 +1,7 @@
 """A training section of the recipe -> TRL's arguments, on the device that this process has.
 
 `auto` is settled here and nowhere else: bfloat16, gradient checkpointing and padding-free
-batches on CUDA (the last with flash attention only), float32 and plain padding on the CPU. Full
+batches on CUDA (the last in bfloat16 only), float32 and plain padding on the CPU. Full
 training keeps float32 weights and computes in bfloat16 under autocast, since a learning rate of
 5e-7 is lost in bfloat16 weights; an adapter trains on frozen bfloat16 weights.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import is_flash_attn_2_available
 
 from pipeline.config.training import ReferenceSection, TrainingSection
 from pipeline.errors import MachineError
@@ -34,7 +33,10 @@ class Placement:
     weights: torch.dtype
     """Format of the weights in memory."""
     padding_free: bool
+    """The rows of a batch are joined."""
     gradient_checkpointing: bool
+    compiled: bool
+    """Layers are compiled."""
     sharded: bool
     """Weights are spread over processes (FSDP or DeepSpeed), so that none can generate alone."""
 
@@ -43,12 +45,17 @@ class Placement:
         """Name of the format that log-probabilities are computed in."""
         return "bfloat16" if self.autocast or self.weights == torch.bfloat16 else "float32"
 
+    @property
+    def varlen(self) -> bool:
+        """Joined rows have a kernel; it takes half precision on CUDA only."""
+        return self.padding_free and self.device == "cuda" and self.compute_dtype == "bfloat16"
+
 
 def place(config: TrainingSection) -> Placement:
     """Settle device and formats.
 
     Raises:
-        MachineError: CUDA or flash attention is asked for and missing.
+        MachineError: CUDA is asked for and missing.
     """
     cuda = torch.cuda.is_available() and config.device != "cpu"
     if config.device == "cuda" and not cuda:
@@ -57,20 +64,17 @@ def place(config: TrainingSection) -> Placement:
             "or run `make setup-cuda` on a machine with one"
         )
     autocast = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
-    flash = cuda and autocast and is_flash_attn_2_available()
-    wanted = method_of(config).padding_free(config)
-    if wanted is True and not flash:
-        raise MachineError(
-            "`padding_free` and `packing` need flash attention on CUDA in bfloat16, and it is not "
-            "available here; set `padding_free: auto` and `packing: false`, or install flash-attn"
-        )
+    # The kernel came with compute capability 8.0 (A100).
+    fast = cuda and autocast and torch.cuda.get_device_capability() >= (8, 0)
+    joins = method_of(config).padding_free(config)
     checkpointing = config.gradient_checkpointing
     return Placement(
         device="cuda" if cuda else "cpu",
         autocast=autocast,
         weights=torch.bfloat16 if autocast and cuda and config.lora else torch.float32,
-        padding_free=flash if wanted == "auto" else bool(wanted),
+        padding_free=fast if joins == "auto" else bool(joins),
         gradient_checkpointing=cuda if checkpointing == "auto" else bool(checkpointing),
+        compiled=config.compile,
         sharded=any(os.environ.get(name) == "true" for name in SHARDED_BY),
     )
 
@@ -91,6 +95,9 @@ def trl_arguments(
 def _common_arguments(
     config: TrainingSection, placement: Placement, checkpoints: Path
 ) -> dict[str, Any]:
+    # Without padding there is nothing to save, and batches of long rows alone would need the most
+    # memory.
+    groups = config.group_by_length and not placement.padding_free
     return {
         "output_dir": str(checkpoints),
         "learning_rate": config.learning_rate,
@@ -115,7 +122,7 @@ def _common_arguments(
         "gradient_checkpointing": placement.gradient_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": placement.device == "cuda",
-        "train_sampling_strategy": "group_by_length" if config.group_by_length else "random",
+        "train_sampling_strategy": "group_by_length" if groups else "random",
     }
 
 
@@ -123,8 +130,9 @@ def _shape_arguments(config: TrainingSection, placement: Placement) -> dict[str,
     method = method_of(config)
     # Rows that are too long are gone already; a limit here could only cut.
     arguments: dict[str, Any] = {"max_length": None}
-    if method.shape == "completion":
+    if method.stable and method.shape != "unpaired":
         arguments["padding_free"] = placement.padding_free
+    if method.shape == "completion":
         arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
     if method.shape == "unpaired":
         arguments["train_sampling_strategy"] = "sequential"

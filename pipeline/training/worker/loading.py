@@ -12,7 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from pipeline.errors import ConfigError
 from pipeline.training.job import TrainingJob
 from pipeline.training.worker.arguments import Placement
+from pipeline.training.worker.compiled import compile_layers
 from pipeline.training.worker.encoding import ReplyEncoder
+from pipeline.training.worker.joined_rows import VARLEN, prove_rows_apart
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -43,7 +45,20 @@ def load_model(folder: Path, placement: Placement) -> Any:
     model = _load(folder, placement)
     prove_savable(model, folder)
     if placement.device == "cuda" and not placement.sharded:
-        return model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    return ready(model, placement)
+
+
+def ready(model: Any, placement: Placement) -> Any:
+    """The model, proved to keep joined rows apart, and with compiled layers, where it has to be.
+
+    Raises:
+        ConfigError: joined rows would change each other.
+    """
+    if placement.padding_free and not placement.sharded:
+        prove_rows_apart(model)
+    if placement.compiled:
+        compile_layers(model)
     return model
 
 
@@ -97,8 +112,8 @@ def _problem(generation: GenerationConfig) -> str:
 
 
 def _load(folder: Path, placement: Placement) -> Any:
-    flash = {"attn_implementation": "flash_attention_2"} if placement.padding_free else {}
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **flash)
+    attention = {"attn_implementation": VARLEN} if placement.varlen else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **attention)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

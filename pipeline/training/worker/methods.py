@@ -12,7 +12,8 @@ Facts of TRL 1.16 that the table settles:
   fixed order, at least two rows a batch, and data shuffled beforehand (`unpaired_columns`).
 - ORPO and CPO are experimental. ORPO's likelihood term covers prompt and reply. SimPO is CPO
   with `loss_type="simpo"` and `cpo_alpha=0`, and takes gamma itself, not gamma / beta.
-- Padding-free batches exist in SFT only; in DPO the switch warns and does nothing.
+- Padding-free batches exist in SFT only; in DPO TRL's switch warns and does nothing, and
+  `SoftDpoTrainer` does it.
 """
 
 from collections.abc import Callable
@@ -69,7 +70,7 @@ class Method(Generic[Settings]):
     smallest: Callable[[Settings], tuple[float, float]] = lambda config: (0.0, 0.0)
     """Smallest soft label of a pair and smallest weight of feedback that are trained on."""
     padding_free: Callable[[Settings], Switch] = lambda config: False
-    """Whether the rows of a batch are joined without padding, which needs flash attention."""
+    """Whether the rows of a batch are joined without padding."""
     rewards_are_means: bool = False
     """True when TRL's `logps/chosen` is a mean over tokens instead of a sum."""
     stable: bool = True
@@ -103,11 +104,13 @@ DPO = Method[DpoConfig](
     shape="pairs",
     arguments=lambda c, rows: {"loss_type": ["sigmoid"], "beta": c.beta},
     soft_labels=lambda c: c.labels == "soft",
+    padding_free=lambda c: c.padding_free,
 )
 IPO = Method[IpoConfig](
     classes=_soft_dpo,
     shape="pairs",
     arguments=lambda c, rows: {"loss_type": ["ipo"], "beta": c.beta},
+    padding_free=lambda c: c.padding_free,
 )
 ROBUST_DPO = Method[RobustDpoConfig](
     classes=_soft_dpo,
@@ -117,6 +120,7 @@ ROBUST_DPO = Method[RobustDpoConfig](
         "beta": c.beta,
         "label_smoothing": c.label_smoothing,
     },
+    padding_free=lambda c: c.padding_free,
 )
 KTO = Method[KtoConfig](
     classes=lambda: (UnpairedTrainer, TrlKtoConfig),

@@ -46,7 +46,8 @@ def run_probe(
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    # Compiled layers would be compiled again for every length of the cache.
+    with torch.compiler.set_stance("force_eager"), torch.inference_mode():
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     model.train(was_training)
     lengths = [_length(reply, end_ids) for reply in output[:, width:].tolist()]

@@ -7,13 +7,15 @@ second job with another learning rate or another loss finds them, and one with a
 never does. With them no reference model is in memory during training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from trl.trainer import dpo_trainer, kto_trainer
 
 from pipeline.store.files import atomic_write
 
@@ -54,6 +56,20 @@ class ReferenceCache:
             }
         )
         atomic_write(self.path, lambda stream: pq.write_table(table, stream))
+
+
+@contextmanager
+def no_hashes() -> Iterator[None]:
+    """TRL does not hash the weights for a cache that is not used: half a minute for 8 B."""
+    modules = (dpo_trainer, kto_trainer)
+    originals = [module.hash_module for module in modules]
+    for module in modules:
+        module.hash_module = lambda model: ""
+    try:
+        yield
+    finally:
+        for module, original in zip(modules, originals, strict=True):
+            module.hash_module = original
 
 
 def with_reference(

@@ -21,8 +21,10 @@ from trl import DPOTrainer, KTOTrainer, pack_dataset
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from pipeline.config.training import SftConfig
+from pipeline.training.worker.compiled import is_compiled
+from pipeline.training.worker.joined_rows import joined, row_layout
 from pipeline.training.worker.kto_rows import Columns
-from pipeline.training.worker.reference import ReferenceCache, with_reference
+from pipeline.training.worker.reference import ReferenceCache, no_hashes, with_reference
 
 
 def soft_label_term(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
@@ -44,12 +46,18 @@ def soft_label_term(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL has no types
     """TRL's collator, and `soft_label` of shape (batch,) where the rows have it."""
 
+    joins: bool = False
+    """Add what `joined` needs to know about the rows."""
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad a batch of pairs; chosen replies come first, then the rejected ones."""
         batch: dict[str, Any] = super().torch_call(examples)
         if "soft_label" in examples[0]:
             labels = [row["soft_label"] for row in examples]
             batch["soft_label"] = torch.tensor(labels, dtype=torch.float32)
+        if self.joins:
+            lengths = batch["attention_mask"].sum(dim=1).tolist()
+            batch |= row_layout(lengths, batch["input_ids"].shape[1])
         return batch
 
 
@@ -61,7 +69,8 @@ class CachedReference:
 
     def __init__(self, *args: Any, reference: ReferenceCache, **kwargs: Any) -> None:
         self._reference_cache = reference
-        super().__init__(*args, **kwargs)
+        with no_hashes():
+            super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
@@ -76,11 +85,17 @@ class UnpairedTrainer(CachedReference, KTOTrainer):  # type: ignore[misc]  # TRL
 
 
 class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL has no types
-    """DPOTrainer with soft labels."""
+    """DPOTrainer with soft labels, and with joined rows where `args.padding_free` says so."""
 
-    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
-        collator = SoftLabelCollator(pad_token_id=processing_class.pad_token_id)
-        super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
+    def __init__(self, *, args: Any, processing_class: Any, **kwargs: Any) -> None:
+        self._joins = args.padding_free
+        args.padding_free = False  # TRL would warn that it ignores it
+        super().__init__(
+            args=args,
+            processing_class=processing_class,
+            data_collator=SoftLabelCollator(processing_class.pad_token_id, joins=self._joins),
+            **kwargs,
+        )
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -88,7 +103,30 @@ class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL 
         # `length` must survive for the sampler that groups by it; the collator passes it by.
         self._signature_columns = [*dict.fromkeys([*columns, "soft_label", "length"])]
 
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Sums over the chosen and the rejected replies, each of shape (batch,), in nats."""
+        inputs.pop("soft_label", None)
+        if self._joins:
+            model = joined(model)
+        if is_compiled(self.model):
+            return self._initial_log_probs(model, inputs)
+        return super().compute_ref_log_probs(model, inputs)
+
+    def _initial_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The first step's forward pass, with its gradients: layers compiled without them would
+        round differently, and the loss would not start at log 2. A new adapter adds zero.
+        """
+        if self.args.gradient_checkpointing:
+            self.model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        self.model.train()
+        labels = inputs["input_ids"].masked_fill(inputs.pop("completion_mask") == 0, -100)
+        with self.accelerator.autocast():
+            outputs = model(**inputs, labels=labels, use_cache=False, fused_lm_head=True)
+        return outputs.log_probs.detach().sum(dim=1).chunk(2)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        if self._joins:
+            model = joined(model)
         soft_label = inputs.pop("soft_label", None)
         if soft_label is None:
             return super()._compute_loss(model, inputs, return_outputs)
