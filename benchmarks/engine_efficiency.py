@@ -112,7 +112,7 @@ def write_recipe(folder: Path, model: Path, num_prompts: int) -> Path:
         "name": "efficiency",
         "constitution": "constitutions/balanced.yaml",
         "prompts": {"train": [str(folder / "prompts.jsonl")]},
-        "policy": {"type": "vllm", "model": str(model), "device": "cpu"},
+        "policy": {"type": "vllm", "model": str(model)},
         "supervised": {"sample": draw, "revise": {"rounds": 1, "critique": draw, "revision": draw}},
         "preference": {"comparisons": "revision_vs_initial"},
         "evaluation": {"enabled": False},

@@ -12,7 +12,7 @@ LENGTHS = Path(__file__).with_name("gpu_training_lengths.json")
 """Tokens of prompt, chosen and rejected reply (end of turn included) of 256 pairs drawn from the
 test set of hh-rlhf's harmless-base, with the tokenizer of SmolLM2 (49,152 tokens)."""
 
-LLAMA = {"vocab_size": 128256, "rope_theta": 5e5, "max_position_embeddings": 8192}
+LLAMA: dict[str, Any] = {"vocab_size": 128256, "rope_theta": 5e5, "max_position_embeddings": 8192}
 SHAPES: dict[str, dict[str, Any]] = {
     "1b": {
         "hidden_size": 2048,
@@ -42,7 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         **LLAMA,
     },
 }
-TINY = {
+TINY: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,

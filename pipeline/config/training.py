@@ -100,7 +100,7 @@ class TrainingSection(Section):
     gradient_checkpointing: Switch = "auto"
     """Compute activations twice to save memory; `auto`: on CUDA."""
     compile: bool = False
-    """Compile the layers: about a minute once, then faster steps; for long training on CUDA."""
+    """Compile the layers: some ten seconds once, then faster steps; for long training on CUDA."""
     group_by_length: bool = True
     """Put rows of similar length into one batch, where it saves padding; KTO ignores it, since it
     needs a fixed order."""
@@ -120,8 +120,8 @@ class JoinableSection(TrainingSection):
     """A method whose rows can be joined into one sequence, without padding between them."""
 
     padding_free: Switch = "auto"
-    """Join the rows of a batch without padding; `auto`: on CUDA in bfloat16, where it saves time.
-    Elsewhere it only saves padding in memory."""
+    """Join the rows of a batch without padding; `auto`: on CUDA in bfloat16, which has a kernel for
+    it. Elsewhere attention takes a mask over the whole batch: exact, and slow for many rows."""
 
 
 class SftConfig(JoinableSection):

@@ -120,14 +120,32 @@ def test_training_starts_at_log_two_and_learns(train: Callable[..., Any]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about its own libraries
-@pytest.mark.parametrize("lora", [None, LoraConfig(r=2)], ids=["full", "lora"])
-def test_compiled_layers_train_the_same(train: Callable[..., Any], lora: Any) -> None:
-    """The reference's values, the steps and the probes, and the loss starts at log 2."""
+def test_layers_are_compiled_once(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One graph for both layers, the reference and the steps; probes do without. The loss starts
+    at log 2 and falls as it does uncompiled.
+    """
+    graphs = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain_compile = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda layer, **how: plain_compile(layer, backend=backend, **how),
+    )
     fields: dict[str, Any] = {"learning_rate": 3e-3, "warmup_share": 0.0, "max_steps": 3}
     fields["alarms"] = {"probe_prompts": 2, "probe_tokens": 4}
-    config = DpoConfig(**fields, padding_free=True, lora=lora, gradient_checkpointing=True)
+    config = DpoConfig(**fields, padding_free=True, lora=LoraConfig(r=2), batch_size=3)
+    config = config.model_copy(update={"precompute_reference_batch_size": 3})
     plain = read_metrics(train(config, PAIRS))
+    assert not graphs
     compiled = read_metrics(train(config.model_copy(update={"compile": True}), PAIRS, name="c"))
+    assert len(graphs) == 1
     assert compiled[0]["loss"] == pytest.approx(0.693147, abs=1e-6)
     for one, other in zip(plain, compiled, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
@@ -240,7 +258,9 @@ def small_llama(**changes: Any) -> Any:
 # torch looks at .grad of what it traces, and would warn in its own code.
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"]
+)
 def test_kernel_path_equals_rows_alone(autocast: bool, compiled: bool, kernel_on_cpu: None) -> None:
     """Grouped heads, three rows in one sequence: logits and gradients of each row by itself."""
     model = small_llama()

@@ -108,7 +108,7 @@ class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL 
         inputs.pop("soft_label", None)
         if self._joins:
             model = joined(model)
-        if is_compiled(self.model):
+        if self.ref_model is None and is_compiled(self.model):
             return self._initial_log_probs(model, inputs)
         return super().compute_ref_log_probs(model, inputs)
 
