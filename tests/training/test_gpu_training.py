@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ runpy.run_module("benchmarks.gpu_training", run_name="__main__")
 """
 
 
-def dry_run(part: str) -> dict[str, dict[str, float]]:
+def dry_run(part: str) -> dict[str, dict[str, Any]]:
     """A part's results by variant, in a process that lacks most of our libraries."""
     command = [sys.executable, "-c", HIDDEN.replace("PART", repr(part))]
     run = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT)
