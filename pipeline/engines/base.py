@@ -29,9 +29,10 @@ def finish_reason(reason: str | None) -> FinishReason:
         EngineError: it was aborted, called a tool or ended in a way that is not known; its text
             must not pass as a reply.
     """
-    if reason in FINISHED:
+    word = reason.lower() if isinstance(reason, str) else ""
+    if word in FINISHED:
         return "stop"
-    if reason in CUT:
+    if word in CUT:
         return "length"
     raise EngineError(f"the reply ended with {reason!r}, so its text is not a finished reply")
 

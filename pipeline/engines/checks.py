@@ -25,6 +25,13 @@ from pipeline.config.paths import file_problem, path_problem, shown_path
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
+_SIZES = (
+    "hidden_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
 
 
 def check_vllm(config: VllmConfig) -> None:
@@ -109,6 +116,7 @@ def check_model_folder(folder: Path) -> None:
             "finish its download or training"
         )
     _check_sizes(folder, [check_safetensors(path) for path in weights])
+    _check_index(folder)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise ConfigError(
             f"model folder '{folder}' has no tokenizer.json; copy the tokenizer beside the weights"
@@ -165,7 +173,7 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
     settings = json_object(folder / "config.json")
     text = settings.get("text_config")
     known = text if isinstance(text, dict) else settings
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
+    for name in _SIZES:
         value = known.get(name, 1)
         if type(value) is not int or value < 1:
             raise ConfigError(
@@ -179,6 +187,20 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
             raise ConfigError(
                 f"model folder '{folder}': {name} has {shape[-1]} columns, a number that "
                 "config.json does not have; download both again"
+            )
+
+
+def _check_index(folder: Path) -> None:
+    """Raises ConfigError when an index names weight files that are not there."""
+    for path in sorted(folder.glob(f"*{WEIGHT_SUFFIX}.index.json")):
+        parts = json_object(path).get("weight_map")
+        if not isinstance(parts, dict) or not all(isinstance(p, str) for p in parts.values()):
+            raise ConfigError(f"'{path}' has no `weight_map`; download it again")
+        missing = [name for name in sorted(set(parts.values())) if not (folder / name).is_file()]
+        if missing:
+            raise ConfigError(
+                f"model folder '{folder}' lacks weight files that '{path.name}' names "
+                f"({missing[0]!r:.80}); finish its download"
             )
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 from pipeline.errors import NoReplyError
-from pipeline.types import FinishReason, Generation
+from pipeline.types import FinishReason, Generation, is_blank
 
 _NAMES = r"(?:think|thinking|thought|thoughts|reasoning|reason|seed:think)"
 _OPENING = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|?START_THINKING\|>|<\|channel>thought\b"
@@ -32,8 +32,9 @@ _MARK = re.compile(
 
 
 def whole_text(text: str) -> str:
-    """A text from outside with each half of a surrogate pair replaced by U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    """A text from outside with each NUL and half of a surrogate pair replaced by U+FFFD."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\0", "\ufffd")
 
 
 def opens_thought(prompt: str) -> bool:
@@ -93,7 +94,7 @@ def make_generation(
     """
     whole = whole_text(text)
     inside, reply = split_thought(whole)
-    if reply.strip():
+    if not is_blank(reply):
         thoughts = "\n\n".join(filter(None, (whole_text(thought).strip(), inside)))
         return Generation(
             reply,
@@ -104,7 +105,7 @@ def make_generation(
             thoughts,
             count_thought(thoughts),
         )
-    sent = instead or ("a thought only" if whole.strip() else "no text")
+    sent = instead or ("no text" if is_blank(whole) else "a thought only")
     raise NoReplyError(
         f"the model sent {sent} ({num_tokens} tokens, ended by '{reason}') in place of a reply; "
         "raise max_tokens, or turn its thinking off, then `rlaif resume`"

@@ -45,13 +45,12 @@ def whole(line: Line, key: str, context: Messages | None) -> Messages:
         context: the turns before it, where other columns hold them.
 
     Raises:
-        UnusableRow: the response is more than texts.
-        DataError: there is no prompt, the prompt is not that of the conversation, or no assistant
-            turn is last.
+        UnusableRow: the response is more than texts, or no assistant turn is last.
+        DataError: there is no prompt, or the prompt is not that of the conversation.
     """
     turns = line.messages(key, "assistant")
     if turns[-1].role != "assistant":
-        raise line.error(f"the conversation in '{key}' must end with an assistant turn")
+        raise UnusableRow(f"the conversation in '{key}' does not end with an assistant turn")
     spoken = [turn for turn in context or () if turn.role != "system"]
     if turns[0].role == "assistant":
         if not spoken:

@@ -19,7 +19,7 @@ from pipeline.sources.stored_text import (
     stored_turns,
     stored_value,
 )
-from pipeline.types import Message, Messages, Role, assistant, user
+from pipeline.types import Message, Messages, Role, assistant, is_blank, user
 
 _HEADER = re.compile(r"\n\n(Human|Assistant):")
 BROKEN_TEXT = "not valid text (NUL, or half of a surrogate pair)"
@@ -63,6 +63,7 @@ def parse_transcript(text: str, where: str) -> Messages:
     Raises:
         DataError: there is no header, or text before the first one.
     """
+    text = text.replace("\r\n", "\n")
     marks = list(_HEADER.finditer(text))
     if not marks or text[: marks[0].start()].strip():
         raise DataError(
@@ -89,7 +90,7 @@ def parse_messages(value: Any, where: str, role: Role = "user") -> Messages:
         UnusableRow: a turn is more than role and text, or stored as text in an unclear way.
         DataError: it is none of these, or a role is unknown.
     """
-    if value is None:
+    if value is None or value != value:
         raise UnusableRow(NO_TEXT)
     if isinstance(value, str):
         inner = stored_value(value)
@@ -188,7 +189,7 @@ def conversation_fault(messages: Messages) -> str:
     expected = ["user" if i % 2 == 0 else "assistant" for i in range(len(turns))]
     if [turn.role for turn in turns] != expected:
         return "turns do not alternate"
-    if not turns[-1].content:
+    if is_blank(turns[-1].content):
         return "empty prompt"
     return next(filter(None, (turn_fault(t.content, t.role) for t in messages)), "")
 

@@ -20,7 +20,7 @@ from pipeline.sources.conversations import conversation_fault, turn_fault
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import FeedbackRow, Imported, imported, response_id
 from pipeline.sources.stored_text import UnusableRow
-from pipeline.types import Messages
+from pipeline.types import Messages, is_blank
 
 REPEATED = "the same event of the same user again"
 
@@ -109,8 +109,8 @@ def _dropped(source: FeedbackSource, number: int, reason: str) -> FeedbackRow:
 
 
 def _row(source: FeedbackSource, reply: _Reply, evidence: float) -> FeedbackRow:
-    reason = conversation_fault(reply.messages) or ("" if reply.text else "empty response")
-    reason = reason or turn_fault(reply.text, "assistant")
+    reason = conversation_fault(reply.messages) or turn_fault(reply.text, "assistant")
+    reason = reason or ("empty response" if is_blank(reply.text) else "")
     if not reason and abs(evidence) < 1e-9:
         reason = "the events cancel out"
     prompt = prompt_id(reply.messages)

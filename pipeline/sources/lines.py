@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pipeline.config.paths import file_problem, shown_path
 from pipeline.errors import DataError
 from pipeline.sources.conversations import BROKEN_TEXT, is_unicode, parse_messages
-from pipeline.sources.stored_text import UnusableRow
+from pipeline.sources.stored_text import UnusableRow, unique_names
 from pipeline.types import Messages, Role
 
 _LARGEST_FIELD = 1 << 24
@@ -99,7 +99,7 @@ class Line:
             UnusableRow: it is null. DataError: it is missing, or not text.
         """
         value = self.value(key)
-        if value is None:
+        if value is None or value != value:
             raise UnusableRow(f"no {key.rpartition('.')[2]} (null)")
         if not isinstance(value, str):
             raise self.error(f"'{key}' holds {_type_name(value)}, but text is needed")
@@ -203,7 +203,7 @@ def _json_lines(path: Path) -> Iterator[Line]:
 
 def _record(path: Path, number: int, text: str) -> Line:
     try:
-        values = json.loads(text, object_pairs_hook=_object)
+        values = json.loads(text, object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}, line {number}: not JSON ({error}); each line must be one whole object"
@@ -229,17 +229,9 @@ def _check_names(names: list[str], where: str) -> None:
             raise DataError(f"{where}: '{other}' and '{name}' differ only in case; rename one")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name '{repeated}' repeats in one object")
-    return dict(pairs)
-
-
 def _array(path: Path, text: str) -> Iterator[Line]:
     """The records of one JSON array, each with the line that it begins in."""
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    decoder = json.JSONDecoder(object_pairs_hook=unique_names)
     blank = re.compile(r"\s*")
     at, number, counted = text.index("[") + 1, 1, 0
     separator = ""

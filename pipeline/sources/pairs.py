@@ -8,21 +8,28 @@ import math
 import re
 from typing import Any, Literal
 
-from pipeline.sources.config import ColumnsSource, LabelValues, WinnerColumns, label_word
+from pipeline.sources.config import (
+    ColumnsSource,
+    LabelValues,
+    PairColumns,
+    WinnerColumns,
+    label_word,
+)
 from pipeline.sources.context import context_of, whole
 from pipeline.sources.conversations import conversation_fault, is_list_in_text
 from pipeline.sources.lines import Line, read_lines
-from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
+from pipeline.sources.rows import MISSING, Imported, LabeledRow, imported, labeled_row
 from pipeline.sources.stored_text import STORED, UnusableRow
 
 Outcome = Literal["first", "second", "tie"]
 TIE, EQUAL_SCORES = "tie", "tie: the scores are equal"
 REVERSED = "the scores contradict the label"
 MARKED_TIE = "a column that is not mapped marks a tie"
-UNREAD_SCORES = "columns of scores that are not mapped contradict the label"
+UNREAD_EVIDENCE = "columns that are not mapped contradict the label"
 NO_LABEL = "the label is missing"
 
 _SCORE_WORD = re.compile(r"(?i)(?:^|[^a-z])(?:score|rating|reward|grade)s?(?:$|[^a-z])")
+_VERDICT_COLUMN = re.compile(r"(?i)winner|prefer|better|chosen|label|choice")
 _TIE_COLUMN = re.compile(r"(?i)(?:^|[^a-z])(?:is_?)?(?:tie|tied|draw|both_?bad)(?:$|[^a-z])")
 
 
@@ -88,8 +95,8 @@ def _outcome(source: ColumnsSource, line: Line) -> tuple[Outcome, str]:
         label = by_score
     if label != "tie" and _marks_a_tie(line):
         return label, MARKED_TIE
-    if columns.chosen and _scored_otherwise(columns.chosen, str(columns.rejected), line):
-        return label, UNREAD_SCORES
+    if label != "tie" and _contradicts(columns, label, line):
+        return label, UNREAD_EVIDENCE
     if label == "tie":
         return label, TIE if columns.label else EQUAL_SCORES
     if by_score == "tie":
@@ -133,13 +140,49 @@ def _marks_a_tie(line: Line) -> bool:
     )
 
 
-def _scored_otherwise(chosen: str, rejected: str, line: Line) -> bool:
-    """Whether columns that nothing read, such as `score_chosen`, do not rank the chosen first."""
-    return any(
-        _plain_number(value) < _plain_number(line.values.get(name.replace(chosen, rejected)))
-        for name, value in line.values.items()
-        if name not in line.read and chosen in name and _SCORE_WORD.search(name)
-    )
+def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
+    """Whether a column that nothing read, such as `score_chosen`, `margin` or `winner`, says that
+    the other response is better.
+    """
+    ordered = bool(columns.chosen)
+    one, other = (columns.chosen, columns.rejected) if ordered else (columns.first, columns.second)
+    better, worse = _sides(str(one), str(other))
+    if label == "second":
+        better, worse = worse, better
+    for name, value in line.values.items():
+        if name in line.read:
+            continue
+        partner = _replaced(name, better, worse)
+        against = (
+            _SCORE_WORD.search(name)
+            and partner != name
+            and _plain_number(value) < _plain_number(line.values.get(partner))
+        )
+        # Beside first and second, a verdict may be that of another annotator.
+        against = against or (
+            ordered
+            and (
+                (_VERDICT_COLUMN.search(name) and label_word(value) == worse.casefold())
+                or (name.casefold().endswith("margin") and _plain_number(value) < 0)
+            )
+        )
+        if against:
+            return True
+    return False
+
+
+def _sides(better: str, worse: str) -> tuple[str, str]:
+    """What tells two column names apart: `a` and `b` of `response_a` and `response_b`."""
+    one, other = better.split("_"), worse.split("_")
+    differ = [pair for pair in zip(one, other, strict=False) if pair[0] != pair[1]]
+    return differ[0] if len(one) == len(other) and len(differ) == 1 else (better, worse)
+
+
+def _replaced(name: str, word: str, by: str) -> str:
+    """A name with a word in it replaced; a short word counts only on its own."""
+    edge = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
+    start, end = edge if len(word) < 3 else ("", "")
+    return re.sub(f"{start}{re.escape(word)}{end}", lambda _: by, name)
 
 
 def _plain_number(value: Any) -> float:
@@ -166,7 +209,8 @@ def score(key: str | None, line: Line) -> float | None:
 
 def number_of(value: Any, key: str, line: Line) -> float | None:
     """A score; None when it is missing. Raises DataError when it is no number."""
-    if value is None or value == "" or value != value:
+    missing = isinstance(value, str) and value.strip().casefold() in ("", *MISSING)
+    if value is None or missing or value != value:
         return None
     try:
         number = float("nan") if isinstance(value, bool) else float(value)

@@ -44,10 +44,16 @@ def import_ranked(source: RankedSource, seed: int = 0) -> Imported:
     for line in lines:
         try:
             line.check_context()
-            for values in _responses(source, line):
-                _add(source, values, prompts)
+            responses = _responses(source, line)
         except UnusableRow as fault:
             rows.append(labeled_row(source, line.number, (), "", "", reason=str(fault)))
+            continue
+        for values in responses:
+            try:
+                _add(source, values, prompts)
+            except UnusableRow as fault:
+                # One that cannot be used is no reason to lose the others of its record.
+                rows.append(labeled_row(source, line.number, (), "", "", reason=str(fault)))
     for prompt in prompts.values():
         rows += _pairs(source, prompt)
     return imported(source, rows, lines=lines)

@@ -23,14 +23,17 @@ from pipeline.sources.conversations import conversation_fault, turn_fault
 from pipeline.sources.lines import Line
 from pipeline.store.files import atomic_write
 from pipeline.store.shards import count_reasons, parquet_bytes
-from pipeline.types import Messages
+from pipeline.types import Messages, is_blank
 
 _EVIDENCE = re.compile(
-    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|(?:^|_)tie(?:$|_)"
+    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|flip|swap|revers|(?:^|_)tie(?:$|_)"
 )
 
 
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#x?[0-9a-fA-F]+);")
+MISSING = ("nan", "none", "null", "n/a", "#n/a", "<na>")
+"""How programs write a value that is not there, in lower case."""
+MAY_BE_MISSING = "a response that may stand for a missing value (such as nan): kept as it is"
 ENTITIES = "HTML entities (such as &amp;) in a response: kept as they are"
 
 
@@ -187,11 +190,11 @@ def labeled_row(
 
 def text_fault(chosen: str, rejected: str) -> str:
     """Why two responses cannot form a pair; empty when they can."""
-    if not (chosen.strip() and rejected.strip()):
+    if fault := turn_fault(chosen, "assistant") or turn_fault(rejected, "assistant"):
+        return fault
+    if is_blank(chosen) or is_blank(rejected):
         return "empty response"
-    fault = turn_fault(chosen, "assistant") or turn_fault(rejected, "assistant")
-    same = plain_text(chosen) == plain_text(rejected)
-    return fault or ("identical responses" if same else "")
+    return "identical responses" if plain_text(chosen) == plain_text(rejected) else ""
 
 
 def pair_fault(messages: Messages, chosen: str, rejected: str, soft_label: float) -> str:
@@ -225,8 +228,10 @@ def imported(
             f"none of the {len(rows)} rows of {path} can be used ({listed}); check its type and "
             "columns in the source list"
         )
-    escaped = sum(isinstance(row, LabeledRow) and _is_escaped(row) for row in rows)
-    notes = [*notes, *[ENTITIES] * escaped]
+    pairs = [(row.chosen, row.rejected) for row in rows if isinstance(row, LabeledRow)]
+    escaped = sum(any(map(_ENTITY.search, texts)) for texts in pairs)
+    missing = sum(any(text.casefold() in MISSING for text in texts) for texts in pairs)
+    notes = [*notes, *[ENTITIES] * escaped, *[MAY_BE_MISSING] * missing]
     record = SourceRecord(
         name=source.name,
         kind=source.kind,
@@ -241,10 +246,6 @@ def imported(
         unread=_unread(lines),
     )
     return Imported(tuple(rows), record)
-
-
-def _is_escaped(row: LabeledRow) -> bool:
-    return any(_ENTITY.search(text) for text in (row.chosen, row.rejected))
 
 
 def _shown(name: str) -> str:

@@ -27,13 +27,18 @@ _ROLES = {
 }
 _HEADER = re.compile(rf"(?im)^[ \t]*({'|'.join(_ROLES)}):")
 _DECORATED = re.compile(
-    r"(?i)(?:#{2,}|\*\*)[ \t]*(human|user|prompter|instruction|assistant|ai|bot|response)\b[ \t]*:"
+    r"(?i)(?:#{2,}|\*\*|<)[ \t]*(human|user|prompter|instruction|assistant|ai|bot|response)\b"
+    r"[ \t]*>?:"
 )
 _OPEN_END = re.compile(r"(?i)\b(?:assistant|ai|bot):\s*$")
 _SHOUTED = re.compile(r"\b(USER|ASSISTANT):")
 _MARKUP = re.compile(
     r"<\|[A-Za-z][\w ]*\|>|<\|turn>|<turn\|>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>"
+    r"|<\uff5c[^<>\uff5c]+\uff5c>|<extra_id_\d+>"
 )
+_ENDS = re.compile(r"(?s)\A\s*(?:<s>(?!.*</s>)|<bos>)|(?:</s>|<eos>|<pad>)\s*\Z")
+"""Tokens around a whole text, which a decoder has left there."""
+_STEERLM = re.compile(r"(?:\A|\n)<extra_id_\d+>(System|User|Assistant)\n")
 _CHATML = re.compile(r"\s*<\|im_start\|>(system|user|assistant)\n(.*?)<\|im_end\|>\s*", re.DOTALL)
 _CHATML_OPEN = re.compile(r"\s*<\|im_start\|>assistant\s*$")
 _THOUGHT = re.compile(
@@ -73,14 +78,27 @@ def stored_value(text: str) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_names)
     except (ValueError, RecursionError):
         return None
 
 
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON text. Raises ValueError when a name repeats: one would win by chance."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name '{repeated}' repeats in one object")
+    return dict(pairs)
+
+
 def _python(text: str) -> Any:
     try:
-        value = ast.literal_eval(text)
+        tree = ast.parse(text.strip(), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                unique_names([(ast.dump(key), None) for key in node.keys if key])
+        value = ast.literal_eval(tree)
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
     if isinstance(value, tuple) and any(isinstance(item, str | dict | list) for item in value):
@@ -104,8 +122,11 @@ def _is_prefixed(text: str) -> bool:
 
 
 def has_markup(text: str) -> bool:
-    """True when a text spells turn tokens of a chat template."""
-    return _MARKUP.search(text) is not None
+    """True when a text spells turn tokens of a chat template, or a token at one of its ends."""
+    if _MARKUP.search(text):
+        return True
+    # A strikethrough has both of its tags.
+    return _ENDS.search(text) is not None and not re.search(r"(?s)<s>.*</s>", text)
 
 
 def has_thought(text: str) -> bool:
@@ -122,6 +143,8 @@ def stored_turns(text: str, role: str) -> Messages | None:
     Raises:
         UnusableRow: there are headers or markup, but not one certain way to split at them.
     """
+    if _STEERLM.search(text):
+        return _steerlm(text)
     if has_markup(text):
         return _chatml(text)
     if role == "assistant" and has_thought(text):
@@ -162,6 +185,21 @@ def stored_turns(text: str, role: str) -> Messages | None:
         or any(len(_SHOUTED.findall(turn.content)) or not turn.content for turn in turns)
     ):
         raise UnusableRow(TRANSCRIPT)
+    return tuple(turns)
+
+
+def _steerlm(text: str) -> Messages:
+    """The turns of HelpSteer's prompts: the first has no header, the others one each."""
+    first, *rest = _STEERLM.split(text)
+    turns = [Message("user", first.strip())] if first.strip() else []
+    turns += [
+        Message(role.lower(), words.strip())  # type: ignore[arg-type]  # by the pattern
+        for role, words in zip(rest[::2], rest[1::2], strict=True)
+    ]
+    if turns[-1].role == "assistant" and not turns[-1].content:
+        turns.pop()
+    if not turns or any(not turn.content or has_markup(turn.content) for turn in turns):
+        raise UnusableRow(MARKUP)
     return tuple(turns)
 
 

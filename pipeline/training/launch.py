@@ -157,7 +157,7 @@ def prove_model(folder: Path) -> str:
     if mistake := next(filter(None, map(_mistake, lines)), None):
         raise mistake
     if ended.returncode != 0:
-        last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (ended.stderr.strip().splitlines() or [f"code {ended.returncode}"])[-1]
         raise ConfigError(f"model folder '{folder}' cannot be loaded for a training ({last[:300]})")
     return next((line.removeprefix("note: ") for line in lines if line.startswith("note: ")), "")
 

@@ -112,6 +112,14 @@ def test_complete_model_folder_passes(tmp_path: Path) -> None:
         ("tokenizer.json", b"[1, 2]", "holds a JSON list"),
         ("tokenizer_config.json", b"\xe9", "is not JSON"),
         ("generation_config.json", b"3", "holds a JSON int"),
+        ("config.json", b'{"max_position_embeddings": "many"}', "is 'many'"),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", "no safetensors header"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}',
+            r"lacks weight files that .* names \('model-2.safetensors'\)",
+        ),
+        ("model.safetensors.index.json", b'{"weight_map": ["a"]}', "has no `weight_map`"),
     ],
 )
 def test_damaged_model_folder_is_named(

@@ -67,7 +67,17 @@ def test_a_thought_is_kept_beside_the_text(text: str, thought: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " \n\t", "\u3000", "<think>never ends", "<think>a</think>\n", "a\n</think>\n"]
+    "text",
+    [
+        "",
+        " \n\t",
+        "\u3000",
+        "\u200b\u2060",
+        "\a\x1b",
+        "<think>never ends",
+        "<think>a</think>\n",
+        "a\n</think>\n",
+    ],
 )
 async def test_no_text_is_no_reply(text: str) -> None:
     engine = ScriptedEngine(lambda messages, seed: text)

@@ -36,6 +36,10 @@ LAST_ONLY = (
     "<|user|>{{ messages[-1].content }}<|end|>"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+ENDLESS_WORK = (
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = i * j %}{% endfor %}"
+    "{% endfor %}" + CHAT_TEMPLATE
+)
 FORGETS = CHAT_TEMPLATE.replace("m.content", "m.content.split('</think>')[-1]")
 ENDLESS = CHAT_TEMPLATE.replace("<|end|>", "\n")
 
@@ -58,6 +62,7 @@ def model(folder: Path, template: str, **args: Any) -> StartingModel:
         (LAST_ONLY, TemplateUse(PLAIN), "assistant, user, .* leaves out the text of a user turn"),
         (THINKS, TemplateUse(PLAIN, scored_after=""), "opens a thought .*{no_think: true}"),
         (HIDES, TemplateUse(PLAIN, learns=True), "writes another beginning .*{thinking: false}"),
+        (ENDLESS_WORK, TemplateUse(PLAIN), r"takes over \S+ s"),
         (FORGETS, TemplateUse(PLAIN, learns=True, learns_thoughts=True), "leaves out the thought"),
         (ENDLESS, TemplateUse(PLAIN, learns=True), r"without an end of turn \(<\|end\|>\)"),
         ("{{ messages[0].contents.x }}", TemplateUse(PLAIN), "conversation of user, .* refuses it"),

@@ -88,3 +88,13 @@ def test_other_shapes_stop_with_line(tmp_path: Path, record: object, message: st
     path = write_lines(tmp_path / "a.jsonl", record)
     with pytest.raises(DataError, match=f"line 1.*{message}"):
         import_transcripts(TranscriptsSource(name="hh", path=path))
+
+
+def test_lines_of_another_system_are_turns_too(tmp_path: Path) -> None:
+    record = {
+        "chosen": "\r\n\r\nHuman: Hi\r\n\r\nAssistant: Hello.\r\nAnd?",
+        "rejected": "\r\n\r\nHuman: Hi\r\n\r\nAssistant: No.",
+    }
+    path = write_lines(tmp_path / "a.jsonl", record)
+    (row,) = import_transcripts(TranscriptsSource(name="hh", path=path)).usable
+    assert (row.messages[0].content, row.chosen, row.rejected) == ("Hi", "Hello.\nAnd?", "No.")

@@ -105,11 +105,69 @@ def test_odd_texts_and_scores_beside_the_label(tmp_path: Path) -> None:
     )
     record = import_pairs(source(path)).record
     assert record.reasons == {
-        "columns of scores that are not mapped contradict the label": 1,
+        "columns that are not mapped contradict the label": 1,
         "not valid text (NUL, or half of a surrogate pair)": 1,
     }
     assert record.notes == {"HTML entities (such as &amp;) in a response: kept as they are": 1}
     assert "reward-chosen" in record.unread
+
+
+def test_columns_that_speak_against_the_label(tmp_path: Path) -> None:
+    """What nothing read may still say that the other response is better."""
+    more: list[dict[str, Any]] = [
+        {"better": "Rejected"},
+        {"reward_margin": -0.25},
+        {"better": "chosen", "reward_margin": 0.25},
+        {"note": "rejected", "margin_of_error": -1},
+    ]
+    good = {"chosen": "a", "rejected": "b"}
+    rows = [{"prompt": f"{n}", **good, **each} for n, each in enumerate(more)]
+    path = write_lines(tmp_path / "a.jsonl", *rows)
+    found = import_pairs(source(path))
+    assert [row.messages[0].content for row in found.usable] == ["2", "3"]
+    assert found.record.reasons == {"columns that are not mapped contradict the label": 2}
+    assert "reward_margin" in found.record.unread_evidence
+
+
+def test_scores_of_named_responses_speak_against_the_label(tmp_path: Path) -> None:
+    """`rating_x` belongs to `reply_x`; a word that has an x in it does not."""
+    row = {"prompt": "Hi", "reply_x": "one", "reply_y": "two"}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        {**row, "pick": "x", "rating_x": 1, "rating_y": 4},
+        {**row, "pick": "y", "rating_x": 1, "rating_y": 4},
+        {**row, "pick": "x", "rating_max": 1, "rating_may": 4, "other_pick": "y"},
+    )
+    columns = PairColumns(first="reply_x", second="reply_y", label="pick")
+    values = LabelValues(first=("x",), second=("y",))
+    found = import_pairs(source(path, columns=columns, values=values))
+    assert [row.source_index for row in found.usable] == [2, 3]
+
+
+def test_what_cannot_be_used_is_dropped_and_not_an_error(tmp_path: Path) -> None:
+    good = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        good,
+        {**good, "chosen": [{"role": "user", "content": "x"}]},
+        {**good, "rejected": float("nan")},
+        {**good, "prompt": float("nan")},
+        {**good, "chosen": "\u200b\u2060"},
+        {**good, "prompt": "\u200b"},
+        {**good, "chosen": "None"},
+        {**good, "rejected": "nan"},
+    )
+    record = import_pairs(source(path)).record
+    assert record.reasons == {
+        "a message without text (null)": 1,
+        "empty prompt": 1,
+        "empty response": 1,
+        "no rejected (null)": 1,
+        "the conversation in 'chosen' does not end with an assistant turn": 1,
+    }
+    (note,) = record.notes
+    assert note.startswith("a response that may stand for a missing value")
+    assert record.notes[note] == 2
 
 
 def test_names_that_differ_in_case_are_refused(tmp_path: Path) -> None:
@@ -147,10 +205,6 @@ def test_trust_of_a_row_wins(tmp_path: Path) -> None:
         (
             {"prompt": [{"role": "human", "content": "x"}], "chosen": "a", "rejected": "b"},
             "role 'human'",
-        ),
-        (
-            {"prompt": "Hi", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"},
-            "must end with an assistant turn",
         ),
     ],
 )

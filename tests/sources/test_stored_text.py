@@ -33,6 +33,10 @@ def read(tmp_path: Path, *records: dict[str, Any], **values: Any) -> Imported:
         ("\n\nHuman: a\n\nAssistant:", ("a",)),
         ("User: a\nAI: b\nUser: c\nAI: ", ("a", "b", "c")),
         ("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", ("a",)),
+        (
+            "a\n<extra_id_1>Assistant\nb\n<extra_id_1>User\nc\n<extra_id_1>Assistant\n",
+            ("a", "b", "c"),
+        ),
     ],
 )
 def test_clear_structure_is_read(text: str, turns: tuple[str, ...]) -> None:
@@ -53,7 +57,16 @@ def test_clear_structure_is_read(text: str, turns: tuple[str, ...]) -> None:
         ("Human: a\n\nHuman: b\n\nAssistant:", TRANSCRIPT),
         ("A chat. USER: hi ASSISTANT:", TRANSCRIPT),
         ("### Instruction:\nDo it.\n\n### Response:\n", TRANSCRIPT),
+        ("<human>: hi\n<bot>:", TRANSCRIPT),
         ("[INST] Hi [/INST]", MARKUP),
+        ("<\uff5cUser\uff5c>hi<\uff5cAssistant\uff5c>", MARKUP),
+        ("Fill <extra_id_0> in", MARKUP),
+        ("a\n<extra_id_1>User\n", MARKUP),
+        ("So it is.</s>", MARKUP),
+        ("<s> So it is.", MARKUP),
+        ("<bos>So", MARKUP),
+        ('[{"role": "user", "content": "a", "content": "b"}]', STORED),
+        ("[{'role': 'user', 'content': 'a', 'content': 'b'}]", STORED),
         ("<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>", MARKUP),
         ("<|im_start|>user\na <|im_start|> b<|im_end|>", MARKUP),
     ],
@@ -75,6 +88,10 @@ def test_unclear_structure_is_no_text(text: str, reason: str) -> None:
         "What is an AI: a tool or a friend?",
         "Note: the user: admin",
         "x < 3 | y > 4",
+        "Old <s>price</s>",
+        "<s>Old price</s> and new",
+        "What does </s> end?",
+        "A <human> being: tell me",
     ],
 )
 def test_plain_text_stays_text(text: str) -> None:

@@ -234,6 +234,24 @@ def test_several_ranked_responses_in_a_line(
     assert (row.chosen, row.rejected) == ("y", "x")
 
 
+def test_one_response_that_cannot_be_used_loses_no_other(tmp_path: Path) -> None:
+    """A null, `N/A` and a score of NaN are left out each by itself; three pairs remain."""
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        {"prompt": "Q", "texts": ["a", None, "b"], "help": [1, None, 3]},
+        {"prompt": "R", "texts": ["a", "b", "c", "d"], "help": ["N/A", "2", float("nan"), 4]},
+        {"prompt": "S", "texts": [None, "b", "c"], "help": [9, 1, 2]},
+    )
+    columns = {"responses": "texts", "score": "help"}
+    imported = read(path, "ranked", columns=columns)
+    assert [(r.messages[0].content, r.chosen, r.rejected) for r in imported.usable] == [
+        ("Q", "b", "a"),
+        ("R", "d", "b"),
+        ("S", "c", "b"),
+    ]
+    assert imported.record.reasons == {"a score is missing": 3, "no response (null)": 1}
+
+
 def test_ranked_names_one_order() -> None:
     with pytest.raises(ValidationError, match="either score or rank"):
         RankedColumns(score="a", rank="b")

@@ -263,9 +263,16 @@ def _text_of(message: Any) -> tuple[str, str]:
 
 
 def _thought_of(message: Any) -> str:
-    """What a server's reasoning parser took out of the text."""
-    thoughts = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
-    return next((thought for thought in thoughts if thought and isinstance(thought, str)), "")
+    """What a server's reasoning parser took out of the text, or sends as a part beside it."""
+    parts = message.content if isinstance(message.content, list) else []
+    thoughts = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+    thoughts += [part["thinking"] for part in parts if part["type"] == "thinking"]
+    for thought in thoughts:
+        inner = thought if isinstance(thought, list) else []
+        text = "".join(p["text"] for p in inner if isinstance(p, dict) and p.get("type") == "text")
+        if text or (thought and isinstance(thought, str)):
+            return text or str(thought)
+    return ""
 
 
 async def open_openai(config: OpenAIConfig) -> OpenAIEngine:

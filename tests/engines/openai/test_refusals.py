@@ -207,6 +207,17 @@ async def test_a_key_that_is_revoked_and_an_account_that_is_empty_stop_the_run()
             "",
         ),
         ({"content": "fine", "refusal": None, "reasoning_content": " hm\n"}, "fine", "hm"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "fine"},
+                ]
+            },
+            "fine",
+            "hm",
+        ),
+        ({"content": "fi\0ne"}, "fi\ufffdne", ""),
         ({"content": "fine", "reasoning": "hm \ud83d"}, "fine", "hm \ufffd"),
         ({"content": "fine", "reasoning_content": None, "reasoning": {"steps": 3}}, "fine", ""),
         ({"content": "<think>aha</think>fine", "reasoning": "hm"}, "fine", "hm\n\naha"),
