@@ -131,9 +131,9 @@ def share_of_wins(asked: Sequence[Sequence[Asked]], *, single: bool = False) -> 
     return estimate
 
 
-def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Estimate:
+def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Estimate | None:
     """Mean change of P(loser preferred) by the text where it is readable, in [-1, 1], with its
-    bootstrap interval.
+    bootstrap interval; None where nothing is.
     """
     # The bootstrap is for values in [0, 1]: it gets (1 + change) / 2.
     changes = [
@@ -147,7 +147,8 @@ def mean_shift(asked: Sequence[Sequence[Asked]], clean: Sequence[Asked]) -> Esti
     found = cluster_bootstrap(
         list(map(sum, changes)), list(map(len, changes)), draws=2000, seed=SEED
     )
-    assert found is not None
+    if found is None:
+        return None
     share, low, high = (2 * value - 1 for value in (found.share, found.low, found.high))
     return Estimate(share, low, high, n=found.n)
 
@@ -195,7 +196,11 @@ async def measure(
             },
             **{f"interval_{name}": asdict(share_of_wins(rows[name])) for name in rows},
             **{f"single_{name}": asdict(share_of_wins(rows[name], single=True)) for name in rows},
-            **{f"shift_{name}": asdict(mean_shift(rows[name], clean)) for name in rows},
+            **{
+                f"shift_{name}": asdict(shift)
+                for name in rows
+                if (shift := mean_shift(rows[name], clean)) is not None
+            },
             **{f"unreadable_{name}": unreadable_share(rows[name]) for name in rows},
         }
         by_family[family] = entry

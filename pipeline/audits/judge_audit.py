@@ -16,6 +16,7 @@ from pipeline.audits.findings import AuditFinding
 from pipeline.audits.label_figures import EVERYTHING, Figure, LabelFigures, check_labels, raw_label
 from pipeline.audits.remedies import Remedy, remedies
 from pipeline.config.audits import LabelAuditConfig
+from pipeline.config.paths import plain_bytes
 from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
 from pipeline.store import Manifest
@@ -107,7 +108,7 @@ def _compared(root: Path, judgments: Manifest) -> list[Manifest]:
     manifests = []
     for path in judgments.inputs:
         try:
-            text = (root / path).with_suffix(".json").read_text(encoding="utf-8")
+            text = plain_bytes((root / path).with_suffix(".json")).decode("utf-8")
             manifests.append(Manifest.from_json(text))
         except (OSError, ValueError) as error:
             raise _damaged(root, path, error) from error

@@ -2,6 +2,7 @@
 root. What cannot be a path, or cannot be read as a file, is one line.
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -42,6 +43,13 @@ def file_problem(path: Path) -> str | None:
     if not stat.S_ISREG(mode):
         return "is no regular file (but a pipe, socket or device)"
     return None if os.access(path, os.R_OK) else "cannot be read (Permission denied)"
+
+
+def plain_bytes(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError for others: a pipe may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.read_bytes()
 
 
 def path_problem(error: Exception) -> str:

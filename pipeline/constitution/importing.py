@@ -32,6 +32,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.config.paths import plain_bytes
 from pipeline.constitution import Constitution, Principle
 from pipeline.constitution.wording import content_words, jaccard
 from pipeline.errors import ConfigError
@@ -184,7 +185,7 @@ def pair_comparisons(critiques: Sequence[str], comparisons: Sequence[str]) -> Pa
 
 def _read(path: Path, verbatim: bool) -> tuple[list[_Part], list[str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = plain_bytes(path).decode("utf-8")
         value = text if path.suffix.lower() == ".txt" else json.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; check the path") from None

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
+from pipeline.config.paths import plain_bytes
 from pipeline.config.training import takes_feedback
 from pipeline.data.dataset import DatasetManifest, load_dataset
 from pipeline.errors import StoreError
@@ -290,6 +291,6 @@ def _weights(run: RunDir, folder: str, files: Any, hashes: dict[str, str]) -> It
 
 def _parse(path: Path) -> Manifest | None:
     try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(plain_bytes(path).decode("utf-8"))
     except (OSError, ValueError):
         return None

@@ -16,6 +16,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.config.paths import plain_bytes
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash
@@ -75,7 +76,7 @@ class Calibration(Section):
 def load_calibration(path: Path) -> Calibration:
     """Read a calibration file. Raises ConfigError when it is missing or damaged."""
     try:
-        return Calibration.model_validate(json.loads(path.read_text("utf-8")))
+        return Calibration.model_validate(json.loads(plain_bytes(path)))
     except (OSError, ValueError) as error:
         reason = (
             "does not exist"

@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from pipeline.config.labeling import PairConfig
+from pipeline.config.paths import plain_bytes
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 from pipeline.ids import uniform
@@ -156,7 +157,7 @@ def bound_error(labels: Sequence[KnownLabel], pair: PairConfig) -> ErrorBound:
 def load_known_labels(path: Path) -> KnownLabels:
     """Read a file of known labels. Raises ConfigError when it is missing or damaged."""
     try:
-        return KnownLabels.model_validate(json.loads(path.read_text("utf-8")))
+        return KnownLabels.model_validate(json.loads(plain_bytes(path)))
     except FileNotFoundError:
         raise ConfigError(f"known labels {path} do not exist; {MAKE_IT}") from None
     except (OSError, ValueError) as error:

@@ -187,4 +187,4 @@ def _load_or_none(load: Callable[[Path], T], path: Path) -> T | None:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

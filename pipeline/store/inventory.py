@@ -18,6 +18,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.config.paths import plain_bytes
 from pipeline.ids import file_hash
 from pipeline.store.files import write_text
 
@@ -64,7 +65,7 @@ class Inventory(BaseModel):
 def read_inventory(root: Path) -> Inventory | None:
     """The inventory of a run; None when there is none, or when it is damaged."""
     try:
-        return Inventory.model_validate_json((root / INVENTORY).read_bytes(), strict=True)
+        return Inventory.model_validate_json(plain_bytes(root / INVENTORY), strict=True)
     except (OSError, ValidationError):
         return None
 

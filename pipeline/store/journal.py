@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from pipeline.config.paths import plain_bytes
 from pipeline.records import ROW_TYPES, Row, field_hints
 from pipeline.store.files import disk_error
 
@@ -49,6 +50,7 @@ class Journal:
             if self._descriptor is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+                flags |= os.O_NONBLOCK  # a pipe of that name would wait for a reader
                 self._descriptor = os.open(self.path, flags, 0o666)
                 # What a kill cut off must not swallow the first new row.
                 line = b"\n" + line
@@ -61,16 +63,21 @@ class Journal:
     def rows(self) -> Iterator[Row]:
         """The rows of a killed attempt by the present code; lines that were cut are passed over."""
         try:
-            lines = self.path.read_bytes().splitlines()
+            lines = plain_bytes(self.path).splitlines()
         except OSError:
             return
         for line in lines:
             checksum, _, entry = line.partition(b" ")
             if checksum != b"%08x" % zlib.crc32(entry):
                 continue
-            code, kind, values = json.loads(entry)
-            if code == self._code and {*values} == {*field_hints(ROW_TYPES[kind])}:
-                yield ROW_TYPES[kind].from_dict(values)
+            try:
+                code, kind, values = json.loads(entry)
+                if code != self._code or {*values} != {*field_hints(ROW_TYPES[kind])}:
+                    continue
+                row = ROW_TYPES[kind].from_dict(values)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                continue  # of a shape that no journal has: the file may be a stranger's
+            yield row
 
     def remove(self) -> None:
         """Remove the file: its rows are in a shard."""

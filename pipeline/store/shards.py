@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from pipeline.config.paths import file_problem, plain_bytes
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash
 from pipeline.records import (
@@ -165,7 +166,7 @@ def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
     """The manifest of a finished shard-stage whose shard is intact, else None."""
     path = root / folder / f"shard-{shard_index:05d}.json"
     try:
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.from_json(plain_bytes(path).decode("utf-8"))
     except (OSError, ValueError):
         return None
     data = root / manifest.path
@@ -194,7 +195,7 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
     manifests = []
     for path in sorted((root / folder).glob("shard-*.json")):
         try:
-            manifests.append(Manifest.from_json(path.read_text(encoding="utf-8")))
+            manifests.append(Manifest.from_json(plain_bytes(path).decode("utf-8")))
         except (OSError, ValueError):
             raise StoreError(
                 f"{folder}/{path.name} of run {root.name} is no manifest, so its shard counts as "
@@ -243,6 +244,8 @@ def read_table(root: Path, manifest: Manifest) -> pa.Table:
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     """A Parquet file to read from. Raises StoreError when it is damaged or none."""
     try:
+        if problem := file_problem(path):
+            raise OSError(problem)
         with pq.ParquetFile(path) as file:
             yield file
     except (OSError, pa.ArrowException) as error:

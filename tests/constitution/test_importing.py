@@ -1,6 +1,7 @@
 """Import of published shapes, with texts of our own in their frames."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,10 @@ def test_principles_found_from_data(tmp_path: Path, name: str, text: str) -> Non
     imported.write(tmp_path / "found.yaml")
     findings = lint_constitution(tmp_path / "found.yaml").findings
     assert [f for f in findings if "duplicate" in f.code] == []
+
+
+def test_pipe_is_refused(tmp_path: Path) -> None:
+    """It would be waited for without an end."""
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(ConfigError, match=r"cannot be read as JSON .*no regular file"):
+        import_constitution([tmp_path / "list.json"], "x")

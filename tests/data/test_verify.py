@@ -111,6 +111,27 @@ def test_stray_file_is_named(run: RunDir) -> None:
     ]
 
 
+def test_pipe_in_place_of_a_file_ends_no_command_in_waiting(run: RunDir) -> None:
+    """A pipe without a writer never ends; each is named instead, and resuming replaces it."""
+    names = [
+        *(path.relative_to(run.root).as_posix() for path in run.root.glob("preference/pair/*")),
+        *("report.md", "dataset/manifest.json", "dataset/preference.parquet", INVENTORY),
+    ]
+    for name in names:
+        path = run.root / name
+        data = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        assert any(name.removesuffix(".parquet") in problem for problem in verify(run)), name
+        path.unlink()
+        path.write_bytes(data)
+    manifest = run.root / "preference/pair/shard-00000.json"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    take(run)
+    assert manifest.is_file() and verify(run) == []
+
+
 def test_link_in_place_of_a_file_is_not_followed(run: RunDir, tmp_path: Path) -> None:
     (run.root / "report.md").rename(tmp_path / "moved.md")
     (run.root / "report.md").symlink_to(tmp_path / "moved.md")

@@ -1,6 +1,8 @@
 """The journal of a shard-stage: what a kill, a full disk or another version leaves of it."""
 
 import math
+import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -66,4 +68,22 @@ def test_rows_of_another_version_of_the_code_are_not_used(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "preference").write_text("in the way")
     with pytest.raises(StoreError, match=r"cannot write .*shard-00007\.journal"):
+        write(tmp_path, ROWS)
+
+
+@pytest.mark.parametrize(
+    "entry", [b"{}", b"3", b'[2, "response"]', b'[2, "none", {}]', b'[2, "response", 7]', b"\xff"]
+)
+def test_line_of_another_shape_is_no_row(tmp_path: Path, entry: bytes) -> None:
+    path = write(tmp_path, ROWS)
+    path.write_bytes(b"%08x %s\n" % (zlib.crc32(entry), entry) + path.read_bytes())
+    assert list(journal(tmp_path).rows()) == ROWS
+
+
+def test_pipe_is_no_journal(tmp_path: Path) -> None:
+    path = journal(tmp_path).path
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert list(journal(tmp_path).rows()) == []
+    with pytest.raises(StoreError, match="cannot write"):
         write(tmp_path, ROWS)

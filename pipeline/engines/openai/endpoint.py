@@ -5,14 +5,16 @@ its name and is kept nowhere: what a server says of a failure is cleared of it, 
 the request's headers. An answer has `timeout_s` for all of it and is read up to `MOST_BYTES`.
 
 Does not: follow redirects to another host, use a proxy for loopback, or send what the shell holds
-for other services (`OPENAI_ORG_ID`, `OPENAI_PROJECT_ID`).
+for other services (`OPENAI_ORG_ID`, `OPENAI_CUSTOM_HEADERS` and the like).
 """
 
 import asyncio
 import ipaddress
+import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -62,8 +64,6 @@ _TOO_LONG = re.compile(
 """How vLLM, SGLang, TGI, llama.cpp, LM Studio, Ollama and hosted APIs say it, in lower case."""
 _KEYS = re.compile(r"(?i:\b(?:bearer|basic)\s+)[^\s'\"]+|\bsk-[\w-]+")
 """What looks like a key in a server's message."""
-_UNSENT = ("OpenAI-Organization", "OpenAI-Project")
-"""Headers that the client takes from the shell."""
 
 
 class Usage(NamedTuple):
@@ -84,20 +84,21 @@ class Endpoint:
         self.config = config
         self._key = read_key(config)
         self.root = config.base_url.rstrip("/").removesuffix("/v1")
-        self.client = openai.AsyncOpenAI(
-            base_url=config.base_url,
-            api_key=self._key or "none",
-            http_client=openai.DefaultAsyncHttpxClient(
-                # Also off: netrc and certificates of the shell, which loopback has no use for.
-                trust_env=not _is_loopback(config.base_url),
-                event_hooks={
-                    "request": [self._clean],
-                    "response": [_stop_foreign_redirect, _bound],
-                },
-            ),
-            timeout=openai.Timeout(config.timeout_s, connect=min(_CONNECT_S, config.timeout_s)),
-            max_retries=0,
-        )
+        with _without_variables("OPENAI_"):
+            self.client = openai.AsyncOpenAI(
+                base_url=config.base_url,
+                api_key=self._key or "none",
+                http_client=openai.DefaultAsyncHttpxClient(
+                    # Also off: netrc and certificates of the shell, which loopback does not need.
+                    trust_env=not _is_loopback(config.base_url),
+                    event_hooks={
+                        "request": [self._clean],
+                        "response": [_stop_foreign_redirect, _bound],
+                    },
+                ),
+                timeout=openai.Timeout(config.timeout_s, connect=min(_CONNECT_S, config.timeout_s)),
+                max_retries=0,
+            )
         self.where = f"endpoint {config.base_url}"
         self.pace = Pace(self.where, config.max_concurrency, config.max_retries, self._is_alive)
         self._has_answered = False
@@ -191,9 +192,9 @@ class Endpoint:
         await self.client.close()
 
     async def _clean(self, request: Any) -> None:
-        """Remove what the client adds although no recipe asks for it."""
-        for name in _UNSENT if self._key else (*_UNSENT, "Authorization"):
-            request.headers.pop(name, None)
+        """Remove the key that the client makes up where there is none."""
+        if not self._key:
+            request.headers.pop("Authorization", None)
 
     def one_line(self, error: object) -> str:
         """An error's message on one line, without keys and tags; of a long one both ends."""
@@ -304,6 +305,18 @@ def usage_of(reply: Any) -> Usage:
         _count(details, "cached_tokens"),
         _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
     )
+
+
+@contextmanager
+def _without_variables(beginning: str) -> Iterator[None]:
+    """The process without the variables of its shell that begin so, which are for another service:
+    the client would take headers, an address and certificates from them.
+    """
+    hidden = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith(beginning)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _is_loopback(url: str) -> bool:

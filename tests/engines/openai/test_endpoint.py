@@ -1,5 +1,6 @@
 """Endpoints that are not vLLM: bounded retries, honest scores, and no key left behind."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -130,13 +131,16 @@ async def test_what_a_server_repeats_is_cleared_of_keys(monkeypatch: pytest.Monk
 
 
 async def test_headers_of_other_services_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
-        monkeypatch.setenv(name, "of-another-service")
+    for name in ("API_KEY", "ORG_ID", "PROJECT_ID", "ADMIN_KEY", "BASE_URL"):
+        monkeypatch.setenv(f"OPENAI_{name}", "of-another-service")
+    headers = "Authorization: of-another-service\nX-Team: of-another-service"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", headers)
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "intra.example")
     endpoint = await generate_once(lambda number, body: (200, chat_reply()))
     assert endpoint.keys == [""]
     assert "of-another-service" not in str(endpoint.headers)
+    assert os.environ["OPENAI_CUSTOM_HEADERS"] == headers
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
