@@ -236,18 +236,19 @@ class ScoreRow(ModelRow):
 
     kind: ClassVar[str] = "score"
     method: str = ""
-    """`score` (a rating) or `follow_up` (follow-up likelihood)."""
+    """`score` (a rating), `follow_up` (follow-up likelihood) or `reward_model`."""
     response_id: str = ""
     principle_hash: str = ""
-    """Hashes of the principles, joined by `+`; empty for follow-ups."""
+    """Hashes of the principles, joined by `+`; empty for follow-ups and rewards."""
     parts: tuple[str, ...] = ()
-    """Principle ids, or categories of follow-ups."""
+    """Principle ids, or categories of follow-ups; empty for rewards."""
     values: tuple[float, ...] = ()
     """The attribute vector: one value per part; NaN for one that could not be read."""
     exact: bool = True
     """False when a rating was absent and its bound was used."""
     score: float | None = None
-    """Weighted mean of the values: rating points in [1, number of ratings], or nats per token."""
+    """Weighted mean of the values: rating points in [1, number of ratings], or nats per token. Of a
+    reward model: its logit, which has no unit."""
     details: tuple[float, ...] = ()
     """Raw numbers behind the values, in the order in which they were asked."""
 

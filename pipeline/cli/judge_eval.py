@@ -86,6 +86,8 @@ def judge_eval(
     say(f"report: {evaluation.run.root / 'report.html'}")
     if calibrate is not None:
         say(f"calibration: {calibrate}")
+        if scale := metrics["calibration"].get("scale"):
+            say(f"scores have a scale instead: set the labeler's `scale` to {scale:.4g}")
     if known_labels is not None:
         say(f"known labels: {known_labels}")
 

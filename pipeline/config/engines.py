@@ -4,6 +4,10 @@
     type: openai     any OpenAI-compatible endpoint; the key comes from the environment by name
     type: scripted   replies from a Python function; for tests and the smoke recipe
 
+A reward model is named in a section of its own, and writes nothing:
+
+    type: reward_model   a model folder with a classification head of one label, run by vLLM here
+
 Pure values: nothing here looks at the disk, the network or the machine. `check_engine` in
 `pipeline.engines` does, before a run opens anything.
 """
@@ -62,6 +66,23 @@ class VllmConfig(EngineSection):
     """Share of the GPU's memory to use; ignored on the CPU."""
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs that share one copy of the model."""
+
+
+class RewardEngineConfig(VllmConfig):
+    """A reward model: a sequence classifier with one label, run by vLLM as `type: vllm` is."""
+
+    type: Literal["reward_model"]  # type: ignore[assignment]  # a kind of its own
+    """Engine kind."""
+
+    @field_validator("adapter")
+    @classmethod
+    def _whole(cls, adapter: Path | None) -> Path | None:
+        if adapter is not None:
+            raise ValueError(
+                "a reward model is read without adapters; merge the adapter and the head into one "
+                "model folder, and name that in `model`"
+            )
+        return adapter
 
 
 class OpenAIConfig(EngineSection):
@@ -125,3 +146,9 @@ class ScriptedConfig(EngineSection):
 
 EngineConfig = Annotated[VllmConfig | OpenAIConfig | ScriptedConfig, Field(discriminator="type")]
 """One of the three engine kinds, told apart by `type`."""
+
+RewardModelEngine = Annotated[RewardEngineConfig | ScriptedConfig, Field(discriminator="type")]
+"""What can give a response a reward: a reward model, or a script."""
+
+AnyEngine = EngineConfig | RewardEngineConfig
+"""The settings of any engine kind."""

@@ -3,6 +3,7 @@
     judge      compares two responses in both orders (Bai et al. 2022; Lee et al. 2023)
     score      rates each response on its own, under one principle or under all of them
     follow_up  asks how likely a pleased or a displeased user's next message is
+    reward_model  reads each response once and gives it the score of a classification head
     assumed    asks no model: the recipe states how often the first side is better
     pair       which labels become pairs
 
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.audits import CollapseConfig, LabelAuditConfig
+from pipeline.config.engines import AnyEngine, RewardModelEngine
 from pipeline.config.sampling import SampleConfig
 from pipeline.config.section import Section, Words
 from pipeline.config.training import PreferenceTrainingConfig
@@ -26,7 +28,7 @@ SIGNS = " ().[]:\n"
 MAX_CHARACTERS = 20_000
 """Default bound of a text that a judge reads: about 5,000 tokens of English."""
 
-LabelerName = Literal["judge", "score", "follow_up", "assumed"]
+LabelerName = Literal["judge", "score", "follow_up", "reward_model", "assumed"]
 """Keys of `pipeline.labeling.labelers.LABELERS`, each with a section of its own."""
 Comparisons = Literal["samples", "revision_vs_initial", "best_vs_worst", "delta", "all"]
 ORIGIN_COMPARISONS: tuple[Comparisons, ...] = ("revision_vs_initial", "delta")
@@ -97,7 +99,8 @@ class JudgeConfig(Section):
     num_principles: int = Field(1, ge=1, le=64)
     """Different principles per comparison; their labels are averaged."""
     calibration: Path | None = None
-    """File that `rlaif judge-eval --calibrate` wrote for this judge; applied to each label."""
+    """File that `rlaif judge-eval --calibrate` wrote for this recipe's labeler; applied to each
+    label."""
     defend: bool = True
     """Neutralize delimiters, turn headers and turn tokens in the texts that the judge reads. Set it
     to false only to measure the effect of this defense."""
@@ -182,6 +185,17 @@ class FollowUpConfig(Section):
     """
 
 
+class RewardModelConfig(Section):
+    """A reward model: a classification head that gives each response one score."""
+
+    engine: RewardModelEngine
+    """The reward model, `{type: reward_model, model: FOLDER}`: a sequence classifier with one
+    label, published or trained with `method: reward_model`. The judge stays what it is."""
+    scale: float = Field(1.0, gt=0)
+    """Score difference that means a log-odds of 1 nat in the soft label. 1 for a model that was
+    trained on pairs with the loss of Bradley and Terry, as nearly all are."""
+
+
 class AssumedConfig(Section):
     """Labels without a judge: the side that ought to be better by its origin is preferred."""
 
@@ -246,13 +260,16 @@ class PreferenceConfig(Section):
     names both sides."""
     labeler: LabelerName = "judge"
     """`judge` compares two responses, `score` rates each one, `follow_up` asks how likely a pleased
-    user's next message is, `assumed` asks no model; the section of that name has its settings."""
+    user's next message is, `reward_model` reads each one once, `assumed` asks no model; the section
+    of that name has its settings."""
     judge: JudgeConfig = JudgeConfig()
     """How the judge compares."""
     score: ScoreConfig = ScoreConfig()
     """How responses are rated."""
     follow_up: FollowUpConfig = FollowUpConfig()
     """How follow-ups are scored."""
+    reward_model: RewardModelConfig | None = None
+    """Which reward model gives the scores; needed by `labeler: reward_model`."""
     assumed: AssumedConfig | None = None
     """What `labeler: assumed` assumes; needed by it."""
     audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
@@ -266,6 +283,22 @@ class PreferenceConfig(Section):
     """
     train: PreferenceTrainingConfig | None = None
     """Training settings; without them the phase ends with the data set."""
+
+    @model_validator(mode="after")
+    def _reward_model_is_named(self) -> Self:
+        if self.labeler == "reward_model" and self.reward_model is None:
+            raise ValueError(
+                "labeler 'reward_model' needs reward_model.engine: the model that gives the "
+                "scores, such as {type: reward_model, model: FOLDER}"
+            )
+        return self
+
+    @property
+    def own_engine(self) -> AnyEngine | None:
+        """The engine of a labeler that does not ask the judge; None for one that does."""
+        if self.labeler != "reward_model" or self.reward_model is None:
+            return None
+        return self.reward_model.engine
 
     @model_validator(mode="after")
     def _assumption_is_stated(self) -> Self:

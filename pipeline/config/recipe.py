@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import AnyEngine, EngineConfig
 from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.overrides import override
@@ -196,9 +196,10 @@ class RunConfig(Section):
                 f"comparisons '{self.preference.comparisons}' need revisions, but the supervised "
                 "phase makes none; enable it with revise.rounds of 1 or more"
             )
-        if self.panel and self.preference.labeler == "assumed":
+        if self.panel and self.preference.labeler in ("assumed", "reward_model"):
             raise ValueError(
-                "labeler 'assumed' asks no judge, but the recipe names a panel; remove `panel`"
+                f"labeler '{self.preference.labeler}' asks no judge, but the recipe names a panel; "
+                "remove `panel`"
             )
         trains = self.supervised.train or self.preference.train
         if trains and not self.policy.trainable:
@@ -212,8 +213,9 @@ class RunConfig(Section):
     def _gate_has_figures(self) -> Self:
         if self.evaluation.gate is None:
             return self
+        tunes = self.preference.train is not None and self.preference.train.trains_policy
         trains = (self.supervised.enabled and self.supervised.train) or (
-            self.preference.enabled and self.preference.train
+            self.preference.enabled and tunes
         )
         lacking = {
             "a trained policy, but the recipe trains none": not trains,
@@ -283,9 +285,10 @@ class RunConfig(Section):
         return self.judge or self.policy
 
     @property
-    def judge_engines(self) -> tuple[EngineConfig, ...]:
-        """The judge and the rest of the panel."""
-        return (self.judge_engine, *self.panel)
+    def label_engines(self) -> tuple[AnyEngine, ...]:
+        """What labels comparisons: the judge and the rest of the panel, or the reward model."""
+        own = self.preference.own_engine
+        return (own,) if own is not None else (self.judge_engine, *self.panel)
 
 
 def load_config(path: Path) -> RunConfig:

@@ -6,6 +6,7 @@
     method: kto          Ethayarajh et al. 2024: single replies, of pairs and of users' feedback
     method: orpo         Hong et al. 2024: no reference model
     method: simpo        Meng et al. 2024: no reference model, length-normalized
+    method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
 `auto` means: bfloat16, gradient checkpointing and padding-free batches on CUDA; float32 and
@@ -15,7 +16,7 @@ plain padding on the CPU.
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config.section import Section
 
@@ -69,6 +70,8 @@ class TrainingSection(Section):
 
     takes_feedback: ClassVar[bool] = False
     """True for a method that learns from single replies that users judged."""
+    trains_policy: ClassVar[bool] = True
+    """False for a method whose model gives scores and writes no replies."""
 
     method: str
     """Training method: a key of `METHODS`."""
@@ -216,7 +219,43 @@ class SimpoConfig(TrainingSection):
     """Target reward margin, absolute; the paper's tables give gamma / beta."""
 
 
-PreferenceMethod = DpoConfig | IpoConfig | RobustDpoConfig | KtoConfig | OrpoConfig | SimpoConfig
+class RewardModelTrainingConfig(TrainingSection):
+    """A reward model: one score per reply, such that sigmoid(score of chosen - score of rejected)
+    is P(chosen preferred). It starts from the policy's weights with a new head and tunes no policy.
+    Name it in `preference.reward_model.engine` of another recipe.
+    """
+
+    trains_policy: ClassVar[bool] = False
+
+    method: Literal["reward_model"] = "reward_model"
+    """Preference method."""
+    learning_rate: LearningRate = 1e-5
+    labels: Literal["soft", "hard"] = "soft"
+    """`soft`: the label's probability weighs both directions; `hard`: the chosen reply wins."""
+    heldout_share: float = Field(0.2, ge=0, lt=1)
+    """Share of the prompts whose pairs are not trained on: the accuracy is measured there. 0 for no
+    measurement."""
+
+    @field_validator("lora")
+    @classmethod
+    def _merged(cls, lora: LoraConfig | None) -> LoraConfig | None:
+        if lora is not None and not lora.merge:
+            raise ValueError(
+                "a reward model is read without adapters, so its adapter must be merged; leave out "
+                "`merge: false`"
+            )
+        return lora
+
+
+PreferenceMethod = (
+    DpoConfig
+    | IpoConfig
+    | RobustDpoConfig
+    | KtoConfig
+    | OrpoConfig
+    | SimpoConfig
+    | RewardModelTrainingConfig
+)
 
 PreferenceTrainingConfig = Annotated[PreferenceMethod, Field(discriminator="method")]
 """One of the preference methods, told apart by `method`."""

@@ -18,7 +18,7 @@ from pipeline.config.engines import EngineSection
 from pipeline.engines.base import Engine, EngineKind, Use
 from pipeline.engines.openai import OPENAI
 from pipeline.engines.scripted import SCRIPTED, Call, ScriptedEngine
-from pipeline.engines.vllm import VLLM
+from pipeline.engines.vllm import REWARD_MODEL, VLLM
 
 __all__ = [
     "ENGINES",
@@ -30,7 +30,12 @@ __all__ = [
     "open_engine",
 ]
 
-ENGINES: dict[str, EngineKind[Any]] = {"vllm": VLLM, "openai": OPENAI, "scripted": SCRIPTED}
+ENGINES: dict[str, EngineKind[Any]] = {
+    "vllm": VLLM,
+    "openai": OPENAI,
+    "scripted": SCRIPTED,
+    "reward_model": REWARD_MODEL,
+}
 """Engine kinds by the `type` of their settings."""
 
 

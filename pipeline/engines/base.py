@@ -87,6 +87,18 @@ class Engine(Protocol):
         """
         ...
 
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """The raw score of a reward model for the LAST message, an assistant's reply, and the
+        number of tokens read: the whole conversation, as the chat template renders it.
+
+        The score has no unit and no range, and may be NaN.
+
+        Raises:
+            PromptTooLongError, EngineError: as `generate`.
+            ConfigError: the model is not a reward model.
+        """
+        ...
+
     async def close(self) -> None:
         """Release the model; calling twice is harmless."""
         ...
@@ -117,6 +129,14 @@ class StartingModel:
     """Jinja file that replaces the tokenizer's template."""
     chat_template_args: dict[str, Any]
     """Extra variables of the chat template."""
+
+
+def no_rewards(name: str) -> NoReturn:
+    """Refuse to give rewards. Raises ConfigError."""
+    raise ConfigError(
+        f"engine '{name}' is not a reward model, so it has no score for a response; name a "
+        "sequence classifier with one label in preference.reward_model.engine"
+    )
 
 
 def _not_trainable(settings: EngineSection, *_: Path) -> NoReturn:

@@ -57,6 +57,10 @@ class LazyEngine:
         """See Engine.score_reply."""
         return await self._ask(lambda engine: engine.score_reply(messages, request_id=request_id))
 
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """See Engine.reward."""
+        return await self._ask(lambda engine: engine.reward(messages, request_id=request_id))
+
     async def opened(self) -> Engine:
         """The loaded engine.
 

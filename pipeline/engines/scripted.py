@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pipeline.config.engines import ScriptedConfig
 from pipeline.config.factories import check_arguments, find_factory
-from pipeline.engines.base import Engine, EngineKind, Identity
+from pipeline.engines.base import Engine, EngineKind, Identity, no_rewards
 from pipeline.engines.options import check_distinct
 from pipeline.engines.reply import make_generation
 from pipeline.errors import ConfigError, EngineError, PromptTooLongError
@@ -36,7 +36,7 @@ FailureFunction = Callable[["Call"], Exception | None]
 class Call:
     """One request as it arrived."""
 
-    kind: Literal["generate", "score", "score_reply"]
+    kind: Literal["generate", "score", "score_reply", "reward"]
     request_id: str
     messages: Messages
     seed: int | None = None
@@ -57,6 +57,7 @@ class ScriptedEngine:
         reply: text of a reply; called with messages, and with the seed if it takes two arguments.
         scores: log-probabilities (nats) of options; without it `score` raises ConfigError.
         score_replies: (sum of log-probabilities, tokens) of the last message's content.
+        rewards: score of the last message; without it `reward` raises ConfigError.
         name: what a person calls this model, also the base of its fingerprint.
         latency_s: seconds that every call takes.
         max_concurrency: calls that are answered at the same time; None means all.
@@ -71,6 +72,7 @@ class ScriptedEngine:
         scores: ScoresFunction | None = None,
         *,
         score_replies: Callable[[Messages], tuple[float, int]] | None = None,
+        rewards: Callable[[Messages], float] | None = None,
         name: str = "scripted",
         latency_s: float = 0.0,
         max_concurrency: int | None = None,
@@ -85,6 +87,7 @@ class ScriptedEngine:
         self.calls: list[Call] = []
         self.most_in_flight = 0
         self._reply, self._scores, self._score_replies = reply, scores, score_replies
+        self._rewards = rewards
         self._takes_seed = _positional_arguments(reply) >= 2
         self._latency_s, self._failure, self._keep_calls = latency_s, failure, keep_calls
         self._gate: asyncio.Semaphore | contextlib.nullcontext[None] = (
@@ -148,6 +151,13 @@ class ScriptedEngine:
             return self._score_replies(messages)
         num_words = len(messages[-1].content.split())
         return -float(num_words), num_words
+
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """What `rewards` says."""
+        await self._admit(Call("reward", request_id, messages), 0)
+        if self._rewards is None:
+            no_rewards(self.name)
+        return self._rewards(messages), count_words(messages)
 
     async def close(self) -> None:
         """Refuse further calls."""

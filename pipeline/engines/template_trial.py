@@ -44,6 +44,8 @@ class TemplateUse:
     """It is trained: the tokens of a prompt must begin those of prompt and reply."""
     learns_thoughts: bool = False
     """It is trained with the thoughts before its replies."""
+    reads_reply: bool = False
+    """It reads conversations that end with a reply, and adds nothing."""
     scored_after: str | None = None
     """What its reply begins with before an option is scored; None when none is."""
 
@@ -116,6 +118,9 @@ class _Trial:
     def run(self, use: TemplateUse) -> None:
         """Try each shape. Raises _Refusal."""
         for shape in sorted(use.shapes):
+            if use.reads_reply:
+                self.render((*shape, "assistant"), reply_follows=False)
+                continue
             prompt = self.render(shape)
             if use.scored_after is not None and opens_thought(prompt + use.scored_after):
                 what = "opens a thought before the reply, so a verdict would be scored inside it"

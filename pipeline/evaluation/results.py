@@ -15,6 +15,7 @@ from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
 from pipeline.store.shards import RareCount
+from pipeline.training.job import HeldoutPairs
 
 Faults = dict[str, int]
 """Rows by reason or fault, most frequent first."""
@@ -393,5 +394,7 @@ class Metrics(_Entry):
     """The first round first."""
     gate: GateResult | None = None
     """None when the recipe has no gate."""
+    reward_model: HeldoutPairs | None = None
+    """The run's own reward model on held-out pairs; None where none was trained."""
     seconds: dict[str, float] = {}
     """By stage, added over shards that ran side by side, and by training job."""

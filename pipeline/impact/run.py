@@ -123,7 +123,7 @@ def impact_passes(ctx: RunContext, before: RunDir) -> list[Pass]:
     passes: list[Pass] = []
     if compared_texts(ctx).revisions:
         passes.append((ctx.policy_engine(), [partial(_revision_stages, before=before)]))
-    for number, engine in enumerate(ctx.judge_engines()):
+    for number, engine in enumerate(ctx.label_engines()):
         maker = partial(_label_stages, before=before, number=number)
         if passes and passes[-1][0] == engine:
             passes[-1][1].append(maker)

@@ -222,7 +222,7 @@ def judge_figures(verdicts: Sequence[Verdict], *, draws: int, seed: int) -> Judg
         confidence=confidence_figures(labels, seed=seed, brier=brier) if labels else None,
         raw_confidence=confidence_figures(raw_labels, seed=seed) if labels != raw_labels else None,
         inexact_share=_share(read, lambda v: float(not v.exact)),
-        by_principle=_groups(verdicts, lambda v: [v.principle_id]),
+        by_principle=_groups(verdicts, lambda v: filter(None, [v.principle_id])),
         by_tag=_groups(verdicts, lambda v: v.tags),
     )
 

@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, file_hash
 from pipeline.judge_eval.fit import Kind
 from pipeline.labeling.labelers import LABELERS, labeler_of
-from pipeline.run.files import labeling_paths
+from pipeline.run.files import labeling_paths, template_paths
 from pipeline.sources.config import AnySource
 from pipeline.sources.rows import Imported
 from pipeline.store import RunDir
@@ -45,11 +45,12 @@ def check_request(request: Request, config: RunConfig) -> None:
     """Raises ConfigError for what this recipe or these options cannot do."""
     if request.name is not None:
         check_folder_name(request.name, "--name")
-    if not labeler_of(config.preference).has_orders:
-        comparing = [repr(name) for name, labeler in LABELERS.items() if labeler.has_orders]
+    labeler = labeler_of(config.preference)
+    if not labeler.asks_a_model:
+        asking = [repr(name) for name, labeler in LABELERS.items() if labeler.asks_a_model]
         raise ConfigError(
             f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
-            f"command measures a judge that compares; set it to {' or '.join(comparing)}"
+            f"command measures a model that labels; set it to {' or '.join(asking)}"
         )
     for option, path in (
         ("--calibrate", request.calibrate),
@@ -65,11 +66,23 @@ def check_request(request: Request, config: RunConfig) -> None:
             f"{request.recipe} names known labels already; measure with a recipe that has no "
             "preference.pair.max_error and no preference.pair.known_labels"
         )
+    drawn = labeler.principles(config.preference) != "none"
+    if request.checked is not None and drawn and not labeler.has_orders:
+        raise ConfigError(
+            "a checked comparison is known under one principle, but labeler "
+            f"'{config.preference.labeler}' of {request.recipe} draws its own; set it to 'judge', "
+            "or to one that uses no principle"
+        )
     if request.calibrate is None:
         return
+    if not labeler.has_orders and request.kind != "temperature":
+        raise ConfigError(
+            f"--calibration-kind is '{request.kind}', but labeler '{config.preference.labeler}' "
+            "gives scores, whose scale a temperature corrects; leave the option out"
+        )
     if config.panel:
         raise ConfigError(
-            f"{request.recipe} has a panel of {len(config.judge_engines)} judges, but a "
+            f"{request.recipe} has a panel of {len(config.label_engines)} judges, but a "
             "calibration belongs to one judge; leave out `panel` or --calibrate"
         )
     if config.preference.judge.calibration is not None:
@@ -80,7 +93,11 @@ def check_request(request: Request, config: RunConfig) -> None:
 
 
 def require_judged(path: Path, config: RunConfig) -> None:
-    """Raises ConfigError when the recipe at `path` has no principle that a judge decides."""
+    """Raises ConfigError when the recipe at `path` has no principle that its labeler could use
+    beside the checks.
+    """
+    if labeler_of(config.preference).principles(config.preference) == "none":
+        return
     if not load_constitution(resolve_path(config.constitution)).judged:
         raise ConfigError(
             f"a program decides every principle of {config.constitution}, so no judge is asked; "
@@ -94,6 +111,7 @@ def identity_of(request: Request, config: RunConfig, imports: Sequence[Imported]
         request.recipe,
         resolve_path(config.constitution),
         resolve_path(config.templates.judge),
+        *([template_paths(config)["score"]] if "score" in template_paths(config) else []),
         *labeling_paths(config).values(),
     ]
     missing = [path for path in paths if not path.is_file()]

@@ -40,12 +40,13 @@ from pipeline.judge_eval.items import (
 from pipeline.judge_eval.report.page import write_judge_report
 from pipeline.judge_eval.request import Request, check_request, identity_of, require_judged
 from pipeline.labeling.comparisons import Compared
-from pipeline.labeling.judge import Judge
-from pipeline.labeling.judge_stage import JudgeStage, make_judge
+from pipeline.labeling.from_scores import CompareScoresStage
+from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.labeling.known_labels import KnownLabels
+from pipeline.labeling.labelers import labeler_of
 from pipeline.labeling.pool import PoolStage
 from pipeline.records import ResponseRow
-from pipeline.run.context import RunContext, open_context, resolved_engine
+from pipeline.run.context import RunContext, open_context
 from pipeline.run.passes import run_pass
 from pipeline.run.plan import conflicts, judge_folders, label_folder
 from pipeline.run.start import ask_endpoints, check_recipe, runs_root, start_run, work_in
@@ -70,6 +71,8 @@ class AskedJudge:
     method_hash: str = ""
     calibration_hash: str = ""
     identity_hash: str = ""
+    scale: float | None = None
+    """Of a labeler with scores: the difference that means a log-odds of 1 nat."""
 
     def metrics(self, *, draws: int, seed: int) -> dict[str, Any]:
         """The entry of metrics.json: who it is, and its `JudgeFigures`."""
@@ -164,6 +167,7 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
     ctx = open_context(evaluation.run, progress)
     ctx = replace(ctx, config=ctx.config.model_copy(update={"seed": evaluation.seed}))
     draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
+    preference = ctx.config.preference
     judges = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation)
     fitted, refusal = _fit(evaluation, judges[0], draws)
     metrics = {
@@ -175,10 +179,10 @@ async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[s
         "sources": _source_facts(evaluation.sources),
         "num_rows": len(evaluation.items),
         "num_prompts": len({item.row.prompt_id for item in evaluation.items}),
-        "num_principles": ctx.config.preference.judge.num_principles,
+        "num_principles": labeler_of(preference).labels_per_comparison(preference),
         "baselines": asdict(baselines(judges[-1].verdicts)),
         "judges": [judge.metrics(draws=draws, seed=seed) for judge in judges],
-        "calibration": fitted.as_dict() if fitted else None,
+        "calibration": fitted.as_dict(judges[0].scale) if fitted else None,
     }
     write_json(evaluation.run.root / "metrics.json", metrics)
     write_judge_report(evaluation.run.root, metrics)
@@ -231,21 +235,18 @@ async def _ask(
     under = {i.key[0]: principles[i.row.row_id] for i in items if i.row.row_id in principles}
     judges: list[AskedJudge] = []
     folders = judge_folders(ctx)
-    calibration = ctx.files.labeling.calibration
-    for number, (folder, config) in enumerate(zip(folders, ctx.config.judge_engines, strict=True)):
-        opened: list[Judge] = []
-        plan = partial(_judge_stages, folder=folder, opened=opened, under=under)
-        shards = await run_pass(ctx, resolved_engine(config), shards, [plan])
-        engine = shards[0][folder].engine
+    for number, (folder, config) in enumerate(zip(folders, ctx.label_engines(), strict=True)):
+        opened: list[Stage] = []
+        plan = partial(_label_stages, number=number, opened=opened, under=under)
+        shards = await run_pass(ctx, config, shards, [plan])
+        engine = shards[0][opened[0].folder].engine
         judges.append(
             AskedJudge(
                 name="judge" if number == 0 else f"judge {number + 1}",
                 model=Path(engine["name"]).name,
                 verdicts=_verdicts(ctx, shards, folder, items),
                 fingerprint=engine["fingerprint"],
-                method_hash=opened[0].method_hash,
-                identity_hash=opened[0].identity_hash,
-                calibration_hash=calibration.hash if calibration else "",
+                **_method(opened[-1]),
             )
         )
     if label_folder(ctx) == POOLED:
@@ -256,25 +257,38 @@ async def _ask(
     return judges
 
 
-def _judge_stages(
+def _label_stages(
     ctx: RunContext,
     engine: Engine,
-    folder: str,
-    opened: list[Judge],
+    number: int,
+    opened: list[Stage],
     under: Mapping[str, Principle],
 ) -> list[Stage]:
-    opened.append(make_judge(ctx.labeling, engine))
-    return [
-        JudgeStage(
-            judge=opened[0],
-            compared=Compared("evaluation", samples=FIRSTS, initials=SECONDS),
-            run_id=ctx.run.run_id,
-            folder=folder,
-            judged_only=True,
-            consults=True,
-            under=under,
-        )
+    """The stages of the recipe's labeler; the last one makes the labels."""
+    # Known labels hold for the labels of a run, not for those that are measured here.
+    files = replace(ctx.labeling.files, known_labels=None)
+    compared = Compared("evaluation", samples=FIRSTS, initials=SECONDS)
+    labeler = labeler_of(ctx.config.preference)
+    stages = labeler.stages(replace(ctx.labeling, files=files), engine, compared, number)
+    opened += [
+        replace(stage, judged_only=True, under=under) if isinstance(stage, JudgeStage) else stage
+        for stage in stages
     ]
+    return opened
+
+
+def _method(stage: Stage) -> dict[str, Any]:
+    """Who labels, and how, as an `AskedJudge` takes it."""
+    if isinstance(stage, CompareScoresStage):
+        identity = stage.identity_hash
+        return {"method_hash": identity, "identity_hash": identity, "scale": stage.scale}
+    assert isinstance(stage, JudgeStage)
+    judge = stage.judge
+    return {
+        "method_hash": judge.method_hash,
+        "identity_hash": judge.identity_hash,
+        "calibration_hash": judge.calibration.hash if judge.calibration else "",
+    }
 
 
 def _verdicts(

@@ -27,6 +27,7 @@ from pipeline.judge_eval.fit import in_fit_half
 from pipeline.judge_eval.items import Verdict, read_verdicts
 from pipeline.judge_eval.request import Request, require_judged
 from pipeline.judge_eval.run import Evaluation, prepare_evaluation, run_evaluation
+from pipeline.labeling.labelers import labeler_of
 from pipeline.report.numbers import MISSING, percent, percent_range
 from pipeline.run.context import open_context
 from pipeline.run.plan import judge_folders, label_folder
@@ -139,6 +140,11 @@ async def try_ways(
 def check_recipe(request: Request, config: RunConfig) -> None:
     """Raises ConfigError when no way of asking can change the labels, or some belong to one way."""
     path = request.recipe
+    if not labeler_of(config.preference).has_orders:
+        raise ConfigError(
+            f"preference.labeler of {path} is '{config.preference.labeler}', which has one way of "
+            "asking; name a recipe with labeler 'judge', or use `rlaif judge-eval`"
+        )
     if request.checked is None:
         require_judged(path, config)
     if config.preference.judge.calibration or config.preference.pair.known_labels:

@@ -174,7 +174,7 @@ def follow_up_stages(
         neutral_reply=config.neutral_reply,
         folder=nth_folder(SCORE, number),
     )
-    return [scores, labels_from_scores(inputs, compared, config.scale, "follow_up", number)]
+    return [scores, labels_from_scores(inputs, scores, config.scale, "follow_up", number)]
 
 
 def describe_follow_ups(config: PreferenceConfig) -> str:

@@ -5,18 +5,21 @@ Out: JudgmentRow with the method of the scores
 
     P(first preferred) = sigmoid((s_first - s_second) / scale)
 
-This link is ours: the papers train on the scores themselves. `scale` is the difference that means a
-log-odds of 1 nat. There are no orders, hence no position gap; the row keeps the difference of each
-part, which shows the attribute that decided.
+For rewards it is the model of Bradley and Terry (1952) that they were trained with. For ratings
+and follow-ups it is ours: the papers train on the scores themselves. `scale` is the difference that
+means a log-odds of 1 nat. There are no orders, hence no position gap; the row keeps the difference
+of each part, which shows the attribute that decided.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
-from pipeline.ids import input_hash, row_id
+from pipeline.engines.base import Engine
+from pipeline.ids import content_hash, input_hash, row_id
 from pipeline.labeling.comparisons import Compared, Pairing
 from pipeline.labeling.inputs import LabelingInputs
+from pipeline.labeling.known_labels import check_known_labels
 from pipeline.records import JudgmentRow, PromptRow, ScoreRow
 from pipeline.soft_labels import sigmoid
 from pipeline.stages.base import Inputs, Item, dropped
@@ -35,6 +38,8 @@ class CompareScoresStage:
     scores: str
     """Folder of the scores of all texts."""
     folder: str = LABELS
+    identity_hash: str = ""
+    """Hash of model, method and scale: who labels, and how."""
     engine: None = None
 
     @property
@@ -113,21 +118,50 @@ class CompareScoresStage:
         )
 
 
+class Scorer(Protocol):
+    """A stage that scores responses."""
+
+    @property
+    def engine(self) -> Engine | None:
+        """What gives the scores; None where a formula does."""
+        ...
+
+    @property
+    def compared(self) -> Compared:
+        """The folders whose texts are scored."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """All that changes a score besides texts and model."""
+        ...
+
+
 def labels_from_scores(
-    inputs: LabelingInputs, compared: Compared, scale: float, method: str, number: int
+    inputs: LabelingInputs, scorer: Scorer, scale: float, method: str, number: int
 ) -> CompareScoresStage:
     """The stage that turns the scores of one judge into its labels.
 
     Args:
+        scorer: the stage that makes the scores.
         scale: score difference that means a log-odds of 1 nat.
         method: labeler whose scores they are.
         number: index of the judge in the panel, from 0.
+
+    Raises:
+        ConfigError: the recipe's known labels are of another model or another way of scoring.
     """
+    # The seed draws principles; another draw is not another way of labeling.
+    settings = {name: value for name, value in scorer.settings().items() if name != "seed"}
+    model = scorer.engine.fingerprint if scorer.engine else ""
+    identity = content_hash([model, method, scale, settings])[:16]
+    if inputs.files.known_labels is not None:
+        check_known_labels(inputs.files.known_labels, identity, number)
     return CompareScoresStage(
-        compared=compared,
+        compared=scorer.compared,
         scale=scale,
         method=method,
         run_id=inputs.run_id,
         scores=nth_folder(SCORE, number),
         folder=nth_folder(JUDGE, number),
+        identity_hash=identity,
     )

@@ -16,6 +16,7 @@ from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.follow_up import describe_follow_ups, follow_up_stages
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import describe_judge, judge_stages
+from pipeline.labeling.reward_model import describe_rewards, reward_stages
 from pipeline.labeling.score import describe_scores, score_stages
 from pipeline.stages.base import Stage
 
@@ -68,6 +69,7 @@ LABELERS: dict[str, Labeler] = {
         principles=lambda config: "none",
         uses_follow_ups=True,
     ),
+    "reward_model": Labeler(reward_stages, describe_rewards, principles=lambda config: "none"),
     "assumed": Labeler(
         assumed_stages, describe_assumed, principles=lambda config: "none", asks_a_model=False
     ),

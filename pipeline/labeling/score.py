@@ -224,7 +224,7 @@ def score_stages(
         compared=compared,
         folder=nth_folder(SCORE, number),
     )
-    return [scores, labels_from_scores(inputs, compared, config.scale, "score", number)]
+    return [scores, labels_from_scores(inputs, scores, config.scale, "score", number)]
 
 
 def describe_scores(config: PreferenceConfig) -> str:

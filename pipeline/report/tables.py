@@ -26,6 +26,7 @@ from pipeline.report.numbers import (
 )
 from pipeline.report.source import ReportData, later_environments
 from pipeline.stats import Estimate
+from pipeline.training.job import TrainingResult
 
 SHARE_TITLES = {
     "harmless": "Harmless replies to misdeeds",
@@ -316,6 +317,7 @@ def efficacy_table(data: ReportData) -> Table:
 def training_table(data: ReportData) -> Table:
     """What each training job did; a job that is not finished has its steps alone."""
     rows = []
+    measured = any(record.result and record.result.heldout for record in data.training)
     for record in data.training:
         result = record.result
         rows.append(
@@ -326,11 +328,21 @@ def training_table(data: ReportData) -> Table:
                 "rows": number(result.rows.used if result else None),
                 "final loss": number(result.final_loss if result else None, 3),
                 "reward margin": number(result.reward_margin if result else None, 2),
+                **({"held-out accuracy": _heldout(result)} if measured else {}),
                 "time": duration(result.total_s if result else None),
                 "device": result.device if result else MISSING,
             }
         )
     return Table(rows)
+
+
+def _heldout(result: TrainingResult | None) -> str:
+    """Accuracy of a reward model on pairs that it was not trained on."""
+    held = result.heldout if result else None
+    if held is None:
+        return MISSING
+    interval = percent_range(held.low, held.high)
+    return f"{percent(held.accuracy)} ({interval}), {count_of(held.pairs, 'pair')}"
 
 
 def stage_table(data: ReportData) -> Table:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import RunConfig, load_config
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import AnyEngine, EngineConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines import ENGINES
+from pipeline.engines.base import Settings
 from pipeline.errors import StoreError
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.run.files import RunFiles, load_files
@@ -77,14 +78,20 @@ class RunContext:
         others = self.config.policies.named
         return {name: resolved_engine(policy.engine) for name, policy in others.items()}
 
-    def judge_engines(self) -> list[EngineConfig]:
-        """The engine of the judge, then those of the rest of the panel."""
-        return [resolved_engine(engine) for engine in self.config.judge_engines]
+    def judge_engine(self) -> EngineConfig:
+        """The engine of the judge, which compares policies and measures revisions."""
+        return resolved_engine(self.config.judge_engine)
+
+    def label_engines(self) -> list[AnyEngine]:
+        """The engines that label comparisons: the judges, or the reward model."""
+        return [resolved_engine(engine) for engine in self.config.label_engines]
 
 
 def promoted_model(run: RunDir) -> Path:
     """Folder of the policy that a run promoted: its last one. Raises StoreError when it is gone."""
-    folders = [run.training(name) / "model" for name in ("preference", "sft")]
+    train = load_config(run.recipe).preference.train
+    names = ("preference", "sft") if train is None or train.trains_policy else ("sft",)
+    folders = [run.training(name) / "model" for name in names]
     for folder in folders:
         if folder.is_dir():
             return folder
@@ -94,9 +101,9 @@ def promoted_model(run: RunDir) -> Path:
     )
 
 
-def resolved_engine(engine: EngineConfig) -> EngineConfig:
+def resolved_engine(engine: Settings) -> Settings:
     """The engine with absolute paths, found as `resolve_path` finds them."""
-    resolved: EngineConfig = ENGINES[engine.type].resolve(engine)
+    resolved: Settings = ENGINES[engine.type].resolve(engine)
     return resolved
 
 

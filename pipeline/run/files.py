@@ -158,10 +158,10 @@ def _load_labeling(
         if config.follow_up.deduplicate:
             follow_ups = follow_ups.without_repeats()
     if path := paths.get("known_labels.json"):
-        if not labeler_of(config).has_orders:
+        if not labeler_of(config).asks_a_model:
             raise ConfigError(
-                f"pair.max_error needs a judge that compares, but preference.labeler is "
-                f"'{config.labeler}'; leave out pair.max_error, or set labeler: judge"
+                f"pair.max_error needs labels of a model, but preference.labeler is "
+                f"'{config.labeler}'; leave out pair.max_error, or set another labeler"
             )
         known = load_known_labels(path)
         bound = bound_error(known.labels, config.pair)

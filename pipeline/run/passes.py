@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import AnyEngine
 from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.heldout import not_trained_on
@@ -26,7 +26,7 @@ from pipeline.store import require_manifest
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
-Pass = tuple[EngineConfig, list[StageMaker]]
+Pass = tuple[AnyEngine, list[StageMaker]]
 """The settings of an engine, and the functions that make its stages once it is open."""
 
 
@@ -61,7 +61,7 @@ def prompts_key(config: RunConfig, run_id: str, folder: str) -> str:
 
 async def run_pass(
     ctx: RunContext,
-    config: EngineConfig,
+    config: AnyEngine,
     shards: Sequence[ShardState],
     makers: Sequence[StageMaker],
     driver: Driver = PLAIN,
@@ -94,23 +94,26 @@ def with_finished(
 
 
 def label_passes(ctx: RunContext) -> list[Pass]:
-    """One pass for each judge of the panel; the first judge also measures the revisions."""
+    """One pass for each engine that labels; the judge also measures the revisions."""
     passes: list[Pass] = [
         (engine, [partial(label_stages, number=number)])
-        for number, engine in enumerate(ctx.judge_engines())
+        for number, engine in enumerate(ctx.label_engines())
     ]
     if measures_efficacy(ctx):
-        passes[0][1].insert(0, efficacy_stages)
+        if ctx.config.preference.own_engine is None:
+            passes[0][1].insert(0, efficacy_stages)
+        else:
+            passes.append((ctx.judge_engine(), [efficacy_stages]))
     return passes
 
 
 def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
-    """Whether the sampling policy is also the first judge, so that one engine serves both.
+    """Whether the sampling policy also labels first, so that one engine serves both.
 
     Args:
         policy: folder of the trained policy; None for the initial one.
     """
-    return policy is None and ctx.judge_engines()[0] == ctx.policy_engine()
+    return policy is None and ctx.label_engines()[0] == ctx.policy_engine()
 
 
 def _write_prompts(

@@ -79,7 +79,7 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
             sample = partial(evaluation_samples, policy=name)
             shards = await run_pass(ctx, ctx.policy_engine(folder), shards, [sample], driver)
         judge = partial(evaluation_judges, matches=matches(list(names)))
-        await run_pass(ctx, ctx.judge_engines()[0], shards, [judge], driver)
+        await run_pass(ctx, ctx.judge_engine(), shards, [judge], driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
@@ -215,7 +215,9 @@ async def train(
 
 
 async def train_preference(ctx: RunContext) -> Path | None:
-    """Train the tuned policy, from the SL-CAI policy where there is one; see `train`."""
+    """Train the tuned policy or a reward model, from the SL-CAI policy where there is one; see
+    `train`.
+    """
     return await train(ctx, "preference", ctx.config.preference, sl_cai_model(ctx))
 
 
@@ -225,14 +227,14 @@ def sl_cai_model(ctx: RunContext) -> Path | None:
 
 
 def tuned_model(ctx: RunContext) -> Path | None:
-    """Folder of the tuned policy; None when the recipe trains none."""
+    """Folder of the tuned policy; None when the recipe trains none, or a reward model."""
     return _model_folder(ctx, "preference", ctx.config.preference)
 
 
 def _model_folder(
     ctx: RunContext, name: str, section: SupervisedConfig | PreferenceConfig
 ) -> Path | None:
-    trains = section.enabled and section.train is not None
+    trains = section.enabled and section.train is not None and section.train.trains_policy
     return ctx.run.training(name) / "model" if trains else None
 
 

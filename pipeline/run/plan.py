@@ -145,7 +145,7 @@ def other_sample_stages(ctx: RunContext, engine: Engine, name: str) -> list[Stag
 
 def judge_folders(ctx: RunContext) -> tuple[str, ...]:
     """Folder of each judge's labels: `preference/judge`, `preference/judge-2`, ..."""
-    return tuple(nth_folder(JUDGE, number) for number in range(len(ctx.config.judge_engines)))
+    return tuple(nth_folder(JUDGE, number) for number in range(len(ctx.config.label_engines)))
 
 
 def label_folder(ctx: RunContext) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, load_config
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import AnyEngine, EngineConfig
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
 from pipeline.config.recipe import read_recipe
 from pipeline.constitution import Constitution, load_constitution
@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, StoreError, UserError
 from pipeline.evaluation.gate import check_gate
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
+from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge_stage import make_judge
 from pipeline.labeling.known_labels import MAKE_IT
@@ -41,6 +42,9 @@ from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.training.launch import prove_model
+
+REWARDS = "reward model"
+"""Role of a reward model among the models of a recipe."""
 
 
 def runs_root() -> Path:
@@ -89,9 +93,12 @@ def check_recipe(
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
         *(("labels", line) for line in check_label_sources(config)),
     ]
-    judges = [("judge", engine) for engine in config.judge_engines]
-    others = [(f"{name} policy", other.engine) for name, other in config.policies.named.items()]
-    for role, engine in (("policy", config.policy), *others, *judges):
+    engines: list[tuple[str, AnyEngine]] = [("policy", config.policy)]
+    engines += [(f"{name} policy", other.engine) for name, other in config.policies.named.items()]
+    engines += [("judge", engine) for engine in (config.judge_engine, *config.panel)]
+    if own := config.preference.own_engine:
+        engines.append((REWARDS, own))
+    for role, engine in engines:
         settings = resolved_engine(engine)
         check_engine(settings)
         if settings.trainable:
@@ -120,7 +127,7 @@ def ask_endpoints(config: RunConfig, *, judges_only: bool = False) -> list[str]:
         ConfigError: one cannot be used for what the recipe wants of it.
     """
     scored: Use = "texts" if labeler_of(config.preference).uses_follow_ups else "options"
-    judges = [(resolved_engine(engine), scored) for engine in config.judge_engines]
+    judges = [(resolved_engine(engine), scored) for engine in (config.judge_engine, *config.panel)]
     questions: dict[str, tuple[EngineConfig, Use]] = {}
     policies = [config.policy, *(other.engine for other in config.policies.named.values())]
     writers = [] if judges_only else [(resolved_engine(engine), REPLIES) for engine in policies]
@@ -152,7 +159,9 @@ def _unshown(constitution: Constitution, files: RunFiles) -> str:
 
 
 def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> list[TemplateUse]:
-    """What the run does with a policy or with a judge; only the first policy is trained."""
+    """What the run does with a model; only the first policy is trained."""
+    if role == REWARDS:
+        return [TemplateUse(prompts, reads_reply=True)]
     if role != "judge":
         trains = role == "policy" and (config.supervised.train or config.preference.train)
         chain = 2 if config.supervised.enabled and config.supervised.revise.rounds else 0
@@ -170,7 +179,8 @@ def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> l
 
 
 def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:
-    """Compare calibration and known labels with each judge's weights and way of labeling.
+    """Compare calibration and known labels with the weights and the way of labeling of each model
+    that labels.
 
     No model is loaded. The fingerprint of an endpoint is compared later, when it is connected.
 
@@ -182,7 +192,8 @@ def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles)
     inputs = LabelingInputs(
         "", config.seed, config.preference, constitution, files.templates, files.labeling
     )
-    known, judges = files.labeling.known_labels, config.judge_engines
+    known, judges = files.labeling.known_labels, config.label_engines
+    labeler = labeler_of(config.preference)
     if known is not None and len(known.judges) != len(judges):
         raise ConfigError(
             f"the known labels of pair.known_labels come from {len(known.judges)} judges, but this "
@@ -191,7 +202,11 @@ def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles)
     for number, settings in enumerate(judges):
         engine = unopened_engine(resolved_engine(settings))
         if engine is not None:
-            make_judge(inputs, engine, number)
+            labeler.stages(inputs, engine, Compared("samples"), number)
+    judge = unopened_engine(resolved_engine(config.judge_engine))
+    if judge is not None and not labeler.has_orders:
+        # It does not label, but its calibration is used where policies are compared.
+        make_judge(inputs, judge)
 
 
 def begin_run(

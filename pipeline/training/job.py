@@ -119,7 +119,7 @@ class ReplyCounts(Section):
 
 class RowCounts(Section):
     """What became of the rows of the data set, feedback included:
-    read = not_ok + too_long + unclear + weak + used.
+    read = not_ok + too_long + unclear + weak + heldout + used.
     """
 
     read: int
@@ -131,11 +131,31 @@ class RowCounts(Section):
     """KTO only: soft label below `min_soft_label`."""
     weak: int = 0
     """KTO only: feedback with a weight below `min_weight`."""
+    heldout: int = 0
+    """Reward model only: pairs kept to measure on."""
     used: int = 0
     feedback: int = 0
     """Of the used rows, those of feedback."""
     replies: ReplyCounts | None = None
     """KTO only."""
+
+
+class HeldoutPairs(Section):
+    """A reward model on pairs of prompts that it was not trained on."""
+
+    # A training that diverges ends in NaN, and says so.
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    pairs: int
+    prompts: int
+    accuracy: float
+    """Share of the pairs whose chosen reply has the higher score, in [0, 1]; equal scores count
+    half."""
+    low: float
+    """Wilson's 95 % interval, clustered by prompt."""
+    high: float
+    log_loss: float
+    """Mean of -ln sigmoid(score of chosen - score of rejected), in nats; 0.693 says nothing."""
 
 
 class TrainingResult(Section):
@@ -166,6 +186,8 @@ class TrainingResult(Section):
     """KTO only: that of the bad ones."""
     reference_cache: str = "unused"
     """`hit`, `miss`, or `unused` for methods without a reference."""
+    heldout: HeldoutPairs | None = None
+    """Reward model only."""
     alarms: tuple[Alarm, ...] = ()
     probe_before: Probe | None = None
     probe_after: Probe | None = None

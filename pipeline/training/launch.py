@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import errors
+from pipeline.config.training import TrainingSection
 from pipeline.engines.base import StartingModel
 from pipeline.engines.checks import (
     chat_template_source,
@@ -122,7 +123,7 @@ def check_job(job: TrainingJob) -> None:
     start = StartingModel(job.model, job.chat_template, dict(job.chat_template_args))
     if chat_template_source(job.model, job.chat_template):
         # Without any template, the worker says so.
-        try_template(start, TemplateUse(frozenset({("user",)}), learns=True))
+        try_template(start, _template_use(job.config))
     if job.feedback is not None and not job.config.takes_feedback:
         raise ConfigError(
             f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from "
@@ -160,6 +161,11 @@ def prove_model(folder: Path) -> str:
         last = (ended.stderr.strip().splitlines() or [f"code {ended.returncode}"])[-1]
         raise ConfigError(f"model folder '{folder}' cannot be loaded for a training ({last[:300]})")
     return next((line.removeprefix("note: ") for line in lines if line.startswith("note: ")), "")
+
+
+def _template_use(config: TrainingSection) -> TemplateUse:
+    writes = config.trains_policy
+    return TemplateUse(frozenset({("user",)}), learns=writes, reads_reply=not writes)
 
 
 def _clear_other_job(file: JobFile) -> None:

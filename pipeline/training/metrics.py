@@ -23,6 +23,9 @@ NAMES = {
     "rewards/rejected": "reward_rejected",
     "rewards/margins": "reward_margin",
     "rewards/accuracies": "reward_accuracy",
+    "margin": "reward_margin",
+    "accuracy": "reward_accuracy",
+    "mean_reward": "reward_mean",
     "logps/chosen": "logp_chosen",
     "logps/rejected": "logp_rejected",
     "kl": "divergence",
@@ -32,7 +35,8 @@ NAMES = {
     "log_odds_chosen": "log_odds",
     "num_tokens": "tokens",
 }
-"""TRL's name and ours. Rewards are beta times log-ratios; log-probabilities are in nats."""
+"""TRL's name and ours. Rewards are beta times log-ratios, or a reward model's scores;
+log-probabilities are in nats."""
 
 SHOWN = ("reward_margin", "token_accuracy", "tokens_per_s")
 

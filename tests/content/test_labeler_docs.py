@@ -34,6 +34,7 @@ def test_every_labeler_has_a_recipe() -> None:
         "judge",
         "score",
         "follow_up",
+        "reward_model",
         "assumed",
     }
     assert any("panel" in recipe for recipe in RECIPES)
@@ -51,6 +52,15 @@ COSTS: list[tuple[dict[str, Any], int]] = [
     ({"judge": {"num_principles": 3}}, 2 * 3),
     ({"labeler": "score"}, 2),
     ({"labeler": "score", "score": {"principles": "all"}}, 2 * NUM_PRINCIPLES),
+    (
+        {
+            "labeler": "reward_model",
+            "reward_model": {
+                "engine": {"type": "scripted", "script": "tests.run.scripted_world:make_engine"}
+            },
+        },
+        2,
+    ),
     ({"labeler": "follow_up"}, 2 * NUM_FOLLOW_UPS),
     ({"labeler": "follow_up", "follow_up": {"neutral_reply": "Okay."}}, 3 * NUM_FOLLOW_UPS),
 ]

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import open_context, run_all, start_run
 from pipeline.config import recipe
-from pipeline.config.engines import EngineConfig
+from pipeline.config.engines import EngineConfig, RewardModelEngine
 from pipeline.engines import ENGINES, Engine
 from pipeline.engines.scripted import SCRIPTED
 from pipeline.errors import ConfigError
@@ -63,8 +63,9 @@ def test_unknown_kind_is_refused(tmp_path: Path) -> None:
 
 def test_every_kind_of_the_union_is_in_the_table() -> None:
     """And only kinds whose settings are trainable say what a training starts from."""
-    union, _ = get_args(EngineConfig)
-    settings = {get_args(c.model_fields["type"].annotation)[0]: c for c in get_args(union)}
+    unions = [get_args(kinds)[0] for kinds in (EngineConfig, RewardModelEngine)]
+    sections = {section for union in unions for section in get_args(union)}
+    settings = {get_args(c.model_fields["type"].annotation)[0]: c for c in sections}
     assert settings.keys() == ENGINES.keys()
     refused = SCRIPTED.starting_model
     trainable = {name for name, kind in ENGINES.items() if kind.starting_model is not refused}

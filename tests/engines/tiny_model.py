@@ -44,6 +44,18 @@ def build_tiny_model(folder: Path, *, max_context: int = 512, seed: int = 0) -> 
     return folder
 
 
+def build_tiny_classifier(folder: Path, *, labels: int = 1, seed: int = 0) -> Path:
+    """Write a sequence classifier with the same body and a random head; returns its folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    build_tiny_model(folder, seed=seed)
+    torch.manual_seed(seed)
+    config = LlamaConfig.from_pretrained(folder, num_labels=labels)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
 def build_tokenizer(folder: Path) -> "Tokenizer":
     """Write tokenizer.json and tokenizer_config.json with the chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import recipe
 from pipeline.engines import ENGINES
-from pipeline.engines.base import EngineKind, Identity
+from pipeline.engines.base import EngineKind, Identity, no_rewards
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash
 from pipeline.types import Generation, Messages, OptionScores, SamplingParams
@@ -44,6 +44,10 @@ class ToyEngine:
         """-1 nat for each word of the last message."""
         num_words = len(messages[-1].content.split())
         return -float(num_words), num_words
+
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """A toy writes; it has no classification head."""
+        no_rewards(self.name)
 
     async def close(self) -> None:
         """A toy holds nothing."""

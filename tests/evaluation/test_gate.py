@@ -211,7 +211,7 @@ def test_a_night_begins_with_the_promoted_policy(
         engine = ctx.policy_engine()
         assert isinstance(engine, VllmConfig)
         assert (engine.model == str(model)) == (folder is not None)
-        assert ctx.judge_engines()[0] != engine or folder is None
+        assert ctx.label_engines()[0] != engine or folder is None
 
 
 async def test_the_evaluation_records_the_decision(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ OTHER_JUDGE = {
 
 OTHER_POLICY = {**OTHER_JUDGE, "args": {"wordy": True, "name": "other"}}
 
+REWARDS = {"engine": {"type": "scripted", "script": "tests.run.scripted_world:make_engine"}}
+
 LABELERS: dict[str, dict[str, Any]] = {
     "judge": {
         "preference": {"audit": {"enabled": True, "canaries": None, "canaries_per_shard": 1}}
@@ -30,6 +32,12 @@ LABELERS: dict[str, dict[str, Any]] = {
     "attribute vector": {"preference": {"labeler": "score", "score": {"principles": "all"}}},
     "panel of scores": {"preference": {"labeler": "score"}, "panel": [OTHER_JUDGE]},
     "follow-ups": {"preference": {"labeler": "follow_up"}},
+    "reward model": {"preference": {"labeler": "reward_model", "reward_model": REWARDS}},
+    "reward model, revisions measured by the judge": {
+        "judge": OTHER_JUDGE,
+        "supervised": {"revise": {"rounds": 1, "efficacy": True}},
+        "preference": {"labeler": "reward_model", "reward_model": REWARDS},
+    },
     "efficacy": {"supervised": {"revise": {"rounds": 2, "efficacy": True}}},
     "assumed revisions": {
         "preference": {

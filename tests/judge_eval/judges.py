@@ -46,7 +46,10 @@ def make_engine(
             return list(_by_tokens(value, options))
         return [log_sigmoid(value), log_sigmoid(-value)]
 
-    return ScriptedEngine(lambda messages: "a rationale", scores, name=name)
+    def rewards(messages: Messages) -> float:
+        return sharpness * quality(messages[-1].content) + bias
+
+    return ScriptedEngine(lambda messages: "a rationale", scores, rewards=rewards, name=name)
 
 
 @recipe_factory

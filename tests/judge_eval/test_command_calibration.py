@@ -162,9 +162,20 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
             "a panel of 2 judges, but a calibration belongs to one judge",
         ),
         (
-            {"preference": {"labeler": "score"}},
+            {
+                "preference": {
+                    "labeler": "assumed",
+                    "comparisons": "revision_vs_initial",
+                    "assumed": {"label_accuracy": 0.8},
+                }
+            },
             [],
-            "labeler of .* is 'score', but this command measures",
+            "labeler of .* is 'assumed', but this command measures a model that labels",
+        ),
+        (
+            {"preference": {"labeler": "score"}},
+            ["--calibrate", "{tmp}/c.json", "--calibration-kind", "isotonic"],
+            "labeler 'score' gives scores, whose scale a temperature corrects",
         ),
         ({"preference": {"judge": {"calibration": "none.json"}}}, [], "none.json does not exist"),
         ({"constitution": "none.yaml"}, [], "none.yaml does not exist"),

@@ -50,4 +50,7 @@ def make_engine(
         pleased, num_tokens = follow_up.content in PLEASED, len(follow_up.content.split())
         return -(1.0 if pleased == (prefers in response.content) else 2.0) * num_tokens, num_tokens
 
-    return ScriptedEngine(reply, scores, score_replies=score_replies, name=name)
+    def rewards(messages: Messages) -> float:
+        return 1.5 if prefers in messages[-1].content else -0.5
+
+    return ScriptedEngine(reply, scores, score_replies=score_replies, rewards=rewards, name=name)

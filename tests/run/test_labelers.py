@@ -24,6 +24,12 @@ LABELERS: dict[str, dict[str, Any]] = {
     "vector": {"labeler": "score", "score": {"principles": "all"}},
     "follow_up": {"labeler": "follow_up"},
     "control": {"labeler": "follow_up", "follow_up": {"neutral_reply": "Okay."}},
+    "rewards": {
+        "labeler": "reward_model",
+        "reward_model": {
+            "engine": {"type": "scripted", "script": "tests.run.scripted_world:make_engine"}
+        },
+    },
 }
 STAGES = ("preference/score", "preference/judge", "preference/pair")
 
@@ -94,11 +100,12 @@ async def test_report_tells_length_and_no_orders(tmp_path: Path, name: str) -> N
     card = (run.dataset / "README.md").read_text()
     assert "report.md says how much the scores follow length" in " ".join(card.split())
     ids = [row["id"] for row in metrics["principles"] if row["drawn"]]
-    assert ids == ([] if LABELERS[name]["labeler"] == "follow_up" else ["p-0", "p-1", "p-2"])
+    without = LABELERS[name]["labeler"] in ("follow_up", "reward_model")
+    assert ids == ([] if without else ["p-0", "p-1", "p-2"])
 
 
 @pytest.mark.parametrize("mode", ["samples", "revision_vs_initial", "best_vs_worst", "all"])
-@pytest.mark.parametrize("name", ["vector", "control"])
+@pytest.mark.parametrize("name", ["vector", "control", "rewards"])
 async def test_every_comparison_mode_runs(tmp_path: Path, name: str, mode: str) -> None:
     preference = {**LABELERS[name], "comparisons": mode, "sample": {"num_samples": 3}}
     run = await finished(tmp_path, preference)

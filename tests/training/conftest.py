@@ -72,7 +72,7 @@ def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         cache = reference_cache(file, compute_dtype=placement.compute_dtype)
         arguments = trl_arguments(config, counts, placement, job.checkpoint_dir)
         return build_trainer(
-            file, load_model(tiny_model, placement), arguments, columns, encoder, cache
+            file, load_model(tiny_model, placement, config), arguments, columns, encoder, cache
         )
 
     return go

@@ -24,6 +24,14 @@ def soft_dpo_loss(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
     return F.softplus(-beta * gap) + soft_label_term(gap, soft_label, beta)
 
 
+def soft_reward_loss(gap: Tensor, soft_label: Tensor) -> Tensor:
+    """The loss of a reward model (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1) with P(chosen
+    preferred) = `soft_label`, for a difference of two scores; the minimum is where
+    gap = log(p / (1 - p)).
+    """
+    return F.softplus(-gap) + soft_label_term(gap, soft_label, beta=1.0)
+
+
 def robust_dpo_loss(gap: Tensor, beta: float, label_smoothing: float) -> Tensor:
     """Robust DPO (Chowdhury et al. 2024, eq. 12) for a flip rate in [0, 0.5).
 

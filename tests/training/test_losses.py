@@ -16,6 +16,7 @@ from tests.training.losses import (
     robust_dpo_loss,
     simpo_loss,
     soft_dpo_loss,
+    soft_reward_loss,
 )
 
 GAPS = torch.linspace(-40, 40, 161, dtype=torch.float64)
@@ -35,6 +36,20 @@ def slope(gap: Tensor, p: float, beta: float) -> Tensor:
 def test_dpo_value_by_hand() -> None:
     """Chosen -10 against -12, rejected -15 against -14: gap 2 + 1 = 3; -log s(0.3) = .554355."""
     assert soft_dpo_loss(num(3), num(1), 0.1).item() == pytest.approx(0.554355, abs=1e-6)
+
+
+def test_reward_value_by_hand() -> None:
+    """Scores 1.5 and 0.5, p = 0.75: ln(1 + e^-1) + 0.25 = .313262 + .25 = .563262, which is
+    -.75 ln s(1) - .25 ln s(-1) = .234946 + .328316.
+    """
+    assert soft_reward_loss(num(1), num(0.75)).item() == pytest.approx(0.563262, abs=1e-6)
+
+
+def test_best_gap_of_rewards_is_the_log_odds_of_the_label() -> None:
+    """P = 0.8: the slope is zero where s(gap) = 0.8, at ln 4 = 1.386294."""
+    gap = num(math.log(4)).requires_grad_()
+    soft_reward_loss(gap, num(0.8)).backward()
+    assert gap.grad is not None and abs(gap.grad.item()) < 1e-12
 
 
 def test_constant_label_is_conservative_dpo() -> None:

@@ -9,6 +9,7 @@ from pipeline.config.training import (
     DpoConfig,
     IpoConfig,
     PreferenceTrainingConfig,
+    RewardModelTrainingConfig,
     SimpoConfig,
     TrainingConfig,
     takes_feedback,
@@ -46,9 +47,15 @@ def test_simpo_is_cpo_without_likelihood() -> None:
     )
 
 
-def test_only_dpo_takes_soft_labels() -> None:
-    configs = [DpoConfig(), DpoConfig(labels="hard"), IpoConfig()]
-    assert [method_of(c).soft_labels(c) for c in configs] == [True, False, False]
+def test_dpo_and_reward_models_take_soft_labels() -> None:
+    soft = [DpoConfig(), RewardModelTrainingConfig()]
+    hard = [DpoConfig(labels="hard"), RewardModelTrainingConfig(labels="hard"), IpoConfig()]
+    assert [method_of(c).soft_labels(c) for c in (*soft, *hard)] == [True, True] + [False] * 3
+
+
+def test_only_a_reward_model_is_no_policy() -> None:
+    assert [s().method for s in SECTIONS if not s.trains_policy] == ["reward_model"]
+    assert [name for name, method in METHODS.items() if method.scores] == ["reward_model"]
 
 
 def test_only_kto_takes_feedback() -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import openai
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.base import NOTICE, Use, finish_reason
+from pipeline.engines.base import NOTICE, Use, finish_reason, no_rewards
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
 from pipeline.engines.openai.top_tokens import scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
@@ -143,6 +143,10 @@ class OpenAIEngine:
         if self.server is None:
             raise self._scores_no_text()
         await self.server.check_scores(use)
+
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """Refused: an endpoint is asked for replies and their probabilities alone."""
+        no_rewards(self.name)
 
     async def close(self) -> None:
         """Close the connections; calling twice is harmless."""

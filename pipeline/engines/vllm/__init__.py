@@ -1,5 +1,9 @@
-"""Models that vLLM runs here, on the CPU or on GPUs; the only kind that can be trained."""
+"""Models that vLLM runs here, on the CPU or on GPUs; the only kinds whose weights can be trained.
 
+`VLLM` writes replies and scores options; `REWARD_MODEL` gives a conversation one score.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config.engines import VllmConfig
@@ -7,6 +11,7 @@ from pipeline.config.paths import resolve_path
 from pipeline.engines.base import Engine, EngineKind, Identity, StartingModel
 from pipeline.engines.checks import check_vllm, dtype_for, model_folder
 from pipeline.engines.fingerprint import model_fingerprint
+from pipeline.engines.reward_checks import check_reward_model
 
 
 async def _open(config: VllmConfig) -> Engine:
@@ -56,3 +61,4 @@ VLLM = EngineKind(
     starting_model=_starting_model,
     with_trained=_with_trained,
 )
+REWARD_MODEL = replace(VLLM, check=check_reward_model)

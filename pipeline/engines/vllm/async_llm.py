@@ -19,6 +19,7 @@ class AsyncBackend:
     """A Backend over vLLM's `AsyncLLM`."""
 
     def __init__(self, engine: Any, lora: Any, version: str) -> None:
+        from vllm import PoolingParams
         from vllm.v1.engine.exceptions import EngineDeadError as VllmDeadError
         from vllm.v1.engine.exceptions import EngineGenerateError
 
@@ -28,13 +29,15 @@ class AsyncBackend:
         self.num_blocks, self.block_size = int(cache.num_gpu_blocks or 1), int(cache.block_size)
         self._engine, self._lora = engine, lora
         self._dead_error, self._generate_error = VllmDeadError, EngineGenerateError
+        self._pooling = PoolingParams
         self._numbers = itertools.count()
 
     async def run(self, request_id: str, token_ids: list[int], params: Any) -> Any:
         """The finished request; see `Backend.run`."""
         last = None
+        ask = self._engine.encode if isinstance(params, self._pooling) else self._engine.generate
         try:
-            async for output in self._engine.generate(
+            async for output in ask(
                 {"type": "token", "prompt_token_ids": token_ids},
                 params,
                 # The caller's id may come twice; a number of our own keeps vLLM's ids apart.

@@ -83,6 +83,11 @@ class ChatRenderer:
         text = self._render(messages, reply_follows=True) + reply_prefix
         return Rendered(text, self.encode(text))
 
+    def conversation(self, messages: Messages) -> Rendered:
+        """The conversation with its last message whole, as a reward model reads it."""
+        text = self._render(messages, reply_follows=False)
+        return Rendered(text, self.encode(text))
+
     def last_reply(self, messages: Messages) -> tuple[Rendered, int]:
         """The conversation with its last message's content, and how many last tokens are content.
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from pipeline.config.engines import VllmConfig
-from pipeline.engines.base import Identity, finish_reason
+from pipeline.config.engines import RewardEngineConfig, VllmConfig
+from pipeline.engines.base import Identity, finish_reason, no_rewards
 from pipeline.engines.checks import device_for, dtype_for, model_folder
 from pipeline.engines.options import (
     TokenIds,
@@ -30,7 +30,7 @@ from pipeline.engines.vllm import identity
 from pipeline.engines.vllm.chat import ChatRenderer, Rendered, load_renderer
 from pipeline.engines.vllm.settings import vllm_environment
 from pipeline.engines.vllm.token_gate import TokenGate
-from pipeline.errors import EngineDeadError, PromptTooLongError
+from pipeline.errors import EngineDeadError, EngineError, PromptTooLongError
 from pipeline.types import Generation, Messages, OptionScores, SamplingParams
 
 _SEED_BITS = 2**63 - 1
@@ -46,7 +46,7 @@ class Backend(Protocol):
     block_size: int
 
     async def run(self, request_id: str, token_ids: list[int], params: Any) -> Any:
-        """The finished `vllm.RequestOutput`.
+        """The finished `vllm.RequestOutput`, or `PoolingRequestOutput` for pooling parameters.
 
         Raises:
             EngineDeadError: the engine ended.
@@ -62,7 +62,15 @@ class Backend(Protocol):
 class VllmEngine:
     """An Engine over a vLLM backend."""
 
-    def __init__(self, backend: Backend, renderer: ChatRenderer, identity: Identity) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        renderer: ChatRenderer,
+        identity: Identity,
+        *,
+        gives_rewards: bool = False,
+    ) -> None:
+        from vllm import PoolingParams
         from vllm import SamplingParams as VllmSampling
         from vllm.sampling_params import RequestOutputKind
 
@@ -73,6 +81,9 @@ class VllmEngine:
         self._renderer = renderer
         self._gate = TokenGate(int(backend.num_blocks * _CACHE_SHARE), backend.block_size)
         self._params = VllmSampling
+        # The raw logit: with one label vLLM would give its sigmoid by default.
+        logit = PoolingParams(task="classify", use_activation=False)
+        self._pooling = logit if gives_rewards else None
         self._final_only = RequestOutputKind.FINAL_ONLY
         self._stop_ids = list(renderer.end_of_turn_ids)
 
@@ -142,6 +153,16 @@ class VllmEngine:
             return 0.0, 0
         total, _ = await self._score_end(rendered.token_ids, num_tokens, request_id)
         return total, num_tokens
+
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """The logit of the classification head at the last token; see `Engine.reward`."""
+        if self._pooling is None:
+            no_rewards(self.name)
+        token_ids = self._renderer.conversation(messages).token_ids
+        output = await self._run(request_id, token_ids, self._pooling, 0)
+        if output.error is not None:
+            raise EngineError(f"vLLM gave no score to request {request_id}: {output.error}")
+        return float(output.outputs.data.item()), len(token_ids)
 
     async def close(self) -> None:
         """Release the model; calling twice is harmless."""
@@ -293,4 +314,6 @@ async def open_vllm(
 
         backend = await open_async(config, folder, dtype)
     backend = wrap(backend) if wrap is not None else backend
-    return VllmEngine(backend, renderer, identity(config))
+    return VllmEngine(
+        backend, renderer, identity(config), gives_rewards=isinstance(config, RewardEngineConfig)
+    )

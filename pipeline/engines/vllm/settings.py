@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.engines import VllmConfig
+from pipeline.config.engines import RewardEngineConfig, VllmConfig
 from pipeline.errors import MachineError
 
 GIB = 1024**3
@@ -66,6 +66,8 @@ def engine_arguments(config: VllmConfig, folder: Path, dtype: str, device: str) 
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+    if isinstance(config, RewardEngineConfig):
+        arguments["runner"] = "pooling"
     if config.max_context is not None:
         arguments["max_model_len"] = config.max_context
     if device == "cpu":

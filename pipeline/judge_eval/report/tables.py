@@ -141,6 +141,8 @@ def _position_table(metrics: Metrics) -> Table:
             "calls won by A": spelled(judge["position"]["slot_a_share"]),
         }
         for judge in _readable(metrics)
+        # Scores have no orders.
+        if judge["position"]["order_disagreement"]
     ]
     return Table(
         rows,

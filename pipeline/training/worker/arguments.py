@@ -130,7 +130,7 @@ def _shape_arguments(config: TrainingSection, placement: Placement) -> dict[str,
     method = method_of(config)
     # Rows that are too long are gone already; a limit here could only cut.
     arguments: dict[str, Any] = {"max_length": None}
-    if method.stable and method.shape != "unpaired":
+    if method.stable and method.shape in ("completion", "pairs"):
         arguments["padding_free"] = placement.padding_free
     if method.shape == "completion":
         arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
@@ -156,5 +156,6 @@ def adapter_config(config: TrainingSection) -> Any:
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
         target_modules=config.lora.target_modules,
-        task_type="CAUSAL_LM",
+        # With SEQ_CLS, PEFT trains and saves the new head too.
+        task_type="SEQ_CLS" if method_of(config).scores else "CAUSAL_LM",
     )

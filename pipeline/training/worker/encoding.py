@@ -25,7 +25,9 @@ from pipeline.config.training import TrainingSection
 from pipeline.engines.literal import Spellings, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
+from pipeline.ids import content_hash
 from pipeline.training.job import RowCounts
+from pipeline.training.worker.heldout import KEY
 from pipeline.training.worker.kto_rows import (
     Columns,
     Ids,
@@ -40,6 +42,7 @@ NEEDED = {
     "completion": ("row_id", "messages", "completion"),
     "pairs": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
+    "conversations": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "feedback": ("row_id", "messages", "completion", "label", "weight"),
 }
 """Columns of a data set, by shape; `feedback` is the second file of an `unpaired` job."""
@@ -97,6 +100,16 @@ class ReplyEncoder:
                 "correct the template or the model's eos_token"
             )
         return full[len(prompt) : ends[-1] + 1]
+
+    def conversation(self, messages: Sequence[dict[str, str]], text: str, row_id: str) -> Ids:
+        """Ids of the conversation and the whole reply, as a reward model reads them.
+
+        Raises:
+            DataError: the reply is empty.
+        """
+        if not text:
+            raise DataError(f"row {row_id} has an empty reply; drop such rows before training")
+        return self._render([*messages, {"role": "assistant", "content": text}])
 
     def _render(
         self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False
@@ -193,7 +206,9 @@ def training_columns(
     smallest_label, smallest_weight = method.smallest(config)
     confident_pairs = [row for row in rows if row.get("soft_label", 1.0) >= smallest_label]
     weighted_feedback = [row for row in judged if row["weight"] >= smallest_weight]
-    encoded = [_encode(row, encoder) for row in (*confident_pairs, *weighted_feedback)]
+    encoded = [
+        _encode(row, encoder, whole=method.scores) for row in (*confident_pairs, *weighted_feedback)
+    ]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
         read=len(rows) + not_ok + len(judged) + not_ok_judged,
@@ -212,8 +227,8 @@ def training_columns(
         )
     if method.shape == "completion":
         return _completion_columns(fitting), counts
-    if method.shape == "pairs":
-        return _pair_columns(fitting, method.soft_labels(config)), counts
+    if method.shape in ("pairs", "conversations"):
+        return _pair_columns(fitting, method.soft_labels(config), whole=method.scores), counts
     replies, reply_counts = resolve_contradictions(
         [reply for row in fitting for reply in _replies(row)]
     )
@@ -221,12 +236,20 @@ def training_columns(
     return columns, counts.model_copy(update={"replies": reply_counts})
 
 
-def _encode(row: dict[str, Any], encoder: ReplyEncoder) -> dict[str, Any]:
-    """The row with token ids under `ids`, by the name of the reply, and its length in tokens."""
+def _encode(row: dict[str, Any], encoder: ReplyEncoder, *, whole: bool = False) -> dict[str, Any]:
+    """The row with token ids under `ids`, by the name of the reply, and its length in tokens.
+
+    Args:
+        whole: the ids of a reply are those of the whole conversation, and there is no prompt.
+    """
     messages, row_id = row["messages"], row["row_id"]
-    prompt = encoder.prompt(messages)
     names = ("completion",) if "completion" in row else ("chosen", "rejected")
-    ids = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
+    prompt: Ids = []
+    if whole:
+        ids = {name: encoder.conversation(messages, row[name], row_id) for name in names}
+    else:
+        prompt = encoder.prompt(messages)
+        ids = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
     soft_label = row.get("soft_label", 1.0)
     if not 0.5 <= soft_label <= 1:
         raise DataError(
@@ -260,7 +283,9 @@ def _completion_columns(rows: Sequence[dict[str, Any]]) -> Columns:
     }
 
 
-def _pair_columns(rows: Iterable[dict[str, Any]], soft_labels: bool) -> Columns:
+def _pair_columns(
+    rows: Iterable[dict[str, Any]], soft_labels: bool, *, whole: bool = False
+) -> Columns:
     # Sorted by length, so that computing the reference wastes little on padding; the trainer's
     # sampler shuffles.
     rows = sorted(rows, key=lambda row: (row["length"], row["row_id"]))
@@ -273,4 +298,7 @@ def _pair_columns(rows: Iterable[dict[str, Any]], soft_labels: bool) -> Columns:
     }
     if soft_labels:
         columns["soft_label"] = [row["soft_label"] for row in rows]
+    if whole:
+        del columns["prompt_ids"]
+        columns[KEY] = [content_hash(row["messages"]) for row in rows]
     return columns

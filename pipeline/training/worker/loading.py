@@ -7,14 +7,23 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    set_seed,
+)
 
+from pipeline.config.training import TrainingSection
 from pipeline.errors import ConfigError
 from pipeline.training.job import TrainingJob
 from pipeline.training.worker.arguments import Placement
 from pipeline.training.worker.compiled import compile_layers
 from pipeline.training.worker.encoding import ReplyEncoder
 from pipeline.training.worker.joined_rows import VARLEN, prove_rows_apart
+from pipeline.training.worker.methods import method_of
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -37,12 +46,12 @@ def load_encoder(job: TrainingJob) -> ReplyEncoder:
     return ReplyEncoder(tokenizer, _end_ids(tokenizer, job.model), dict(job.chat_template_args))
 
 
-def load_model(folder: Path, placement: Placement) -> Any:
-    """The causal language model on this process's device; remote code stays off.
+def load_model(folder: Path, placement: Placement, config: TrainingSection) -> Any:
+    """The model that the method trains, on this process's device; remote code stays off.
 
     A model that will be sharded stays where it was loaded: no single GPU may hold it.
     """
-    model = _load(folder, placement)
+    model = _load(folder, placement, config)
     prove_savable(model, folder)
     if placement.device == "cuda" and not placement.sharded:
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
@@ -72,7 +81,7 @@ def prove_savable(model: Any, folder: Path) -> None:
         ConfigError: config.json itself cannot be saved.
     """
     generation = model.generation_config
-    if problem := _problem(generation):
+    if generation is not None and (problem := _problem(generation)):
         print(f"note: '{folder}': generation_config.json is repaired ({problem})", flush=True)
         sampling = GenerationConfig.from_dict(generation.to_dict() | {"do_sample": True})
         tokens = {name: getattr(generation, name) for name in _TOKENS}
@@ -80,7 +89,8 @@ def prove_savable(model: Any, folder: Path) -> None:
     try:
         with TemporaryDirectory() as aside:
             model.config.save_pretrained(aside)
-            model.generation_config.save_pretrained(aside)
+            if model.generation_config is not None:
+                model.generation_config.save_pretrained(aside)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"model folder '{folder}': its config.json loads and cannot be saved "
@@ -111,7 +121,16 @@ def _problem(generation: GenerationConfig) -> str:
     return ""
 
 
-def _load(folder: Path, placement: Placement) -> Any:
+def _load(folder: Path, placement: Placement, config: TrainingSection) -> Any:
+    if method_of(config).scores:
+        # A new head is drawn here, before the trainer sets its seed.
+        set_seed(config.seed)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=placement.weights, num_labels=1
+        )
+        # transformers sets it only on a model that writes.
+        model.generation_config = None
+        return model
     attention = {"attn_implementation": VARLEN} if placement.varlen else {}
     return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **attention)
 

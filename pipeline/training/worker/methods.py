@@ -14,6 +14,7 @@ Facts of TRL 1.16 that the table settles:
   with `loss_type="simpo"` and `cpo_alpha=0`, and takes gamma itself, not gamma / beta.
 - Padding-free batches exist in SFT only; in DPO TRL's switch warns and does nothing, and
   `SoftDpoTrainer` does it.
+- `RewardTrainer` knows a margin per row and no probability; `SoftRewardTrainer` adds one.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 from datasets import Dataset
 from trl import DPOConfig as TrlDpoConfig
 from trl import KTOConfig as TrlKtoConfig
+from trl import RewardConfig as TrlRewardConfig
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
@@ -31,6 +33,7 @@ from pipeline.config.training import (
     IpoConfig,
     KtoConfig,
     OrpoConfig,
+    RewardModelTrainingConfig,
     RobustDpoConfig,
     SftConfig,
     SimpoConfig,
@@ -41,12 +44,13 @@ from pipeline.training.job import RowCounts
 from pipeline.training.worker.kto_rows import Columns, side_weights
 from pipeline.training.worker.trainers import (
     SoftDpoTrainer,
+    SoftRewardTrainer,
     UnpairedTrainer,
     packed_dataset,
     tokenized,
 )
 
-Shape = Literal["completion", "pairs", "unpaired"]
+Shape = Literal["completion", "pairs", "unpaired", "conversations"]
 Settings = TypeVar("Settings", bound=TrainingSection)
 Classes = tuple[Any, Any]
 
@@ -58,7 +62,8 @@ class Method(Generic[Settings]):
     classes: Callable[[], Classes]
     """The trainer and TRL's argument class; TRL's experimental modules are imported here."""
     shape: Shape
-    """What a training row is: prompt and reply, a pair, or a reply that is good or bad."""
+    """What a training row is: prompt and reply, a pair, a reply that is good or bad, or a pair of
+    whole conversations, which a reward model reads."""
     arguments: Callable[[Settings, RowCounts], dict[str, Any]] = lambda config, rows: {}
     """TRL arguments that only this method has, from its settings and the rows to train on."""
     dataset: Callable[[Columns, Settings], Dataset] = lambda columns, config: Dataset.from_dict(
@@ -75,6 +80,11 @@ class Method(Generic[Settings]):
     """True when TRL's `logps/chosen` is a mean over tokens instead of a sum."""
     stable: bool = True
     """False for TRL's experimental trainers."""
+
+    @property
+    def scores(self) -> bool:
+        """Whether the model gives one score instead of writing replies."""
+        return self.shape == "conversations"
 
 
 def _soft_dpo() -> Classes:
@@ -148,6 +158,12 @@ SIMPO = Method[SimpoConfig](
     stable=False,
 )
 
+REWARD_MODEL = Method[RewardModelTrainingConfig](
+    classes=lambda: (SoftRewardTrainer, TrlRewardConfig),
+    shape="conversations",
+    soft_labels=lambda c: c.labels == "soft",
+)
+
 METHODS: dict[str, Method[Any]] = {
     "sft": SFT,
     "dpo": DPO,
@@ -156,6 +172,7 @@ METHODS: dict[str, Method[Any]] = {
     "kto": KTO,
     "orpo": ORPO,
     "simpo": SIMPO,
+    "reward_model": REWARD_MODEL,
 }
 """Methods by the name that a recipe gives them."""
 

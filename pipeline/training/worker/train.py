@@ -15,7 +15,7 @@ from typing import Any
 import datasets
 import transformers
 
-from pipeline.config.training import ReferenceSection
+from pipeline.config.training import ReferenceSection, RewardModelTrainingConfig
 from pipeline.engines.fingerprint import file_hashes, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.training.job import JobFile, RowCounts, TrainingResult, write_result
@@ -23,6 +23,7 @@ from pipeline.training.metrics import MetricsLog
 from pipeline.training.worker.alarms import find_alarms, tail_mean
 from pipeline.training.worker.arguments import adapter_config, place, trl_arguments
 from pipeline.training.worker.encoding import ReplyEncoder, training_columns
+from pipeline.training.worker.heldout import measure, split
 from pipeline.training.worker.kto_rows import Columns
 from pipeline.training.worker.loading import load_encoder, load_model, stored_dtype
 from pipeline.training.worker.methods import method_of
@@ -50,10 +51,16 @@ def run(file: JobFile, started: float) -> TrainingResult:
     _silence_progress_bars()
     encoder = load_encoder(job)
     columns, rows = training_columns(job.dataset, config, encoder, job.feedback)
+    heldout: Columns | None = None
+    if isinstance(config, RewardModelTrainingConfig):
+        columns, heldout = split(columns, config.heldout_share, config.seed)
+        held = len(heldout["row_id"])
+        rows = rows.model_copy(update={"used": rows.used - held, "heldout": held})
     arguments = trl_arguments(config, rows, placement, job.checkpoint_dir)
-    model = load_model(job.model, placement)
-    num_prompts = 0 if placement.sharded else config.alarms.probe_prompts
-    prompts = choose_prompts(columns, num_prompts, config.seed)
+    model = load_model(job.model, placement, config)
+    writes = config.trains_policy and not placement.sharded
+    num_prompts = config.alarms.probe_prompts if writes else 0
+    prompts = choose_prompts(columns, num_prompts, config.seed) if num_prompts else []
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
     before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
     stage_tokenizer(job)
@@ -64,12 +71,15 @@ def run(file: JobFile, started: float) -> TrainingResult:
     phase(f"optimizing on {rows.used} of {rows.read} rows ({left_out})")
     optimized = optimize(trainer, job.checkpoint_dir, log)
     model = trainer.accelerator.unwrap_model(trainer.model)
+    measured = after = None
     try:
         after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+        if heldout is not None and not placement.sharded:
+            phase(f"measuring on {rows.heldout} held-out pairs")
+            measured = measure(model, heldout, pad_id, config.batch_size)
     except Exception as error:
         # A measurement is worth less than the training before it.
-        print(f"the replies after training are not measured: {error!r}", flush=True)
-        after = None
+        print(f"the model is not measured after training: {error!r}", flush=True)
     alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
     phase("saving")
     is_adapter = save_model(trainer, job, stored_dtype(job.model))
@@ -88,6 +98,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
         desirable_weight=own.get("desirable_weight"),
         undesirable_weight=own.get("undesirable_weight"),
         reference_cache=cache.state if cache else "unused",
+        heldout=measured,
         alarms=tuple(alarms),
         probe_before=before,
         probe_after=after,
@@ -161,7 +172,8 @@ def build_trainer(
         peft_config=adapter_config(config),
         **({"reference": cache} if cache else {}),
     )
-    check_first_batch(trainer, encoder.end_ids)
+    if not method.scores:
+        check_first_batch(trainer, encoder.end_ids)
     return trainer
 
 

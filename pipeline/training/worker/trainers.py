@@ -8,6 +8,7 @@ TRL 1.16 drops unknown columns before the collator, and its DPO loss knows no pe
 So `SoftDpoTrainer` keeps the column `soft_label`, its collator makes a tensor of it, and the loss
 gets (1 - p) z, which turns -log s(z) into -p log s(z) - (1 - p) log s(-z) for p = P(chosen
 preferred). Rows without the column train with TRL's loss untouched (hard labels, IPO, robust DPO).
+`SoftRewardTrainer` does this for a reward model, whose z is the difference of two scores.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from trl import DPOTrainer, KTOTrainer, pack_dataset
+from trl import DPOTrainer, KTOTrainer, RewardTrainer, pack_dataset
+from trl.trainer import reward_trainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from pipeline.config.training import SftConfig
@@ -31,7 +33,8 @@ def soft_label_term(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
     """What a soft label adds to the DPO loss: (1 - p) z with z = beta * gap, in nats.
 
     From -p log s(z) - (1 - p) log s(-z) = softplus(-z) + (1 - p) z, where the first term is
-    plain DPO. At p = 1 the term and its gradient are exactly zero.
+    plain DPO. At p = 1 the term and its gradient are exactly zero. With beta = 1 and a difference
+    of two rewards as the gap, it is what a soft label adds to the loss of Bradley and Terry.
 
     Args:
         gap: log-ratio of the chosen reply minus that of the rejected one, in nats, of shape
@@ -42,23 +45,37 @@ def soft_label_term(gap: Tensor, soft_label: Tensor, beta: float) -> Tensor:
     return (1.0 - soft_label) * (beta * gap)
 
 
+def with_soft_labels(batch: dict[str, Any], examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The batch, and `soft_label` of shape (batch,) where the rows have it."""
+    if "soft_label" in examples[0]:
+        labels = [row["soft_label"] for row in examples]
+        batch["soft_label"] = torch.tensor(labels, dtype=torch.float32)
+    return batch
+
+
 @dataclass
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL has no types
-    """TRL's collator, and `soft_label` of shape (batch,) where the rows have it."""
+    """TRL's collator, with soft labels."""
 
     joins: bool = False
     """Add what `joined` needs to know about the rows."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad a batch of pairs; chosen replies come first, then the rejected ones."""
-        batch: dict[str, Any] = super().torch_call(examples)
-        if "soft_label" in examples[0]:
-            labels = [row["soft_label"] for row in examples]
-            batch["soft_label"] = torch.tensor(labels, dtype=torch.float32)
+        batch = with_soft_labels(super().torch_call(examples), examples)
         if self.joins:
             lengths = batch["attention_mask"].sum(dim=1).tolist()
             batch |= row_layout(lengths, batch["input_ids"].shape[1])
         return batch
+
+
+@dataclass
+class SoftRewardCollator(reward_trainer.DataCollatorForPreference):  # type: ignore[misc]
+    """TRL's collator of whole conversations, with soft labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Pad a batch of pairs; chosen conversations come first, then the rejected ones."""
+        return with_soft_labels(super().torch_call(examples), examples)
 
 
 class CachedReference:
@@ -148,6 +165,33 @@ class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL 
             rejected - inputs["ref_rejected_logps"]
         )
         return gap
+
+
+class SoftRewardTrainer(RewardTrainer):  # type: ignore[misc]  # TRL has no types
+    """RewardTrainer with soft labels, for pairs of conversations that are tokenized already."""
+
+    def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
+        collator = SoftRewardCollator(pad_token_id=processing_class.pad_token_id)
+        super().__init__(*args, processing_class=processing_class, data_collator=collator, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # `length` is for the sampler that groups by it; the collator passes it by.
+        self._signature_columns = ["chosen_ids", "rejected_ids", "soft_label", "length"]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """TRL's loss, and what the soft labels add."""
+        soft_label = inputs.pop("soft_label", None)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if soft_label is not None:
+            chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+            loss = loss + soft_label_term(chosen - rejected, soft_label, beta=1.0).mean()
+        return (loss, outputs) if return_outputs else loss
 
 
 def packed_dataset(columns: Columns, config: SftConfig) -> Dataset:
