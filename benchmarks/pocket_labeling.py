@@ -35,7 +35,7 @@ Ask = Callable[[str, str, str], Awaitable[float]]
 
 def judge_message(item: Comparison, slot_a: str, slot_b: str) -> str:
     """The judge's message with these texts in the slots."""
-    principle = {"comparison_request": item.request}
+    principle = {"comparison_request": item.request, "rationale": ""}
     return render(
         "judge_pocket",
         conversation=item.conversation,
@@ -101,7 +101,7 @@ def draw_head(exemplars: list[dict[str, Any]], rng: random.Random) -> list[Messa
         content = render(
             "judge_pocket",
             conversation=exemplar["conversation"],
-            principle={"comparison_request": request},
+            principle={"comparison_request": request, "rationale": ""},
             slot_a=slots[0],
             slot_b=slots[1],
         )
@@ -180,7 +180,7 @@ async def expected_rating(
     engine: Engine, item: Comparison, response: str, request_id: str
 ) -> float:
     """Mean rating under the probabilities of all ratings, 1 to 10."""
-    principle = {"comparison_request": item.request}
+    principle = {"comparison_request": item.request, "rationale": ""}
     content = render(
         "score",
         options=("1", "10"),

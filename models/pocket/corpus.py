@@ -143,9 +143,9 @@ def write_chain(rng: random.Random, *, wide: bool = False) -> Example:
     turns = [
         *messages,
         assistant(response),
-        user(render("critique", principle={"critique_request": critique_request})),
+        user(render("critique", principle={"critique_request": critique_request, "rationale": ""})),
         assistant(principles.write_critique(attribute if violated else None, rng)),
-        user(render("revise", principle={"revision_request": revision_request})),
+        user(render("revise", principle={"revision_request": revision_request, "rationale": ""})),
         assistant(revision),
     ]
     n = len(messages)
@@ -237,7 +237,7 @@ def write_comparison(
     content = render(
         "judge_pocket",
         conversation=conversation,
-        principle={"comparison_request": request},
+        principle={"comparison_request": request, "rationale": ""},
         slot_a=texts[0],
         slot_b=texts[1],
     )

@@ -86,7 +86,7 @@ def write_score(rng: random.Random, *, wide: bool = False) -> Example:
         options=("1", "10"),
         conversation=conversation,
         response=response,
-        principle={"comparison_request": request},
+        principle={"comparison_request": request, "rationale": ""},
     )
     start = content.index("[[[")
     end = content.index("]]]", start) + 3

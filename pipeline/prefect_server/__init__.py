@@ -252,12 +252,17 @@ def port_is_free(port: int) -> bool:
 
 
 def is_healthy(port: int) -> bool:
-    """True when the Prefect API on this port takes our key: it may be the server of another."""
-    name, _, secret = (read_key() or "").partition(":")
+    """True when the Prefect API on this port takes our key: it may be the server of another.
+
+    Without a key, which servers of earlier versions did not have, any Prefect API counts.
+    """
+    key = read_key()
+    name, _, secret = (key or "").partition(":")
     try:
         # A proxy from the environment must not be asked for a loopback address.
         with httpx.Client(auth=(name, secret), timeout=5, trust_env=False) as client:
-            reply = client.get(f"http://{HOST}:{port}/api/admin/version")
+            path = "admin/version" if key else "health"
+            reply = client.get(f"http://{HOST}:{port}/api/{path}")
     except httpx.HTTPError:
         return False
     return reply.status_code == 200

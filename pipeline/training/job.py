@@ -147,13 +147,16 @@ class HeldoutPairs(Section):
     model_config = ConfigDict(allow_inf_nan=True)
 
     pairs: int
+    """Pairs whose two replies were scored."""
     prompts: int
+    """Prompts that they belong to."""
     accuracy: float
     """Share of the pairs whose chosen reply has the higher score, in [0, 1]; equal scores count
     half."""
     low: float
-    """Wilson's 95 % interval, clustered by prompt."""
+    """Lower end of Wilson's 95 % interval, clustered by prompt."""
     high: float
+    """Upper end of it."""
     log_loss: float
     """Mean of -ln sigmoid(score of chosen - score of rejected), in nats; 0.693 says nothing."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -146,15 +147,9 @@ def test_broken_prompt_line_is_numbered(rlaif: Rlaif, tmp_path: Path) -> None:
 
 
 def write_model(folder: Path) -> Path:
-    """Files that look like a model without a chat template."""
-    folder.mkdir()
-    for name, text in (
-        ("config.json", "{}"),
-        ("tokenizer.json", "{}"),
-        ("model.safetensors", "\x02" + "\0" * 7 + "{}"),
-        ("tokenizer_config.json", "{}"),
-    ):
-        (folder / name).write_text(text)
+    """The pocket model without its chat template."""
+    shutil.copytree(PROJECT_ROOT / "models/pocket", folder, ignore=lambda *_: ["labeler"])
+    (folder / "chat_template.jinja").unlink()
     return folder
 
 

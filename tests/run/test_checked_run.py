@@ -12,7 +12,7 @@ from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import AuditError, ConfigError
 from pipeline.impact.measure import num_calls
-from pipeline.records import ScoreRow
+from pipeline.records import RARE, ScoreRow
 from pipeline.report.audit import figure_tables
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context
@@ -117,7 +117,9 @@ async def test_scores_follow_checks(tmp_path: Path, principles: str) -> None:
     }
     assert values == {("p-0", 1.0), ("p-0", 10.0)}
     calls = {
-        "+".join(row["parts"]): num_calls(ScoreRow.from_dict(row), load_config(run.recipe))
+        "+".join(row["parts"]): num_calls(
+            ScoreRow.from_dict(dict.fromkeys(RARE) | row), load_config(run.recipe)
+        )
         for row in rows(run, "preference/score")
         if row["status"] == "ok"
     }

@@ -190,7 +190,7 @@ def test_feedback_follows_the_pairs_in_kto_lines(
     mixed: tuple[RunDir, dict[str, Any]], tmp_path: Path
 ) -> None:
     run, counts = mixed
-    assert export_lines(run, tmp_path / "kto.jsonl", "kto") == 2 * counts["rows"] + 4
+    assert export_lines(run, tmp_path / "kto.jsonl", "kto").lines == 2 * counts["rows"] + 4
     first = read(run)[0]
     line = json.loads((tmp_path / "kto.jsonl").read_text().splitlines()[-4])
     assert line == {
@@ -198,7 +198,7 @@ def test_feedback_follows_the_pairs_in_kto_lines(
         "label": first["label"],
         "completion": [{"role": "assistant", "content": first["completion"]}],
     }
-    assert export_lines(run, tmp_path / "trl.jsonl", "trl") == counts["rows"]
+    assert export_lines(run, tmp_path / "trl.jsonl", "trl").lines == counts["rows"]
 
 
 def test_weight_counts_a_reply_as_one_label(tmp_path: Path) -> None:

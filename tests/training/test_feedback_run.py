@@ -83,6 +83,7 @@ async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
         "too_long": 0,
         "unclear": 0,
         "weak": 1,
+        "heldout": 0,
         "used": 4,
         "feedback": 4,
         "replies": {"read": 4, "contradicted": 0, "repeated": 0, "desirable": 2, "undesirable": 2},
