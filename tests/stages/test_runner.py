@@ -228,8 +228,11 @@ async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
         await run_chain(
             tmp_path, supervised(engine), 30, retries=0, max_failed_share=0.05, shards_in_flight=4
         )
-    assert len(stage_manifests(tmp_path, "supervised/sample")) == 4
-    assert stage_manifests(tmp_path, "supervised/revise-1") == []
+    # Shards 0 and 1 fail. A quick one beside them may be stages ahead when the run has to stop.
+    sampled = {m.shard_index for m in stage_manifests(tmp_path, "supervised/sample")}
+    assert {0, 1, 2, 3} <= sampled < set(range(10))
+    revised = {m.shard_index for m in stage_manifests(tmp_path, "supervised/revise-1")}
+    assert revised.isdisjoint({0, 1})
 
 
 async def test_one_bad_row_of_the_first_shard_stops_no_run(tmp_path: Path) -> None:
