@@ -178,8 +178,8 @@ class JudgmentRow(ModelRow):
     """`samples`, `revision_vs_initial`, `best_vs_worst`, `delta`, `evaluation`, `efficacy` or
     `canary`."""
     method: str = "judge"
-    """`judge`, `score` or `follow_up`; `check` for a label that a program decided, `assumed` for
-    one that the recipe states; `pooled` for a mean over principles and judges."""
+    """`judge`, `score`, `follow_up` or `reward_model`; `check` for a label that a program decided,
+    `assumed` for one that the recipe states; `pooled` for a mean over principles and judges."""
     first_id: str = ""
     second_id: str = ""
     principle_id: str = ""
