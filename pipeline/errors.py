@@ -8,6 +8,7 @@ PipelineError
     StoreError           the run folder: in use, damaged, disk full
     MachineError         the machine: no CUDA, port taken, model folder missing
   RunStoppedError        too many rows failed, or an endpoint is gone: all that succeeded is kept
+    BudgetSpentError     the budget of the recipe is spent: all is kept
   AuditError             the labels did not pass their thresholds: exit code 3, data kept
   EngineError            one call failed; the runner retries, then records the row
     FinalCallError       a repetition cannot help: recorded at once
@@ -82,6 +83,10 @@ class RunStoppedError(PipelineError):
 
     All that succeeded is on disk, and `rlaif resume` continues.
     """
+
+
+class BudgetSpentError(RunStoppedError):
+    """The run has spent what its recipe allows; a larger budget continues it."""
 
 
 class AuditError(PipelineError):

@@ -94,8 +94,11 @@ def run(
 
 
 @app.command(rich_help_panel=RUNS)
-def resume(run: Run, no_prefect: NoPrefect = False) -> None:
-    """Continue a run that was stopped; finished work is not repeated."""
+def resume(run: Run, overrides: Overrides = None, no_prefect: NoPrefect = False) -> None:
+    """Continue a run that was stopped; finished work is not repeated.
+
+    Only its budget can be changed: rlaif resume RUN --set budget.tokens=2000000
+    """
     from pipeline.cli.constitution import resume_impact
     from pipeline.cli.run import resume_run
     from pipeline.run.start import find_run
@@ -104,7 +107,7 @@ def resume(run: Run, no_prefect: NoPrefect = False) -> None:
     if folder.info().get("impact_of"):
         resume_impact(folder)
     else:
-        resume_run(run, with_prefect=not no_prefect)
+        resume_run(run, overrides or (), with_prefect=not no_prefect)
 
 
 @app.command(rich_help_panel=RUNS)

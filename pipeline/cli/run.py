@@ -17,7 +17,7 @@ from pipeline.config.paths import shown_path
 from pipeline.errors import MachineError, StoreError, UserError
 from pipeline.progress import duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
-from pipeline.run.start import check_recipe, find_run, start_run
+from pipeline.run.start import change_budget, check_recipe, find_run, start_run
 from pipeline.store import RunDir
 
 T = TypeVar("T")
@@ -35,9 +35,11 @@ def run_recipe(
     _run(str(recipe), run, with_prefect=with_prefect)
 
 
-def resume_run(name: str, *, with_prefect: bool) -> None:
-    """Continue a run that was stopped, and print its figures."""
-    run = _refuse_evaluation(find_run(name))
+def resume_run(name: str, overrides: Sequence[str], *, with_prefect: bool) -> None:
+    """Continue a run that was stopped, with another budget if there are overrides, and print its
+    figures.
+    """
+    run = change_budget(_refuse_evaluation(find_run(name)), overrides)
     if with_prefect:
         use_prefect()
     _run(str(run.info().get("recipe") or run.recipe), run, with_prefect=with_prefect)

@@ -13,7 +13,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.engines import AnyEngine, EngineConfig
+from pipeline.config.budget import BudgetConfig, PricesConfig
+from pipeline.config.engines import AnyEngine, EngineConfig, ScriptedConfig
 from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.overrides import override
@@ -184,6 +185,10 @@ class RunConfig(Section):
     """Evaluation."""
     execution: ExecutionConfig = ExecutionConfig()
     """Execution."""
+    budget: BudgetConfig = BudgetConfig()
+    """What the run may spend."""
+    prices: PricesConfig | None = None
+    """What its tokens and hours cost."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -207,6 +212,26 @@ class RunConfig(Section):
                 f"the recipe trains, but policy.type is '{self.policy.type}'; only a local model "
                 "(type: vllm) can be trained: remove the `train` sections or change the policy"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prices_are_of_models(self) -> Self:
+        if self.budget.money is not None and self.prices is None:
+            raise ValueError(
+                "budget.money needs prices, but the recipe has none; add `prices`, or limit tokens "
+                "or hours instead"
+            )
+        others = [policy.engine for policy in self.policies.named.values()]
+        engines = (self.policy, self.judge_engine, *self.label_engines, *others)
+        models = {e.model for e in engines if not isinstance(e, ScriptedConfig)}
+        # A script names its model itself.
+        known = not any(isinstance(engine, ScriptedConfig) for engine in engines)
+        for name in self.prices.models if self.prices else ():
+            if known and name not in models:
+                raise ValueError(
+                    f"prices.models names {name!r:.80}, but no engine of the recipe has that "
+                    f"model; name one of {', '.join(sorted(models))}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,9 @@ A share is in [0, 1]. None means that the measure does not apply or has no obser
 another version wrote are ignored.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import ErrorBound
@@ -171,6 +171,12 @@ class StageMetrics(_Entry):
     """Rows whose model thought before it replied."""
     thought_tokens: RareCount = 0
     """Tokens of these thoughts, as far as engines say; reused rows' too."""
+    earlier_prompt_tokens: RareCount = 0
+    """Prompt tokens of the attempts before the last, as are the two below."""
+    earlier_generated_tokens: RareCount = 0
+    """Tokens that the engine wrote then."""
+    earlier_seconds: Annotated[float, Field(exclude_if=lambda seconds: not seconds)] = 0.0
+    """Seconds of these attempts."""
     reasons: Faults = {}
     """Rows that are not ok, by reason."""
     engine: dict[str, str] = {}

@@ -9,6 +9,7 @@ say "more" or "fewer". Everything else is called unclear, never equal.
 
 from dataclasses import dataclass
 
+from pipeline.report.costs import run_cost
 from pipeline.report.numbers import (
     change_range,
     count_of,
@@ -104,6 +105,7 @@ def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
         numbers.append((f"Outside the known world, {policy_label(final).lower()}", value))
     if data.metrics.gate:
         numbers.append(("Gate", data.metrics.gate.describe()))
+    numbers += run_cost(data)
     return numbers
 
 

@@ -13,6 +13,7 @@ from pipeline.data.markdown import escape_markdown
 from pipeline.evaluation.held_checks import ALL, measure_name
 from pipeline.evaluation.results import EfficacyPart, PrincipleMetrics, ScoreLevel, StageMetrics
 from pipeline.labeling.conflicts import describe_overruled
+from pipeline.report.costs import stage_costs
 from pipeline.report.numbers import (
     MISSING,
     change_range,
@@ -348,7 +349,7 @@ def _heldout(result: TrainingResult | None) -> str:
 def stage_table(data: ReportData) -> Table:
     """Rows, tokens and seconds per stage; thoughts where a model had any."""
     stages = data.metrics.stages
-    any_thoughts = any(stage.thoughts for stage in stages.values())
+    any_thoughts, costs = any(stage.thoughts for stage in stages.values()), stage_costs(data)
     rows: list[Row] = [
         {
             "stage": Cell(folder, style="code"),
@@ -358,13 +359,14 @@ def stage_table(data: ReportData) -> Table:
             "failed": Cell(number(stage.failed), style="bad" if stage.failed else "zero"),
             "dropped": number(stage.dropped),
             "reused": number(stage.reused),
-            "prompt tokens": number(stage.prompt_tokens),
+            "prompt tokens": number(stage.prompt_tokens + stage.earlier_prompt_tokens),
             "cached": percent(
                 stage.cached_tokens / stage.prompt_tokens if stage.prompt_tokens else None
             ),
-            "generated tokens": number(stage.generated_tokens),
+            "generated tokens": number(stage.generated_tokens + stage.earlier_generated_tokens),
             **(_thoughts(stage) if any_thoughts else {}),
-            "time in shards": duration(stage.seconds),
+            "time in shards": duration(stage.seconds + stage.earlier_seconds),
+            **({"cost": costs[folder]} if folder in costs else {}),
         }
         for folder, stage in stages.items()
     ]

@@ -22,6 +22,7 @@ from pipeline.run.plan import judge_folders
 from pipeline.store import RunDir, write_json
 from pipeline.store.inventory import close_inventory
 from pipeline.store.shards import stage_manifests, stage_rows
+from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
 SELF_PREFERENCE = (
@@ -129,6 +130,7 @@ def require_audit(ctx: RunContext) -> None:
     for note in audit.notes:
         ctx.progress.note(note)
     if audit.failed:
+        stop_clock(ctx.run)
         ctx.run.update_info(status="audit failed")
         write_report(ctx.run)
         close_inventory(ctx.run.root)

@@ -5,6 +5,7 @@ Out: RunContext. A resumed run reads the copies in its own folder, never the ori
      edited constitution cannot slip into half of a data set.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from pipeline.engines.base import Settings
 from pipeline.errors import StoreError
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.run.files import RunFiles, load_files
+from pipeline.stages.meter import Meter
 from pipeline.stages.runner import Progress, Runner
 from pipeline.store import RunDir
 from pipeline.store.layout import run_beside
+from pipeline.store.spending import spending
 
 PROMOTED = "promoted"
 """Entry `gate` in run.json of a run whose policy passed its gate."""
@@ -131,8 +134,23 @@ def open_context(run: RunDir, progress: Progress | None = None) -> RunContext:
             max_failed_share=execution.max_failed_share,
             shards_in_flight=execution.shards_in_flight,
             progress=progress,
+            meter=_meter(run, config),
         ),
         progress=progress,
+    )
+
+
+def _meter(run: RunDir, config: RunConfig) -> Meter:
+    """What the run has spent so far; without a budget nothing is read."""
+    if not config.budget.limits or run.info().get("impact_of"):
+        return Meter()
+    so_far, began = spending(run, config.prices)["all"], time.monotonic()
+    return Meter(
+        config.budget,
+        config.prices,
+        so_far.tokens,
+        so_far.token_money,
+        seconds=lambda: so_far.seconds + time.monotonic() - began,
     )
 
 

@@ -8,6 +8,7 @@
 A driver runs the pieces, as plain calls or as Prefect's tasks (`flows/`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.config.training import TrainingConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
 from pipeline.engines import ENGINES
+from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide
 from pipeline.report import write_report
@@ -46,6 +48,7 @@ from pipeline.run.plan import (
 )
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, read_json, write_json
+from pipeline.store.spending import stop_clock
 from pipeline.training.job import Alarm, TrainingJob
 from pipeline.training.launch import launch
 
@@ -93,6 +96,7 @@ async def report_phase(ctx: RunContext, driver: Driver = PLAIN) -> Path:
     """Write the report and mark the run as finished; returns the report's path."""
 
     def finish() -> Path:
+        stop_clock(ctx.run)
         report = write_report(ctx.run)
         ctx.run.end("finished")
         return report
@@ -195,6 +199,7 @@ async def train(
 
     Raises:
         ConfigError, DataError, MachineError, StoreError, TrainingError: see `launch`.
+        BudgetSpentError: hours or money are spent; a later call continues from a checkpoint.
     """
     if not section.enabled or section.train is None:
         return None
@@ -210,7 +215,19 @@ async def train(
         chat_template=start.chat_template,
         chat_template_args=start.chat_template_args,
     )
-    result = await launch(job, on_line=lambda line: ctx.progress.training(name, line))
+    meter = ctx.runner.meter
+
+    def show(line: str) -> None:
+        # A finished training writes no line, and needs no budget.
+        if limit.when() is None and (left := meter.seconds_left()) is not None:
+            limit.reschedule(asyncio.get_running_loop().time() + left)
+        ctx.progress.training(name, line)
+
+    try:
+        async with asyncio.timeout(None) as limit:
+            result = await launch(job, on_line=show)
+    except TimeoutError:
+        raise BudgetSpentError(meter.problem() or "the budget is spent") from None
     return result.model_dir
 
 

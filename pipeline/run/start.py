@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
+from pipeline.store.spending import timed
 from pipeline.training.launch import prove_model
 
 REWARDS = "reward model"
@@ -222,14 +223,34 @@ def begin_run(
     """
     if not resume:
         return start_run(check_recipe(Path(recipe), overrides=overrides), run_id=run_id)
-    if overrides:
-        raise ConfigError(
-            "a resumed run keeps the recipe that it began with; leave out the overrides, or start "
-            "a new run"
-        )
     if run_id is None:
         raise StoreError("--resume needs a run id; `rlaif runs` lists them")
-    return find_run(run_id)
+    return change_budget(find_run(run_id), overrides)
+
+
+def change_budget(run: RunDir, overrides: Sequence[str]) -> RunDir:
+    """The run, with another budget in its copy of the recipe: the one section that a resumed run
+    may change, since it changes no row.
+
+    Raises:
+        ConfigError: an override is of another setting, or its value is wrong.
+        StoreError: a copy was edited, or another process works in the run.
+    """
+    for each in overrides:
+        key = each.partition("=")[0]
+        if key.split(".")[0] != "budget":
+            raise ConfigError(
+                "a resumed run keeps the recipe that it began with, except for its budget; leave "
+                f"out {key[:120]}, or start a new run"
+            )
+    if overrides:
+        _refuse_edits(run)
+        _, text = read_recipe(run.recipe, overrides)
+        with RunLock(run.root):
+            write_text(run.recipe, text)
+            files = {**run.info().get("files", {}), run.recipe.name: file_hash(run.recipe)}
+            run.update_info(files=files)
+    return run
 
 
 def start_run(
@@ -322,6 +343,13 @@ def work_in(run: RunDir) -> Iterator[None]:
         StoreError: another process works in it, a copy of a file that decides its rows was edited,
             or the disk is full.
     """
+    _refuse_edits(run)
+    with RunLock(run.root), _clock(run):
+        record_environment(run)
+        yield
+
+
+def _refuse_edits(run: RunDir) -> None:
     for name, expected in run.info().get("files", {}).items():
         path = run.root / name
         if path.is_file() and file_hash(path) != expected:
@@ -330,9 +358,12 @@ def work_in(run: RunDir) -> Iterator[None]:
                 f"versions of it; put the first one back{_where_it_is(run, path, expected)}, or "
                 f"start a new run with the changed one: {_new_run(run, path)}"
             )
-    with RunLock(run.root):
-        record_environment(run)
-        yield
+
+
+def _clock(run: RunDir) -> AbstractContextManager[None]:
+    """Counts the time of a run that has a budget or prices."""
+    config = load_config(run.recipe)
+    return timed(run) if config.budget.limits or config.prices else nullcontext()
 
 
 def _where_it_is(run: RunDir, copy: Path, expected: str) -> str:

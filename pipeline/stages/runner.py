@@ -15,12 +15,20 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.engines.reply import whole_text
-from pipeline.errors import EngineError, FinalCallError, RunStoppedError, UserError
+from pipeline.errors import (
+    BudgetSpentError,
+    EngineError,
+    FinalCallError,
+    RunStoppedError,
+    UserError,
+)
 from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
+from pipeline.stages.meter import Meter
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
 from pipeline.store.journal import Journal
 from pipeline.store.stage_names import STAGES, split_folder
@@ -73,11 +81,15 @@ class Runner:
     max_failed_share: float = 0.1
     shards_in_flight: int = 4
     progress: Progress = field(default_factory=Progress)
+    meter: Meter = field(default_factory=Meter)
     retry_delay_s: float = 0.5
     _expected: int = 0
     _failed: int = 0
     _stopped: str | None = None
     _last_reason: str = ""
+    _spent: str | None = None
+    _calls: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Calls that the run waits for."""
 
     async def wavefront(
         self, shards: Sequence[ShardState], chain: Sequence[Stage], call: StepCall | None = None
@@ -88,8 +100,8 @@ class Runner:
             call: runs one shard-stage, such as a Prefect task; by default `step`.
 
         Raises:
-            RunStoppedError: the failed share passed its limit, or an endpoint answers nothing any
-                more; all that succeeded is on disk.
+            RunStoppedError: the failed share passed its limit, an endpoint answers nothing any
+                more, or the budget is spent; all that succeeded is on disk.
         """
         self.progress.opened([stage.folder for stage in chain], len(shards))
         self._expected, self._failed, self._stopped = 0, 0, None
@@ -110,7 +122,10 @@ class Runner:
 
         await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(states)))))
         # One bad shard does not stop the others; a fault of code or machine is raised first.
-        for error in sorted(errors, key=lambda e: isinstance(e, RunStoppedError)):
+        for error in sorted(
+            errors,
+            key=lambda e: (isinstance(e, RunStoppedError), not isinstance(e, BudgetSpentError)),
+        ):
             raise error
         self._check_share()
         return states
@@ -139,7 +154,10 @@ class Runner:
             journal.remove()
             return manifest
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
-        known = stored | await asyncio.to_thread(_reusable, journal.rows())
+        journaled = await asyncio.to_thread(_reusable, journal.rows())
+        for row in journaled.values():
+            self.meter.add(row, stage.engine.name if stage.engine else "")
+        known = stored | journaled
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
         with journal:
@@ -153,6 +171,7 @@ class Runner:
             expected=len(rows),
             reused=len(rows) - len(fresh),
             seconds=time.perf_counter() - started,
+            **_earlier(old, stored, rows),
         )
         manifest = await asyncio.to_thread(
             write_shard,
@@ -181,10 +200,19 @@ class Runner:
         rows: dict[int, Row] = {}
 
         async def make(number: int) -> None:
-            rows[number] = row = await self._attempt(items[number])
+            try:
+                rows[number] = row = await self._attempt(items[number])
+            except asyncio.CancelledError:
+                if self._spent:
+                    raise BudgetSpentError(self._spent) from None
+                raise
             if stage.engine is not None:
                 journal.add(row)
+                self.meter.add(row, stage.engine.name)
             self.progress.row_done(stage.folder, row)
+            others = self._calls - {asyncio.current_task()}
+            if not all(task.done() for task in others):
+                self._check_budget()
 
         calls, stop = [], None
         for number, item in enumerate(items):
@@ -196,7 +224,12 @@ class Runner:
                 rows[number] = old
             else:
                 calls.append(asyncio.create_task(make(number)))
+        for task in calls:
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
         try:
+            if calls:
+                self._check_budget()
             await asyncio.gather(*calls)
         except BaseException as error:
             # A fault of the code or the machine: do not pay for replies that are never read.
@@ -207,6 +240,15 @@ class Runner:
                 raise
             stop = error
         return [rows[number] for number in sorted(rows)], stop
+
+    def _check_budget(self) -> None:
+        """Raises BudgetSpentError, and ends the calls in flight, when the budget is spent."""
+        self._spent = self.meter.problem()
+        if self._spent:
+            self._stopped = self._spent
+            for task in self._calls - {asyncio.current_task()}:
+                task.cancel()
+            raise BudgetSpentError(self._spent)
 
     async def _attempt(self, item: Item) -> Row:
         reason = ""
@@ -273,6 +315,20 @@ def _reusable(rows: Iterable[Row]) -> dict[str, Row]:
         for row in rows
         if row.status in paid
         or (row.status == "dropped" and isinstance(row, ModelRow) and row.num_tokens)
+    }
+
+
+def _earlier(
+    old: Manifest | None, stored: Mapping[str, Row], rows: Sequence[Row]
+) -> dict[str, Any]:
+    """What earlier attempts of this run paid; a run that began with another's rows did not."""
+    runs = {row.run_id for row in rows if stored.get(row.row_id) is not row}
+    if old is None or (runs and stored and not runs & {row.run_id for row in stored.values()}):
+        return {}
+    return {
+        "earlier_prompt_tokens": old.counts.all_prompt_tokens,
+        "earlier_generated_tokens": old.counts.all_generated_tokens,
+        "earlier_seconds": old.counts.all_seconds,
     }
 
 

@@ -46,6 +46,7 @@ def check_folder_name(name: str, option: str) -> str:
 INFO_TYPES: dict[str, type] = {
     "constitution": dict,
     "files": dict,
+    "work": dict,
     "sources": list,
     **dict.fromkeys(
         ["run_id", "status", "recipe", "name", "parent", "plan", "series", "replaces"], str

@@ -60,6 +60,25 @@ class ShardCounts:
     """Rows whose model thought before it replied, reused ones among them."""
     thought_tokens: RareCount = 0
     """Generated tokens of these thoughts, as far as engines say."""
+    earlier_prompt_tokens: RareCount = 0
+    """Paid in the attempts before this one, as are the two below."""
+    earlier_generated_tokens: RareCount = 0
+    earlier_seconds: Annotated[float, Field(exclude_if=lambda seconds: not seconds)] = 0.0
+
+    @property
+    def all_prompt_tokens(self) -> int:
+        """Paid in all attempts, as are the two below."""
+        return self.prompt_tokens + self.earlier_prompt_tokens
+
+    @property
+    def all_generated_tokens(self) -> int:
+        """See `all_prompt_tokens`."""
+        return self.generated_tokens + self.earlier_generated_tokens
+
+    @property
+    def all_seconds(self) -> float:
+        """See `all_prompt_tokens`."""
+        return self.seconds + self.earlier_seconds
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(
