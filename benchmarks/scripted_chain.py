@@ -9,6 +9,7 @@ sample, critique, revise, judge, pair, and both data sets after them.
 import asyncio
 import itertools
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ STAGES = (
     "preference/judge",
     "preference/pair",
 )
-ENGINE_ARGS = ("latency_s", "max_concurrency", "meter")
+ENGINE_ARGS = ("latency_s", "max_concurrency", "meter", "num_words")
+PROJECT = Path(__file__).parents[1]
 HOLD_AFTER = "SCRIPTED_HOLD_AFTER"
 """Environment variable: stand still after so many calls, for whoever wants to kill the process
 there."""
@@ -47,13 +49,19 @@ REQUESTS = ("politeness", "honesty", "care")
 
 @recipe_factory
 def make_engine(
-    latency_s: float = 0.0, max_concurrency: int | None = None, meter: str | None = None
+    latency_s: float = 0.0,
+    max_concurrency: int | None = None,
+    meter: str | None = None,
+    num_words: int = 0,
 ) -> ScriptedEngine:
     """A model that answers at once, or after the same time for every call.
 
     Args:
         meter: file to which every answered call adds a line with its tokens, as a bill would.
+        num_words: words of a reply, drawn from the README as often as it uses them; 0 for a few
+            words that are always alike.
     """
+    vocabulary = (PROJECT / "README.md").read_text(encoding="utf-8").split() if num_words else []
     calls, hold_after = itertools.count(1), float(os.environ.get(HOLD_AFTER, "inf"))
     stream = os.open(meter, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if meter else None
 
@@ -66,6 +74,8 @@ def make_engine(
     def reply(messages: Messages, seed: int) -> str:
         # As long as a real reply, without quoting the request: that would be no revision.
         text = f"answer {seed}" + " in other words" * (1 + seed % 3)
+        if vocabulary:
+            text = " ".join(random.Random(seed).choices(vocabulary, k=num_words))
         charge(count_words(messages) + len(text.split()))
         return text
 

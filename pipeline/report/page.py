@@ -3,8 +3,8 @@
 In:  ReportData, the sampled pairs, and the templates, report.css and report.js beside this file
 Out: the page and its Markdown as text
 
-Values reach the page through autoescape; the pairs travel as JSON in which `<`, `>`, `&` and
-quotes are escaped, and the script puts them on the page as text, never as HTML. The page's own
+Values reach the page through autoescape; the pairs travel as base64, and the script puts them on
+the page as text, never as HTML. The page's own
 policy forbids every script but that one, by its hash, and every request. No text of a model goes
 into the Markdown.
 """
@@ -26,6 +26,7 @@ from pipeline.report.audit import audit_verdict, check_table, figure_tables, way
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
 from pipeline.report.headline import cards, headline, headline_numbers
+from pipeline.report.next_steps import next_steps, verdict
 from pipeline.report.numbers import (
     count_of,
     duration,
@@ -35,6 +36,8 @@ from pipeline.report.numbers import (
     policy_class,
     policy_label,
 )
+from pipeline.report.pairs import packed
+from pipeline.report.policy_charts import check_bars, frontier, frontier_chart
 from pipeline.report.source import Audit, ReportData
 from pipeline.report.tables import Table
 
@@ -43,18 +46,24 @@ _HERE = Path(__file__).parent
 
 def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
     """The whole page."""
+    principles = sorted({pair["principle"] for pair in pairs})
+    index, chunks = packed(pairs, {name: data.request_of(name) for name in principles})
     return render(
         "report.html.jinja",
         **_values(data),
         bars=tables.share_bars(data),
+        check_bars=check_bars(data),
         share_titles=tables.SHARE_TITLES,
+        frontier=frontier(data),
+        frontier_chart=frontier_chart,
         win_rates=[entry for entry in data.metrics.win_rates if entry.win_rate is not None],
         match_title=tables.match_title,
         outcomes=tables.comparison_outcomes(data),
         margins=histogram("Margins of all labeled pairs", data.metrics.data),
         curves=[panel for record in data.training for panel in panels(record)],
-        pairs=list(pairs),
-        requests={pair["principle"]: data.request_of(pair["principle"]) for pair in pairs},
+        num_pairs=len(pairs),
+        index=index,
+        chunks=chunks,
         script=(_HERE / "report.js").read_text(encoding="utf-8").strip(),
     )
 
@@ -149,6 +158,8 @@ def _values(data: ReportData) -> dict[str, Any]:
         "data": data,
         "metrics": data.metrics,
         "headline": headline(data),
+        "result": verdict(data),
+        "steps": next_steps(data),
         "cards": cards(data),
         "matches": tables.match_table(data),
         "policies": tables.policy_table(data),

@@ -1,14 +1,18 @@
 """A sample of pairs for the page: each with its label, both orders, and how its texts came about.
 
 In:  shards of preference/pair, and those of judge, samples, critiques and revisions beside them
-Out: plain dictionaries, at most `limit`, the same ones for the same run
+Out: plain dictionaries, at most `limit`, the same ones for the same run; packed, the form in which
+     the page holds them
 
 The sample is uniform over all comparisons, kept and dropped: those with the smallest hashes, so
 that it depends neither on order nor on shard size.
 """
 
+import base64
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+import json
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +39,15 @@ from pipeline.store.stage_names import (
     stage_folders,
 )
 
-MAX_PAIRS = 300
+MAX_PAIRS = 10_000
 MAX_TEXT = 4000
 """Characters of one text on the page; the page says how many more there are."""
+MAX_HEAD = 200
+"""Characters of a prompt in the list."""
+CHUNK = 500
+"""Pairs whose texts are unpacked together."""
+INDEX = ("id", "status", "reason", "principle", "labeled", "label", "margin", "gap", "agree")
+"""What lists and filters need of a pair."""
 MAX_CHAINS = 4
 """Revision chains shown for one prompt."""
 PAIR_COLUMNS = (
@@ -78,10 +88,76 @@ def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[
     )
     hashes = ((uniform("report", seed, row_id), row_id) for row_id in ids)
     place = {row_id: number for number, (_, row_id) in enumerate(heapq.nsmallest(limit, hashes))}
+    rounds = len(stage_folders(run.root, SUPERVISED, REVISE))
     entries = [
-        entry for manifest in manifests for entry in _entries(run.root, manifest, place.keys())
+        entry
+        for manifest in manifests
+        for entry in _entries(run.root, manifest, place.keys(), rounds)
     ]
     return sorted(entries, key=lambda entry: place[entry["id"]])
+
+
+def packed(
+    pairs: Sequence[Mapping[str, Any]], requests: Mapping[str, str]
+) -> tuple[str, list[str]]:
+    """Pairs and the requests of their principles for the page's script: an index, and chunks with
+    the texts, each the base64 of deflated JSON.
+
+    The index has what lists and filters need, so the page is there before a text is unpacked. A
+    chunk is `{texts, pairs}`, and a pair names each text by its number in `texts`. Pairs of one
+    prompt are side by side, as they share texts.
+    """
+    order = sorted(
+        range(len(pairs)), key=lambda i: [turn["content"] for turn in pairs[i]["prompt"]]
+    )
+    groups = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
+    places = {i: (c, n) for c, group in enumerate(groups) for n, i in enumerate(group)}
+    rows = [
+        {name: _short(pair[name]) for name in INDEX}
+        | {
+            "head": pair["prompt"][-1]["content"][:MAX_HEAD] if pair["prompt"] else "",
+            "at": places[i],
+        }
+        for i, pair in enumerate(pairs)
+    ]
+    chunks = [_deflated(_chunk([pairs[i] for i in group])) for group in groups]
+    return _deflated({"pairs": rows, "requests": requests}), chunks
+
+
+def _chunk(pairs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    numbers: dict[str, int] = {}
+
+    def number(text: str) -> int:
+        return numbers.setdefault(text, len(numbers))
+
+    rows = [
+        {name: _short(value) for name, value in pair.items() if name not in INDEX}
+        | {
+            "prompt": [(turn["role"], number(turn["content"])) for turn in pair["prompt"]],
+            "texts": [number(text) for text in pair["texts"]],
+            "chains": [
+                {
+                    "of": chain["of"],
+                    "initial": number(chain["initial"]),
+                    "steps": [
+                        step | {name: number(step[name]) for name in ("critique", "revision")}
+                        for step in chain["steps"]
+                    ],
+                }
+                for chain in pair["chains"]
+            ],
+        }
+        for pair in pairs
+    ]
+    return {"texts": list(numbers), "pairs": rows}
+
+
+def _short(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _deflated(content: Any) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(content).encode())).decode("ascii")
 
 
 def cut(text: str | None) -> str:
@@ -92,7 +168,9 @@ def cut(text: str | None) -> str:
     return f"{text[:MAX_TEXT]} … [{len(text) - MAX_TEXT:,} more characters]"
 
 
-def _entries(root: Path, manifest: Manifest, drawn: Collection[str]) -> list[dict[str, Any]]:
+def _entries(
+    root: Path, manifest: Manifest, drawn: Collection[str], rounds: int
+) -> list[dict[str, Any]]:
     """The drawn pairs of one shard."""
     pairs = read_columns(root, manifest.path, PAIR_COLUMNS)
     rows = [row for row in pairs if row["row_id"] in drawn]
@@ -104,7 +182,7 @@ def _entries(root: Path, manifest: Manifest, drawn: Collection[str]) -> list[dic
     judgments = read_columns(root, labels, JUDGE_COLUMNS) if labels else []
     judged = {judgment["row_id"]: judgment for judgment in judgments}
     texts = texts_by_id(root, list(manifest.inputs))
-    chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows})
+    chains = revision_chains(root, manifest.shard_index, {row["prompt_id"] for row in rows}, rounds)
     return [
         _entry(
             row,
@@ -135,6 +213,7 @@ def _entry(
         "status": row["status"],
         "reason": row["reason"],
         "principle": row["principle_id"],
+        "judgment": row["judgment_id"],
         "comparison": row["comparison"] or "",
         "prompt": [{"role": m["role"], "content": cut(m["content"])} for m in messages],
         "labeled": labeled,
@@ -174,7 +253,7 @@ def part_differences(judged: RowDict, chosen_id: str) -> list[list[Any]]:
 
 
 def revision_chains(
-    root: Path, shard_index: int, prompt_ids: set[str]
+    root: Path, shard_index: int, prompt_ids: set[str], rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Initial responses with their critiques and revisions, by prompt."""
     initials = _rows(root, INITIALS, shard_index, ("row_id", "prompt_id", "response"))
@@ -188,7 +267,7 @@ def revision_chains(
         for row in initials
         if row["prompt_id"] in prompt_ids
     }
-    for number in range(1, len(stage_folders(root, SUPERVISED, REVISE)) + 1):
+    for number in range(1, rounds + 1):
         columns: tuple[str, ...] = ("row_id", "critique")
         rows = _rows(root, stage_folder(SUPERVISED, CRITIQUE, number), shard_index, columns)
         critiques = {row["row_id"]: row["critique"] for row in rows}

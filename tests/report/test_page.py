@@ -1,7 +1,9 @@
 """The page: complete, self-contained, and deaf to what its texts say."""
 
+import base64
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -59,8 +61,11 @@ def test_finished_run_shows_every_part(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     tags = Tags(page_of(run))
     assert {"result", "policies", "labels", "training", "stages", "pairs", "origin"} <= tags.ids()
-    svgs = [attrs["aria-label"] for tag, attrs in tags.starts if tag == "svg"]
+    labels = [attrs["aria-label"] or "" for tag, attrs in tags.starts if tag == "svg"]
+    svgs = [label.replace("\u00a0", " ") for label in labels]
     assert svgs == [
+        "Initial: harmless replies to misdeeds 50 %, good replies to harmless prompts 0 %; "
+        "Tuned: harmless replies to misdeeds 100 %, good replies to harmless prompts 100 %",
         "Margins of all labeled pairs",
         "SFT: loss",
         "Preference: loss",
@@ -91,7 +96,7 @@ def test_policy_allows_this_script_alone(tmp_path: Path) -> None:
     policy = next(a["content"] for t, a in tags.starts if t == "meta" and "http-equiv" in a) or ""
     assert "default-src 'none'" in policy
     assert script_hash(tags.scripts[-1]) in policy
-    assert len(tags.scripts) == 2
+    assert len(tags.scripts) == 3  # index, one chunk of texts, the script
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -112,9 +117,8 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     known = Tags(page_of(finished_run(tmp_path / "plain")))
     assert {tag for tag, _ in tags.starts} <= {tag for tag, _ in known.starts} | {"p"}
     assert not any(name.startswith("on") for _, attrs in tags.starts for name in attrs)
-    assert len(tags.scripts) == 2 and "49 " not in page
-    pairs = json.loads(tags.scripts[0])["pairs"]
-    texts = {part for entry in pairs for part in entry["texts"]}
+    assert len(tags.scripts) == 3 and "49 " not in page
+    texts = json.loads(zlib.decompress(base64.b64decode(tags.scripts[1])))["texts"]
     assert text[:4000] in {part[:4000] for part in texts}
 
 
@@ -129,7 +133,7 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
         text: metrics["policies"]["tuned"],
     }
     write_json(run.metrics, metrics)
-    assert len(Tags(page_of(run)).scripts) == 2
+    assert len(Tags(page_of(run)).scripts) == 3
     assert "<script>" not in (run.root / "report.md").read_text()
 
 
@@ -138,7 +142,7 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
     add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
     page = page_of(run)
     ids = Tags(page).ids()
-    assert {"labels", "stages", "pairs"} <= ids and "not finished" in page
+    assert {"labels", "stages", "pairs"} <= ids and "Not finished" in page
     assert not {"training", "policies"} & ids
 
 

@@ -1,11 +1,14 @@
 """The pairs on the page: right probabilities, right chains, a fair and fixed sample."""
 
+import base64
+import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.report.pairs import MAX_TEXT, both_orders, cut, sample_pairs
+from pipeline.report.pairs import MAX_TEXT, both_orders, cut, packed, sample_pairs
 from tests.evaluation.builders import critique, judgment, make_run, pair, prompt, response, revision
 from tests.report.synthetic import add_preference, add_revisions
 from tests.run.builders import write_rows
@@ -15,6 +18,10 @@ TEXTS = {"a": "help", "b": "harm", "c": "fine"}
 
 def by_id(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {entry["id"]: entry for entry in entries}
+
+
+def unpacked(text: str) -> Any:
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 @pytest.mark.parametrize(("chosen", "orders"), [("first", [0.9, 0.7]), ("second", [0.3, 0.1])])
@@ -97,6 +104,27 @@ def test_sample_is_capped_and_repeats(tmp_path: Path) -> None:
     assert first == again != other
     assert len(set(first)) == 12
     assert set(first[:6]) <= {e["id"] for e in sample_pairs(run, limit=20)}
+
+
+def test_packed_pairs_name_each_text_once(tmp_path: Path) -> None:
+    """Three pairs of one prompt and three responses: four texts, to which the numbers lead back."""
+    run = make_run(tmp_path / "run")
+    add_preference(run, TEXTS)
+    add_revisions(run, "harm", "it is harmful", "help")
+    entries = sample_pairs(run)
+    index, chunks = packed(entries, {"harm": "ask"})
+    listed, (content,) = unpacked(index), map(unpacked, chunks)
+    texts = content["texts"]
+    assert sorted(texts) == ["do evil", "fine", "harm", "help", "it is harmful"]
+    assert listed["requests"] == {"harm": "ask"}
+    for entry, row in zip(entries, listed["pairs"], strict=True):
+        chunk, place = row["at"]
+        assert (row["id"], row["head"], chunk) == (entry["id"], "do evil", 0)
+        stored = content["pairs"][place]
+        assert [texts[i] for i in stored["texts"]] == entry["texts"]
+        assert [[role, texts[i]] for role, i in stored["prompt"]] == [["user", "do evil"]]
+        (step,) = stored["chains"][0]["steps"]
+        assert (texts[step["critique"]], texts[step["revision"]]) == ("it is harmful", "help")
 
 
 def test_long_text_is_cut_and_counted() -> None:
