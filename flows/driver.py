@@ -64,15 +64,18 @@ class PrefectDriver:
         self._room -= num_own * len(stages)
         group_size = max(1, TASK_RUNS // len(stages))
         groups: dict[int, asyncio.Task[contextvars.Context]] = {}
+        # Shards of a later draw do not begin at 0.
+        start = min((m.shard_index for shard in shards for m in shard.values()), default=0)
 
         async def call(stage: Stage, shard_index: int, manifests: Sequence[Manifest]) -> Manifest:
             step = self._calls(runner, stage, shard_index, manifests)
-            if shard_index < num_own:
+            if shard_index - start < num_own:
                 return await step
-            number = (shard_index - num_own) // group_size
+            number = (shard_index - start - num_own) // group_size
             if number not in groups:
                 first = num_own + number * group_size
-                group = open_group(first, min(first + group_size, len(shards)) - 1)
+                last = min(first + group_size, len(shards)) - 1
+                group = open_group(start + first, start + last)
                 groups[number] = asyncio.create_task(stack.enter_async_context(group))
             context = await asyncio.shield(groups[number])
             return await asyncio.create_task(step, context=context.copy())

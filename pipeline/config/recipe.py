@@ -50,6 +50,11 @@ class PromptsConfig(Section):
     """Largest number of training prompts, drawn by seed; null for all."""
     heldout_limit: int | None = Field(None, ge=1)
     """Largest number of held-out prompts, drawn by seed; null for all."""
+    target_pairs: int | None = Field(None, ge=1)
+    """Preference pairs to make: prompts are drawn by seed, at first the fewest that could do and
+    then more, until this number of pairs is kept or `train` (with `limit`) has no more. The data
+    set has exactly this number, or fewer and a note why. The supervised phase trains on the prompts
+    of the first draw."""
 
     @field_validator("train", "heldout")
     @classmethod
@@ -232,6 +237,15 @@ class RunConfig(Section):
                     f"prices.models names {name!r:.80}, but no engine of the recipe has that "
                     f"model; name one of {', '.join(sorted(models))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _target_can_be_met(self) -> Self:
+        if self.prompts.target_pairs is not None and not self.preference.enabled:
+            raise ValueError(
+                "prompts.target_pairs orders preference pairs, but preference.enabled is false; "
+                "enable the phase, or remove the target"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ reason: candidates = rows of this run + the sum of the reasons.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,7 @@ from pipeline.data.dataset import (
     record_set,
     write_tables,
 )
+from pipeline.data.prompts import first_shards
 from pipeline.engines.reply import with_thought
 from pipeline.ids import file_hash, row_id
 from pipeline.labeling.contrast import measure_contrast
@@ -39,9 +41,10 @@ from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
 from pipeline.store.files import copy_file
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
-from pipeline.store.stage_names import INITIALS, PAIRS, REVISE, SUPERVISED, stage_folder
+from pipeline.store.stage_names import INITIALS, PAIRS, PROMPTS, REVISE, SUPERVISED, stage_folder
 
 SCHEMAS = {"sft": SFT_SCHEMA, "preference": PREFERENCE_SCHEMA, "feedback": FEEDBACK_SCHEMA}
+BEYOND_TARGET = "beyond prompts.target_pairs"
 NO_SET = {"rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0}
 
 
@@ -163,7 +166,8 @@ def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Tab
     for table in _parents_tables(run, "sft", tally):
         tally.known.update(_keys(table, _text_key, "prompt_id", "completion"))
         yield table
-    for shard in stage_manifests(run.root, "prompts"):
+    # The policy that writes the samples of later draws has been trained on the first one.
+    for shard in stage_manifests(run.root, PROMPTS)[: first_shards(run.root, PROMPTS)]:
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so repeated texts show here.
         seen: set[str] = set()
@@ -216,12 +220,16 @@ def _preference_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator
         yield table
     for table in parent_tables(run, "feedback", FEEDBACK_SCHEMA):
         tally.known.update(_keys(table, feedback_key, "completion_id", "label", "weight"))
-    mixture = mix_into_run(run, config, tally.known, lambda: _own_ids(run, tally))
+    target, usable = config.prompts.target_pairs, 0
+    mixture = mix_into_run(run, config, tally.known, lambda: islice(_own_ids(run, tally), target))
     own = {"source": mixture.own_name, "source_index": 0}
     for table in _pair_tables(run, tally):
         tally.candidates += table.num_rows
         keep = []
         for identity, status, reason in _states(table, tally):
+            usable += status == "ok"
+            if status == "ok" and target is not None and usable > target:
+                status, reason = "dropped", BEYOND_TARGET
             if status == "ok" and not mixture.keeps(identity):
                 status, reason = "dropped", BY_WEIGHT
             if status != "ok":

@@ -1,17 +1,18 @@
-"""Where a held-out prompt is kept out of training: four guards, all of them here.
+"""Where a held-out prompt is kept out of training: five guards, all of them here.
 
     guard             called from                         what it compares the held-out prompts with
     check_prompts     run/start.py, before a run exists   the training prompts of the recipe
     check_version     run/nightly.py, before a new night  the data set version that it would extend
     not_trained_on    run/passes.py, before evaluation    the prompts that the run was given at its
                                                           start, and the version that it extends
+    not_held_out      run/passes.py, before a later draw  the prompts that the run draws later
     heldout_keys      sources/mix_into_run.py             each label that people gave: a row about a
                                                           held-out prompt is dropped and counted
 
-The first three raise DataError with file and line of the held-out prompt, because the recipe is
-wrong; the last one drops rows, because a label file may cover more than a recipe trains on. One
-guard is not enough: prompt files can change after a run began, a new night inherits rows whose
-prompts were not held out when they were made, and label files bring prompts of their own.
+The first four raise DataError with file and line of the prompt, because the recipe is wrong; the
+last one drops rows, because a label file may cover more than a recipe trains on. One guard is not
+enough: prompt files can change after a run began, a new night inherits rows whose prompts were not
+held out when they were made, and label files bring prompts of their own.
 
 Prompts are compared by `ids.conversation_key`: a trailing line break or another Unicode form does
 not make a held-out prompt a new one.
@@ -119,6 +120,22 @@ def not_trained_on(rows: Iterable[PromptRow], run: RunDir) -> Iterator[PromptRow
             )
         if parent is not None and key in inherited:
             raise _inherited(row, parent)
+        yield row
+
+
+def not_held_out(rows: Iterable[PromptRow], run: RunDir) -> Iterator[PromptRow]:
+    """Pass training rows through that a run draws later; its held-out prompts are on disk by then.
+
+    Raises:
+        DataError: the run holds out one of them.
+    """
+    held = _stored_keys(run, HELDOUT)
+    for row in rows:
+        if conversation_key(row.messages) in held:
+            raise DataError(
+                f"{_place(row)}: run {run.run_id} holds this prompt out; the prompt files have "
+                "changed since it began. Restore them, or start a new run"
+            )
         yield row
 
 

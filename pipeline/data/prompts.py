@@ -9,7 +9,7 @@ ninety costs nothing. `write_prompt_shards` then cuts the prompts into the shard
 
 import heapq
 from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pipeline.data.prompt_lines import display_path, parse_line, read_lines
@@ -63,12 +63,20 @@ def read_prompts(
 
 
 def write_prompt_shards(
-    root: Path, folder: str, rows: Iterable[PromptRow], shard_size: int, key: str
+    root: Path,
+    folder: str,
+    rows: Iterable[PromptRow],
+    shard_size: int,
+    key: str,
+    later: Iterable[Iterable[PromptRow]] = (),
 ) -> list[Manifest]:
     """Cut prompts into shards below `root`/`folder`, or return the finished ones of this key.
 
     `complete.json` is written last and says how many shards belong together. A run keeps the
     prompts it began with: `rows` is not read when every shard is present and whole.
+
+    Args:
+        later: the prompts of later draws, each of which begins a shard; see `add_prompt_shards`.
 
     Raises:
         DataError: no prompts; or a shard was lost and the prompt files have changed since.
@@ -76,14 +84,15 @@ def write_prompt_shards(
     """
     mark = root / folder / "complete.json"
     complete = read_json(mark) or {}
-    known = complete.get("shards") if complete.get("key") == key else []
+    complete = complete if complete.get("key") == key else {}
+    known = complete.get("shards")
     known = known if isinstance(known, list) else []
     whole = [m for i in range(len(known)) if (m := load_manifest(root, folder, i)) is not None]
     if known and len(whole) == len(known):
         return whole
     manifests: list[Manifest] = []
     digests: list[str] = []
-    for batch in _batches(rows, shard_size):
+    for batch in chain.from_iterable(_batches(draw, shard_size) for draw in chain([rows], later)):
         index = len(digests)
         digests.append(text_hash(*(row.row_id for row in batch)))
         if known and known[: index + 1] != digests:
@@ -95,8 +104,61 @@ def write_prompt_shards(
     if known and len(digests) < len(known):
         raise _changed(folder)
     _remove_further_shards(root / folder, len(manifests))
-    write_json(mark, {"key": key, "shards": digests})
+    write_json(mark, {**complete, "key": key, "shards": digests})
     return manifests
+
+
+def add_prompt_shards(
+    root: Path, folder: str, rows: Iterable[PromptRow], shard_size: int, draw: int
+) -> list[Manifest]:
+    """Write further prompts into shards after the finished ones; returns those added.
+
+    Args:
+        draw: how many prompts were asked for; the mark keeps it, to build the shards again.
+
+    Raises:
+        StoreError: the disk is full.
+    """
+    mark = root / folder / "complete.json"
+    complete = read_json(mark) or {}
+    digests = list(complete.get("shards", ()))
+    manifests: list[Manifest] = []
+    for batch in _batches(rows, shard_size):
+        counts, key = ShardCounts(expected=len(batch)), complete["key"]
+        index = len(digests)
+        manifests.append(write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts))
+        digests.append(text_hash(*(row.row_id for row in batch)))
+    _remove_further_shards(root / folder, len(digests))
+    first = complete.get("first_shards", len(complete.get("shards", ())))
+    draws = [*complete.get("draws", ()), draw]
+    write_json(mark, {**complete, "shards": digests, "first_shards": first, "draws": draws})
+    return manifests
+
+
+def later_draws(root: Path, folder: str) -> list[int]:
+    """How many prompts each draw after the first asked for."""
+    return list((read_json(root / folder / "complete.json") or {}).get("draws", ()))
+
+
+def first_shards(root: Path, folder: str) -> int:
+    """Number of shards of the first draw; of all shards where there was one draw."""
+    complete = read_json(root / folder / "complete.json") or {}
+    return int(complete.get("first_shards", len(complete.get("shards", ()))))
+
+
+def draw_prompts(
+    files: Sequence[Path], sizes: Iterable[int], *, seed: int, run_id: str, exclude: Iterable[str]
+) -> Iterator[list[PromptRow]]:
+    """One list of prompts for each size, drawn as `limit` draws them; no prompt is in two lists.
+
+    Raises:
+        DataError: a line that cannot be used.
+    """
+    known = set(exclude)
+    for size in sizes:
+        rows = list(read_prompts(files, limit=size, seed=seed, run_id=run_id, exclude=known))
+        known.update(row.row_id for row in rows)
+        yield rows
 
 
 def _batches(rows: Iterable[PromptRow], size: int) -> Iterator[list[PromptRow]]:

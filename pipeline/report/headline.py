@@ -105,6 +105,7 @@ def headline_numbers(data: ReportData) -> list[tuple[str, str]]:
         numbers.append((f"Outside the known world, {policy_label(final).lower()}", value))
     if data.metrics.gate:
         numbers.append(("Gate", data.metrics.gate.describe()))
+    numbers += [("Pairs ordered", target)] if (target := data.info.get("target")) else []
     numbers += run_cost(data)
     return numbers
 

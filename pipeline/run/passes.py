@@ -4,25 +4,34 @@ Each pass opens one model and closes it before the next pass or a training begin
 is enough.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.config.engines import AnyEngine
 from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, parent_run
-from pipeline.data.heldout import not_trained_on
-from pipeline.data.prompts import read_prompts, write_prompt_shards
+from pipeline.data.heldout import not_held_out, not_trained_on
+from pipeline.data.prompts import (
+    add_prompt_shards,
+    draw_prompts,
+    later_draws,
+    read_prompts,
+    write_prompt_shards,
+)
 from pipeline.engines.base import NOTICE, Engine
 from pipeline.engines.lazy import lazy_engine
 from pipeline.ids import content_hash
+from pipeline.records import PromptRow
 from pipeline.run.context import RunContext
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.plan import efficacy_stages, label_stages, measures_efficacy
+from pipeline.run.target import first_draw
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import ShardState
-from pipeline.store import require_manifest
+from pipeline.store import read_rows, require_manifest
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
@@ -38,7 +47,23 @@ def prompt_shards(ctx: RunContext) -> list[ShardState]:
         StoreError: the disk is full.
     """
     prompts = ctx.config.prompts
-    return _write_prompts(ctx, PROMPTS, prompts.train, prompts.limit)
+    return _write_prompts(ctx, PROMPTS, prompts.train, first_draw(ctx.config))
+
+
+def draw_shards(ctx: RunContext, number: int) -> list[ShardState]:
+    """The shards of `number` further prompts; fewer, or none, where the prompts are used up.
+
+    Raises:
+        DataError: a prompt file cannot be read, or the run holds one of these prompts out.
+        StoreError: the disk is full.
+    """
+    own = (row.row_id for shard in prompt_shards(ctx) for row in _prompts_of(ctx, shard))
+    (rows,) = _draws(ctx, [number], {*own, *_earlier_prompts(ctx)})
+    if not rows:
+        return []
+    size = ctx.config.execution.shard_size
+    manifests = add_prompt_shards(ctx.run.root, PROMPTS, not_held_out(rows, ctx.run), size, number)
+    return [{PROMPTS: manifest} for manifest in manifests]
 
 
 def heldout_shards(ctx: RunContext) -> list[ShardState]:
@@ -119,17 +144,34 @@ def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
 def _write_prompts(
     ctx: RunContext, folder: str, files: Sequence[Path], limit: int | None
 ) -> list[ShardState]:
-    parent = parent_run(ctx.run) if folder == PROMPTS else None
+    earlier = _earlier_prompts(ctx) if folder == PROMPTS else set()
     rows = read_prompts(
         [resolve_path(path) for path in files],
         limit=limit,
         seed=ctx.config.seed,
         run_id=ctx.run.run_id,
-        exclude=known_prompt_ids(parent) if parent else (),
+        exclude=earlier,
     )
+    later: Iterable[list[PromptRow]] = ()
+    if folder == PROMPTS and (sizes := later_draws(ctx.run.root, folder)):
+        later = islice(_draws(ctx, [limit or 0, *sizes], earlier), 1, None)
     if folder == HELDOUT:
         rows = not_trained_on(rows, ctx.run)
     key = prompts_key(ctx.config, ctx.run.run_id, folder)
     size = ctx.config.execution.shard_size
-    manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key)
+    manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key, later)
     return [{folder: manifest} for manifest in manifests]
+
+
+def _prompts_of(ctx: RunContext, shard: ShardState) -> list[PromptRow]:
+    return read_rows(ctx.run.root, shard[PROMPTS])
+
+
+def _earlier_prompts(ctx: RunContext) -> set[str]:
+    parent = parent_run(ctx.run)
+    return known_prompt_ids(parent) if parent else set()
+
+
+def _draws(ctx: RunContext, sizes: Sequence[int], known: set[str]) -> Iterator[list[PromptRow]]:
+    files = [resolve_path(path) for path in ctx.config.prompts.train]
+    return draw_prompts(files, sizes, seed=ctx.config.seed, run_id=ctx.run.run_id, exclude=known)

@@ -19,6 +19,7 @@ from pipeline.config.recipe import SupervisedConfig
 from pipeline.config.training import TrainingConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
+from pipeline.data.prompts import first_shards
 from pipeline.engines import ENGINES
 from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
@@ -29,6 +30,7 @@ from pipeline.run.context import RunContext
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.passes import (
     StageMaker,
+    draw_shards,
     heldout_shards,
     judges_itself,
     label_passes,
@@ -46,9 +48,11 @@ from pipeline.run.plan import (
     sample_stages,
     supervised_stages,
 )
+from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, read_json, write_json
 from pipeline.store.spending import stop_clock
+from pipeline.store.stage_names import PROMPTS
 from pipeline.training.job import Alarm, TrainingJob
 from pipeline.training.launch import launch
 
@@ -133,7 +137,7 @@ async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
     When only revisions are compared and the policy judges itself, the labels are made in the same
     pass, while each shard's prefix is still in the engine's cache.
     """
-    shards = prompt_shards(ctx)
+    shards = prompt_shards(ctx)[: first_shards(ctx.run.root, PROMPTS)]
     if ctx.config.prompts.heldout:
         # Write them now, not when they are needed: a file that changes during the run must not
         # change which prompts are held out of its data.
@@ -149,11 +153,49 @@ async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
 
 async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
     """Samples of the SL-CAI policy (without SFT, of the initial one) and of further policies, their
-    labels and pairs.
+    labels and pairs; of further prompts too, until the pairs that the recipe orders are kept.
+
+    Raises:
+        BudgetSpentError: says how many pairs there are so far.
     """
+    shards = prompt_shards(ctx)
     if not ctx.config.preference.enabled:
-        return prompt_shards(ctx)
-    shards = with_finished(ctx, prompt_shards(ctx), finished_folders(ctx))
+        return shards
+    target = ctx.config.prompts.target_pairs
+    if target is None:
+        return await _label_shards(ctx, shards, driver)
+    try:
+        labeled = await _label_shards(ctx, shards, driver)
+        while (kept := count_kept(ctx.run)) < target:
+            drawn = _num_prompts(labeled)
+            number, limit = next_draw(target, kept, drawn), ctx.config.prompts.limit
+            more = draw_shards(ctx, number if limit is None else min(number, limit - drawn))
+            if not more:
+                break
+            ctx.progress.note(
+                f"{kept:,} of {target:,} pairs from {drawn:,} prompts; more are drawn"
+            )
+            labeled += await _label_shards(ctx, more, driver)
+    except BudgetSpentError as error:
+        line = describe_target(ctx.run, target, count_kept(ctx.run), "the budget is spent")
+        raise BudgetSpentError(f"{error}. {line}") from None
+    line = describe_target(ctx.run, target, kept, f"all {_num_prompts(labeled):,} prompts are used")
+    ctx.run.update_info(target=line)
+    ctx.progress.note(line)
+    return labeled
+
+
+def _num_prompts(shards: list[ShardState]) -> int:
+    return sum(shard[PROMPTS].counts.expected for shard in shards)
+
+
+async def _label_shards(
+    ctx: RunContext, shards: list[ShardState], driver: Driver
+) -> list[ShardState]:
+    if finished_folders(ctx) and ctx.config.prompts.target_pairs is not None:
+        # Prompts of a later draw have no revisions yet.
+        await run_pass(ctx, ctx.policy_engine(), shards, [supervised_stages], driver)
+    shards = with_finished(ctx, shards, finished_folders(ctx))
     for name, other in ctx.other_policies().items():
         sample = partial(other_sample_stages, name=name)
         shards = await run_pass(ctx, other, shards, [sample], driver)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.audits.canary_stage import CanaryStage
 from pipeline.config.sampling import SampleConfig
+from pipeline.data.prompts import first_shards
 from pipeline.engines.base import Engine
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.conflicts import Conflicts, conflicts_of
@@ -21,7 +22,6 @@ from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
 from pipeline.stages.revise import ReviseStage
 from pipeline.stages.sample import SampleStage
-from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import (
     CANARY,
     EFFICACY,
@@ -182,8 +182,8 @@ def canary_stages(ctx: RunContext, engine: Engine, compared: Compared, number: i
     audit = ctx.config.preference.audit
     if not audit.enabled or not audit.canaries_per_shard:
         return []
-    # The prompts are on disk before any label, and a resumed run keeps their shards.
-    num_shards = len(stage_manifests(ctx.run.root, PROMPTS))
+    # The prompts are on disk before any label; later draws leave the canaries of the first alone.
+    num_shards = first_shards(ctx.run.root, PROMPTS)
     return [
         CanaryStage(
             judge=make_judge(ctx.labeling, engine),

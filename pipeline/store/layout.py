@@ -49,7 +49,8 @@ INFO_TYPES: dict[str, type] = {
     "work": dict,
     "sources": list,
     **dict.fromkeys(
-        ["run_id", "status", "recipe", "name", "parent", "plan", "series", "replaces"], str
+        ["run_id", "status", "recipe", "name", "parent", "plan", "series", "replaces", "target"],
+        str,
     ),
     **dict.fromkeys(["impact_of", "evaluation"], str),
 }

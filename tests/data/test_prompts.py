@@ -262,7 +262,7 @@ def test_set_without_new_prompts_is_refused(tmp_path: Path) -> None:
 
 def test_guards_of_the_page_are_called_where_it_says() -> None:
     rows = re.findall(r"^    (\w+) +(\w+/\w+\.py)", str(heldout.__doc__), re.MULTILINE)
-    assert len(rows) == 4
+    assert len(rows) == 5
     for guard, path in rows:
         text = (PROJECT_ROOT / "pipeline" / path).read_text(encoding="utf-8")
         assert hasattr(heldout, guard) and f"{guard}(" in text, path
