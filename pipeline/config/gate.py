@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from pipeline.config.section import Section
+from pipeline.config.training import AlarmName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,8 +65,9 @@ class GateConfig(Section):
     """Largest share of empty replies."""
     max_length_ratio: float | None = Field(None, ge=1, le=1000)
     """Largest factor by which the mean number of words may grow or shrink."""
-    alarms: bool = True
-    """Whether an alarm of a training keeps the policy a candidate."""
+    alarms: bool | tuple[AlarmName, ...] = True
+    """Whether an alarm of a training keeps the policy a candidate, or the names of those that do.
+    """
 
     @property
     def shares(self) -> dict[str, ShareRule]:

@@ -6,6 +6,7 @@
     method: kto          Ethayarajh et al. 2024: single replies, of pairs and of users' feedback
     method: orpo         Hong et al. 2024: no reference model
     method: simpo        Meng et al. 2024: no reference model, length-normalized
+    method: rft          rejection sampling: SFT on the best reply of each prompt
     method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
@@ -28,6 +29,19 @@ Switch = bool | Literal["auto"]
 # Where and how often a job reports, not what it computes: left out of the job hash.
 REPORTING_FIELDS = frozenset({"log_steps", "save_steps", "accelerate_config", "device", "compile"})
 """Fields that do not change the trained model; a job that differs in these only is reused."""
+
+
+AlarmName = Literal[
+    "chosen_falls",
+    "length_drift",
+    "missing_end",
+    "repeated_phrases",
+    "divergence",
+    "loss_spike",
+    "unlike_reference",
+    "rows_dropped",
+]
+"""What an alarm is about."""
 
 
 class LoraConfig(Section):
@@ -54,10 +68,22 @@ class AlarmConfig(Section):
     """Factor by which the mean length of probe replies may grow or shrink."""
     missing_end_share: float = Field(0.2, ge=0, le=1)
     """Largest share of probe replies that run into the token limit, above the share before."""
+    repeated_share: float = Field(0.2, ge=0, le=1, exclude_if=lambda value: value == 0.2)
+    """Largest share of repeated runs of four tokens in probe replies, above the share before."""
+    divergence: float = Field(1.0, gt=0, exclude_if=lambda value: value == 1.0)
+    """Largest divergence of the trained model from the one before, in nats per token, on replies
+    that the latter sampled."""
+    loss_spike: float = Field(3.0, gt=1, exclude_if=lambda value: value == 3.0)
+    """A step's loss may be this many times the larger of the first loss and the median of the
+    eight steps before."""
+    unlike_reference: float = Field(0.5, ge=0, le=1, exclude_if=lambda value: value == 0.5)
+    """Largest share of chosen replies that are less likely, per token, under the model before the
+    training than every reply that it sampled itself."""
     dropped_share: float = Field(0.1, ge=0, le=1)
     """Largest share of rows that may be left out because they exceed `max_length`."""
     probe_prompts: int = Field(16, ge=0)
-    """Training prompts answered before and after training, to see length and endings; 0: none."""
+    """Training prompts answered before and after training, to see length, endings, repetitions and
+    divergence; 0: none."""
     probe_tokens: int = Field(128, ge=1)
     """Token limit of a probe reply."""
 
@@ -219,6 +245,16 @@ class SimpoConfig(TrainingSection):
     """Target reward margin, absolute; the paper's tables give gamma / beta."""
 
 
+class RftConfig(JoinableSection):
+    """Rejection-sampling fine-tuning: SFT on the reply of each prompt that its pairs prefer most,
+    the best of n by whatever labeled them, checks included.
+    """
+
+    method: Literal["rft"] = "rft"
+    """Preference method."""
+    learning_rate: LearningRate = 2e-5
+
+
 class RewardModelTrainingConfig(TrainingSection):
     """A reward model: one score per reply, such that sigmoid(score of chosen - score of rejected)
     is P(chosen preferred). It starts from the policy's weights with a new head and tunes no policy.
@@ -254,6 +290,7 @@ PreferenceMethod = (
     | KtoConfig
     | OrpoConfig
     | SimpoConfig
+    | RftConfig
     | RewardModelTrainingConfig
 )
 

@@ -1,6 +1,6 @@
 """The gate: is the last trained policy promoted, or does it stay a candidate?
 
-In:  the rules of the recipe (`evaluation.gate`), the metrics of the run, the alarms of its training
+In:  the rules of the recipe (`evaluation.gate`), the metrics of the run
 Out: GateResult: the decision, and for each rule what was measured and what was needed
 
 Every rule has to hold. A figure that was not measured, such as a win rate without a readable
@@ -9,7 +9,7 @@ verdict, holds no rule. Labels that failed their audit never get here: their run
 Does not: compare with policies of other runs, or weigh one rule against another.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from pipeline.config.gate import GateConfig
 from pipeline.constitution import Constitution
@@ -17,7 +17,6 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.policy_measures import policy_order
 from pipeline.evaluation.results import GateFinding, GateResult, Metrics, PolicyMetrics
 from pipeline.stats import Estimate
-from pipeline.training.job import Alarm
 
 UNMEASURED = "was not measured"
 NOUNS = {
@@ -58,15 +57,11 @@ def check_gate(gate: GateConfig | None, constitution: Constitution, oracle: str 
             )
 
 
-def decide(gate: GateConfig, metrics: Metrics, alarms: Sequence[tuple[str, Alarm]]) -> GateResult:
-    """The decision about the last policy of the metrics.
-
-    Args:
-        alarms: with the name of their training, such as `sft`.
-    """
+def decide(gate: GateConfig, metrics: Metrics) -> GateResult:
+    """The decision about the last policy of the metrics."""
     trained = [name for name in metrics.policies if name != "initial"]
     policy = max(trained, key=policy_order, default="")
-    findings = (*_figures(gate, metrics, policy), *_alarms(gate, alarms))
+    findings = (*_figures(gate, metrics, policy), *_alarms(gate, metrics))
     promoted = bool(policy) and all(finding.holds for finding in findings)
     return GateResult(
         decision="promoted" if promoted else "candidate", policy=policy, findings=findings
@@ -105,16 +100,26 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
             yield _finding(rule, name, value, most, value is not None and value <= most, "at most")
 
 
-def _alarms(gate: GateConfig, alarms: Sequence[tuple[str, Alarm]]) -> Iterator[GateFinding]:
-    if gate.alarms:
-        raised = "; ".join(f"{job}: {alarm.name} ({alarm.message})" for job, alarm in alarms)
-        yield GateFinding(
-            rule="alarms",
-            holds=not alarms,
-            value=float(len(alarms)),
-            needed=0.0,
-            text=f"training raised an alarm, {raised}" if alarms else "no training raised an alarm",
-        )
+def _alarms(gate: GateConfig, metrics: Metrics) -> Iterator[GateFinding]:
+    if not gate.alarms:
+        return
+    names = None if isinstance(gate.alarms, bool) else gate.alarms
+    raised = [
+        f"{job}: {alarm.name} ({alarm.message})"
+        for job, alarms in metrics.alarms.items()
+        for alarm in alarms
+        if names is None or alarm.name in names
+    ]
+    kind = f"an alarm of {' or '.join(names)}" if names else "an alarm"
+    yield GateFinding(
+        rule="alarms",
+        holds=not raised,
+        value=float(len(raised)),
+        needed=0.0,
+        text=f"training raised an alarm, {'; '.join(raised)}"
+        if raised
+        else f"no training raised {kind}",
+    )
 
 
 def _share(entry: PolicyMetrics | None, measure: str) -> Estimate | None:

@@ -16,7 +16,7 @@ from pipeline.evaluation.revisions import measure_revisions
 from pipeline.evaluation.scores import measure_scores
 from pipeline.ids import derive_seed
 from pipeline.store import RunDir, read_json
-from pipeline.training.job import HeldoutPairs
+from pipeline.training.job import Alarm, HeldoutPairs
 
 
 def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None) -> Metrics:
@@ -37,9 +37,11 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     stages = stage_metrics(run.root)
     labels = label_truth(run.root, constitution, oracle) if oracle is not None else None
     seconds = {folder: stage.seconds for folder, stage in stages.items()}
-    heldout = None
+    heldout, alarms = None, {}
     for name in ("sft", "preference"):
         result = read_json(run.training(name) / "result.json")
+        if isinstance(result, dict) and result.get("alarms"):
+            alarms[name] = tuple(map(Alarm.model_validate, result["alarms"]))
         if isinstance(result, dict) and "total_s" in result:
             seconds[f"training/{name}"] = result["total_s"]
             heldout = result.get("heldout") or heldout
@@ -56,5 +58,6 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
             run.root, tie_width, draws=draws, seed=seed, with_checks=bool(constitution.checked)
         ),
         reward_model=HeldoutPairs.model_validate(heldout) if heldout else None,
+        alarms=alarms,
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )

@@ -15,7 +15,7 @@ from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
 from pipeline.store.shards import RareCount
-from pipeline.training.job import HeldoutPairs
+from pipeline.training.job import Alarm, HeldoutPairs
 
 Faults = dict[str, int]
 """Rows by reason or fault, most frequent first."""
@@ -402,5 +402,7 @@ class Metrics(_Entry):
     """None when the recipe has no gate."""
     reward_model: HeldoutPairs | None = None
     """The run's own reward model on held-out pairs; None where none was trained."""
+    alarms: Annotated[dict[str, tuple[Alarm, ...]], Field(exclude_if=lambda found: not found)] = {}
+    """By training job; those without an alarm are left out."""
     seconds: dict[str, float] = {}
     """By stage, added over shards that ran side by side, and by training job."""

@@ -50,17 +50,15 @@ from pipeline.run.plan import (
 )
 from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.stages.runner import ShardState
-from pipeline.store import RunDir, read_json, write_json
+from pipeline.store import RunDir, write_json
 from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import PROMPTS
-from pipeline.training.job import Alarm, TrainingJob
+from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
 WRITE_SFT, TRAIN_SFT = "write-sft-set", "train-sft"
 WRITE_PREFERENCE, TRAIN_PREFERENCE = "write-preference-set", "train-preference"
 REPORT = "report"
-TRAININGS = ("sft", "preference")
-"""Names of the training jobs, in order."""
 
 
 async def supervised_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
@@ -90,7 +88,7 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
-        result = decide(gate, metrics, alarms(ctx.run))
+        result = decide(gate, metrics)
         metrics = metrics.model_copy(update={"gate": result})
         ctx.run.update_info(gate=result.decision)
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
@@ -301,17 +299,6 @@ def policies(ctx: RunContext) -> dict[str, Path | None]:
     """The policies of the run, first to last, with their folders; None for the initial policy."""
     trained = {"sl_cai": sl_cai_model(ctx), "tuned": tuned_model(ctx)}
     return {"initial": None} | {name: path for name, path in trained.items() if path is not None}
-
-
-def alarms(run: RunDir) -> list[tuple[str, Alarm]]:
-    """The alarms of the finished trainings, each with the name of its training."""
-    results = {name: read_json(run.training(name) / "result.json") for name in TRAININGS}
-    return [
-        (name, Alarm.model_validate(alarm))
-        for name, result in results.items()
-        if isinstance(result, dict)
-        for alarm in result.get("alarms", ())
-    ]
 
 
 def matches(names: list[str]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.config.section import Section
-from pipeline.config.training import REPORTING_FIELDS, ReferenceSection, TrainingConfig
+from pipeline.config.training import REPORTING_FIELDS, AlarmName, ReferenceSection, TrainingConfig
 from pipeline.engines.fingerprint import file_hash, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.store.files import read_json, write_json
@@ -84,7 +84,7 @@ class Alarm(Section):
     # A training that diverges ends in NaN, and says so.
     model_config = ConfigDict(allow_inf_nan=True)
 
-    name: str
+    name: AlarmName
     value: float
     limit: float
     message: str
@@ -101,6 +101,27 @@ class Probe(Section):
     """Tokens a reply, the end-of-turn token included."""
     missing_end_share: float
     """Share of replies that ran into the token limit, in [0, 1]."""
+    repeated_share: float = 0.0
+    """Share of runs of four tokens that stood in their reply before, in [0, 1]."""
+
+
+class Familiarity(Section):
+    """How likely the replies to train on are under the model before the training, in nats per
+    token, beside replies that it sampled itself.
+    """
+
+    own: float
+    """Mean over its own replies."""
+    own_least: float
+    """The least likely of them."""
+    chosen: float
+    """Mean over the chosen replies."""
+    rejected: float
+    """Mean over the rejected replies."""
+    chosen_beyond: float
+    """Share of the chosen replies that are less likely than `own_least`, in [0, 1]."""
+    rejected_beyond: float
+    """That share of the rejected replies."""
 
 
 class ReplyCounts(Section):
@@ -119,7 +140,7 @@ class ReplyCounts(Section):
 
 class RowCounts(Section):
     """What became of the rows of the data set, feedback included:
-    read = not_ok + too_long + unclear + weak + heldout + used.
+    read = not_ok + too_long + unclear + weak + beaten + heldout + used.
     """
 
     read: int
@@ -131,6 +152,8 @@ class RowCounts(Section):
     """KTO only: soft label below `min_soft_label`."""
     weak: int = 0
     """KTO only: feedback with a weight below `min_weight`."""
+    beaten: int = 0
+    """RFT only: pairs beyond the one that has the best reply of their prompt."""
     heldout: int = 0
     """Reward model only: pairs kept to measure on."""
     used: int = 0
@@ -194,6 +217,11 @@ class TrainingResult(Section):
     alarms: tuple[Alarm, ...] = ()
     probe_before: Probe | None = None
     probe_after: Probe | None = None
+    divergence: float | None = None
+    """Estimate of KL(model before || trained model), in nats per token, on replies that the model
+    before sampled to the probe prompts; None without them."""
+    familiarity: Familiarity | None = None
+    """Methods with a reference and pairs only."""
     device: str
     num_processes: int = 1
     resumed_from_step: int = 0

@@ -35,9 +35,9 @@ from pipeline.errors import (
     ConfigError,
     DataError,
     MachineError,
+    PipelineError,
     StoreError,
     TrainingError,
-    UserError,
 )
 from pipeline.store.files import disk_error, read_json
 from pipeline.training.job import (
@@ -218,7 +218,7 @@ async def _run(
     command: list[str], job: TrainingJob, on_line: OnLine, on_progress: OnProgress
 ) -> None:
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    mistake: UserError | None = None
+    mistake: PipelineError | None = None
     with job.log_path.open("w", encoding="utf-8") as log:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -245,6 +245,8 @@ async def _run(
         finally:
             await _end(process)
     if mistake is not None:
+        if isinstance(mistake, TrainingError):
+            mistake = TrainingError(f"{job.config.method} training: {mistake}; log: {job.log_path}")
         raise mistake
     if code != 0:
         raise _failure(job, code, list(tail))
@@ -262,13 +264,13 @@ async def _end(process: Process) -> None:
             continue
 
 
-def _mistake(line: str) -> UserError | None:
+def _mistake(line: str) -> PipelineError | None:
     """The error that a worker's `error KIND: message` line stands for."""
     kind, separator, message = line.removeprefix("error ").partition(": ")
     if not line.startswith("error ") or not separator:
         return None
     cls = getattr(errors, kind, None)
-    return cls(message) if isinstance(cls, type) and issubclass(cls, UserError) else None
+    return cls(message) if isinstance(cls, type) and issubclass(cls, PipelineError) else None
 
 
 def _failure(job: TrainingJob, code: int, tail: list[str]) -> Exception:

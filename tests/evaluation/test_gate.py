@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from pipeline.config import load_config
 from pipeline.config.engines import VllmConfig
@@ -75,7 +76,8 @@ def metrics(low: float | None = 0.55, **tuned: Any) -> Metrics:
 
 
 def decided(rules: dict[str, Any], found: Metrics, *alarms: tuple[str, Alarm]) -> GateResult:
-    return decide(GateConfig.model_validate(rules), found, alarms)
+    raised = {job: (alarm,) for job, alarm in alarms}
+    return decide(GateConfig.model_validate(rules), found.model_copy(update={"alarms": raised}))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,16 @@ def test_tripwires_and_alarms_keep_a_candidate() -> None:
     assert result.findings[2].value == pytest.approx(2.5)
     assert "preference: length_drift (replies went from 50 to 150)" in result.describe()
     assert decided({"alarms": False}, metrics(), ("sft", DRIFT)).decision == "promoted"
+
+
+def test_a_gate_may_name_the_alarms_that_count() -> None:
+    others = decided({"alarms": ["divergence", "loss_spike"]}, metrics(), ("sft", DRIFT))
+    assert others.decision == "promoted"
+    assert others.findings[0].text == "no training raised an alarm of divergence or loss_spike"
+    named = decided({"alarms": ["length_drift"]}, metrics(), ("sft", DRIFT))
+    assert named.decision == "candidate" and named.findings[0].value == 1
+    with pytest.raises(ValidationError, match=r"Input should be 'chosen_falls'"):
+        GateConfig.model_validate({"alarms": ["length"]})
 
 
 def test_a_figure_that_is_missing_holds_no_rule() -> None:

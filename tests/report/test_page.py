@@ -108,7 +108,7 @@ def test_hostile_text_stays_text(tmp_path: Path, text: str) -> None:
     add_training(
         run,
         "preference",
-        alarms=[{"name": text, "value": 1.0, "limit": 0.5, "message": text}],
+        alarms=[{"name": "divergence", "value": 1.0, "limit": 0.5, "message": text}],
         method=text,
     )
     write_metrics(run)
@@ -204,7 +204,7 @@ def test_unfinished_training_shows_its_curve(tmp_path: Path) -> None:
 
 def test_alarms_of_a_training_are_in_both_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    alarm = {"name": "loss", "value": 9.0, "limit": 1.0, "message": "the loss rose"}
+    alarm = {"name": "loss_spike", "value": 9.0, "limit": 1.0, "message": "the loss rose"}
     add_training(run, "sft", alarms=[alarm])
     assert '<p class="alarm"><b>SFT</b> the loss rose</p>' in page_of(run)
     assert "Alarm, SFT: the loss rose" in (run.root / "report.md").read_text()

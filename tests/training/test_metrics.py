@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.training import DpoConfig, OrpoConfig, SftConfig
-from pipeline.training.job import Probe, RowCounts
+from pipeline.config.training import AlarmConfig, DpoConfig, OrpoConfig, SftConfig
+from pipeline.training.job import Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsLog, TrainingStep, parse_progress, read_metrics
 from pipeline.training.worker.alarms import chosen_change, find_alarms, tail_mean
+from pipeline.training.worker.probe import familiarity, repeated_share
 
 CLEAN = RowCounts(read=10, used=10)
 
 
-def probe(length: float = 20.0, missing: float = 0.0) -> Probe:
-    return Probe(num_prompts=4, mean_length=length, missing_end_share=missing)
+def probe(length: float = 20.0, missing: float = 0.0, repeated: float = 0.0) -> Probe:
+    return Probe(
+        num_prompts=4, mean_length=length, missing_end_share=missing, repeated_share=repeated
+    )
 
 
 def steps(**series: list[float]) -> list[dict[str, Any]]:
@@ -82,10 +85,65 @@ def test_chosen_change_without_reference() -> None:
         (probe(13), ["length_drift"]),
         (probe(20, 0.5), ["missing_end"]),
         (probe(29, 0.2), []),
+        (probe(repeated=0.25), ["repeated_phrases"]),
+        (probe(repeated=0.2), []),
     ],
 )
 def test_probe_alarms(after: Probe, expected: list[str]) -> None:
     assert names(SftConfig(), steps(loss=[1.0]), CLEAN, probe(20), after, 10.0) == expected
+
+
+def test_a_model_that_moved_far_raises_an_alarm() -> None:
+    rest = (DpoConfig(), steps(loss=[1.0]), CLEAN, None, None, 10.0)
+    assert names(*rest, 1.01) == ["divergence"] and names(*rest, 1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.7, 0.5, 2.2, 0.5], ["loss_spike"]),  # beyond 3 x 0.7, where the training began
+        ([0.7, 0.1, 0.1, 0.4], []),  # four times the median, and below the first
+        ([0.7, 1.0, 1.0, 1.0, 2.5], []),  # the median of those before is 1: 3 is the limit
+    ],
+)
+def test_a_spike_stands_out_of_the_steps_before(losses: list[float], expected: list[str]) -> None:
+    metrics = steps(step=[1.0, 2, 3, 4, 5][: len(losses)], loss=losses)
+    assert names(SftConfig(), metrics, CLEAN, None, None, 10.0) == expected
+
+
+def test_familiarity_compares_with_own_replies() -> None:
+    """Own replies at -1 and -2 nats a token; of the chosen ones, -6 over 2 tokens is -3: beyond."""
+    columns = {"chosen_ids": [[1, 2], [1, 2, 3, 4]], "rejected_ids": [[1], [1]]}
+    reference = {"ref_chosen_logps": [-6.0, -4.0], "ref_rejected_logps": [-2.0, -1.5]}
+    found = familiarity([-1.0, -2.0], columns, reference)
+    assert found == Familiarity(
+        own=-1.5,
+        own_least=-2.0,
+        chosen=-2.0,
+        rejected=-1.75,
+        chosen_beyond=0.5,
+        rejected_beyond=0.0,
+    )
+    assert familiarity([], columns, reference) is None
+    rest = (DpoConfig(), steps(loss=[1.0]), CLEAN, None, None, 10.0, None)
+    assert names(*rest, found) == []
+    far = found.model_copy(update={"chosen_beyond": 0.51})
+    assert names(*rest, far) == ["unlike_reference"]
+
+
+def test_repeated_runs_are_counted() -> None:
+    """1 2 3 4 1 2 3 4 has five runs of four tokens, and the last is the first again."""
+    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4]) == pytest.approx(0.2)
+    assert repeated_share([1, 2, 3]) == 0.0
+
+
+def test_new_limits_leave_the_hash_of_old_jobs() -> None:
+    before = {
+        "chosen_logp_drop", "length_ratio", "missing_end_share", "dropped_share",
+        "probe_prompts", "probe_tokens",
+    }  # fmt: skip
+    assert AlarmConfig().model_dump(mode="json").keys() == before
+    assert AlarmConfig(divergence=2).model_dump(mode="json").keys() == before | {"divergence"}
 
 
 def test_many_long_rows_raise_alarm() -> None:

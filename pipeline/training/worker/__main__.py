@@ -11,7 +11,7 @@ the parent's id closes the gap before that was asked for. Elsewhere it is not si
 Lines on standard output that `launch.py` understands:
     phase ...              what is being done
     step 3/60 loss=...     progress (`metrics.py`)
-    error KIND: message    a mistake of the user, in one line; exit code 2
+    error KIND: message    a mistake of the user, or why training was stopped, in one line
 """
 
 import ctypes
@@ -21,9 +21,10 @@ import runpy
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from pipeline.errors import EXIT_OK, StoreError, UserError
+from pipeline.errors import EXIT_OK, PipelineError, StoreError, TrainingError, UserError
 from pipeline.training.job import read_job
 
 PR_SET_PDEATHSIG = 1
@@ -50,7 +51,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def main(job_path: Path) -> int:
-    """Run a job file; prints a user's mistake in one line and returns 2."""
+    """Run a job file; prints a user's mistake in one line and returns 2, and 1 for a training that
+    was stopped.
+    """
     started = time.perf_counter()
     os.environ.update({**ENVIRONMENT, **os.environ})
     from pipeline.training.worker.saving import is_disk_full
@@ -58,7 +61,9 @@ def main(job_path: Path) -> int:
 
     try:
         run(read_job(job_path), started)
-    except UserError as error:
+    except (UserError, TrainingError) as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error)
         return report(error)
     except Exception as error:
         if not is_disk_full(error):
@@ -67,8 +72,8 @@ def main(job_path: Path) -> int:
     return EXIT_OK
 
 
-def report(error: UserError) -> int:
-    """Print a user's mistake as the line that `launch.py` reads; returns its exit code."""
+def report(error: PipelineError) -> int:
+    """Print an error as the line that `launch.py` reads; returns its exit code."""
     message = re.sub(r"\s+", " ", str(error))
     print(f"error {type(error).__name__}: {message}", flush=True)
     return error.exit_code

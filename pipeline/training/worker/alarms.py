@@ -4,18 +4,28 @@
                     (likelihood displacement: the policy moves to texts that were never judged)
     length_drift    replies to training prompts grew or shrank by more than a factor
     missing_end     more replies than before run into the token limit
+    repeated_phrases  replies repeat themselves more than before
+    divergence      the trained model is far from the one before it
+    loss_spike      one step's loss is far above those before it
+    unlike_reference  most chosen replies are unlike anything that the model before writes, so the
+                    log-ratios say little (off-policy pairs, a wrong reference, another template)
     rows_dropped    many rows were longer than `max_length`
+
+A loss that is not finite raises no alarm: it ends the training.
 
 Does not: judge quality. A training without alarms can still be a bad one.
 """
 
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 
-from pipeline.config.training import ReferenceSection, TrainingSection
-from pipeline.training.job import Alarm, Probe, RowCounts
+from pipeline.config.training import AlarmConfig, ReferenceSection, TrainingSection
+from pipeline.training.job import Alarm, Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsRow
 from pipeline.training.worker.methods import method_of
+
+SPIKE_STEPS = 8
+"""Steps whose median a loss is compared with."""
 
 
 def find_alarms(
@@ -25,11 +35,29 @@ def find_alarms(
     before: Probe | None,
     after: Probe | None,
     chosen_tokens: float,
+    divergence: float | None = None,
+    familiarity: Familiarity | None = None,
 ) -> list[Alarm]:
-    """All alarms of one training; `chosen_tokens` is the mean length of the chosen replies."""
-    checks = [_rows_dropped(config, rows), _chosen_falls(config, metrics, chosen_tokens)]
+    """All alarms of one training.
+
+    Args:
+        chosen_tokens: mean length of the chosen replies.
+        divergence: from the model before, in nats per token.
+    """
+    limits = config.alarms
+    checks = [
+        _rows_dropped(config, rows),
+        _chosen_falls(config, metrics, chosen_tokens),
+        _divergence(limits, divergence),
+        _loss_spike(limits, metrics),
+        _unlike_reference(limits, familiarity),
+    ]
     if before is not None and after is not None:
-        checks += [_length_drift(config, before, after), _missing_end(config, before, after)]
+        checks += [
+            _length_drift(config, before, after),
+            _missing_end(config, before, after),
+            _repeated_phrases(limits, before, after),
+        ]
     return [alarm for alarm in checks if alarm is not None]
 
 
@@ -114,6 +142,70 @@ def _missing_end(config: TrainingSection, before: Probe, after: Probe) -> Alarm 
             f"{after.missing_end_share:.0%} of the probe replies have no end after "
             f"{config.alarms.probe_tokens} tokens, {before.missing_end_share:.0%} before; "
             "the policy may have collapsed, or probe_tokens is too small"
+        ),
+    )
+
+
+def _repeated_phrases(limits: AlarmConfig, before: Probe, after: Probe) -> Alarm | None:
+    limit = before.repeated_share + limits.repeated_share
+    if after.repeated_share <= limit:
+        return None
+    return Alarm(
+        name="repeated_phrases",
+        value=after.repeated_share,
+        limit=limit,
+        message=(
+            f"{after.repeated_share:.0%} of the runs of four tokens in probe replies are "
+            f"repetitions, {before.repeated_share:.0%} before; look for one phrase in many chosen "
+            "replies, or lower the learning rate"
+        ),
+    )
+
+
+def _divergence(limits: AlarmConfig, divergence: float | None) -> Alarm | None:
+    if divergence is None or divergence <= limits.divergence:
+        return None
+    return Alarm(
+        name="divergence",
+        value=divergence,
+        limit=limits.divergence,
+        message=(
+            f"replies of the model before lost {divergence:.2f} nats a token; lower the learning "
+            "rate or the number of steps, or raise beta"
+        ),
+    )
+
+
+def _loss_spike(limits: AlarmConfig, metrics: Sequence[MetricsRow]) -> Alarm | None:
+    """The first step whose loss is far above both the first one and the median of those before."""
+    losses = [row["loss"] for row in metrics]
+    for i in range(1, len(losses)):
+        usual = max(losses[0], median(losses[max(0, i - SPIKE_STEPS) : i]))
+        if usual > 0 and losses[i] > limits.loss_spike * usual:
+            return Alarm(
+                name="loss_spike",
+                value=losses[i] / usual,
+                limit=limits.loss_spike,
+                message=(
+                    f"the loss rose to {losses[i]:.3g} at step {metrics[i]['step']} from about "
+                    f"{usual:.3g}; lower the learning rate or max_grad_norm, and look at the rows"
+                ),
+            )
+    return None
+
+
+def _unlike_reference(limits: AlarmConfig, familiarity: Familiarity | None) -> Alarm | None:
+    if familiarity is None or familiarity.chosen_beyond <= limits.unlike_reference:
+        return None
+    return Alarm(
+        name="unlike_reference",
+        value=familiarity.chosen_beyond,
+        limit=limits.unlike_reference,
+        message=(
+            f"{familiarity.chosen_beyond:.0%} of the chosen replies are less likely under the model"
+            f" before than all its own samples ({familiarity.chosen:.2f} nats a token on average, "
+            f"its own {familiarity.own:.2f}); train by SFT on such replies first, or use pairs of "
+            "its own replies"
         ),
     )
 

@@ -111,6 +111,7 @@ def _common_arguments(
         "max_grad_norm": config.max_grad_norm,
         "seed": config.seed,
         "logging_steps": config.log_steps,
+        "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "save_strategy": "steps" if config.save_steps else "no",
         "save_steps": config.save_steps or 500,
@@ -130,9 +131,9 @@ def _shape_arguments(config: TrainingSection, placement: Placement) -> dict[str,
     method = method_of(config)
     # Rows that are too long are gone already; a limit here could only cut.
     arguments: dict[str, Any] = {"max_length": None}
-    if method.stable and method.shape in ("completion", "pairs"):
+    if method.stable and method.shape in ("completion", "best", "pairs"):
         arguments["padding_free"] = placement.padding_free
-    if method.shape == "completion":
+    if method.shape in ("completion", "best"):
         arguments["dataset_kwargs"] = {"skip_prepare_dataset": True}
     if method.shape == "unpaired":
         arguments["train_sampling_strategy"] = "sequential"

@@ -27,6 +27,7 @@ from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
 from pipeline.ids import content_hash
 from pipeline.training.job import RowCounts
+from pipeline.training.worker.best_of import best_replies
 from pipeline.training.worker.heldout import KEY
 from pipeline.training.worker.kto_rows import (
     Columns,
@@ -40,6 +41,7 @@ from pipeline.training.worker.methods import method_of
 
 NEEDED = {
     "completion": ("row_id", "messages", "completion"),
+    "best": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "pairs": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "conversations": ("row_id", "messages", "chosen", "rejected", "soft_label"),
@@ -206,15 +208,17 @@ def training_columns(
     smallest_label, smallest_weight = method.smallest(config)
     confident_pairs = [row for row in rows if row.get("soft_label", 1.0) >= smallest_label]
     weighted_feedback = [row for row in judged if row["weight"] >= smallest_weight]
-    encoded = [
-        _encode(row, encoder, whole=method.scores) for row in (*confident_pairs, *weighted_feedback)
-    ]
+    learned = [*confident_pairs, *weighted_feedback]
+    if method.shape == "best":
+        learned = best_replies(confident_pairs)
+    encoded = [_encode(row, encoder, whole=method.scores) for row in learned]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
         read=len(rows) + not_ok + len(judged) + not_ok_judged,
         not_ok=not_ok + not_ok_judged,
         unclear=len(rows) - len(confident_pairs),
         weak=len(judged) - len(weighted_feedback),
+        beaten=len(confident_pairs) + len(weighted_feedback) - len(learned),
         too_long=len(encoded) - len(fitting),
         used=len(fitting),
         feedback=sum("label" in row for row in fitting),
@@ -225,7 +229,7 @@ def training_columns(
             f"({config.max_length} tokens), {counts.unclear} below min_soft_label, {counts.weak} "
             "below min_weight; raise the first or lower the others"
         )
-    if method.shape == "completion":
+    if method.shape in ("completion", "best"):
         return _completion_columns(fitting), counts
     if method.shape in ("pairs", "conversations"):
         return _pair_columns(fitting, method.soft_labels(config), whole=method.scores), counts

@@ -17,7 +17,8 @@ Facts of TRL 1.16 that the table settles:
 - `RewardTrainer` knows a margin per row and no probability; `SoftRewardTrainer` adds one.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -34,6 +35,7 @@ from pipeline.config.training import (
     KtoConfig,
     OrpoConfig,
     RewardModelTrainingConfig,
+    RftConfig,
     RobustDpoConfig,
     SftConfig,
     SimpoConfig,
@@ -41,6 +43,7 @@ from pipeline.config.training import (
     TrainingSection,
 )
 from pipeline.training.job import RowCounts
+from pipeline.training.worker.first_loss import Row, orpo_loss, reward_loss, sft_loss, simpo_loss
 from pipeline.training.worker.kto_rows import Columns, side_weights
 from pipeline.training.worker.trainers import (
     SoftDpoTrainer,
@@ -50,7 +53,7 @@ from pipeline.training.worker.trainers import (
     tokenized,
 )
 
-Shape = Literal["completion", "pairs", "unpaired", "conversations"]
+Shape = Literal["completion", "best", "pairs", "unpaired", "conversations"]
 Settings = TypeVar("Settings", bound=TrainingSection)
 Classes = tuple[Any, Any]
 
@@ -62,8 +65,8 @@ class Method(Generic[Settings]):
     classes: Callable[[], Classes]
     """The trainer and TRL's argument class; TRL's experimental modules are imported here."""
     shape: Shape
-    """What a training row is: prompt and reply, a pair, a reply that is good or bad, or a pair of
-    whole conversations, which a reward model reads."""
+    """What a training row is: prompt and reply, the best reply of a prompt's pairs, a pair, a reply
+    that is good or bad, or a pair of whole conversations, which a reward model reads."""
     arguments: Callable[[Settings, RowCounts], dict[str, Any]] = lambda config, rows: {}
     """TRL arguments that only this method has, from its settings and the rows to train on."""
     dataset: Callable[[Columns, Settings], Dataset] = lambda columns, config: Dataset.from_dict(
@@ -74,6 +77,10 @@ class Method(Generic[Settings]):
     """True when the rows' soft labels go into the loss instead of being rounded to 1."""
     smallest: Callable[[Settings], tuple[float, float]] = lambda config: (0.0, 0.0)
     """Smallest soft label of a pair and smallest weight of feedback that are trained on."""
+    first_loss: Callable[[Settings, RowCounts], tuple[float, float]] | None = None
+    """Least and largest loss of a batch while the policy is its reference; None without one."""
+    plain_loss: Callable[[Settings, Sequence[Row]], float] | None = None
+    """The loss of rows that were read one at a time, for a method without a reference."""
     padding_free: Callable[[Settings], Switch] = lambda config: False
     """Whether the rows of a batch are joined without padding."""
     rewards_are_means: bool = False
@@ -103,16 +110,26 @@ def _cpo() -> Classes:
     return tokenized(CPOTrainer), CPOConfig
 
 
+def _kto_first(config: KtoConfig, rows: RowCounts) -> tuple[float, float]:
+    """Every reply costs half its side's weight, and a batch has any share of each side."""
+    weights = side_weights(config, rows.replies).values()
+    return min(weights) / 2, max(weights) / 2
+
+
+LN2 = (math.log(2), math.log(2))
+
 SFT = Method[SftConfig](
     classes=lambda: (SFTTrainer, TrlSftConfig),
     shape="completion",
     dataset=packed_dataset,
+    plain_loss=lambda c, rows: sft_loss(rows),
     padding_free=lambda c: c.packing or c.padding_free,
 )
 DPO = Method[DpoConfig](
     classes=_soft_dpo,
     shape="pairs",
     arguments=lambda c, rows: {"loss_type": ["sigmoid"], "beta": c.beta},
+    first_loss=lambda c, rows: LN2,
     soft_labels=lambda c: c.labels == "soft",
     padding_free=lambda c: c.padding_free,
 )
@@ -120,6 +137,7 @@ IPO = Method[IpoConfig](
     classes=_soft_dpo,
     shape="pairs",
     arguments=lambda c, rows: {"loss_type": ["ipo"], "beta": c.beta},
+    first_loss=lambda c, rows: ((2 * c.beta) ** -2, (2 * c.beta) ** -2),
     padding_free=lambda c: c.padding_free,
 )
 ROBUST_DPO = Method[RobustDpoConfig](
@@ -130,6 +148,7 @@ ROBUST_DPO = Method[RobustDpoConfig](
         "beta": c.beta,
         "label_smoothing": c.label_smoothing,
     },
+    first_loss=lambda c, rows: LN2,
     padding_free=lambda c: c.padding_free,
 )
 KTO = Method[KtoConfig](
@@ -137,11 +156,13 @@ KTO = Method[KtoConfig](
     shape="unpaired",
     arguments=lambda c, rows: {"beta": c.beta, **side_weights(c, rows.replies)},
     smallest=lambda c: (c.min_soft_label, c.min_weight),
+    first_loss=_kto_first,
 )
 ORPO = Method[OrpoConfig](
     classes=_orpo,
     shape="pairs",
     arguments=lambda c, rows: {"beta": c.beta},
+    plain_loss=lambda c, rows: orpo_loss(rows, c.beta),
     rewards_are_means=True,
     stable=False,
 )
@@ -154,14 +175,22 @@ SIMPO = Method[SimpoConfig](
         "simpo_gamma": c.gamma,
         "cpo_alpha": 0.0,
     },
+    plain_loss=lambda c, rows: simpo_loss(rows, c.beta, c.gamma),
     rewards_are_means=True,
     stable=False,
 )
 
+RFT = Method[RftConfig](
+    classes=lambda: (SFTTrainer, TrlSftConfig),
+    shape="best",
+    plain_loss=lambda c, rows: sft_loss(rows),
+    padding_free=lambda c: c.padding_free,
+)
 REWARD_MODEL = Method[RewardModelTrainingConfig](
     classes=lambda: (SoftRewardTrainer, TrlRewardConfig),
     shape="conversations",
     soft_labels=lambda c: c.labels == "soft",
+    plain_loss=lambda c, rows: reward_loss(rows),
 )
 
 METHODS: dict[str, Method[Any]] = {
@@ -172,6 +201,7 @@ METHODS: dict[str, Method[Any]] = {
     "kto": KTO,
     "orpo": ORPO,
     "simpo": SIMPO,
+    "rft": RFT,
     "reward_model": REWARD_MODEL,
 }
 """Methods by the name that a recipe gives them."""

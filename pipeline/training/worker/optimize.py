@@ -1,12 +1,16 @@
-"""Run a prepared trainer: check its first batch, resume from a checkpoint, record every step."""
+"""Run a prepared trainer: check its first batch and first loss, resume from a checkpoint, record
+every step, and stop before a broken loss reaches a checkpoint that counts.
+"""
 
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
 
 from pipeline.errors import ConfigError, TrainingError
@@ -26,8 +30,9 @@ class Optimized(NamedTuple):
 class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
     """Metrics to disk, a stop when the loss breaks, and a mark on complete checkpoints."""
 
-    def __init__(self, log: MetricsLog) -> None:
+    def __init__(self, log: MetricsLog, check_first: Callable[[float], None]) -> None:
         self.log = log
+        self.check_first = check_first
         self.started = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -40,26 +45,40 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         """Write one line of metrics.
 
         Raises:
-            TrainingError: the loss is infinite or not a number.
+            TrainingError: the loss is infinite or not a number, or the first one is wrong.
         """
         if "loss" not in logs or not state.is_world_process_zero:
             return
         if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"the loss is {logs['loss']} at step {state.global_step}; lower learning_rate "
-                f"({args.learning_rate:g}) or max_grad_norm ({args.max_grad_norm:g})"
-            )
+            raise _broken(f"the loss is {logs['loss']}", args, state)
+        if state.global_step == 1:
+            self.check_first(logs["loss"])
         seconds = time.perf_counter() - self.started
         self.log.add(state.global_step, state.max_steps, logs, seconds)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint: it is called after everything in it has been written."""
+        """Mark the checkpoint: it is called after everything in it has been written.
+
+        Raises:
+            TrainingError: weights are infinite or not numbers; the checkpoint gets no mark.
+        """
+        if not all(map(_is_finite, kwargs["model"].parameters())):
+            raise _broken("weights are infinite or not numbers", args, state)
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
-def optimize(trainer: Any, checkpoints: Path, log: MetricsLog) -> Optimized:
-    """Train, from the last complete checkpoint if there is one."""
+def optimize(
+    trainer: Any,
+    checkpoints: Path,
+    log: MetricsLog,
+    check_first: Callable[[float], None] = lambda loss: None,
+) -> Optimized:
+    """Train, from the last complete checkpoint if there is one.
+
+    Args:
+        check_first: gets the loss of the first step, and raises when it is wrong.
+    """
     last = last_checkpoint(checkpoints)
     step = _step(last) if last else 0
     if trainer.accelerator.is_main_process:
@@ -68,7 +87,7 @@ def optimize(trainer: Any, checkpoints: Path, log: MetricsLog) -> Optimized:
                 shutil.rmtree(path, ignore_errors=True)
         log.resume(step)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Recorder(log))
+    trainer.add_callback(Recorder(log, check_first))
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     return Optimized(step, time.perf_counter() - started)
@@ -104,6 +123,20 @@ def _labels(batch: dict[str, Any]) -> torch.Tensor:
     if "chosen_labels" in batch:
         return batch["chosen_labels"]
     return batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+
+
+def _is_finite(weights: torch.Tensor) -> bool:
+    own = weights.to_local() if isinstance(weights, DTensor) else weights
+    return bool(own.isfinite().all())
+
+
+def _broken(problem: str, args: Any, state: Any) -> TrainingError:
+    last = last_checkpoint(Path(args.output_dir))
+    kept = f"; the last good checkpoint is {last}" if last else ""
+    return TrainingError(
+        f"{problem} at step {state.global_step}; lower learning_rate "
+        f"({args.learning_rate:g}) or max_grad_norm ({args.max_grad_norm:g}){kept}"
+    )
 
 
 def _step(checkpoint: Path) -> int:

@@ -5,10 +5,12 @@ Rows are encoded and checked, the model is loaded, TRL trains it, the model is w
 """
 
 import importlib.metadata
+import math
 import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -23,12 +25,19 @@ from pipeline.training.metrics import MetricsLog
 from pipeline.training.worker.alarms import find_alarms, tail_mean
 from pipeline.training.worker.arguments import adapter_config, place, trl_arguments
 from pipeline.training.worker.encoding import ReplyEncoder, training_columns
+from pipeline.training.worker.first_loss import check_plain, compare
 from pipeline.training.worker.heldout import measure, split
-from pipeline.training.worker.kto_rows import Columns
+from pipeline.training.worker.kto_rows import Columns, Ids
 from pipeline.training.worker.loading import load_encoder, load_model, stored_dtype
 from pipeline.training.worker.methods import method_of
 from pipeline.training.worker.optimize import check_first_batch, optimize
-from pipeline.training.worker.probe import choose_prompts, run_probe
+from pipeline.training.worker.probe import (
+    choose_prompts,
+    familiarity,
+    mean_logps,
+    run_probe,
+    sample_texts,
+)
 from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, ReferenceCache
 from pipeline.training.worker.saving import save_model, stage_tokenizer
 
@@ -62,28 +71,49 @@ def run(file: JobFile, started: float) -> TrainingResult:
     num_prompts = config.alarms.probe_prompts if writes else 0
     prompts = choose_prompts(columns, num_prompts, config.seed) if num_prompts else []
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
-    before = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+    limit = config.alarms.probe_tokens
+    before = run_probe(model, prompts, end_ids, pad_id, limit)
+    own = sample_texts(model, prompts, end_ids, pad_id, limit, config.seed)
     stage_tokenizer(job)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
     trainer = build_trainer(file, model, arguments, columns, encoder, cache)
+    own_means = mean_logps(trainer.model, own, trainer.accelerator.autocast())
     log = MetricsLog(job.metrics_path)
     left_out = f"{rows.too_long} too long{_of_replies(rows)}"
     phase(f"optimizing on {rows.used} of {rows.read} rows ({left_out})")
-    optimized = optimize(trainer, job.checkpoint_dir, log)
+    method = method_of(config)
+    if method.plain_loss is not None and not placement.sharded:
+        check_plain(trainer, method, config, placement.compute_dtype)
+    first = method.first_loss(config, rows) if method.first_loss else (-math.inf, math.inf)
+    optimized = optimize(
+        trainer,
+        job.checkpoint_dir,
+        log,
+        lambda loss: compare(loss, *first, placement.compute_dtype),
+    )
     model = trainer.accelerator.unwrap_model(trainer.model)
-    measured = after = None
+    measured = after = divergence = None
     try:
-        after = run_probe(model, prompts, end_ids, pad_id, config.alarms.probe_tokens)
+        after = run_probe(model, prompts, end_ids, pad_id, limit)
+        if own:
+            means = mean_logps(model, own, trainer.accelerator.autocast())
+            divergence = _divergence(own, own_means, means)
         if heldout is not None and not placement.sharded:
             phase(f"measuring on {rows.heldout} held-out pairs")
             measured = measure(model, heldout, pad_id, config.batch_size)
     except Exception as error:
         # A measurement is worth less than the training before it.
         print(f"the model is not measured after training: {error!r}", flush=True)
-    alarms = find_alarms(config, log.rows, rows, before, after, _chosen_tokens(columns))
+    familiar = None
+    if cache is not None and method.shape == "pairs":
+        reference = {name: trainer.train_dataset[name][:] for name in cache.columns}
+        familiar = familiarity(own_means, columns, reference)
+    alarms = find_alarms(
+        config, log.rows, rows, before, after, _chosen_tokens(columns), divergence, familiar
+    )
     phase("saving")
     is_adapter = save_model(trainer, job, stored_dtype(job.model))
-    own = method_of(config).arguments(config, rows)
+    weights = method.arguments(config, rows)
     result = TrainingResult(
         method=config.method,
         job_hash=file.job_hash,
@@ -95,13 +125,15 @@ def run(file: JobFile, started: float) -> TrainingResult:
         final_loss=tail_mean(log.rows, "loss") or 0.0,
         reward_margin=tail_mean(log.rows, "reward_margin"),
         rows=rows,
-        desirable_weight=own.get("desirable_weight"),
-        undesirable_weight=own.get("undesirable_weight"),
+        desirable_weight=weights.get("desirable_weight"),
+        undesirable_weight=weights.get("undesirable_weight"),
         reference_cache=cache.state if cache else "unused",
         heldout=measured,
         alarms=tuple(alarms),
         probe_before=before,
         probe_after=after,
+        divergence=divergence,
+        familiarity=familiar,
         device=placement.device,
         num_processes=trainer.accelerator.num_processes,
         resumed_from_step=optimized.resumed_from_step,
@@ -186,6 +218,15 @@ def _of_replies(rows: RowCounts) -> str:
         f"; {counts.desirable} good and {counts.undesirable} bad replies, {counts.contradicted} "
         f"labeled both ways and {counts.repeated} repeated left out"
     )
+
+
+def _divergence(
+    own: Sequence[tuple[Ids, Ids]], before: Sequence[float], after: Sequence[float]
+) -> float:
+    """Nats that a token of the sampled replies lost, over all their tokens."""
+    lost = zip(own, before, after, strict=True)
+    total = sum((old - new) * len(reply) for (_, reply), old, new in lost)
+    return total / sum(len(reply) for _, reply in own)
 
 
 def _chosen_tokens(columns: Columns) -> float:
