@@ -315,9 +315,6 @@ def efficacy_table(data: ReportData) -> Table:
     return Table(rows, "Revisions preferred, by principle")
 
 
-MOVED = "nats a token from its start"
-
-
 def training_table(data: ReportData) -> Table:
     """What each training job did; a job that is not finished has its steps alone."""
     rows = []
@@ -333,7 +330,7 @@ def training_table(data: ReportData) -> Table:
                 "rows": number(result.rows.used if result else None),
                 "final loss": number(result.final_loss if result else None, 3),
                 "reward margin": number(result.reward_margin if result else None, 2),
-                **({MOVED: number(result.divergence if result else None, 3)} if moved else {}),
+                **({"moved": number(result.divergence if result else None, 3)} if moved else {}),
                 **({"held-out accuracy": _heldout(result)} if measured else {}),
                 "time": duration(result.total_s if result else None),
                 "device": result.device if result else MISSING,
