@@ -94,6 +94,20 @@ def run(
 
 
 @app.command(rich_help_panel=RUNS)
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    prompts: Annotated[int, typer.Option(help="Prompts of the pilot.")] = 8,
+) -> None:
+    """Run a pilot of a few prompts and print what the whole run will take: rows, tokens, hours and
+    money of each stage, with 95 % intervals.
+    """
+    from pipeline.cli.plan import make_plan, print_plan
+
+    print_plan(make_plan(recipe, overrides or (), prompts))
+
+
+@app.command(rich_help_panel=RUNS)
 def resume(run: Run, overrides: Overrides = None, no_prefect: NoPrefect = False) -> None:
     """Continue a run that was stopped; finished work is not repeated.
 

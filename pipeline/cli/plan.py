@@ -1,0 +1,52 @@
+"""The command `plan`: what a recipe will take, from a pilot of a few prompts."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.cli.run import complete
+from pipeline.cli.tables import console, number_table
+from pipeline.cli.terminal import say
+from pipeline.errors import ConfigError
+from pipeline.run.pilot import Plan, Range, StagePlan, plan_recipe
+
+
+def make_plan(recipe: Path, overrides: Sequence[str], num_prompts: int) -> Plan:
+    """Run the pilot. Raises UserError as `plan_recipe`, or for fewer than two prompts."""
+    if num_prompts < 2:
+        raise ConfigError(f"--prompts is {num_prompts}, but intervals need 2 or more")
+    return complete(plan_recipe(recipe, overrides, num_prompts), lambda: "stopped; nothing is kept")
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the plan as a table, a line for each stage."""
+    head = ["stage", "rows", "tokens", "hours", *([plan.currency] if plan.currency else [])]
+    rows = [_cells(stage) for stage in (*plan.stages, plan.total)]
+    console().print(number_table(head, rows))
+    say(
+        f"{_spelled(plan.prompts, 0)} prompts give {_spelled(plan.pairs, 0)} pairs, by a pilot of "
+        f"{plan.pilot_prompts} prompts ({plan.pilot_tokens:,} tokens)"
+    )
+    for note in plan.notes:
+        say(f"note: {note}")
+
+
+def plan_values(plan: Plan) -> dict[str, object]:
+    """The plan as plain values, for programs."""
+    return asdict(plan)
+
+
+def _cells(stage: StagePlan) -> list[str]:
+    money = [_spelled(stage.money, 2)] if stage.money else []
+    return [
+        stage.stage,
+        f"{stage.rows:,.0f}",
+        _spelled(stage.tokens, 0),
+        _spelled(stage.hours, 2),
+        *money,
+    ]
+
+
+def _spelled(value: Range, digits: int) -> str:
+    middle, low, high = (f"{v:,.{digits}f}" for v in (value.value, value.low, value.high))
+    return middle if low == high else f"{middle} ({low} to {high})"
