@@ -108,6 +108,25 @@ def plan(
 
 
 @app.command(rich_help_panel=RUNS)
+def sweep(
+    recipe: Recipe,
+    over: Annotated[
+        list[str],
+        typer.Option(metavar="FIELD=VALUE,VALUE", help="Values of a field; may be repeated."),
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the folder for the page.")] = None,
+    no_prefect: NoPrefect = False,
+) -> None:
+    """Run a recipe at several values and compare the policies on one page.
+
+    Example: rlaif sweep flows/configs/demo.yaml --over beta=0.05,0.1 --over method=dpo,ipo
+    """
+    from pipeline.cli.run import sweep_recipe
+
+    sweep_recipe(recipe, over, name, with_prefect=not no_prefect)
+
+
+@app.command(rich_help_panel=RUNS)
 def resume(run: Run, overrides: Overrides = None, no_prefect: NoPrefect = False) -> None:
     """Continue a run that was stopped; finished work is not repeated.
 

@@ -1,4 +1,4 @@
-"""The commands that run something: `run`, `resume`, `nightly`, `report`.
+"""The commands that run something: `run`, `sweep`, `resume`, `nightly`, `report`.
 
 Under Prefect the flow runs in this process too, so progress bars, Ctrl-C and exit codes are as
 without it; the server is another process and keeps running.
@@ -43,6 +43,24 @@ def resume_run(name: str, overrides: Sequence[str], *, with_prefect: bool) -> No
     if with_prefect:
         use_prefect()
     _run(str(run.info().get("recipe") or run.recipe), run, with_prefect=with_prefect)
+
+
+def sweep_recipe(
+    recipe: Path, over: Sequence[str], name: str | None, *, with_prefect: bool
+) -> None:
+    """Run every point of a sweep that is not finished, and write the page that compares them."""
+    from pipeline.sweep.page import write_sweep
+    from pipeline.sweep.run import plan_sweep, run_sweep, sweep_folder
+
+    plan = plan_sweep(recipe, over)
+    folder = sweep_folder(plan, name)
+    if with_prefect:
+        use_prefect()
+    for each in plan:
+        done = ", finished before" if each.finished else ""
+        say(f"point {each.point.title}: run {each.run.root.name}{done}")
+    problems = run_sweep(plan, lambda run: _run(str(recipe), run, with_prefect=with_prefect))
+    say(f"sweep: {write_sweep(folder, plan, problems)}")
 
 
 def run_nightly(recipe: Path, *, with_prefect: bool) -> None:

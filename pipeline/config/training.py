@@ -110,6 +110,9 @@ class TrainingSection(Section):
     """Rows (SFT, KTO) or pairs per device and forward pass."""
     gradient_accumulation: int = Field(1, ge=1)
     """Forward passes per optimizer step."""
+    max_rows: int | None = Field(None, ge=1, exclude_if=lambda value: value is None)
+    """Rows of the data set to learn from, drawn by seed; a larger number has those of a smaller one
+    too. Null for all."""
     max_length: int = Field(1024, ge=8)
     """Most tokens of prompt and reply; longer rows are left out and counted, never cut."""
     warmup_share: float = Field(0.1, ge=0, lt=1)

@@ -140,12 +140,14 @@ class ReplyCounts(Section):
 
 class RowCounts(Section):
     """What became of the rows of the data set, feedback included:
-    read = not_ok + too_long + unclear + weak + beaten + heldout + used.
+    read = not_ok + undrawn + too_long + unclear + weak + beaten + heldout + used.
     """
 
     read: int
     not_ok: int = 0
     """Status other than `ok`."""
+    undrawn: int = 0
+    """Beyond `max_rows`."""
     too_long: int = 0
     """More tokens than `max_length`; left out, since a cut reply has no end."""
     unclear: int = 0

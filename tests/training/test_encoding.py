@@ -286,3 +286,14 @@ def test_a_template_that_drops_a_thought_cannot_learn_it(tmp_path: Path) -> None
         columns_of(
             tmp_path, SftConfig(), [sft_row(1, completion="<think>\nHm.\n</think>\n\nYes")], encoder
         )
+
+
+def test_more_rows_have_those_of_fewer(tmp_path: Path, encoder: ReplyEncoder) -> None:
+    rows = [pair_row(i) for i in range(9)]
+    drawn = []
+    for number in (3, 5, 9, 20):
+        columns, counts = columns_of(tmp_path, DpoConfig(max_rows=number), rows, encoder)
+        assert counts.read == 9 and counts.used == min(number, 9) == 9 - counts.undrawn
+        drawn.append(set(columns["row_id"]))
+    assert drawn[0] < drawn[1] < drawn[2] == drawn[3]
+    assert "max_rows" not in DpoConfig().model_dump()

@@ -25,7 +25,7 @@ from pipeline.config.training import TrainingSection
 from pipeline.engines.literal import Spellings, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
-from pipeline.ids import content_hash
+from pipeline.ids import content_hash, uniform
 from pipeline.training.job import RowCounts
 from pipeline.training.worker.best_of import best_replies
 from pipeline.training.worker.heldout import KEY
@@ -206,6 +206,8 @@ def training_columns(
             "manifest beside it why rows were left out"
         )
     smallest_label, smallest_weight = method.smallest(config)
+    num_read = len(rows)
+    rows = _drawn(rows, config)
     confident_pairs = [row for row in rows if row.get("soft_label", 1.0) >= smallest_label]
     weighted_feedback = [row for row in judged if row["weight"] >= smallest_weight]
     learned = [*confident_pairs, *weighted_feedback]
@@ -214,8 +216,9 @@ def training_columns(
     encoded = [_encode(row, encoder, whole=method.scores) for row in learned]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
-        read=len(rows) + not_ok + len(judged) + not_ok_judged,
+        read=num_read + not_ok + len(judged) + not_ok_judged,
         not_ok=not_ok + not_ok_judged,
+        undrawn=num_read - len(rows),
         unclear=len(rows) - len(confident_pairs),
         weak=len(judged) - len(weighted_feedback),
         beaten=len(confident_pairs) + len(weighted_feedback) - len(learned),
@@ -238,6 +241,15 @@ def training_columns(
     )
     columns = unpaired_columns(replies, config.batch_size, config.seed)
     return columns, counts.model_copy(update={"replies": reply_counts})
+
+
+def _drawn(rows: list[dict[str, Any]], config: TrainingSection) -> list[dict[str, Any]]:
+    """`max_rows` of the rows, in their order; nested in the number, whatever the order is."""
+    if config.max_rows is None:
+        return rows
+    by_chance = sorted(rows, key=lambda row: uniform("max_rows", config.seed, row["row_id"]))
+    drawn = {row["row_id"] for row in by_chance[: config.max_rows]}
+    return [row for row in rows if row["row_id"] in drawn]
 
 
 def _encode(row: dict[str, Any], encoder: ReplyEncoder, *, whole: bool = False) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Sweeps: one recipe run at several values of its fields, and one page that compares them."""

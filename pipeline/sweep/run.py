@@ -1,0 +1,134 @@
+"""The runs of a sweep: one for each point, beginning with what an earlier point has finished.
+
+In:  a recipe and its points
+Out: a run folder per point; sweep.json and sweep.html in outputs/sweeps/<name>/
+
+A point's run is named by its recipe and the files that it copies, so a sweep with more values
+finds the points of the one before. A new run takes over the prompts, the shards and the SFT policy
+of the first finished point; the keys of the manifests and the hash of the training decide what is
+right for it, and the rest is made again. Reference log-probabilities are shared by all runs anyway.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import load_config
+from pipeline.errors import AuditError, TrainingError
+from pipeline.ids import content_hash, file_hash
+from pipeline.run.files import copied_paths
+from pipeline.run.passes import prompts_key
+from pipeline.run.start import CheckedRecipe, check_recipe, runs_root, start_run
+from pipeline.store import RunDir, read_json, write_json
+from pipeline.store.files import copy_file, write_text
+from pipeline.store.layout import check_folder_name
+from pipeline.store.stage_names import HELDOUT, PROMPTS
+from pipeline.sweep.points import Point, read_points
+
+CHANGED_IN_PLACE = shutil.ignore_patterns("train.log")
+"""Files that a link would change in the other run too."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A point with its checked recipe and the run that it belongs to."""
+
+    point: Point
+    checked: CheckedRecipe
+    run: RunDir
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is done."""
+        return self.run.info().get("status") == "finished"
+
+
+def plan_sweep(recipe: Path, over: Sequence[str]) -> list[Planned]:
+    """The points, each checked as `rlaif check` does; nothing is written.
+
+    Raises:
+        UserError: the first thing to correct.
+    """
+    checked = check_recipe(recipe)
+    plan = []
+    for point in read_points(checked.config, over):
+        each = check_recipe(recipe, overrides=point.overrides, offline=True)
+        copied = copied_paths(RunDir(Path()), each.config)
+        named = content_hash([each.text, {str(a): file_hash(b) for a, b in copied.items()}])
+        run = RunDir(runs_root() / f"{each.config.name}-sweep-{named[:12]}")
+        plan.append(Planned(point, each, run))
+    return plan
+
+
+def sweep_folder(plan: Sequence[Planned], name: str | None) -> Path:
+    """outputs/sweeps/<name>; by default named by the recipe and its points. Raises StoreError for a
+    name that no folder can have.
+    """
+    if name is not None:
+        check_folder_name(name, "the name of the sweep")
+    default = content_hash([each.run.root.name for each in plan])[:8]
+    return runs_root().parent / "sweeps" / (name or f"{plan[0].checked.config.name}-{default}")
+
+
+def run_sweep(plan: Sequence[Planned], take: Callable[[RunDir], None]) -> dict[str, str]:
+    """Take each point's run to its end, unless it is there; returns what ended a run early, by run.
+
+    Args:
+        take: takes a run through its phases.
+
+    Raises:
+        RunStoppedError, UserError: as a run does; a later call goes on from there.
+    """
+    failed = {}
+    for each in plan:
+        if each.finished:
+            continue
+        if not each.run.root.exists():
+            start_run(each.checked, run_id=each.run.root.name)
+            before = next((other.run for other in plan if other.finished), None)
+            if before is not None:
+                begin_with(each.run, before)
+        try:
+            take(each.run)
+        except (TrainingError, AuditError) as error:
+            # What a value leads to is a result: beta near 0 or a high rate may break a training.
+            failed[each.run.run_id] = str(error).splitlines()[0]
+    return failed
+
+
+def begin_with(run: RunDir, before: RunDir) -> None:
+    """Link what another run has finished into a new one, where both read the same prompts."""
+    config, other = load_config(run.recipe), load_config(before.recipe)
+    if (config.prompts, config.seed) != (other.prompts, other.seed):
+        return
+    for manifest in sorted(before.root.rglob("shard-*.json")):
+        for path in (manifest, manifest.with_suffix(".parquet")):
+            target = run.root / path.relative_to(before.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(str(path), str(target))
+    for folder in (PROMPTS, HELDOUT):
+        done = read_json(before.root / folder / "complete.json")
+        if done is not None:
+            key = prompts_key(config, run.run_id, folder)
+            write_json(run.root / folder / "complete.json", {**done, "key": key})
+    trained = before.training("sft")
+    if (trained / "result.json").is_file():
+        shutil.copytree(trained, run.training("sft"), copy_function=_link, ignore=CHANGED_IN_PLACE)
+        for name in ("result.json", "job.json"):
+            text = (trained / name).read_text("utf-8")
+            own = json.dumps(str(run.root))[1:-1]
+            (run.training("sft") / name).unlink()
+            write_text(
+                run.training("sft") / name, text.replace(json.dumps(str(before.root))[1:-1], own)
+            )
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, or copy it where links cannot be. Files of a run are replaced, never changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(Path(source), Path(target))

@@ -1,0 +1,97 @@
+"""Which points a sweep has, and which of them is chosen."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.config import RunConfig
+from pipeline.errors import ConfigError
+from pipeline.stats import Estimate
+from pipeline.sweep.page import Outcome, judge_points
+from pipeline.sweep.points import read_points
+
+
+def recipe(train: dict[str, Any] | None = None) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "small",
+            "constitution": "constitutions/balanced.yaml",
+            "prompts": {"train": ["prompts.jsonl"]},
+            "policy": {"type": "vllm", "model": "models/pocket"},
+            "preference": {"train": train},
+        }
+    )
+
+
+DPO = {"method": "dpo", "labels": "hard", "learning_rate": 1e-4}
+
+
+def test_every_combination_is_a_point_once() -> None:
+    points = read_points(recipe(DPO), ["beta=0.1,0.5", "constitution=a.yaml,b.yaml"])
+    assert [p.title for p in points] == [
+        "beta=0.1, constitution=a.yaml",
+        "beta=0.1, constitution=b.yaml",
+        "beta=0.5, constitution=a.yaml",
+        "beta=0.5, constitution=b.yaml",
+    ]
+    assert points[1].overrides == ("preference.train.beta=0.1", "constitution=b.yaml")
+
+
+def test_another_method_keeps_the_fields_that_it_has() -> None:
+    """`labels` is of DPO, and `rft` has no beta: one point of it."""
+    points = read_points(recipe(DPO), ["method=dpo,ipo,rft", "beta=0.1,0.5"])
+    assert [p.title for p in points] == [
+        "method=dpo, beta=0.1",
+        "method=dpo, beta=0.5",
+        "method=ipo, beta=0.1",
+        "method=ipo, beta=0.5",
+        "method=rft",
+    ]
+    assert points[2].overrides == (
+        'preference.train={"method": "ipo", "learning_rate": 0.0001}',
+        "preference.train.beta=0.1",
+    )
+    assert points[0].overrides == ("preference.train.beta=0.1",)
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        (["betta=1"], r"--over 'betta=1' is no field with values; write beta, method"),
+        (["beta"], "is no field with values"),
+        (["beta=0.1,"], "is no field with values"),
+        (["beta=0.1", "beta=0.2"], "names 'beta' twice"),
+        (["method=ppo"], "there is no 'ppo'; the methods are dpo"),
+        (["method=rft", "beta=0.1"], "--over beta: no method of the sweep has this field"),
+    ],
+)
+def test_a_wrong_field_is_one_line(over: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_points(recipe(DPO), over)
+
+
+def test_a_recipe_without_training_has_no_beta() -> None:
+    with pytest.raises(ConfigError, match=r"changes preference.train, which the recipe does not"):
+        read_points(recipe(), ["beta=0.1"])
+
+
+def point(name: str, share: float, low: float, divergence: float, *alarms: str) -> Outcome:
+    shares = {"good": Estimate(share, low, 1.0, 10)}
+    return Outcome(name, {}, name, shares=shares, divergence=divergence, alarms=alarms)
+
+
+def test_the_chosen_point_is_on_the_frontier() -> None:
+    """Worse and farther than `near` is `far`; `best` is farther and better; `loud` has an alarm."""
+    measure, points = judge_points(
+        [
+            Outcome("broken", {}, "broken", "the loss is nan"),
+            point("near", 0.6, 0.5, 0.1),
+            point("far", 0.5, 0.4, 0.2),
+            point("best", 0.8, 0.7, 0.3),
+            point("loud", 0.9, 0.8, 2.0, "divergence"),
+        ]
+    )
+    assert measure == "good"
+    assert [p.title for p in points if p.on_frontier] == ["near", "best", "loud"]
+    assert [p.title for p in points if p.chosen] == ["best"]
+    assert judge_points([Outcome("broken", {}, "broken")])[0] == ""

@@ -1,0 +1,76 @@
+"""A sweep on the scripted engine: what its runs share, and what is not run twice."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pipeline.run.nightly import take_run
+from pipeline.run.start import find_run, start_run
+from pipeline.store import RunDir, read_json
+from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import PAIRS, SAMPLES
+from pipeline.sweep.page import write_sweep
+from pipeline.sweep.run import begin_with, plan_sweep, run_sweep, sweep_folder
+from tests.run.builders import write_recipe
+
+OVER = ["preference.pair.tie_width=0.0,0.3"]
+
+
+def test_points_share_what_is_equal_and_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "in", supervised={"enabled": False})
+    taken: list[str] = []
+
+    def take(run: RunDir) -> None:
+        taken.append(run.run_id)
+        asyncio.run(take_run(run))
+
+    plan = plan_sweep(recipe, OVER)
+    assert not (tmp_path / "out").exists()
+    assert run_sweep(plan, take) == {}
+    first, second = (each.run for each in plan)
+    assert first.run_id != second.run_id and taken == [first.run_id, second.run_id]
+    before, after = (stage_manifests(run.root, SAMPLES) for run in (first, second))
+    assert [m.sha256 for m in before] == [m.sha256 for m in after]
+    assert [m.key for m in before] == [m.key for m in after]
+    inodes = {(run.root / before[0].path).stat().st_ino for run in (first, second)}
+    assert len(inodes) == 1
+    kept = [sum(m.counts.ok for m in stage_manifests(r.root, PAIRS)) for r in (first, second)]
+    assert kept[0] > kept[1]
+
+    more = plan_sweep(recipe, ["preference.pair.tie_width=0.0,0.3,0.2"])
+    run_sweep(more, take)
+    assert len(taken) == 3 and find_run(taken[2]).info()["status"] == "finished"
+    page = write_sweep(sweep_folder(more, "ties"), more, {})
+    assert page == tmp_path / "out" / "sweeps" / "ties" / "sweep.html"
+    stored = read_json(page.with_name("sweep.json"))
+    assert isinstance(stored, dict)
+    assert [point["run_id"] for point in stored["points"]] == taken
+    assert "preference.pair.tie_width=0.2" in page.read_text()
+
+
+def test_what_a_training_wrote_is_not_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are linked, the log is not, and the records name the folder that they are in."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "in", supervised={"enabled": False})
+    runs = []
+    for name in ("one", "two"):
+        runs.append(start_run(recipe, run_id=name))
+    sft = runs[0].training("sft")
+    (sft / "model").mkdir(parents=True)
+    for name in ("train.log", "model/model.safetensors"):
+        (sft / name).write_text("x")
+    for name in ("result.json", "job.json"):
+        (sft / name).write_text(f'{{"model_dir": "{sft}/model"}}')
+    begin_with(runs[1], runs[0])
+    other = runs[1].training("sft")
+    assert not (other / "train.log").exists()
+    weights = "model/model.safetensors"
+    assert (other / weights).stat().st_ino == (sft / weights).stat().st_ino
+    assert (other / "result.json").read_text() == f'{{"model_dir": "{other}/model"}}'
+    assert (sft / "result.json").read_text() == f'{{"model_dir": "{sft}/model"}}'
