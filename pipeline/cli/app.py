@@ -251,6 +251,21 @@ def export(
     export_run(run, out, format)
 
 
+@app.command(rich_help_panel=RESULTS)
+def review(
+    run: Run,
+    pairs: Annotated[int, typer.Option(min=3, help="Pairs to label at most.")] = 150,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pairs.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 0,
+) -> None:
+    """Let people label pairs of a run in a browser on this machine, without seeing the judge's
+    label.
+    """
+    from pipeline.cli.review import review_run
+
+    review_run(run, num_pairs=pairs, seed=seed, port=port)
+
+
 @app.command(rich_help_panel=RUNS)
 def runs() -> None:
     """List the runs."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipeline.constitution import Constitution, Principle
 from pipeline.errors import DataError
 from pipeline.ids import row_id, text_hash, uniform
 from pipeline.labeling.known_labels import KnownLabel
@@ -79,6 +80,16 @@ def usable_rows(imports: Sequence[Imported]) -> list[LabeledRow]:
     if not pairs:
         raise DataError("the sources hold no pair with a better response; check the label column")
     return pairs
+
+
+def named_principles(items: Iterable[Item], constitution: Constitution) -> dict[str, Principle]:
+    """By row id: the principle under which people compared a pair, where a tag says `principle:ID`
+    and a judge decides that principle.
+    """
+    by_tag = {f"principle:{p.id}": p for p in constitution.judged}
+    return {
+        item.row.row_id: by_tag[tag] for item in items for tag in item.row.tags if tag in by_tag
+    }
 
 
 def prompt_rows(items: Sequence[Item], run_id: str) -> list[PromptRow]:

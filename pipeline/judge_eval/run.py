@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
-from pipeline.constitution import Principle
+from pipeline.constitution import Principle, load_constitution
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
 from pipeline.errors import RunStoppedError, StoreError, UserError
@@ -32,6 +32,7 @@ from pipeline.judge_eval.items import (
     Verdict,
     known_labels,
     make_items,
+    named_principles,
     prompt_rows,
     read_verdicts,
     response_rows,
@@ -137,7 +138,8 @@ def prepare_evaluation(request: Request) -> Evaluation:
             "another --name, or leave it out"
         )
     run.update_info(evaluation=identity, sources=_source_facts(imports))
-    principles = known.principles if known else {}
+    constitution = load_constitution(run.constitution)
+    principles = known.principles if known else named_principles(items, constitution)
     return Evaluation(request, run, items, imports, seed, is_new, principles)
 
 

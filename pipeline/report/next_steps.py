@@ -68,6 +68,10 @@ def next_steps(data: ReportData) -> list[Step]:
         steps += [Step(f"The gate asks for more: {text}.") for text in missed]
     elif data.final_policy:
         steps.append(Step("Write `evaluation.gate` into the recipe: it decides what is promoted."))
+    if labels and labels.labeled and not failed_audit:
+        steps.append(
+            Step("Let people label a sample, to measure the judge.", f"rlaif review {run}")
+        )
     if (data.run.dataset / "preference.parquet").exists() and not failed_audit:
         command = f"rlaif export {run} --out pairs.jsonl"
         steps.append(Step("Hand the pairs to another trainer.", command))

@@ -38,6 +38,7 @@ def test_stopped_run_is_continued(tmp_path: Path) -> None:
     assert steps == [
         ("Continue the run; finished work is kept.", "rlaif resume run"),
         ("33\u00a0% of verdicts could not be read.", "rlaif why run"),
+        ("Let people label a sample, to measure the judge.", "rlaif review run"),
     ]
 
 

@@ -1,0 +1,1 @@
+"""People label pairs of a run in a browser: `rlaif review`."""

@@ -1,0 +1,145 @@
+"""The labels of people, appended to files that are sources of labels.
+
+In:  one label at a time
+Out: outputs/review/RUN/random.jsonl and targeted.jsonl, a line for each label, on the disk before
+     `add` returns; sources.yaml lists both, random.yaml the random sample alone
+
+A bound of errors or a calibration needs labels that are like those of the run. Only the random
+sample is: the other file holds pairs that were chosen because they are hard.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+
+from pipeline.errors import DataError, StoreError
+from pipeline.review.pairs import Pair, Side
+from pipeline.store.files import disk_error, write_text
+
+Answer = Literal["first", "second", "tie"]
+COLUMNS = {
+    "prompt": "prompt",
+    "first": "first",
+    "second": "second",
+    "label": "label",
+    "annotator": "annotator",
+    "tags": "tags",
+}
+
+
+@dataclass(frozen=True)
+class Label:
+    """One answer of one person."""
+
+    pair: str
+    """Row id of the pair."""
+    annotator: str
+    label: Answer
+    seconds: float
+    """From the moment the pair was shown."""
+
+
+class LabelFiles:
+    """The files of one run's review; one process at a time."""
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        """Open them, or make them.
+
+        Raises:
+            StoreError: another process reviews this run, or a file is damaged.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._files = {
+            name: os.open(folder / f"{name}.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            for name in ("random", "targeted")
+        }
+        try:
+            for file in self._files.values():
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise StoreError(
+                f"another `rlaif review {run_id}` is open; use its page, or stop it first"
+            ) from error
+        self.labels = [label for name in self._files for label in self._read(name)]
+        self._list_sources()
+
+    def add(self, pair: Pair, label: Label) -> None:
+        """Append a label; it is on the disk when this returns.
+
+        Raises:
+            StoreError: it could not be written; the file is as it was.
+        """
+        name = "random" if pair.reason == "random" else "targeted"
+        line = {
+            "prompt": [asdict(message) for message in pair.messages],
+            "first": pair.first,
+            "second": pair.second,
+            "tags": [f"principle:{pair.principle_id}"] if pair.principle_id else [],
+            **asdict(label),
+            "drawn": pair.reason,
+        }
+        file = self._files[name]
+        size = os.fstat(file).st_size
+        try:
+            data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+            while data:
+                data = data[os.write(file, data) :]
+            os.fsync(file)
+        except OSError as error:
+            os.ftruncate(file, size)
+            raise disk_error(error, self.folder / f"{name}.jsonl") from error
+        self.labels.append(label)
+        if size == 0:
+            self._list_sources()
+
+    def close(self) -> None:
+        """Let another process review the run."""
+        for file in self._files.values():
+            os.close(file)
+
+    def _read(self, name: str) -> Iterator[Label]:
+        path = self.folder / f"{name}.jsonl"
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        # The end of a line that a killed process began; its reviewer saw no confirmation.
+        os.ftruncate(self._files[name], whole)
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+                answer = cast(Answer, row["label"])
+                yield Label(row["pair"], row["annotator"], answer, float(row["seconds"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{path} line {number} is not a label of a review; correct or remove the line"
+                ) from error
+
+    def _list_sources(self) -> None:
+        """Write the source lists of the files that hold a label."""
+        sources = {
+            name: {
+                "type": "pairs",
+                "name": f"review-{name}",
+                "path": str((self.folder / f"{name}.jsonl").absolute()),
+                "columns": COLUMNS,
+            }
+            for name in self._files
+            if (self.folder / f"{name}.jsonl").stat().st_size
+        }
+        for name, listed in (("sources", list(sources)), ("random", ["random"])):
+            entries = [sources[each] for each in listed if each in sources]
+            if entries:
+                text = yaml.safe_dump({"sources": entries}, sort_keys=False)
+                write_text(self.folder / f"{name}.yaml", text)
+
+
+def side_of(label: Label) -> Side | None:
+    """The preferred response; None for a tie."""
+    return None if label.label == "tie" else label.label
