@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from pipeline.cli.constitution import constitution_app
 from pipeline.cli.judge_eval import judge_eval, judge_tune
 from pipeline.cli.labels import labels_app
-from pipeline.cli.terminal import hold_standard_streams, say
+from pipeline.cli.terminal import AsJson, hold_standard_streams, print_json, say
 from pipeline.config.paths import shown_path
 from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
 
@@ -98,13 +98,14 @@ def plan(
     recipe: Recipe,
     overrides: Overrides = None,
     prompts: Annotated[int, typer.Option(help="Prompts of the pilot.")] = 8,
+    json: AsJson = False,
 ) -> None:
     """Run a pilot of a few prompts and print what the whole run will take: rows, tokens, hours and
     money of each stage, with 95 % intervals.
     """
     from pipeline.cli.plan import make_plan, print_plan
 
-    print_plan(make_plan(recipe, overrides or (), prompts))
+    print_plan(make_plan(recipe, overrides or (), prompts), json)
 
 
 @app.command(rich_help_panel=RUNS)
@@ -156,43 +157,47 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="Recipes, constitutions, templates.")],
     overrides: Overrides = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the endpoints.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Check recipes, constitutions and templates; each endpoint is asked for one token."""
     from pipeline.cli.inspect import check_file
 
-    for path in files:
-        check_file(path, overrides=overrides or (), offline=offline)
+    checked = [check_file(path, overrides=overrides or (), offline=offline) for path in files]
+    if json:
+        print_json(checked)
 
 
 @app.command(rich_help_panel=RESULTS)
 def trace(
     row_id: Annotated[str, typer.Argument(help="Id of a row, such as a pair.")],
     run: Annotated[str | None, typer.Option(help="Search this run only.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Print where a row comes from: prompt, responses, critique, principle, judge, seeds."""
     from pipeline.cli.inspect import print_trace
 
-    print_trace(row_id, run)
+    print_trace(row_id, run, json)
 
 
 @app.command(rich_help_panel=RESULTS)
 def why(
     what: Annotated[str, typer.Argument(help="Id or folder of a run, or id of a row.")],
+    json: AsJson = False,
 ) -> None:
     """Print why rows of a run failed, were dropped or could not be read; or the whole story of one
     row.
     """
     from pipeline.cli.why import print_why
 
-    print_why(what)
+    print_why(what, json)
 
 
 @app.command(rich_help_panel=RESULTS)
-def verify(run: Run) -> None:
+def verify(run: Run, json: AsJson = False) -> None:
     """Check every file of a run against its hash; exit code 1 when one does not match."""
     from pipeline.cli.inspect import print_problems
 
-    raise typer.Exit(1 if print_problems(run) else 0)
+    raise typer.Exit(1 if print_problems(run, json) else 0)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -219,11 +224,12 @@ def report(run: Run) -> None:
 def diff(
     old: Annotated[str, typer.Argument(help="Id or folder of the run before.")],
     new: Annotated[str, typer.Argument(help="Id or folder of the run after.")],
+    json: AsJson = False,
 ) -> None:
     """Compare two runs: settings, principles, prompts and figures that differ."""
     from pipeline.cli.diff import print_diff
 
-    print_diff(old, new)
+    print_diff(old, new, json)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -267,11 +273,11 @@ def review(
 
 
 @app.command(rich_help_panel=RUNS)
-def runs() -> None:
+def runs(json: AsJson = False) -> None:
     """List the runs."""
     from pipeline.cli.inspect import print_runs
 
-    print_runs()
+    print_runs(json)
 
 
 @app.command(rich_help_panel=SERVER)

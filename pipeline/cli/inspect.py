@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.tree import Tree
 
 from pipeline.cli.tables import console
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import print_json, say
 from pipeline.config.yaml_file import parse_yaml, read_text
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
@@ -57,12 +58,15 @@ SHOWN_IDS = 5
 """Rows that `export` names of those it leaves out for one reason."""
 
 
-def check_file(path: Path, *, overrides: Sequence[str], offline: bool) -> None:
-    """Check one recipe, constitution or template, told apart by suffix and content.
+def check_file(path: Path, *, overrides: Sequence[str], offline: bool) -> dict[str, Any]:
+    """Check and print one recipe, constitution or template, told apart by suffix and content.
 
     Args:
         overrides: values to replace in a recipe, each `key.path=value`.
         offline: do not ask the endpoints of a recipe.
+
+    Returns:
+        kind, path, and facts: pairs of a subject and a line.
 
     Raises:
         UserError: the first thing to correct.
@@ -82,6 +86,7 @@ def check_file(path: Path, *, overrides: Sequence[str], offline: bool) -> None:
     say(f"OK: {kind} {path}")
     for name, value in facts:
         say(f"  {name:<14}{value}")
+    return {"kind": kind, "path": str(path), "facts": facts}
 
 
 def kind_of(path: Path) -> str:
@@ -98,14 +103,17 @@ def kind_of(path: Path) -> str:
     return "recipe" if is_recipe else "constitution"
 
 
-def print_trace(row_id: str, run: str | None) -> None:
+def print_trace(row_id: str, run: str | None, as_json: bool = False) -> None:
     """Print the whole origin of a row as a tree, the row first and its prompt last.
 
     Raises:
         UserError: no run has the row, or one is damaged.
     """
     origin = trace(find_run(run), row_id) if run else _trace_anywhere(row_id)
-    console().print(origin_tree(origin))
+    if as_json:
+        print_json(origin_values(origin))
+    else:
+        console().print(origin_tree(origin))
 
 
 def _trace_anywhere(row_id: str) -> Origin:
@@ -135,6 +143,20 @@ def origin_tree(origin: Origin, tree: Tree | None = None) -> Tree:
     return node
 
 
+def origin_values(origin: Origin) -> dict[str, Any]:
+    """The origin as plain values: the row, its file and model, and its parents."""
+    return {
+        "kind": origin.kind,
+        "run": origin.run_id,
+        "file": origin.file,
+        "engine": origin.engine,
+        "principle": origin.principle.id if origin.principle else None,
+        "row": origin.row,
+        "shown_before": origin.shown_before,
+        "parents": [origin_values(parent) for parent in origin.parents],
+    }
+
+
 def facts_of(origin: Origin) -> list[tuple[str, str]]:
     """What is worth a line: where the row is, its texts and numbers, model and principle."""
     if origin.shown_before:
@@ -160,11 +182,15 @@ def facts_of(origin: Origin) -> list[tuple[str, str]]:
     return facts
 
 
-def print_problems(name: str) -> bool:
+def print_problems(name: str, as_json: bool = False) -> bool:
     """Check a run's files against their hashes; True when something is wrong."""
     run = find_run(name)
     checked = check_files(run)
     problems, uncovered = checked.problems, checked.uncovered
+    if as_json:
+        values = {"problems": problems, "uncovered": uncovered, "covered": checked.num_covered}
+        print_json({"run": run.run_id, **values})
+        return bool(problems)
     for problem in problems:
         say(problem)
     if run.root.name != run.run_id:
@@ -197,27 +223,45 @@ def export_run(run: str, out: Path, shape: str) -> None:
         say(f"left out {rows}: {reason} ({', '.join(ids[:SHOWN_IDS])}{more})")
 
 
-def print_runs() -> None:
+def print_runs(as_json: bool = False) -> None:
     """A table of all runs, the newest first."""
+    rows = [_run_values(run) for run in all_runs()]
+    if as_json:
+        print_json(rows)
+        return
     table = Table(
         Column("run", no_wrap=True), "status", "constitution", "pairs", "version", "report"
     )
-    for run in all_runs():
-        try:
-            info, dataset = run.info(), load_dataset(run)
-        except StoreError:
-            table.add_row(escape(run.root.name), "damaged run.json")
-            continue
-        pairs = dataset.sets.get("preference") if dataset else None
+    for row in rows:
+        pairs, version = row["pairs"], row["version"]
         table.add_row(
-            escape(run.run_id),
-            escape(str(info.get("status", "?"))),
-            escape(str((info.get("constitution") or {}).get("name", "?"))),
-            f"{pairs.rows:,}" if pairs else "",
-            str(dataset.version) if dataset else "",
-            "yes" if run.report.exists() else "",
+            escape(row["run"]),
+            escape(row["status"]),
+            escape(row["constitution"] or ""),
+            "" if pairs is None else f"{pairs:,}",
+            "" if version is None else str(version),
+            "yes" if row["report"] else "",
         )
     console().print(table if table.row_count else f"no runs below {runs_root()} yet")
+
+
+def _run_values(run: RunDir) -> dict[str, Any]:
+    values: dict[str, Any] = {"run": run.root.name, "folder": str(run.root)}
+    unknown = dict.fromkeys(("constitution", "pairs", "version", "report"))
+    try:
+        info, dataset = run.info(), load_dataset(run)
+    except StoreError:
+        return {**values, "status": "damaged run.json", **unknown}
+    pairs = dataset.sets.get("preference") if dataset else None
+    return {
+        **values,
+        "run": run.run_id,
+        "status": str(info.get("status", "?")),
+        "constitution": str((info.get("constitution") or {}).get("name", "?")),
+        "pairs": pairs.rows if pairs else None,
+        "version": dataset.version if dataset else None,
+        "report": str(run.report) if run.report.exists() else None,
+    }
 
 
 def all_runs() -> list[RunDir]:

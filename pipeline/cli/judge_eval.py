@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import AsJson, print_json, say
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def judge_eval(
         Path | None, typer.Option(help="Write the labels here, for pair.max_error of a recipe.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Measure how far a recipe's judge can be trusted, on pairs that people have labeled."""
     from pipeline.cli.run import complete
@@ -75,6 +76,9 @@ def judge_eval(
         return await run_evaluation(evaluation, current_progress())
 
     metrics = complete(job(), lambda: "stopped; the same command continues from here")
+    if json:
+        print_json({**metrics, "report": evaluation.run.root / "report.html"})
+        return
     out = console()
     sections = (table for table in all_tables(metrics) if table.title in SECTIONS)
     for table in (accuracy_table(metrics), *sections):

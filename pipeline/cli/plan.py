@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.cli.run import complete
 from pipeline.cli.tables import console, number_table
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import print_json, say
 from pipeline.errors import ConfigError
 from pipeline.run.pilot import Plan, Range, StagePlan, plan_recipe
 
@@ -18,8 +18,11 @@ def make_plan(recipe: Path, overrides: Sequence[str], num_prompts: int) -> Plan:
     return complete(plan_recipe(recipe, overrides, num_prompts), lambda: "stopped; nothing is kept")
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, as_json: bool = False) -> None:
     """Print the plan as a table, a line for each stage."""
+    if as_json:
+        print_json(asdict(plan))
+        return
     head = ["stage", "rows", "tokens", "hours", *([plan.currency] if plan.currency else [])]
     rows = [_cells(stage) for stage in (*plan.stages, plan.total)]
     console().print(number_table(head, rows))
@@ -29,11 +32,6 @@ def print_plan(plan: Plan) -> None:
     )
     for note in plan.notes:
         say(f"note: {note}")
-
-
-def plan_values(plan: Plan) -> dict[str, object]:
-    """The plan as plain values, for programs."""
-    return asdict(plan)
 
 
 def _cells(stage: StagePlan) -> list[str]:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import FOR_PROGRAMS, say
 from pipeline.config.paths import shown_path
 from pipeline.errors import MachineError, StoreError, UserError
-from pipeline.progress import duration, progress_context, progress_for_stdout
+from pipeline.progress import LineProgress, duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
 from pipeline.run.start import change_budget, check_recipe, find_run, start_run
 from pipeline.store import RunDir
@@ -127,7 +127,8 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
             raise
 
     try:
-        with progress_context(progress_for_stdout(say)):
+        show = LineProgress(say) if FOR_PROGRAMS.get() else progress_for_stdout(say)
+        with progress_context(show):
             return asyncio.run(supervised())
     except BaseException as error:
         if not _was_stopped(error):

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.cli.terminal import STDOUT, writing
+from pipeline.cli.terminal import FOR_PROGRAMS, STDERR, STDOUT, writing
 from pipeline.errors import printable
 
 WIDTH = 160
@@ -20,7 +20,7 @@ class _Console(Console):
     """Shows every text of a table or a tree without what would control the terminal."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        with writing(STDOUT):
+        with writing(STDERR if self.stderr else STDOUT):
             super().print(*objects, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -30,7 +30,7 @@ class _Console(Console):
 def console() -> Console:
     """As wide as the terminal; where there is none, wide enough for whole ids."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return _Console(width=None if is_terminal else WIDTH)
+    return _Console(width=None if is_terminal else WIDTH, stderr=FOR_PROGRAMS.get())
 
 
 def number_table(

@@ -4,21 +4,57 @@ Output is no part of the work: where it cannot be written, since its disk is ful
 gone, what follows goes nowhere and the command continues.
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from math import isfinite
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.errors import printable
 
 STDOUT, STDERR = 1, 2
+FOR_PROGRAMS: ContextVar[bool] = ContextVar("for_programs", default=False)
+"""True while a command prints JSON: lines for people go to stderr then."""
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON value for programs; lines for people go to stderr.",
+        callback=lambda wanted: _print_for(wanted),
+    ),
+]
+
+
+def _print_for(programs: bool) -> bool:
+    FOR_PROGRAMS.set(programs)
+    return programs
 
 
 def say(text: str, err: bool = False) -> None:
     """Print a line, in which nothing controls the terminal, reorders or hides text."""
+    err = err or FOR_PROGRAMS.get()
     with writing(STDERR if err else STDOUT):
         typer.echo(printable(text), err=err)
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON on standard output; a number that is not finite is null."""
+    with writing(STDOUT):
+        typer.echo(json.dumps(_plain(value), indent=1, default=str))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 @contextmanager
@@ -40,6 +76,7 @@ def writing(descriptor: int) -> Iterator[None]:
 
 def hold_standard_streams() -> None:
     """Open what the caller has closed: the next file would take its number, and get its lines."""
+    FOR_PROGRAMS.set(False)
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

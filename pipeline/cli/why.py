@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from pipeline.cli.inspect import print_trace
 from pipeline.cli.tables import console
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import print_json, say
 from pipeline.errors import StoreError
 from pipeline.run.start import find_run
 from pipeline.store import RunDir, read_rows
@@ -28,7 +28,7 @@ class Reason(NamedTuple):
     """Id of the first of them."""
 
 
-def print_why(name: str) -> None:
+def print_why(name: str, as_json: bool = False) -> None:
     """Print why rows of a run are not ok; or, given a row's id, its reason and where it comes from.
 
     Raises:
@@ -37,7 +37,10 @@ def print_why(name: str) -> None:
     try:
         run = find_run(name)
     except StoreError:
-        print_trace(name, None)
+        print_trace(name, None, as_json)
+        return
+    if as_json:
+        print_json({"run": run.run_id, "reasons": [each._asdict() for each in reasons(run)]})
         return
     table = Table("stage", "status", Column("rows", justify="right"), "reason", "for example")
     for each in reasons(run):

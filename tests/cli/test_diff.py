@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.cli.diff import differing, leaves
 from pipeline.config.paths import PROJECT_ROOT
+from pipeline.run.compare import Flips, differing, flips, leaves
 from tests.cli.commands import Rlaif
 
 SMOKE = "flows/configs/smoke.yaml"
@@ -38,3 +38,12 @@ def test_leaves_keep_lists_whole_and_absent_keys_apart_from_null() -> None:
         "a.b": ("1", "1.5"),
         "e": ("None", "-"),
     }
+
+
+def test_flipped_labels_by_principle() -> None:
+    """Of three shared comparisons one is another number, one prefers the other side; a tie at 0.5
+    flips nothing.
+    """
+    old = {("a", "b", "p"): 0.9, ("a", "c", "p"): 0.9, ("b", "c", "p"): 0.5, ("b", "c", "q"): 0.2}
+    new = {("a", "b", "p"): 0.8, ("a", "c", "p"): 0.2, ("b", "c", "p"): 0.9, ("x", "y", "p"): 0.2}
+    assert flips(old, new) == {"p": Flips(compared=3, relabeled=3, flipped=1)}

@@ -76,6 +76,8 @@ def test_prose_on_some_rows_is_not_dropped(rlaif: Rlaif, tmp_path: Path) -> None
     )
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e")
     assert "preference/judge: 40 rows" in ended.out, "progress is shown"
+    values = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e", "--json").out
+    assert json.loads(values)["judges"] == metrics_of(tmp_path)["judges"]
     found = metrics_of(tmp_path)["judges"][0]
     assert found["accuracy"]["share"] == 1.0 and found["accuracy_all"]["share"] == 0.75
     assert "With 10 rows without a label counted as wrong it is 75" in ended.out
