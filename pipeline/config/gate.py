@@ -16,6 +16,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class WinRateRule(Section):
     """What the win rate against the initial policy has to reach."""
 
+    length_controlled: bool = Field(False, exclude_if=lambda value: not value)
+    """Take the win rate at equal lengths, so that no policy wins by longer replies."""
     min_lower: Share
     """Least lower end of its 95 % interval; 0.5 asks that the judge clearly prefers the policy."""
 
@@ -59,6 +61,9 @@ class GateConfig(Section):
     """Harmless replies to misdeeds, as an oracle reads them."""
     good: ShareRule | None = None
     """Good answers, as an oracle reads them."""
+    max_refused: dict[str, Share] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """By tag of the held-out prompts, such as `look_alike`: largest share of replies that decline.
+    """
     max_truncated: Share | None = None
     """Largest share of replies cut at the token limit."""
     max_empty: Share | None = None

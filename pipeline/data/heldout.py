@@ -49,6 +49,8 @@ class PromptCounts:
     heldout_duplicates: int = 0
     shapes: frozenset[tuple[str, ...]] = field(default=frozenset(), compare=False)
     """The different sequences of roles."""
+    tags: frozenset[str] = field(default=frozenset(), compare=False)
+    """Tags of the held-out prompts."""
 
 
 def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> PromptCounts:
@@ -60,6 +62,7 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
     """
     trained: dict[str, str] = {}
     shapes: set[tuple[str, ...]] = set()
+    tags: set[str] = set()
     ids: dict[str, list[str]] = {"train": [], "heldout": []}
     for row in prompt_rows(train):
         ids["train"].append(row.row_id)
@@ -68,6 +71,7 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
             trained.setdefault(conversation_key(row.messages), _place(row))
     for row in prompt_rows(heldout):
         ids["heldout"].append(row.row_id)
+        tags.update(row.tags)
         shapes.add(tuple(message.role for message in row.messages))
         if place := trained.get(conversation_key(row.messages)):
             raise DataError(
@@ -84,6 +88,7 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
         len(ids["train"]) - num_train,
         len(ids["heldout"]) - num_heldout,
         frozenset(shapes),
+        frozenset(tags),
     )
 
 

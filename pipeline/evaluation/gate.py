@@ -34,8 +34,17 @@ CONDITIONS: dict[str, tuple[str, bool, Callable[[Estimate], float]]] = {
 is in the estimate."""
 
 
-def check_gate(gate: GateConfig | None, constitution: Constitution, oracle: str | None) -> None:
-    """Raises ConfigError for a rule on a figure that this recipe will not measure."""
+def check_gate(
+    gate: GateConfig | None,
+    constitution: Constitution,
+    oracle: str | None,
+    tags: frozenset[str] = frozenset(),
+) -> None:
+    """Raises ConfigError for a rule on a figure that this recipe will not measure.
+
+    Args:
+        tags: of the held-out prompts.
+    """
     if gate is None:
         return
     ids = [principle.id for principle in constitution.checked]
@@ -43,6 +52,11 @@ def check_gate(gate: GateConfig | None, constitution: Constitution, oracle: str 
         raise ConfigError(
             f"evaluation.gate.checks names '{unknown[0]}', but the principles with a check of "
             f"constitution '{constitution.name}' are {', '.join(ids) or 'none'}; correct the id"
+        )
+    if missing := [tag for tag in gate.max_refused if tag not in tags]:
+        raise ConfigError(
+            f"evaluation.gate.max_refused names the tag '{missing[0]}', but the held-out prompts "
+            f"have {', '.join(sorted(tags)[:20]) or 'none'}; correct the tag"
         )
     if gate.checks_all and not ids:
         raise ConfigError(
@@ -74,10 +88,11 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
         match = next(
             (w for w in metrics.win_rates if (w.policy, w.against) == (policy, "initial")), None
         )
-        name = "lower end of the win rate against the initial policy"
-        yield _least(
-            "win_rate.min_lower", name, match.low if match else None, gate.win_rate.min_lower
-        )
+        name, low = "win rate against the initial policy", match.low if match else None
+        if gate.win_rate.length_controlled:
+            name, even = f"{name} at equal lengths", match.length_controlled if match else None
+            low = even.low if even else None
+        yield _least("win_rate.min_lower", f"lower end of the {name}", low, gate.win_rate.min_lower)
     for measure, share in gate.shares.items():
         noun = NOUNS.get(measure) or f"replies that hold {measure.removeprefix('check ')}"
         for condition, needed in share.conditions.items():
@@ -89,6 +104,10 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
             )
             value = value_of(estimate) if estimate else None
             yield _least(f"{measure}.{condition}", words.format(noun), value, needed)
+    for tag, limit in gate.max_refused.items():
+        declined = entry.refused.get(tag) if entry else None
+        declined_share = declined.share if declined else None
+        yield _most(f"max_refused.{tag}", f"share of refused {tag} prompts", declined_share, limit)
     truncated, empty = (entry.truncated_share, entry.empty_share) if entry else (None, None)
     tripwires = (
         ("max_truncated", "share of truncated replies", truncated, gate.max_truncated),
@@ -97,7 +116,7 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
     )
     for rule, name, value, most in tripwires:
         if most is not None:
-            yield _finding(rule, name, value, most, value is not None and value <= most, "at most")
+            yield _most(rule, name, value, most)
 
 
 def _alarms(gate: GateConfig, metrics: Metrics) -> Iterator[GateFinding]:
@@ -143,6 +162,10 @@ def _ratio(first: PolicyMetrics | None, entry: PolicyMetrics | None) -> float | 
 
 def _least(rule: str, name: str, value: float | None, needed: float) -> GateFinding:
     return _finding(rule, name, value, needed, value is not None and value >= needed, "at least")
+
+
+def _most(rule: str, name: str, value: float | None, most: float) -> GateFinding:
+    return _finding(rule, name, value, most, value is not None and value <= most, "at most")
 
 
 def _finding(

@@ -8,19 +8,24 @@ not asked about. What it could not read is counted and left out. The mean of the
 given as well: it needs no tie width and shows how sure the judge was.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.evaluation.length_control import length_controlled
 from pipeline.evaluation.policy_measures import policy_order
 from pipeline.evaluation.results import PrincipleWins, WinRate
-from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards
+from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards, texts_by_id
 from pipeline.soft_labels import orders_agree, outcome
 from pipeline.stats import Tally
 from pipeline.store.stage_names import EVALUATION, JUDGE, split_folder, stage_folders
 
+NO_WORDS: Mapping[str, int] = {}
 IDENTICAL = "identical responses"
 COLUMNS = (
     "prompt_id",
+    "first_id",
+    "second_id",
     "status",
     "reason",
     "principle_id",
@@ -47,9 +52,18 @@ class Match:
     agreeing: int = 0
     by_principle: dict[str, list[float]] = field(default_factory=dict)
     """Outcomes."""
+    lengths: list[list[tuple[float, float]]] = field(default_factory=list)
+    """By prompt: outcomes with the words of the policy's reply minus those of the other one."""
 
-    def add_prompt(self, rows: list[RowDict], tie_width: float) -> None:
-        """All comparisons of one prompt."""
+    def add_prompt(
+        self, rows: list[RowDict], tie_width: float, words: Mapping[str, int] = NO_WORDS
+    ) -> None:
+        """All comparisons of one prompt.
+
+        Args:
+            words: number of words by id of a response.
+        """
+        self.lengths.append([])
         wins: list[float] = []
         soft: list[float] = []
         for row in rows:
@@ -72,6 +86,9 @@ class Match:
             self.ties += result == 0.5
             wins.append(result)
             soft.append(label)
+            sides = (words.get(row["first_id"]), words.get(row["second_id"]))
+            if sides[0] is not None and sides[1] is not None:
+                self.lengths[-1].append((result, sides[0] - sides[1]))
         self.wins.add(wins)
         self.soft.add(soft)
 
@@ -91,6 +108,7 @@ class Match:
             identical=self.identical,
             unparsed=self.unparsed,
             left_out=self.left_out,
+            length_controlled=length_controlled(self.lengths),
             prob_preferred=self.soft.bootstrap(draws=draws, seed=seed),
             position_consistency=self.agreeing / ordered if ordered else None,
             mean_position_gap=sum(self.gaps) / ordered if ordered else None,
@@ -106,9 +124,11 @@ def win_rates(root: Path, *, tie_width: float, draws: int, seed: int) -> list[Wi
     rates = []
     for folder in stage_folders(root, EVALUATION, JUDGE):
         match = Match()
-        for _, rows in iter_shards(root, folder, COLUMNS):
+        for manifest, rows in iter_shards(root, folder, COLUMNS):
+            texts = texts_by_id(root, list(manifest.inputs))
+            words = {row_id: len(text.split()) for row_id, text in texts.items()}
             for group in grouped(rows, "prompt_id").values():
-                match.add_prompt(group, tie_width)
+                match.add_prompt(group, tie_width, words)
         policy, _, against = split_folder(folder)[2].partition("-vs-")
         rates.append(match.metrics(policy, against, draws=draws, seed=seed))
     return sorted(rates, key=lambda r: (policy_order(r.against), -policy_order(r.policy)))

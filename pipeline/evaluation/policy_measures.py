@@ -9,14 +9,22 @@ lowers both shares, so that a collapsed policy cannot look harmless. Its share i
 own too.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.constitution import Constitution
 from pipeline.evaluation.held_checks import ALL, check_measures, measure_name, observe_checks
 from pipeline.evaluation.oracle import Oracle, OracleMessages, Task, oracle_messages
 from pipeline.evaluation.results import OracleShares, PolicyMetrics
-from pipeline.evaluation.shard_columns import RowDict, conversations, grouped, read_columns
+from pipeline.evaluation.shard_columns import (
+    RowDict,
+    conversations,
+    grouped,
+    iter_shards,
+    read_columns,
+)
+from pipeline.stages.phrases import AuditedText, is_evasive
 from pipeline.stats import Estimate, Tally, paired_change
 from pipeline.store import Manifest
 from pipeline.store.shards import stage_manifests
@@ -33,6 +41,9 @@ from pipeline.types import messages_from
 
 TEXT_MEASURES = ("truncated", "empty", "tokens", "words")
 COLUMNS = ("prompt_id", "status", "response", "finish_reason", "num_tokens")
+
+MOST_TAGS = 50
+"""Tags whose refusals are counted, the most frequent ones."""
 
 Tallies = dict[str, Tally]
 """By measure; entry i of every tally belongs to the same prompt."""
@@ -82,12 +93,17 @@ def measure_policies(
 
 
 def observe(
-    row: RowDict, task: Task | None, messages: OracleMessages, oracle: Oracle | None
+    row: RowDict,
+    task: Task | None,
+    messages: OracleMessages,
+    oracle: Oracle | None,
+    tags: Iterable[str] = (),
 ) -> dict[str, float]:
     """The measures of one response; a measure that does not apply is left out.
 
     Args:
         task: what the prompt asks for; None when the oracle does not know the prompt.
+        tags: of the prompt, those whose refusals are counted.
     """
     text = row["response"]
     measures: dict[str, float] = {
@@ -97,12 +113,14 @@ def observe(
         "words": len(text.split()),
     }
     if oracle is None or task is None:
-        return measures
+        refused = is_evasive(AuditedText.of(row["prompt_id"], text))
+        return measures | {_refused(tag): refused for tag in tags}
     assessment = oracle.read(messages, text)
     harmless = good = declined = False
     if assessment is not None:
         harmless, good = not assessment.harmful, assessment.good
         declined = assessment.levels.get("caution", 0) == 1
+    measures |= {_refused(tag): declined for tag in tags}
     measures |= {"outside_world": assessment is None, "good": good}
     if task.misdeed:
         return measures | {"harmless": harmless, "good_on_misdeed": good}
@@ -116,7 +134,9 @@ def _count(
     constitution: Constitution,
 ) -> dict[str, Tallies]:
     oracles = OracleShares.model_fields if oracle else ()
-    measures = (*TEXT_MEASURES, *oracles, *check_measures(constitution))
+    tags = _heldout_tags(root)
+    refusals = [_refused(tag) for tag in _frequent(tags)]
+    measures = (*TEXT_MEASURES, *oracles, *check_measures(constitution), *refusals)
     tallies = {name: {measure: Tally() for measure in measures} for name in manifests}
     for heldout in stage_manifests(root, HELDOUT):
         prompts = {
@@ -131,13 +151,31 @@ def _count(
             for row_id, messages in prompts.items():
                 conversation = messages_from(messages)
                 observed = [
-                    observe(row, tasks[row_id], messages, oracle)
+                    observe(row, tasks[row_id], messages, oracle, tags.get(row_id, ()))
                     | observe_checks(constitution, conversation, row["response"])
                     for row in replies.get(row_id, ())
                 ]
                 for measure, tally in tallies[name].items():
                     tally.add([values[measure] for values in observed if measure in values])
     return tallies
+
+
+def _heldout_tags(root: Path) -> dict[str, list[str]]:
+    """Tags by id of the held-out prompt."""
+    return {
+        row["row_id"]: row["tags"]
+        for _, rows in iter_shards(root, HELDOUT, ("row_id", "tags"))
+        for row in rows
+    }
+
+
+def _frequent(tags: Mapping[str, Iterable[str]]) -> list[str]:
+    counts = Counter(tag for each in tags.values() for tag in each)
+    return sorted(tag for tag, _ in counts.most_common(MOST_TAGS))
+
+
+def _refused(tag: str) -> str:
+    return f"refused {tag}"
 
 
 def _policy(
@@ -159,4 +197,9 @@ def _policy(
         oracle=OracleShares(**shares) if with_oracle else None,
         checks_all=tallies[ALL].share() if checks else None,
         checks=checks,
+        refused={
+            name.removeprefix(_refused("")): tally.share()
+            for name, tally in tallies.items()
+            if name.startswith(_refused(""))
+        },
     )

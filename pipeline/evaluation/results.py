@@ -70,6 +70,9 @@ class PolicyMetrics(_Entry):
     checks_all: Estimate | None = None
     """Replies that hold every check of the constitution; None when it has none. The interval is
     clustered by prompt."""
+    refused: Annotated[dict[str, Estimate | None], Field(exclude_if=lambda found: not found)] = {}
+    """By tag of the held-out prompts: replies that decline, as the oracle reads them, else short
+    ones with a refusal's words."""
     checks: dict[str, Estimate | None] = {}
     """By id of the principle: replies that hold its check. Those for which it raised are left out.
     """
@@ -109,6 +112,8 @@ class WinRate(_Entry):
     """Comparisons whose verdict could not be read; not in `num_comparisons`."""
     left_out: int
     """Comparisons that failed or lacked a response; not in `num_comparisons`."""
+    length_controlled: Estimate | None = None
+    """The win rate at equal lengths; None without a difference in outcomes."""
     prob_preferred: Estimate | None
     """Mean of P(`policy` preferred) over `num_comparisons`."""
     position_consistency: float | None

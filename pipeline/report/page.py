@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from pipeline.data.markdown import code_span, escape_markdown
-from pipeline.report import origins, tables
+from pipeline.report import matches, origins, tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
@@ -57,7 +57,7 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
         frontier=frontier(data),
         frontier_chart=frontier_chart,
         win_rates=[entry for entry in data.metrics.win_rates if entry.win_rate is not None],
-        match_title=tables.match_title,
+        match_title=matches.match_title,
         outcomes=tables.comparison_outcomes(data),
         margins=histogram("Margins of all labeled pairs", data.metrics.data),
         curves=[panel for record in data.training for panel in panels(record)],
@@ -161,7 +161,8 @@ def _values(data: ReportData) -> dict[str, Any]:
         "result": verdict(data),
         "steps": next_steps(data),
         "cards": cards(data),
-        "matches": tables.match_table(data),
+        "matches": matches.match_table(data),
+        "refusals": matches.refusal_table(data),
         "policies": tables.policy_table(data),
         "held_checks": tables.held_checks_table(data),
         "principles": tables.principle_table(data),

@@ -141,32 +141,6 @@ def held_checks_table(data: ReportData) -> Table:
     return Table(rows, "Checks of the constitution, held by the replies to held-out prompts")
 
 
-def match_table(data: ReportData) -> Table:
-    """Win rates of every match."""
-    rows = [
-        {
-            "match": match_title(entry.policy, entry.against),
-            "win rate": percent(entry.win_rate),
-            "95 % interval": percent_range(entry.low, entry.high),
-            "comparisons": number(entry.num_comparisons),
-            "ties": percent(entry.tie_share),
-            "mean P(preferred)": number(
-                entry.prob_preferred.share if entry.prob_preferred else None, 2
-            ),
-            "position consistency": percent(entry.position_consistency),
-            "unparsed": number(entry.unparsed),
-        }
-        for entry in data.metrics.win_rates
-        if entry.win_rate is not None
-    ]
-    return Table(rows, "Matches")
-
-
-def match_title(policy: str, against: str) -> str:
-    """`Tuned vs Initial`."""
-    return f"{policy_label(policy)} vs {policy_label(against)}"
-
-
 def policy_table(data: ReportData) -> Table:
     """Length and endings of each policy's replies."""
     rows: list[Row] = [

@@ -26,7 +26,7 @@ from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide
 from pipeline.report import write_report
 from pipeline.run.audit_gate import require_audit
-from pipeline.run.context import RunContext
+from pipeline.run.context import PROMOTED, RunContext
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.passes import (
     StageMaker,
@@ -48,6 +48,7 @@ from pipeline.run.plan import (
     sample_stages,
     supervised_stages,
 )
+from pipeline.run.promoted import write_promoted
 from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
@@ -91,6 +92,8 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
         result = decide(gate, metrics)
         metrics = metrics.model_copy(update={"gate": result})
         ctx.run.update_info(gate=result.decision)
+        if result.decision == PROMOTED:
+            write_promoted(ctx, metrics)
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
 
 

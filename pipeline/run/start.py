@@ -84,10 +84,10 @@ def check_recipe(
     path = resolve_path(recipe)
     config, text = read_recipe(path, overrides)
     constitution = load_constitution(resolve_path(config.constitution))
-    check_gate(config.evaluation.gate, constitution, config.evaluation.oracle)
     files = load_files(config, constitution)
     prompts, heldout = config.prompts.train, config.prompts.heldout
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
+    check_gate(config.evaluation.gate, constitution, config.evaluation.oracle, counts.tags)
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
         ("constitution", _describe(constitution, config) + _unshown(constitution, files)),

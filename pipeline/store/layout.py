@@ -7,6 +7,7 @@ outputs/runs/<run_id>/
   preference/{sample,judge,pair}/  evaluation/{sample-NAME,judge-A-vs-B}/
   dataset/{sft,preference}.parquet + README.md
   training/{sft,preference}/       job.json, metrics.jsonl, model/, result.json
+  promoted/                        model, card and row ids, where the gate promoted the policy
   evaluation/metrics.json  report.html  report.md  files.json
 """
 

@@ -85,9 +85,13 @@ class Alarm(Section):
     model_config = ConfigDict(allow_inf_nan=True)
 
     name: AlarmName
+    """What it is about."""
     value: float
+    """What was measured."""
     limit: float
+    """What it was compared with."""
     message: str
+    """Both in a sentence, with what to do."""
 
 
 class Probe(Section):

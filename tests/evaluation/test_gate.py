@@ -13,7 +13,7 @@ from pipeline.config import load_config
 from pipeline.config.engines import VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.errors import ConfigError, StoreError
-from pipeline.evaluation.gate import decide
+from pipeline.evaluation.gate import check_gate, decide
 from pipeline.evaluation.results import GateResult, Metrics, PolicyMetrics, WinRate
 from pipeline.report.headline import headline, headline_numbers
 from pipeline.report.source import read_run
@@ -26,6 +26,7 @@ from pipeline.store import read_json, write_json
 from pipeline.training.job import Alarm
 from tests.report.synthetic import finished_run
 from tests.run.builders import CONSTITUTION, write_recipe
+from tests.stages.builders import make_constitution
 
 DRIFT = Alarm(name="length_drift", value=3.0, limit=2.0, message="replies went from 50 to 150")
 
@@ -126,6 +127,28 @@ def test_a_gate_may_name_the_alarms_that_count() -> None:
     assert named.decision == "candidate" and named.findings[0].value == 1
     with pytest.raises(ValidationError, match=r"Input should be 'chosen_falls'"):
         GateConfig.model_validate({"alarms": ["length"]})
+
+
+def test_refusals_of_a_tag_keep_a_candidate() -> None:
+    refused = {"look_alike": Estimate(0.2, 0.1, 0.3, 30)}
+    for most, decision in ((0.2, "promoted"), (0.19, "candidate")):
+        result = decided({"max_refused": {"look_alike": most}}, metrics(refused=refused))
+        assert result.decision == decision
+    missing = decided({"max_refused": {"harmless": 1.0}}, metrics(refused=refused))
+    assert "share of refused harmless prompts was not measured" in missing.describe()
+    gate = GateConfig.model_validate({"max_refused": {"lookalike": 0.1}})
+    with pytest.raises(ConfigError, match=r"tag 'lookalike', but .* have harmless, look_alike;"):
+        check_gate(gate, make_constitution(), None, frozenset({"harmless", "look_alike"}))
+
+
+def test_a_win_by_length_alone_is_none() -> None:
+    found = metrics()
+    (rate,) = found.win_rates
+    even = rate.model_copy(update={"length_controlled": Estimate(0.5, 0.4, 0.6, 30)})
+    rules = {"win_rate": {"min_lower": 0.5, "length_controlled": True}}
+    result = decided(rules, found.model_copy(update={"win_rates": [even]}))
+    assert result.decision == "candidate" and "at equal lengths is 0.4" in result.describe()
+    assert "was not measured" in decided(rules, found).describe()
 
 
 def test_a_figure_that_is_missing_holds_no_rule() -> None:

@@ -8,7 +8,7 @@ from pipeline.evaluation.head_to_head import win_rates
 from pipeline.evaluation.results import PrincipleWins, WinRate
 from pipeline.records import JudgmentRow
 from pipeline.store import RunDir
-from tests.evaluation.builders import judgment, known, make_run
+from tests.evaluation.builders import judgment, known, make_run, response
 from tests.run.builders import write_rows
 
 
@@ -97,3 +97,22 @@ def test_matches_against_initial_come_first(run: RunDir) -> None:
         ("sl_cai", "initial"),
         ("tuned", "sl_cai"),
     ]
+
+
+def test_lengths_come_from_the_shards_of_both_policies(run: RunDir) -> None:
+    """The longer reply always wins, three times for the policy: at equal lengths less is left."""
+    texts = {f"{n}-a": "one two three" for n in "wvu"} | {"l-a": "one"}
+    texts |= {f"{n}-b": "one" for n in "wvu"} | {"l-b": "one two three"}
+    inputs = [
+        write_rows(
+            run,
+            f"evaluation/sample-{policy}",
+            [response(name, "p", text) for name, text in texts.items() if name.endswith(side)],
+        )
+        for side, policy in (("a", "tuned"), ("b", "initial"))
+    ]
+    judged_rows = [*(win(n, f"p{n}") for n in "wvu"), loss("l", "pl")]
+    write_rows(run, "evaluation/judge-tuned-vs-initial", judged_rows, inputs=inputs)
+    (entry,) = win_rates(run.root, tie_width=0.02, draws=200, seed=0)
+    assert entry.win_rate == 0.75
+    assert 0.6 < known(entry.length_controlled).share < 0.7

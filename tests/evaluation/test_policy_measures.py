@@ -1,5 +1,6 @@
 """Lengths, endings and the oracle's shares, counted by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,20 @@ def test_checks_are_counted_exactly(run: RunDir) -> None:
     assert policies["initial"].checks["short"] == before.checks["short"]
     policies, _ = measure_policies(run.root, None, PLAIN, draws=100, seed=0)
     assert (policies["initial"].checks_all, policies["initial"].checks) == (None, {})
+
+
+def test_refusals_are_counted_by_tag(tmp_path: Path) -> None:
+    """With an oracle what it reads as declined; without one, short texts with a refusal's words."""
+    run = make_run(tmp_path / "run")
+    tags = {"p1": ("misdeed",), "p3": ("harmless",), "p4": ("harmless", "look_alike")}
+    rows = [replace(prompt(name, PROMPTS[name]), tags=tags[name]) for name in tags]
+    write_rows(run, "heldout", rows)
+    write_policy(run, "initial", {"p1": "no", "p3": "help", "p4": "no"})
+    write_policy(run, "tuned", {"p1": "Sorry, I cannot.", "p3": "Sorry!", "p4": "With pleasure."})
+
+    def shares(name: str, oracle: WordOracle | None) -> dict[str, float]:
+        policies, _ = measure_policies(run.root, oracle, PLAIN, draws=100, seed=0)
+        return {tag: known(share).share for tag, share in policies[name].refused.items()}
+
+    assert shares("initial", WordOracle()) == {"harmless": 0.5, "look_alike": 1.0, "misdeed": 1.0}
+    assert shares("tuned", None) == {"harmless": 0.5, "look_alike": 0.0, "misdeed": 1.0}

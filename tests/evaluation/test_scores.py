@@ -117,6 +117,8 @@ def test_run_without_scores_has_no_entry(tmp_path: Path) -> None:
 def test_win_rate_needs_no_orders() -> None:
     match = Match()
     row = {
+        "first_id": "a",
+        "second_id": "b",
         "prob_first": 0.8,
         "status": "ok",
         "reason": "",

@@ -1,0 +1,93 @@
+"""The folder of a promoted policy: what transformers and vLLM load, with a card down to its pairs.
+
+In:  a run whose gate promoted its policy
+Out: <run>/promoted/: the files of the model, README.md, and rows.json with the id of every row that
+     it was trained on
+"""
+
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.data.markdown import code_span, escape_markdown
+from pipeline.evaluation.results import Metrics
+from pipeline.run.context import RunContext, promoted_model
+from pipeline.store import RunDir, read_json, write_json
+from pipeline.store.files import copy_file, write_text
+
+
+def write_promoted(ctx: RunContext, metrics: Metrics) -> Path:
+    """Write the folder again, whole or not at all; returns its path.
+
+    Raises:
+        StoreError: the policy is gone, or the disk is full.
+    """
+    run, model = ctx.run, promoted_model(ctx.run)
+    folder, aside = run.root / "promoted", run.root / "promoted.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    for path in sorted(model.rglob("*")):
+        target = aside / path.relative_to(model)
+        if path.is_dir():
+            target.mkdir()
+        else:
+            _link(path, target)
+    (aside / "README.md").unlink(missing_ok=True)
+    trainings = list(_trainings(run))
+    write_json(aside / "rows.json", {each["name"]: each.pop("row_ids") for each in trainings})
+    card = _environment().get_template("promoted.md.jinja")
+    write_text(
+        aside / "README.md",
+        card.render(
+            run_id=run.run_id,
+            config=ctx.config,
+            constitution=ctx.constitution,
+            gate=metrics.gate,
+            trainings=trainings,
+        ),
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+    return folder
+
+
+def _trainings(run: RunDir) -> list[dict[str, Any]]:
+    """The trainings that led to the policy, in order, each with its settings and rows."""
+    found = []
+    for name in ("sft", "preference"):
+        folder = run.training(name)
+        result, job = read_json(folder / "result.json"), read_json(folder / "job.json")
+        if not isinstance(result, dict) or not isinstance(job, dict):
+            continue
+        path = run.dataset / f"{name}.parquet"
+        row_ids = pq.read_table(path, columns=["row_id"])["row_id"].to_pylist()
+        settings = job.get("job", {}).get("config", {})
+        found.append({"name": name, "result": result, "settings": settings, "row_ids": row_ids})
+    return found
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link a file, or copy it where links cannot be; weights are replaced, never changed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(source, target)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"md": escape_markdown, "code": code_span}
+    return environment
