@@ -2,7 +2,8 @@
 
 Each input of the tables in `tests/borders/bad_inputs/` is one command in a forked child, with
 limits on its time and memory, in a folder of its own. The commands are what a person types; the
-inputs are broken or hostile files, arguments, folders and variables.
+inputs are broken or hostile files, arguments, folders and variables. One process per core, forked
+from this one when everything is imported, takes the inputs in turn.
 
     python -m benchmarks.bad_inputs [--quick] [--family NAME]
 
@@ -14,10 +15,13 @@ import argparse
 import codecs
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -61,11 +65,14 @@ def try_all(chosen: list[Case]) -> dict[str, list[str]]:
         root = Path(name).resolve()
         os.chmod(root, 0o755)
         run, row = good_run(root / "good")
-        for number, case in enumerate(chosen):
-            faults = try_case(case, root / str(number), run, row)
-            for fault, seen in faults.items():
-                found[fault].append(f"{case.family}: {case.name}")
-                print(f"{fault:<18} {case.family}: {case.name} -> {seen}", flush=True)
+        folders = (root / str(number) for number in range(len(chosen)))
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), context) as pool:
+            results = pool.map(try_case, chosen, folders, repeat(run), repeat(row))
+            for case, faults in zip(chosen, results, strict=True):
+                for fault, seen in faults.items():
+                    found[fault].append(f"{case.family}: {case.name}")
+                    print(f"{fault:<18} {case.family}: {case.name} -> {seen}", flush=True)
     return found
 
 

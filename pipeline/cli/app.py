@@ -284,8 +284,11 @@ def runs(json: AsJson = False) -> None:
 def ui() -> None:
     """Start the Prefect server if none is running, and print its address and how to sign in."""
     from pipeline.prefect_server import ensure_server, key_path
+    from pipeline.prefect_server.settle import settle_flow_runs
 
-    say(f"Prefect is running at {ensure_server(say).url}; `rlaif stop` stops it")
+    server = ensure_server(say)
+    settle_flow_runs(server)
+    say(f"Prefect is running at {server.url}; `rlaif stop` stops it")
     say(f"its pages ask once for a key, the line in {key_path()}")
 
 

@@ -95,6 +95,7 @@ def use_prefect() -> None:
         MachineError: the server cannot start; names --no-prefect.
     """
     from pipeline.prefect_server import ensure_server, join_server
+    from pipeline.prefect_server.settle import settle_flow_runs
 
     try:
         server = ensure_server(say)
@@ -105,6 +106,7 @@ def use_prefect() -> None:
             path = shown_path(str(cause.filename))
             problem = f"the Prefect server cannot start ({path}: {cause.strerror}); correct that"
         raise MachineError(f"{problem}, or add --no-prefect to run without its records") from error
+    settle_flow_runs(server)
     join_server(server)
     say(f"watch this run at {server.url}")
 

@@ -57,8 +57,8 @@ def outliving_server(run: RunDir) -> Iterator[None]:
 def _what_happens(run: RunDir, what: str) -> str:
     log = key_path().with_name("server.log")
     return (
-        f"the Prefect server failed (see {log}), so {what}; to see the run there later, `rlaif "
-        f"resume {run.run_id}` when it is done"
+        f"the Prefect server failed (see {log}), so {what}; when it is done, `rlaif ui` sets its "
+        f"state there, and `rlaif resume {run.run_id}` shows what was done"
     )
 
 

@@ -74,18 +74,23 @@ def import_feedback(source: FeedbackSource, seed: int = 0) -> Imported:
 
 def _event(line: Line) -> str:
     """The event of a record; a label counts as the thumb of one user."""
+    thumbs = {"true": "thumbs_up", "false": "thumbs_down"}
     if "event" in line.values or "label" not in line.values:
-        return line.text("event")
+        event = line.text("event")
+        thumb = thumbs.get(label_word(line.values.get("label")), event)
+        if event in thumbs.values() and event != thumb:
+            raise UnusableRow("event and label contradict each other")
+        return event
     label = line.optional("label")
     if label is None:
         raise UnusableRow("the label is missing")
     word = label_word(label)
-    if word not in ("true", "false"):
+    if word not in thumbs:
         raise line.error(
             f"the label is {label!r:.80}, but true or false is needed; numbers and other words "
             "have no meaning here"
         )
-    return "thumbs_up" if word == "true" else "thumbs_down"
+    return thumbs[word]
 
 
 def _reply(line: Line) -> tuple[Messages, str]:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id
 from pipeline.records import Status
@@ -36,6 +33,7 @@ from pipeline.sources.expert import import_expert
 from pipeline.sources.feedback import import_feedback
 from pipeline.sources.hh_rlhf import import_transcripts
 from pipeline.sources.hhh import import_options
+from pipeline.sources.lines import parquet_rows
 from pipeline.sources.pairs import import_pairs
 from pipeline.sources.ranked import import_ranked
 from pipeline.sources.rows import Imported, LabeledRow, imported, pair_fault, response_id
@@ -96,19 +94,14 @@ def import_sources(config: LabelsConfig) -> list[Imported]:
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise DataError(f"label file {path} does not exist; check the path") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"label file {path} is not a Parquet file ({error})") from None
-    missing = [name for name in _COLUMNS if name not in table.column_names]
+    names, rows = parquet_rows(path)
+    missing = [name for name in _COLUMNS if name not in names]
     if missing:
         raise DataError(
             f"label file {path} has no column '{missing[0]}'; a dataset of pairs with "
             f"{', '.join(_COLUMNS)} is needed, such as dataset/preference.parquet of a run"
         )
-    return list(table.to_pylist())
+    return rows
 
 
 def _row(source: DatasetSource, number: int, value: dict[str, Any]) -> LabeledRow:

@@ -222,7 +222,11 @@ def _line(path: Path, number: int, values: Any) -> Line:
 
 
 def _check_names(names: list[str], where: str) -> None:
-    """Raises DataError for names that only differ in case: one of them would be read by chance."""
+    """Raises DataError for a name that repeats, or differs from another in case alone: one of them
+    would be read by chance.
+    """
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: a column name repeats in {names}; rename one")
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.setdefault(name.casefold(), name)) != name:
@@ -261,14 +265,22 @@ def _array(path: Path, text: str) -> Iterator[Line]:
         raise DataError(f"{path}, line {line}: there is text after the end of the array; remove it")
 
 
-def _parquet_lines(path: Path) -> Iterator[Line]:
+def parquet_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Column names and rows of a Parquet file. Raises DataError when there are none to read."""
     with _open_bytes(path) as stream:
         try:
-            table = pq.read_table(io.BytesIO(stream.read()))
-            rows = table.to_pylist(maps_as_pydicts="strict")
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"label file {path} is not a Parquet file ({error})") from None
-    _check_names(table.column_names, str(path))
+            file = pq.ParquetFile(io.BytesIO(stream.read()))
+            names = list(file.schema_arrow.names)
+            _check_names(names, str(path))
+            return names, file.read().to_pylist(maps_as_pydicts="strict")
+        # A key that repeats in a map is a KeyError.
+        except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"label file {path} cannot be read as Parquet ({reason})") from None
+
+
+def _parquet_lines(path: Path) -> Iterator[Line]:
+    _, rows = parquet_rows(path)
     for number, values in enumerate(rows, start=1):
         yield Line(path, number, values)
 
@@ -288,8 +300,6 @@ def _csv_lines(path: Path, delimiter: str) -> Iterator[Line]:
         with _open_text(path) as stream:
             reader = csv.DictReader(counted(stream), delimiter=delimiter, strict=True)
             names = reader.fieldnames or []
-            if len(set(names)) < len(names):
-                raise DataError(f"{path}, line 1: a column name repeats in {names}; rename one")
             _check_names(list(names), f"{path}, line 1")
             for values in reader:
                 if None in values or None in values.values():

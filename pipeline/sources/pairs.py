@@ -29,6 +29,8 @@ UNREAD_EVIDENCE = "columns that are not mapped contradict the label"
 NO_LABEL = "the label is missing"
 
 _SCORE_WORD = re.compile(r"(?i)(?:^|[^a-z])(?:score|rating|reward|grade)s?(?:$|[^a-z])")
+_RANK_WORD = re.compile(r"(?i)(?:^|[^a-z])ranks?(?:$|[^a-z])")
+"""The best has rank 1."""
 _VERDICT_COLUMN = re.compile(r"(?i)winner|prefer|better|chosen|label|choice")
 _TIE_COLUMN = re.compile(r"(?i)(?:^|[^a-z])(?:is_?)?(?:tie|tied|draw|both_?bad)(?:$|[^a-z])")
 
@@ -149,14 +151,12 @@ def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
     better, worse = _sides(str(one), str(other))
     if label == "second":
         better, worse = worse, better
-    for name, value in line.values.items():
-        if name in line.read:
-            continue
+    values = _evidence(line)
+    for name, value in values.items():
         partner = _replaced(name, better, worse)
-        against = (
-            _SCORE_WORD.search(name)
-            and partner != name
-            and _plain_number(value) < _plain_number(line.values.get(partner))
+        own, its = _plain_number(value), _plain_number(values.get(partner))
+        against = partner != name and (
+            (_SCORE_WORD.search(name) and own < its) or (_RANK_WORD.search(name) and own > its)
         )
         # Beside first and second, a verdict may be that of another annotator.
         against = against or (
@@ -169,6 +169,18 @@ def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
         if against:
             return True
     return False
+
+
+def _evidence(line: Line) -> dict[str, Any]:
+    """What nothing read, inside objects too, by names without the white space around them."""
+    unread = {name: value for name, value in line.values.items() if name not in line.read}
+    inner = {
+        f"{name}.{key}": value
+        for name, values in unread.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    }
+    return {name.strip(): value for name, value in (unread | inner).items()}
 
 
 def _sides(better: str, worse: str) -> tuple[str, str]:

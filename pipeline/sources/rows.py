@@ -31,7 +31,10 @@ _EVIDENCE = re.compile(
 
 
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#x?[0-9a-fA-F]+);")
-MISSING = ("nan", "none", "null", "n/a", "#n/a", "<na>")
+MISSING = (
+    *("nan", "none", "null", "n/a", "#n/a", "<na>"),
+    *("#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!"),
+)
 """How programs write a value that is not there, in lower case."""
 MAY_BE_MISSING = "a response that may stand for a missing value (such as nan): kept as it is"
 ENTITIES = "HTML entities (such as &amp;) in a response: kept as they are"

@@ -98,15 +98,17 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """Read a JSON object, or list; None when the file is missing, damaged or of another kind.
 
     Raises:
-        StoreError: the file may not be read.
+        StoreError: the file is there and cannot be read now, which is not its damage.
     """
     if path.exists() and not path.is_file():
         return None  # A folder, or a device that never ends.
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
         raise StoreError(f"cannot read {path} ({error.strerror}); check its permissions") from None
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, kind) else None
 

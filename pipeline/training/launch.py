@@ -65,6 +65,19 @@ _NO_SAMPLING = {
     "transformers_version",
 }
 
+_MEANT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "TERM", "VIRTUAL_ENV"),
+    *("CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "CC", "CXX"),
+)
+_MEANT_BEGINNINGS = (
+    *("LC_", "XDG_", "PYTHON", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_"),
+    *("ROCR_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_", "TRITON_"),
+    *("TORCHINDUCTOR_", "TORCHDYNAMO_"),
+)
+"""The shell's variables that reach a worker: they say how this machine works. What is trained comes
+from the recipe alone. Ranks of another launcher, settings of accelerate and transformers, hubs,
+trackers and keys do not reach it."""
+
 OnLine = Callable[[str], None]
 OnProgress = Callable[[TrainingStep], None]
 
@@ -152,7 +165,7 @@ def prove_model(folder: Path) -> str:
     if not path.is_file() or json_object(path).keys() <= _NO_SAMPLING:
         return ""
     command = [sys.executable, "-m", f"{WORKER}.prove", str(folder)]
-    variables = {**os.environ, "PYTHONPATH": _python_path(), "HF_HUB_OFFLINE": "1"}
+    variables = {**meant_variables(), "PYTHONPATH": _python_path(), "HF_HUB_OFFLINE": "1"}
     ended = subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
     lines = ended.stdout.splitlines()
     if mistake := next(filter(None, map(_mistake, lines)), None):
@@ -194,18 +207,27 @@ def _command(job: TrainingJob, job_path: Path) -> list[str]:
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:
-    """The worker's environment; variables that are already set keep their values."""
+    """The worker's environment."""
     cores = str(len(os.sched_getaffinity(0)))
     variables = {
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": cores,
         "OMP_WAIT_POLICY": "PASSIVE",
-        **os.environ,
+        **meant_variables(),
     }
     variables["PYTHONPATH"] = _python_path()
     if job.config.device == "cpu" or count_gpus() == 0:
         variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     return variables
+
+
+def meant_variables() -> dict[str, str]:
+    """The variables of this process that are meant for a worker."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _MEANT or name.startswith(_MEANT_BEGINNINGS)
+    }
 
 
 def _python_path() -> str:

@@ -251,11 +251,16 @@ def _limit(case: Case, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))
+    if "umask" in case.limits:
+        os.umask(int(case.limits["umask"], 8))
+    if "processes" in case.limits:
+        resource.setrlimit(resource.RLIMIT_NPROC, (case.limits["processes"],) * 2)
     if case.limits.get("nobody"):
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    if number := case.limits.get("open_files"):
+    if more := case.limits.get("open_files"):
+        number = more + len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
     if "file_bytes" in case.limits:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -12,7 +12,14 @@ import httpx
 import pytest
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.prefect_server import Server, ensure_server, read_key, stop_server, with_environment
+from pipeline.prefect_server import (
+    CONSOLE_LEVEL,
+    Server,
+    ensure_server,
+    read_key,
+    stop_server,
+    with_environment,
+)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +52,7 @@ def flows(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Flows:
         env={
             **with_environment(server.port),
             "RLAIF_OUTPUTS": str(folder / "outputs"),
-            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            CONSOLE_LEVEL: "CRITICAL",
         },
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ Prefect keeps sockets open until its process ends, which is why it does not run 
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,22 @@ from prefect.client.schemas.objects import State
 from flows import driver
 from flows.end_to_end import end_to_end
 from flows.nightly import nightly
+from pipeline.engines.openai import pace
 from pipeline.run.start import runs_root
 from pipeline.store import RunLock
 from tests.audits.bad_judges import recipe as write_bad_recipe
+from tests.engines.fake_endpoint import Answer, chat_reply, fake_endpoint
 from tests.engines.toy_engine import install as install_toy_engine
 from tests.flows.labelers import LABELERS
 from tests.flows.nights import SMOKE, write_nights, write_prompts
 from tests.labeling.toy_labeler import TOY_RECIPE
 from tests.labeling.toy_labeler import install as install_toy_labeler
 from tests.run.builders import write_recipe
+
+SUPERVISED_ONLY: dict[str, Any] = {
+    "preference": {"enabled": False},
+    "evaluation": {"enabled": False},
+}
 
 
 async def run_all(folder: Path) -> dict[str, Any]:
@@ -62,7 +70,18 @@ async def run_all(folder: Path) -> dict[str, Any]:
         install_toy_labeler(patch)
         path = str(write_recipe(folder / "toy-labeler", **TOY_RECIPE))
         await note("toy labeler", await end_to_end(path, "toy-labeler", return_state=True))
+    with pytest.MonkeyPatch.context() as patch, fake_endpoint(silent_at_first) as endpoint:
+        patch.setattr(pace, "NOTICE_AFTER_S", 0.3)
+        policy = {"type": "openai", "base_url": endpoint.base_url, "model": "m"}
+        path = str(write_recipe(folder / "waiting", prompts=2, policy=policy, **SUPERVISED_ONLY))
+        await note("waiting", await end_to_end(path, "waiting", return_state=True))
     return ends
+
+
+def silent_at_first(number: int, body: dict[str, Any]) -> Answer:
+    """The second answer, which is the first of the run, takes a second."""
+    time.sleep(1.0 if number == 2 else 0.0)
+    return 200, chat_reply(f"a text {number}", {"A": -0.1, "B": -2.4})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import yaml
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.verify import verify
-from pipeline.prefect_server import Server, ensure_server, stop_server, with_environment
+from pipeline.prefect_server import Server, ensure_server, settle, stop_server, with_environment
 from pipeline.store import RunDir
 from tests.cli.commands import Rlaif
 from tests.flows.conftest import ask
@@ -62,6 +63,7 @@ def slow_recipe(folder: Path) -> Path:
 def test_run_goes_on_without_its_server(
     failing: Server,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     fail: Callable[[Server], None],
     mend: Callable[[Server], None] | None,
 ) -> None:
@@ -82,6 +84,11 @@ def test_run_goes_on_without_its_server(
     out, err = process.communicate(timeout=300)
     if mend is not None:
         mend(failing)
+        monkeypatch.setattr(settle, "GRACE", timedelta(0))
+        settle.settle_flow_runs(failing)
+        states = [flow_run["state"] for flow_run in ask(failing, "flow_runs/filter")]
+        assert len(states) == 2 and {state["type"] for state in states} == {"COMPLETED"}
+        assert any("the server failed on the way" in str(state["message"]) for state in states)
     assert process.returncode == 0, err
     (said,) = err.splitlines()
     assert said.startswith("the Prefect server failed") and "`rlaif resume one`" in said

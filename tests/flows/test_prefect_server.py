@@ -5,7 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -22,10 +24,12 @@ from pipeline.prefect_server import (
     is_healthy,
     key_path,
     port_is_free,
+    settle,
     state_folder,
     stop_server,
     with_environment,
 )
+from pipeline.store import RunLock
 from pipeline.store.files import write_json
 from tests.flows.conftest import ask
 
@@ -155,6 +159,53 @@ def test_others_cannot_read_what_the_server_writes(server: Server) -> None:
     assert (state_folder() / "prefect").stat().st_mode & 0o077 == 0
     files = [p for p in state_folder().rglob("*") if p.is_file()]
     assert len(files) > 4 and not [p for p in files if p.stat().st_mode & 0o077]
+
+
+def test_flow_runs_without_a_process_get_the_state_of_their_run(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "GRACE", timedelta(0))
+    flow = ask(server, "flows/", name="settled")["id"]
+
+    def running(name: str, caller: str | None = None, **parameters: Any) -> str:
+        more = {"parameters": parameters, "parent_task_run_id": caller}
+        state = {"type": "RUNNING"}
+        flow_run: str = ask(server, "flow_runs/", flow_id=flow, name=name, state=state, **more)[
+            "id"
+        ]
+        return flow_run
+
+    def folder(name: str, status: str) -> str:
+        write_json(tmp_path / name / "run.json", {"run_id": name, "status": status})
+        return str(tmp_path / name)
+
+    running("finished", run_id=folder("finished", "finished"), resume=True)
+    running("stopped", run_id=folder("stopped", "started"))
+    running("refused", run_id=folder("refused", "audit failed"))
+    running("busy", run_id=folder("busy", "started"))
+    running("elsewhere", run_id="finished")
+    running("gone", run_id=str(tmp_path / "gone"))
+    # A worker's flow run names no folder, but its phases do; a group of shards names none either.
+    outer = running("outer", recipe="r.yaml")
+    call = {"task_key": "phase", "dynamic_key": "0"}
+    calls = [ask(server, "task_runs/", flow_run_id=outer, **call)["id"]]
+    phase = running("phase", calls[0], run=str(tmp_path / "finished"))
+    running("shards", ask(server, "task_runs/", flow_run_id=phase, **call)["id"])
+    with RunLock(tmp_path / "busy"):
+        settle.settle_flow_runs(server)
+    flows = {"flows": {"name": {"any_": ["settled"]}}}
+    states = {f["name"]: f["state"]["type"] for f in ask(server, "flow_runs/filter", **flows)}
+    assert states == {
+        "finished": "COMPLETED",
+        "stopped": "CRASHED",
+        "refused": "FAILED",
+        "busy": "RUNNING",
+        "elsewhere": "RUNNING",
+        "gone": "RUNNING",
+        "outer": "COMPLETED",
+        "phase": "COMPLETED",
+        "shards": "COMPLETED",
+    }
 
 
 def test_server_of_an_earlier_version_is_named(

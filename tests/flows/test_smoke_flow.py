@@ -105,3 +105,15 @@ def test_further_shards_go_to_subflows(flows: Flows) -> None:
     assert group["state"]["name"] == "Completed"
     inside = wait_for_tasks(flows, group, 10)
     assert upstream(inside, "revise-1-00002") == {"sample-00002", "critique-1-00002"}
+
+
+def test_log_says_why_nothing_moves(flows: Flows) -> None:
+    assert flows.ends["waiting"]["state"] == "Completed"
+    (supervised,) = (f for f in flow_runs(flows, "waiting") if f["name"] == "supervised-phase")
+    logs = ask(flows.server, "logs/filter", logs={"flow_run_id": {"any_": [supervised["id"]]}})
+    lines = [log["message"] for log in logs]
+    assert any(
+        line.startswith("waiting: endpoint http") and "has sent nothing for" in line
+        for line in lines
+    ), lines
+    assert any("answers again, after" in line for line in lines)

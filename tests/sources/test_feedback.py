@@ -82,6 +82,19 @@ def test_wrong_event_names_the_line(tmp_path: Path, record: object, message: str
         read(tmp_path, record)
 
 
+def test_event_and_label_of_one_reply_must_agree(tmp_path: Path) -> None:
+    record = {"event": "thumbs_down", "prompt": "Hi"}
+    imported = read(
+        tmp_path,
+        {**record, "response": "a", "label": True},
+        {**record, "response": "b", "label": False},
+        {**record, "response": "c", "label": "spam"},
+        {**record, "response": "d", "label": None},
+    )
+    assert [row.completion for row in imported.usable] == ["b", "c", "d"]
+    assert imported.record.reasons == {"event and label contradict each other": 1}
+
+
 def test_unpaired_rows_of_trainers(tmp_path: Path) -> None:
     """TRL's and LLaMA-Factory's KTO rows: the label is a boolean, the reply may end the turns."""
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo."}]

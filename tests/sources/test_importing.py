@@ -88,7 +88,7 @@ def test_other_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'soft_label'"):
         import_source(DatasetSource(name="judge", path=path))
     path.write_text("no", encoding="utf-8")
-    with pytest.raises(DataError, match="not a Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         import_source(DatasetSource(name="judge", path=path))
     with pytest.raises(DataError, match="does not exist"):
         import_source(DatasetSource(name="judge", path=tmp_path / "none.parquet"))

@@ -4,6 +4,8 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import DataError
@@ -75,6 +77,31 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     cut.write_bytes(gzip.compress(b'{"a": 1}\n' * 100)[:-12])
     with pytest.raises(DataError, match="cannot be read"):
         records(cut)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("a", pa.array(["y"]), r"a column name repeats in \['a', 'a'\]"),
+        ("A", pa.array(["y"]), "differ only in case"),
+        ("m", pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int8())), "duplicate key"),
+        (
+            "b",
+            pa.Array.from_buffers(
+                pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+            ),
+            "can't decode byte 0xff",
+        ),
+    ],
+)
+def test_parquet_that_cannot_be_read_is_one_line(
+    tmp_path: Path, column: str, value: Any, message: str
+) -> None:
+    table = pa.Table.from_arrays([pa.array(["x"]), value], ["a", column])
+    pq.write_table(table, tmp_path / "l.parquet")
+    with pytest.raises(DataError, match=message) as caught:
+        records(tmp_path / "l.parquet")
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_field_lists_the_others() -> None:

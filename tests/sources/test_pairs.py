@@ -119,13 +119,18 @@ def test_columns_that_speak_against_the_label(tmp_path: Path) -> None:
         {"reward_margin": -0.25},
         {"better": "chosen", "reward_margin": 0.25},
         {"note": "rejected", "margin_of_error": -1},
+        {"chosen_rank": 2, "rejected_rank": 1},
+        {"rank_chosen": 1, "rank_rejected": 4},
+        {" score_chosen\u00a0": 1, "score_rejected": 5},
+        {"meta": {"rating_chosen": "3", "rating_rejected": "4"}},
+        {"meta": {"preferred": "rejected"}},
     ]
     good = {"chosen": "a", "rejected": "b"}
     rows = [{"prompt": f"{n}", **good, **each} for n, each in enumerate(more)]
     path = write_lines(tmp_path / "a.jsonl", *rows)
     found = import_pairs(source(path))
-    assert [row.messages[0].content for row in found.usable] == ["2", "3"]
-    assert found.record.reasons == {"columns that are not mapped contradict the label": 2}
+    assert [row.messages[0].content for row in found.usable] == ["2", "3", "5"]
+    assert found.record.reasons == {"columns that are not mapped contradict the label": 6}
     assert "reward_margin" in found.record.unread_evidence
 
 

@@ -36,9 +36,50 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(launch_module, "_command", lambda job, path: [sys.executable, "-c", code])
 
 
+FOREIGN = {
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "192.0.2.1",
+    "MASTER_PORT": "1",
+    "TORCHELASTIC_RUN_ID": "x",
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_MIXED_PRECISION": "fp8",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Nothing",
+    "HF_HUB_OFFLINE": "0",
+    "HF_TOKEN": "hf_secret",
+    "TRANSFORMERS_VERBOSITY": "nonsense",
+    "WANDB_PROJECT": "theirs",
+    "MLFLOW_TRACKING_URI": "http://192.0.2.1",
+    "OPENAI_API_KEY": "sk-secret",
+}
+"""What a shell may hold that another launcher, a tracker or a hub left there."""
+
+
+def test_only_what_is_meant_reaches_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = {"CUDA_VISIBLE_DEVICES": "1", "NCCL_DEBUG": "INFO", "LC_ALL": "C", "TORCH_LOGS": "+x"}
+    for name, value in {**FOREIGN, **machine, "LD_LIBRARY_PATH": "/cuda"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch_module, "count_gpus", lambda: 2)
+    variables = launch_module._environment(make_job(tmp_path, tmp_path, DpoConfig(device="auto")))
+    assert not FOREIGN.keys() & variables.keys()
+    assert machine.items() <= variables.items() and variables["LD_LIBRARY_PATH"] == "/cuda"
+    assert {"PATH", "PYTHONPATH", "OMP_NUM_THREADS"} <= variables.keys()
+
+
 @pytest.mark.slow
-async def test_killed_parent_then_resume(tmp_path: Path, tiny_model: Path) -> None:
-    """Kill the parent after a checkpoint: the worker goes too, and a second launch continues."""
+async def test_killed_parent_then_resume(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill the parent after a checkpoint: the worker goes too, and a second launch continues.
+
+    The shell of both has the variables of another launcher, which would make a worker wait for
+    others or leave its model unsaved.
+    """
+    for name, value in FOREIGN.items():
+        monkeypatch.setenv(name, value)
     config = DpoConfig(**CPU, max_steps=90, save_steps=15, batch_size=2)
     job = make_job(tmp_path, tiny_model, config)
     path = write_job(describe(job))

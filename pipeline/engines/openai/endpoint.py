@@ -286,7 +286,9 @@ class _Bounded(httpx2.AsyncByteStream):
 
 async def _bound(response: Any) -> None:
     """Read no more of an answer than one can have."""
-    most = _MOST_PACKED if response.headers.get("content-encoding") else MOST_BYTES
+    packed = response.headers.get("content-encoding", "")
+    # Packed twice, a kilobyte unpacks to a gigabyte.
+    most = 0 if "," in packed else _MOST_PACKED if packed else MOST_BYTES
     response.stream = _Bounded(response.stream, most)
 
 
@@ -299,12 +301,10 @@ def usage_of(reply: Any) -> Usage:
     """Tokens that a reply of the API reports."""
     usage = getattr(reply, "usage", None)
     details = getattr(usage, "prompt_tokens_details", None)
-    return Usage(
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
-        _count(details, "cached_tokens"),
-        _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens"),
-    )
+    prompt, replied = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    thought = _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
+    # Some count no thought among the tokens of the reply.
+    return Usage(prompt, replied, min(prompt, _count(details, "cached_tokens")), thought)
 
 
 @contextmanager
@@ -330,16 +330,21 @@ def _is_loopback(url: str) -> bool:
 async def _stop_foreign_redirect(response: Any) -> None:
     """Take the target from a redirect to another host, so that prompts and key stay here."""
     if response.has_redirect_location:
-        origin, target = response.url, response.url.join(response.headers["location"])
+        origin = response.url
+        try:
+            target = origin.join(response.headers["location"])
+        except httpx2.InvalidURL:
+            target = httpx2.URL()
         same = (origin.scheme, origin.netloc) == (target.scheme, target.netloc)
         upgrade = (origin.scheme, target.scheme) == ("http", "https") and origin.host == target.host
-        if not (same or upgrade):
+        if not (same or (upgrade and target.port in (None, origin.port))):
             del response.headers["location"]
 
 
 def _count(usage: Any, name: str) -> int:
     value = getattr(usage, name, None)
-    return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_count and 0 <= value < _MOST_TOKENS else 0
 
 
 def log_probability(value: Any) -> float:

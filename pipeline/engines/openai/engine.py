@@ -18,7 +18,7 @@ import openai
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import NOTICE, Use, finish_reason, no_rewards
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
-from pipeline.engines.openai.top_tokens import scores_from_top_tokens
+from pipeline.engines.openai.top_tokens import check_distribution, scores_from_top_tokens
 from pipeline.engines.openai.vllm_server import VllmServer, find_vllm_server
 from pipeline.engines.reply import make_generation, whole_text
 from pipeline.errors import ConfigError, EngineError, FinalCallError, PromptTooLongError
@@ -115,6 +115,7 @@ class OpenAIEngine:
                 (str(token.token), log_probability(token.logprob))
                 for token in content[0].top_logprobs
             ]
+            check_distribution(top, content[0])
             usage = usage_of(reply)
             self._has_scored = True
             return replace(
@@ -159,12 +160,15 @@ class OpenAIEngine:
         sent = self._adapted(arguments)
 
         def read_choice(reply: Any) -> T:
-            if not getattr(reply, "choices", None):
-                said = getattr(reply, "error", None)
-                raise EngineError(
-                    f"{self._endpoint.where} answered without a choice"
-                    + (f": {self._endpoint.one_line(said)}" if said else "")
+            # An error beside a choice is the reason why the choice is not whole.
+            said = getattr(reply, "error", None)
+            if said or not getattr(reply, "choices", None):
+                what = (
+                    f"with an error: {self._endpoint.one_line(said)}"
+                    if said
+                    else "without a choice"
                 )
+                raise EngineError(f"{self._endpoint.where} answered {what}")
             return read(reply)
 
         try:
@@ -256,14 +260,27 @@ def fewer_logprobs(refusal: str, refused: int) -> int:
 
 
 def _text_of(message: Any) -> tuple[str, str]:
-    """The text of a chat message, and what else it holds, by name; parts of text are joined."""
+    """The text of a chat message, and what else it holds, by name; parts of text are joined.
+
+    Beside a refusal or the call of a tool, a text is not the reply.
+    """
+    if (role := getattr(message, "role", None)) in _OTHER_ROLES:
+        raise TypeError(f"the reply is a turn of the role '{role}'")
     content = message.content
     if isinstance(content, list):
+        if other := {part["type"] for part in content} - {"text", *_THOUGHT_PARTS}:
+            raise TypeError(f"a part of the reply is of the type {min(map(str, other))!r}")
         content = "".join(part["text"] for part in content if part["type"] == "text")
     if not isinstance(content, str | None):
         raise TypeError(f"content is {type(content).__name__}")
-    others = ("refusal", "tool_calls", "function_call", "reasoning_content", "reasoning", "audio")
-    return content or "", " and ".join(n for n in others if getattr(message, n, None))
+    replaced = [name for name in _IN_PLACE if getattr(message, name, None)]
+    others = [name for name in ("reasoning_content", "reasoning") if getattr(message, name, None)]
+    return "" if replaced else content or "", " and ".join(replaced + others)
+
+
+_OTHER_ROLES = ("user", "system", "developer", "tool", "function")
+_THOUGHT_PARTS = ("thinking", "reasoning", "redacted_thinking")
+_IN_PLACE = ("refusal", "tool_calls", "function_call", "audio")
 
 
 def _thought_of(message: Any) -> str:

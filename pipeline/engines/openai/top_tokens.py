@@ -11,6 +11,7 @@ Other spellings of an option make the verdict unreadable (`pipeline.engines.spel
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pipeline.types import OptionScores
 
 _NEGLIGIBLE = 0.01
 """A beginning of this probability or less widens the bound and nothing else."""
+_ROUNDED_ONE = 1.02
 _FLOOR = -100.0
 """Nats; endpoints write -9999 or -inf for tokens that they did not score."""
 
@@ -72,6 +74,18 @@ def scores_from_top_tokens(
     # One listed token bounds nothing but itself: a list of one may have been cut anywhere.
     bound = max(min(listed.values()), *begun.values()) if len(listed) > 1 else None
     return OptionScores(values, bound, unreadable=unreadable)
+
+
+def check_distribution(top: Sequence[tuple[str, float]], first: Any) -> None:
+    """Raises ValueError when the probabilities of the top tokens and of the reply's `first` one add
+    to more than 1, as where a server lists logarithms of base 10.
+    """
+    logprobs = [logprob for _, logprob in top]
+    if isinstance(first.logprob, float) and first.token not in dict(top):
+        logprobs.append(first.logprob)
+    total = sum(math.exp(logprob) for logprob in logprobs if logprob == logprob)
+    if total > _ROUNDED_ONE:
+        raise ValueError(f"the probabilities of the first tokens add to {total:.3g}")
 
 
 def _first_tokens(listed: dict[str, float]) -> str:

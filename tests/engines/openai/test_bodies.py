@@ -109,6 +109,16 @@ async def test_a_small_body_that_unpacks_to_gigabytes_is_refused(
     assert "more than 16,384 bytes" in await failure(send)
 
 
+async def test_a_body_that_is_packed_twice_is_not_unpacked() -> None:
+    packed = gzip.compress(gzip.compress(b" " * 2**26))
+    assert len(packed) < 2**10
+
+    async def send(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(packed, "Content-Encoding: gzip, gzip"))
+
+    assert "more than 0 bytes" in await failure(send)
+
+
 @pytest.mark.parametrize(
     "body", [b"no gzip", gzip.compress(GOOD)[:40] + b"x" * 40], ids=["no gzip", "cut gzip"]
 )

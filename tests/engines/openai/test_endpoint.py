@@ -156,6 +156,12 @@ async def test_redirect_to_another_address_is_not_followed(status: int) -> None:
         assert not other.bodies
 
 
+@pytest.mark.parametrize("location", ["http://[::1", "https://127.0.0.1:1/v1", "file:///etc/hosts"])
+async def test_redirect_to_no_address_of_ours_is_one_line(location: str) -> None:
+    with pytest.raises(ConfigError, match="sends requests on to another address"):
+        await generate_once(lambda number, body: (307, {"location": location}))
+
+
 @pytest.mark.parametrize("value", ["", " \n", "two words", "kéy", "a\tb", "a\x1bb"])
 def test_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("OUR_KEY", value)

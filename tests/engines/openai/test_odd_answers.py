@@ -107,6 +107,8 @@ async def test_any_field_may_be_missing_or_of_another_type() -> None:
         ({"content": " \n"}, "no text|a thought"),
         ({"content": None, "tool_calls": [{"id": "1", "type": "function"}]}, "tool_calls"),
         ({"content": "<think>on and on"}, "a thought only"),
+        ({"content": "One moment.", "tool_calls": [{"id": "1", "type": "function"}]}, "tool_calls"),
+        ({"content": "I could", "refusal": "I cannot"}, "refusal"),
     ],
 )
 async def test_what_came_in_place_of_a_reply_is_named(
@@ -117,6 +119,48 @@ async def test_what_came_in_place_of_a_reply_is_named(
     body["usage"]["completion_tokens"] = 321
     with pytest.raises(NoReplyError, match=rf"({instead}).*321 tokens"):
         await asked(body)
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    """A good answer with one value of it, of its choice or of its message replaced."""
+    body = chat_reply("fine", TOP)
+    target = {"body": body, "choice": body["choices"][0]}
+    target["message"], target["first"] = (
+        target["choice"]["message"],
+        target["choice"]["logprobs"]["content"][0],
+    )
+    name, _, key = place.partition(".")
+    target[name][key] = value
+    return body
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("body.error", {"message": "overloaded"}, "a whole choice: .*overloaded"),
+        ("message.role", "user", "a turn of the role 'user'"),
+        ("message.content", [{"type": "text", "text": "a"}, {"type": "image_url"}], "'image_url'"),
+        # Logarithms of base 10: 0.91 and 0.09 become 0.96 and 0.35.
+        (
+            "first.top_logprobs",
+            [{"token": "A", "logprob": -0.04}, {"token": "B", "logprob": -1.05}],
+            "add to 1.31",
+        ),
+        ("first.top_logprobs", [{"token": "A", "logprob": 0.0}] * 2, "add to 2"),
+        # The reply begins with a token that the list of the likeliest ones lacks.
+        ("first.token", "C", "add to 1.86"),
+    ],
+)
+async def test_an_answer_that_contradicts_itself_is_none(place: str, value: Any, said: str) -> None:
+    with pytest.raises(FinalCallError, match=said):
+        await asked(changed(place, value))
+
+
+async def test_counts_are_numbers_of_tokens_and_a_part_is_at_most_the_whole() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": True}
+    details = {"prompt_tokens_details": {"cached_tokens": 50}}
+    reply, _ = await asked(changed("body.usage", usage | details))
+    assert (reply.num_prompt_tokens, reply.num_tokens, reply.num_cached_tokens) == (5, 0, 5)
 
 
 async def test_half_an_emoji_is_kept_as_a_mark() -> None:

@@ -4,15 +4,20 @@ import asyncio
 import gc
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.config.engines import VllmConfig
 from pipeline.engines import open_engine
+from pipeline.engines.base import Identity
+from pipeline.engines.vllm.chat import load_renderer
+from pipeline.engines.vllm.engine import VllmEngine
 from pipeline.errors import EngineDeadError
 from pipeline.types import SamplingParams, user
 from tests.engines.reference import Reference
-from tests.engines.tiny_model import build_tiny_model
+from tests.engines.tiny_model import CHAT_TEMPLATE, build_tiny_model, build_tokenizer
 
 QUESTION = (user("Which is better?"),)
 
@@ -100,3 +105,43 @@ async def test_scores_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> 
             assert scores.logprobs == pytest.approx(expected, abs=1e-3), count
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("opening", "said", "stop", "text", "thought"),
+    [
+        # The template has opened the thought, so the reply begins inside of it.
+        ("[THINK]", "they ask[/THINK]yes<|end|>", (), "yes", "they ask"),
+        ("[THINK]", "they ask[/THINK]yes; no", (";",), "yes", "they ask"),
+        # With stop strings vLLM decodes, and drops the special tokens that mark the thought.
+        ("", "[THINK]they; ask[/THINK]yes; no", ("; n",), "yes", "they; ask"),
+        ("", "yes; no", ("; n",), "as vLLM decoded it", ""),
+        ("", "[THINK]they ask[/THINK]yes<|end|>", (), "yes", "they ask"),
+    ],
+)
+async def test_a_thought_is_found_however_it_is_decoded(
+    tmp_path: Path, opening: str, said: str, stop: tuple[str, ...], text: str, thought: str
+) -> None:
+    tokenizer = build_tokenizer(tmp_path)
+    tokenizer.add_special_tokens(["[THINK]", "[/THINK]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "t.jinja").write_text(CHAT_TEMPLATE + opening)
+    renderer = load_renderer(tmp_path, chat_template=tmp_path / "t.jinja", template_args={})
+    reply = SimpleNamespace(
+        token_ids=renderer.encode(said), text="as vLLM decoded it", finish_reason="stop"
+    )
+
+    class Backend:
+        version, max_context, num_blocks, block_size = "0", 512, 64, 16
+
+        async def run(self, request_id: str, token_ids: list[int], params: Any) -> Any:
+            return SimpleNamespace(outputs=[reply], num_cached_tokens=0)
+
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    engine = VllmEngine(Backend(), renderer, Identity("m", "f"))
+    sampling = SamplingParams(stop=stop)
+    generation = await engine.generate((user("q"),), sampling, seed=1, request_id="r")
+    assert (generation.text, generation.thought) == (text, thought)
+    assert generation.num_thought_tokens == (len(renderer.encode(thought)) or None)
