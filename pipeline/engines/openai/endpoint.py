@@ -343,8 +343,9 @@ async def _stop_foreign_redirect(response: Any) -> None:
 
 def _count(usage: Any, name: str) -> int:
     value = getattr(usage, name, None)
-    is_count = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_count and 0 <= value < _MOST_TOKENS else 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        return 0
+    return value if 0 <= value < _MOST_TOKENS else 0
 
 
 def log_probability(value: Any) -> float:

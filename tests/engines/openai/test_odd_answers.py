@@ -137,7 +137,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ("body.error", {"message": "overloaded"}, "a whole choice: .*overloaded"),
+        ("body.error", {"message": "overloaded"}, "with an error: .*overloaded"),
         ("message.role", "user", "a turn of the role 'user'"),
         ("message.content", [{"type": "text", "text": "a"}, {"type": "image_url"}], "'image_url'"),
         # Logarithms of base 10: 0.91 and 0.09 become 0.96 and 0.35.
