@@ -235,10 +235,11 @@ def diff(
 @app.command(rich_help_panel=RESULTS)
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="JSON Lines file to write; must not exist.")],
+    out: Annotated[Path, typer.Option(help="File to write; must not exist.")],
     format: Annotated[
         Literal[
             "trl",
+            "trl_text",
             "trl_implicit",
             "kto",
             "openai",
@@ -247,6 +248,8 @@ def export(
             "nemo_rl",
             "axolotl",
             "llama_factory",
+            "argilla",
+            "feedback_forensics",
         ],
         typer.Option(help="Shape of a line."),
     ] = "trl",
@@ -255,6 +258,31 @@ def export(
     from pipeline.cli.inspect import export_run
 
     export_run(run, out, format)
+
+
+@app.command(rich_help_panel=RESULTS)
+def submit(
+    run: Run,
+    model: Annotated[str, typer.Option(help="The model to fine-tune, as the server names it.")],
+    base_url: Annotated[
+        str, typer.Option(help="Address of the API, up to /v1.")
+    ] = "https://api.openai.com/v1",
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key; empty for none.")
+    ] = "OPENAI_API_KEY",
+    beta: Annotated[float, typer.Option(min=0.0, max=2.0, help="Beta of DPO.")] = 0.1,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the server's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the server's.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job of this run.")] = False,
+) -> None:
+    """Train on the pairs of a run by a DPO job at OpenAI or a server with its API, and watch it.
+
+    Example: rlaif submit RUN --model gpt-4.1-mini-2025-04-14 --beta 0.2
+    """
+    from pipeline.cli.submit import submit_run
+
+    options = {"beta": beta, "n_epochs": epochs, "batch_size": batch_size}
+    submit_run(run, model, base_url, api_key_env, options, cancel=cancel)
 
 
 @app.command(rich_help_panel=RESULTS)

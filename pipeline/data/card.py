@@ -7,6 +7,7 @@ Every number comes from a manifest. License fields are left open on purpose: the
 prompts and from the terms of the models, which a program cannot know.
 """
 
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from pipeline.labeling.conflicts import count_overruled, describe_overruled
 from pipeline.labeling.contrast import PairContrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.labeling.labelers import labeler_of
-from pipeline.store.files import write_text
+from pipeline.store.files import read_json, write_text
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import first_manifest
 from pipeline.store.stage_names import (
@@ -68,10 +69,34 @@ def write_card(
             else "",
             bound=error_bound_of(run.root, config.preference.pair),
             contrast=contrast,
+            audit=_audit(run),
+            size=_size(max((info.rows for info in manifest.sets.values()), default=0)),
             models=_models(run),
         )
     )
     write_text(run.dataset / "README.md", text)
+
+
+def _size(rows: int) -> str:
+    """The Hub's name for a number of rows."""
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+    return next((name for most, name in bounds if rows < most), "n>1M")
+
+
+def _audit(run: RunDir) -> str:
+    """How many checks of labels and texts passed, in a sentence; empty without an audit."""
+    audit = read_json(run.root / "preference" / "audit.json") or {}
+    parts = [*(audit.get("judges") or []), audit.get("collapse") or {}]
+    findings = [finding for part in parts for finding in part.get("findings", [])]
+    counts = Counter(finding.get("status") for finding in findings)
+    if not findings:
+        return ""
+    names = ", ".join(str(f.get("name")) for f in findings if f.get("status") == "failed")
+    return (
+        f"Of {len(findings)} checks of labels and texts before the export, {counts['passed']} "
+        f"passed, {counts['failed']} failed{f' ({escape_markdown(names)})' if names else ''} "
+        f"and {counts['skipped']} had too few rows to decide (docs/audits.md)."
+    )
 
 
 def _models(run: RunDir) -> list[tuple[str, str, str, str]]:

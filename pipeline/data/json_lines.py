@@ -1,8 +1,10 @@
-"""The preference set of a run in the shapes that other programs read, as JSON Lines.
+"""The preference set of a run in the shapes that other programs read, nearly all as JSON Lines.
 
     trl            {"prompt": [...], "chosen": [{assistant}], "rejected": [{assistant}]}, as the
                    trainers of TRL read it; `row_id` and `soft_label` are extra columns, which they
                    ignore
+    trl_text       {"prompt": "...", "chosen": "...", "rejected": "..."}, plain texts for a model
+                   without a chat template; holds conversations of one user turn alone
     trl_implicit   {"chosen": [...], "rejected": [...]}, each the whole conversation
     kto            {"prompt": [...], "completion": [{assistant}], "label": bool}: two lines per
                    pair, and one per reply of the feedback set, where the run has one
@@ -16,8 +18,16 @@
                    `chat_template.default`
     llama_factory  {"conversations": [{"from": "human", ...}], "chosen": {...}, "rejected": {...}},
                    its formatting `sharegpt` with `ranking: true`
+    argilla        {"prompt": [...], "first": "...", "second": "...", "preference": "first", ...},
+                   records for people to check in Argilla
+    feedback_forensics
+                   one JSON document, the annotated pairs (version 2.0) of Feedback Forensics
 
-Does not: keep soft labels, except in `trl`: in all others each line counts in full. A row that a
+In the last two the preferred response is first or second by its text, so that its place tells
+nothing.
+
+Does not: keep soft labels, except in `trl`, `trl_text` and `argilla`: in all others each line
+counts in full. A row that a
 shape cannot hold is left out and counted with the reason.
 """
 
@@ -28,6 +38,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.data.dataset import iter_tables, load_dataset, set_path
 from pipeline.errors import DataError
+from pipeline.ids import text_hash
 from pipeline.store.files import atomic_write
 from pipeline.store.layout import RunDir
 
@@ -63,6 +74,7 @@ def export_lines(run: RunDir, target: Path, shape: str) -> Exported:
     if target.exists():
         raise DataError(f"{target} exists already; remove it or choose another name")
     sets = {"preference": SHAPES[shape]}
+    document = DOCUMENTS.get(shape)
     if shape == "kto" and "feedback" in manifest.sets:
         sets["feedback"] = _feedback_lines
     rows = (
@@ -76,6 +88,8 @@ def export_lines(run: RunDir, target: Path, shape: str) -> Exported:
 
     def write(stream: BinaryIO) -> None:
         nonlocal count
+        if document:
+            stream.write(document.head(run).encode("utf-8"))
         for make_lines, row in rows:
             try:
                 lines = list(make_lines(row))
@@ -83,8 +97,14 @@ def export_lines(run: RunDir, target: Path, shape: str) -> Exported:
                 left_out.setdefault(str(problem), []).append(row["row_id"])
                 continue
             for line in lines:
-                stream.write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
-            count += len(lines)
+                text = json.dumps(line, ensure_ascii=False)
+                if document:
+                    stream.write((f",\n{text}" if count else f"\n{text}").encode("utf-8"))
+                else:
+                    stream.write(f"{text}\n".encode())
+                count += 1
+        if document:
+            stream.write(document.tail.encode("utf-8"))
 
     atomic_write(target, write)
     return Exported(count, left_out)
@@ -115,6 +135,16 @@ def _openai_lines(row: Line) -> Iterator[Line]:
         "input": {"messages": row["messages"], "tools": [], "parallel_tool_calls": True},
         "preferred_output": _reply(row["chosen"]),
         "non_preferred_output": _reply(row["rejected"]),
+    }
+
+
+def _trl_text_lines(row: Line) -> Iterator[Line]:
+    yield {
+        "prompt": _only_text(row["messages"]),
+        "chosen": row["chosen"],
+        "rejected": row["rejected"],
+        "row_id": row["row_id"],
+        "soft_label": row["soft_label"],
     }
 
 
@@ -176,8 +206,62 @@ def _llama_factory_lines(row: Line) -> Iterator[Line]:
     }
 
 
+def _argilla_lines(row: Line) -> Iterator[Line]:
+    first, second, chosen_first = _sides(row)
+    yield {
+        "id": row["row_id"],
+        "prompt": row["messages"],
+        "first": first,
+        "second": second,
+        "preference": "first" if chosen_first else "second",
+        "score": row["soft_label"],
+        "agent": row["source"],
+    }
+
+
+def _feedback_forensics_lines(row: Line) -> Iterator[Line]:
+    first, second, chosen_first = _sides(row)
+    yield {
+        "id": row["row_id"],
+        "prompt": _only_text(row["messages"]),
+        "response_a": {"text": first},
+        "response_b": {"text": second},
+        "annotations": {LABELS_OF_THE_RUN: {"pref": "a" if chosen_first else "b"}},
+        "metadata": {"principle": row["principle_id"], "source": row["source"]},
+    }
+
+
+def _forensics_head(run: RunDir) -> str:
+    metadata = {
+        "version": "2.0",
+        "description": f"preference pairs of run {run.run_id}",
+        "default_annotator": LABELS_OF_THE_RUN,
+        "available_metadata_keys_per_comparison": ["principle", "source"],
+    }
+    name = "labels of the run"
+    annotator = {"name": name, "description": name, "type": "ai"}
+    annotators = json.dumps({LABELS_OF_THE_RUN: annotator})
+    return f'{{"metadata": {json.dumps(metadata)},\n"annotators": {annotators},\n"comparisons": ['
+
+
+LABELS_OF_THE_RUN = "ba751e7b"
+"""The id that Feedback Forensics expects of the labels that it explains: the first eight digits of
+the MD5 of its own description of them."""
+
+
+class Document(NamedTuple):
+    """What is around the lines of a shape that is one JSON document."""
+
+    head: Callable[[RunDir], str]
+    tail: str
+
+
+DOCUMENTS = {"feedback_forensics": Document(_forensics_head, "\n]}\n")}
+"""Shapes that are one JSON document."""
+
 SHAPES: dict[str, Callable[[Line], Iterable[Line]]] = {
     "trl": _trl_lines,
+    "trl_text": _trl_text_lines,
     "trl_implicit": _trl_implicit_lines,
     "kto": _kto_lines,
     "openai": _openai_lines,
@@ -186,6 +270,8 @@ SHAPES: dict[str, Callable[[Line], Iterable[Line]]] = {
     "nemo_rl": _nemo_rl_lines,
     "axolotl": _axolotl_lines,
     "llama_factory": _llama_factory_lines,
+    "argilla": _argilla_lines,
+    "feedback_forensics": _feedback_forensics_lines,
 }
 """How a row is written in each shape."""
 
@@ -204,6 +290,19 @@ def _split(messages: Turns) -> tuple[str, Turns]:
     if any(turn["role"] != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
         raise _Unheld("turns of user and assistant do not alternate, the user's first")
     return system, turns
+
+
+def _only_text(messages: Turns) -> str:
+    """The text of a conversation of one user turn. Raises _Unheld for any other."""
+    if [turn["role"] for turn in messages] != ["user"]:
+        raise _Unheld("a conversation of more than one user turn")
+    return messages[0]["content"]
+
+
+def _sides(row: Line) -> tuple[str, str, bool]:
+    """The two responses ordered by hash, and whether the chosen one is first."""
+    first, second = sorted((row["chosen"], row["rejected"]), key=text_hash)
+    return first, second, first == row["chosen"]
 
 
 def _reply(text: str) -> Turns:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
@@ -16,7 +17,7 @@ from pipeline.data.json_lines import export_lines
 from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.errors import DataError, StoreError
 from pipeline.ids import file_hash, row_id
-from pipeline.store import RunDir
+from pipeline.store import RunDir, write_json
 from tests.run.builders import CONFIG, make_run, whole_run, write_stage
 from tests.stages.builders import make_constitution
 
@@ -167,9 +168,18 @@ async def test_damaged_parent_is_refused(tmp_path: Path) -> None:
 
 async def test_card_states_what_is_there(tmp_path: Path) -> None:
     run = await whole_run(tmp_path / "r")
+    statuses = ("passed", "passed", "skipped")
+    findings = [{"name": f"check_{i}", "status": status} for i, status in enumerate(statuses)]
+    audit = {"judges": [{"findings": findings}], "collapse": None}
+    write_json(run.root / "preference" / "audit.json", audit)
     sft(run), preference(run)
     card = (run.dataset / "README.md").read_text()
-    assert card.startswith("---\nlicense: other\n")
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["license"] == "other" and metadata["pretty_name"] == "small"
+    assert metadata["size_categories"] == ["n<1K"]
+    assert {c["config_name"] for c in metadata["configs"]} == {"preference", "sft"}
+    assert "Of 3 checks of labels and texts before the export, 2 passed, 0 failed and 1 had" in card
+    assert f"`rlaif verify {run.run_id}`" in card
     for text in (
         "data_files: preference.parquet",
         "| run | `r` |",

@@ -1,6 +1,9 @@
 """The shapes of an export, each read back by the rules of the program that it is for."""
 
+import asyncio
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -11,7 +14,8 @@ from datasets import load_dataset
 from pipeline.cli.app import export
 from pipeline.constitution import load_constitution
 from pipeline.data.export import export_preference
-from pipeline.data.json_lines import SHAPES, export_lines
+from pipeline.data.json_lines import DOCUMENTS, SHAPES, export_lines
+from pipeline.store import RunDir
 from tests.run.builders import CONFIG, whole_run
 
 Line = dict[str, Any]
@@ -27,6 +31,8 @@ ROW: Line = {
     "chosen": "Because.",
     "rejected": "No\nidea.",
     "soft_label": 0.9,
+    "principle_id": "p-1",
+    "source": "judge",
 }
 Triple = tuple[list[dict[str, str]], str, str]
 
@@ -68,8 +74,23 @@ def llama_factory(line: Line) -> Triple:
     return messages, line["chosen"]["value"], line["rejected"]["value"]
 
 
+def argilla(line: Line) -> Triple:
+    """Back to messages, chosen and rejected."""
+    other = {"first": "second", "second": "first"}[line["preference"]]
+    return line["prompt"], line[line["preference"]], line[other]
+
+
+def feedback_forensics(line: Line) -> Triple:
+    """Back to messages, chosen and rejected, as its loader reads version 2.0."""
+    (annotation,) = line["annotations"].values()
+    texts = {side: line[f"response_{side}"]["text"] for side in "ab"}
+    chosen = texts.pop(annotation["pref"])
+    return [{"role": "user", "content": line["prompt"]}], chosen, *texts.values()
+
+
 READ: dict[str, Callable[[Line], Triple]] = {
     "trl": lambda x: (x["prompt"], x["chosen"][0]["content"], x["rejected"][0]["content"]),
+    "trl_text": lambda x: ([{"role": "user", "content": x["prompt"]}], x["chosen"], x["rejected"]),
     "trl_implicit": lambda x: (
         x["chosen"][:-1],
         x["chosen"][-1]["content"],
@@ -85,7 +106,11 @@ READ: dict[str, Callable[[Line], Triple]] = {
     "nemo_rl": nemo_rl,
     "axolotl": lambda x: (x["messages"], x["chosen"]["content"], x["rejected"]["content"]),
     "llama_factory": llama_factory,
+    "argilla": argilla,
+    "feedback_forensics": feedback_forensics,
 }
+ONE_TURN = ("trl_text", "feedback_forensics")
+"""Shapes that hold a prompt as one text."""
 
 
 def test_the_command_knows_every_shape() -> None:
@@ -98,18 +123,33 @@ def test_the_command_knows_every_shape() -> None:
 @pytest.mark.parametrize("messages", [ROW["messages"], TALK, TALK[:1]], ids=["all", "talk", "one"])
 def test_every_shape_reads_back(shape: str, messages: list[dict[str, str]]) -> None:
     row = {**ROW, "messages": messages}
+    if shape in ONE_TURN and len(messages) > 1:
+        with pytest.raises(Exception, match="more than one user turn"):
+            list(SHAPES[shape](row))
+        return
     (line,) = SHAPES[shape](row)
     again = READ[shape](json.loads(json.dumps(line)))
     assert again == (messages, ROW["chosen"], ROW["rejected"])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-async def test_datasets_loads_every_shape(tmp_path: Path, shape: str) -> None:
-    run = await whole_run(tmp_path / "r")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run with a preference set."""
+    run = asyncio.run(whole_run(tmp_path_factory.mktemp("shapes") / "r"))
     export_preference(run, CONFIG, load_constitution(run.constitution))
+    return run
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_datasets_loads_every_shape(run: RunDir, tmp_path: Path, shape: str) -> None:
     count, left_out = export_lines(run, tmp_path / "x.jsonl", shape)
+    field = "comparisons" if shape in DOCUMENTS else None
     loaded = load_dataset(
-        "json", data_files=str(tmp_path / "x.jsonl"), split="train", cache_dir=str(tmp_path / "c")
+        "json",
+        data_files=str(tmp_path / "x.jsonl"),
+        split="train",
+        cache_dir=str(tmp_path / "c"),
+        field=field,
     )
     assert (len(loaded), left_out) == (count, {})
 
@@ -129,7 +169,27 @@ def test_what_a_shape_cannot_hold_is_not_bent(shape: str, messages: list[dict[st
     try:
         (line,) = SHAPES[shape](row)
     except Exception as problem:
-        assert shape in ("gemini", "nova", "llama_factory"), problem
-        assert "system message" in str(problem) or "alternate" in str(problem)
+        assert shape in ("gemini", "nova", "llama_factory", *ONE_TURN), problem
+        assert re.search("system message|alternate|more than one user turn", str(problem))
     else:
         assert READ[shape](line) == (messages, ROW["chosen"], ROW["rejected"])
+
+
+@pytest.mark.parametrize("shape", ["argilla", "feedback_forensics"])
+def test_place_of_the_preferred_response_tells_nothing(shape: str) -> None:
+    """Exchanging the labels exchanges nothing but the preference."""
+    row = {**ROW, "messages": TALK[:1]}
+    swapped = {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+    (one,), (two,) = SHAPES[shape](row), SHAPES[shape](swapped)
+    assert {name for name in one if one[name] != two[name]} <= {"preference", "annotations"}
+
+
+def test_forensics_document_names_its_annotator(run: RunDir, tmp_path: Path) -> None:
+    """The loader takes the labels to be explained from this id, and every key that it indexes."""
+    exported = export_lines(run, tmp_path / "x.json", "feedback_forensics")
+    content = json.loads((tmp_path / "x.json").read_text())
+    described = b"Default annotator from original dataset (from column `preferred_text`)"
+    default = hashlib.md5(described).hexdigest()[:8]
+    assert content["metadata"]["default_annotator"] == default
+    assert list(content["annotators"]) == [default] and content["metadata"]["version"] == "2.0"
+    assert len(content["comparisons"]) == exported.lines > 0
