@@ -219,7 +219,8 @@ async def test_names_in_the_card_are_text(tmp_path: Path) -> None:
     )
     export_preference(run, config, constitution)
     card = (run.dataset / "README.md").read_text()
-    outside_code = re.sub(r"(?<!\\)`[^`]*(?<!\\)`", "", card)
+    body = card.split("---\n", 2)[2]  # the metadata above it has the Hub's "n<1K"
+    outside_code = re.sub(r"(?<!\\)`[^`]*(?<!\\)`", "", body)
     assert "tracker.example" in outside_code and "<" not in outside_code
     links = re.findall(r"(?<!\\)\]\((.*?)\)", outside_code)
     assert links == ["constitution.yaml", "recipe.yaml"]
