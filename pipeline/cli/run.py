@@ -9,14 +9,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.cli.terminal import FOR_PROGRAMS, say
 from pipeline.config.paths import shown_path
-from pipeline.errors import MachineError, StoreError, UserError
+from pipeline.errors import ConfigError, MachineError, StoreError, UserError
 from pipeline.progress import LineProgress, duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
+from pipeline.run.rounds import run_rounds
 from pipeline.run.start import change_budget, check_recipe, find_run, start_run
 from pipeline.store import RunDir
 
@@ -29,8 +31,17 @@ def run_recipe(
 ) -> None:
     """Check the recipe, run it, print where the report is and the figures that matter."""
     checked = check_recipe(recipe, overrides=overrides)
+    if checked.config.rounds > 1 and (run_id or overrides):
+        raise ConfigError(
+            "each of several rounds is a run of its own, from the recipe's file as it is; write "
+            "the values into the recipe and leave out --set and --run-id, or set `rounds: 1`"
+        )
     if with_prefect:
         use_prefect()
+    if checked.config.rounds > 1:
+        take = partial(_run, str(recipe), with_prefect=with_prefect)
+        run_rounds(recipe, checked.config, take, say)
+        return
     run = start_run(checked, run_id=run_id)
     _run(str(recipe), run, with_prefect=with_prefect)
 

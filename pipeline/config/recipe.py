@@ -168,6 +168,10 @@ class RunConfig(Section):
     """One sentence for the report."""
     seed: int = 0
     """Another seed draws other texts and principles."""
+    rounds: int = Field(1, ge=1, le=100)
+    """Runs that `rlaif run` makes one after the other, each from the policy that the one before
+    promoted, with prompts that none before it had; it ends early when a policy stays a candidate.
+    """
     constitution: Path
     """The principles."""
     templates: TemplatesConfig = TemplatesConfig()
@@ -251,6 +255,11 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _gate_has_figures(self) -> Self:
         if self.evaluation.gate is None:
+            if self.rounds > 1:
+                raise ValueError(
+                    "rounds need evaluation.gate, which says whether a round made the policy "
+                    "better; add it, or leave `rounds` out"
+                )
             return self
         tunes = self.preference.train is not None and self.preference.train.trains_policy
         trains = (self.supervised.enabled and self.supervised.train) or (

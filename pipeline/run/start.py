@@ -88,6 +88,7 @@ def check_recipe(
     prompts, heldout = config.prompts.train, config.prompts.heldout
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
     check_gate(config.evaluation.gate, constitution, config.evaluation.oracle, counts.tags)
+    check_rounds(config, counts.train)
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
         ("constitution", _describe(constitution, config) + _unshown(constitution, files)),
@@ -177,6 +178,24 @@ def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> l
     if labeler_of(config.preference).uses_score_template:
         rounds, prefix = 0, config.preference.score.reply_prefix
     return [TemplateUse(turns({("user",)}, rounds), scored_after=prefix)]
+
+
+def check_rounds(config: RunConfig, num_prompts: int) -> None:
+    """Raises ConfigError when a round of the recipe would have no new prompt.
+
+    Args:
+        num_prompts: different prompts in the recipe's files.
+    """
+    limit = config.prompts.limit
+    if config.rounds == 1 or (limit and limit * (config.rounds - 1) < num_prompts):
+        return
+    taken = f"prompts.limit is {limit}" if limit else "without prompts.limit the first takes all"
+    most = num_prompts // config.rounds
+    remedy = f"set prompts.limit to {most} or less" if most else "add prompts"
+    raise ConfigError(
+        f"rounds: {config.rounds} needs new prompts in each round, but the files have "
+        f"{num_prompts} and {taken}; {remedy}, or lower `rounds`"
+    )
 
 
 def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles) -> None:
