@@ -6,13 +6,16 @@ PYTHON_BIN := .venv/bin/python
 # Worker processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 
-.PHONY: setup setup-cuda demo demo-real test check format ui stop lock schema
+.PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema
 
 setup:                ## .venv from requirements/cpu.lock (PYTHON=... names another Python 3.11)
 	@requirements/setup.sh cpu
 
 setup-cuda:           ## .venv-cuda for NVIDIA GPUs
 	@requirements/setup.sh cuda
+
+setup-cluster: setup  ## Ray and s3 added to .venv, for runs on several machines
+	@requirements/setup.sh cluster
 
 demo: setup           ## the main job on the pocket model, through Prefect (RECIPE=... for another)
 	@$(RLAIF) run $(RECIPE)
@@ -21,7 +24,8 @@ demo-real: setup      ## both phases on a real model, SmolLM2-135M-Instruct, whi
 	@$(PYTHON_BIN) -m models.smollm2.build
 	@$(RLAIF) run flows/configs/laptop.yaml
 
-test: setup           ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
+# With Ray, so that nothing about workers is left untested; only those who test pay its 380 MB.
+test: setup-cluster   ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
 	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup          ## lint, format, types and generated files; changes nothing
@@ -43,6 +47,7 @@ stop:                 ## stop the Prefect server that was started here
 lock: setup           ## resolve requirements/*.in again (network)
 	@$(PYTHON_BIN) requirements/refresh.py cpu
 	@$(PYTHON_BIN) requirements/refresh.py cuda
+	@$(PYTHON_BIN) requirements/refresh.py cluster
 
 schema: setup         ## write the JSON schemas for editors, and docs/recipes.md
 	@$(PYTHON_BIN) -m pipeline.cli.schema

@@ -2,6 +2,7 @@
 
     python requirements/refresh.py cpu      requirements/cpu.in  -> requirements/cpu.lock
     python requirements/refresh.py cuda     requirements/cuda.in -> requirements/cuda.lock
+    python requirements/refresh.py cluster  requirements/cluster.in -> requirements/cluster.lock
 
 In:  requirements/KIND.in, and pip's own configuration of indexes
 Out: requirements/KIND.lock, one exact pin a line, to be installed with `--no-deps`
@@ -20,16 +21,21 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec", "triton"}, "cuda": set()}
+# Additions to .venv, which has all of cpu.lock: no pin of it may move.
+ADDITIONS = {"cluster": "cpu"}
 # Needed to install this project itself without network.
 BUILD_TOOLS = ["setuptools"]
 
 
 def resolve(kind: str) -> dict[str, str]:
-    """Name and version of every package that pip would install into an empty environment.
+    """Name and version of every package that pip would install into an empty environment, less
+    those of the lock to which this kind adds.
 
     Raises:
         subprocess.CalledProcessError: no set of versions fits; pip has said why.
     """
+    base = FOLDER / f"{ADDITIONS[kind]}.lock" if kind in ADDITIONS else None
+    there = {line.partition("==")[0] for line in base.read_text().splitlines()} if base else ()
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         command = [
             sys.executable,
@@ -44,17 +50,18 @@ def resolve(kind: str) -> dict[str, str]:
             report.name,
             "--requirement",
             str(FOLDER / f"{kind}.in"),
-            *BUILD_TOOLS,
+            *(["--constraint", str(base)] if base else BUILD_TOOLS),
         ]
         # The CPU build of torch: wherever this machine's pip configuration finds it, else there.
         found = subprocess.run(command, check=kind != "cpu").returncode == 0
         if not found:
             subprocess.run([*command, "--extra-index-url", CPU_INDEX], check=True)
         items = json.loads(Path(report.name).read_text(encoding="utf-8"))["install"]
-    return {
+    versions = {
         item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"]
         for item in items
     }
+    return {name: version for name, version in versions.items() if name not in there}
 
 
 def pin(kind: str, name: str, version: str) -> str:
@@ -70,7 +77,7 @@ def main(kind: str) -> None:
         *(
             pin(kind, name, version)
             for name, version in sorted(versions.items())
-            if name not in LEFT_OUT[kind]
+            if name not in LEFT_OUT.get(kind, ())
         ),
     ]
     path = FOLDER / f"{kind}.lock"

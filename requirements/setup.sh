@@ -3,16 +3,18 @@
 #
 #     requirements/setup.sh cpu    .venv       from requirements/cpu.lock
 #     requirements/setup.sh cuda   .venv-cuda  from requirements/cuda.lock
+#     requirements/setup.sh cluster            adds requirements/cluster.lock to .venv
 #
 # The stamp holds the hash of the lock and is written last: a set-up that was stopped runs again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?cpu or cuda}
+kind=${1:?cpu, cuda or cluster}
 case $kind in
   cpu) venv=.venv need_gib=5 torch_index=https://download.pytorch.org/whl/cpu ;;
   cuda) venv=.venv-cuda need_gib=16 torch_index= ;;
-  *) echo "setup: unknown environment '$kind'; use cpu or cuda" >&2; exit 2 ;;
+  cluster) venv=.venv need_gib=1 torch_index= ;;
+  *) echo "setup: unknown environment '$kind'; use cpu, cuda or cluster" >&2; exit 2 ;;
 esac
 lock=requirements/$kind.lock
 stamp=$venv/rlaif-$kind.lock.sha256
@@ -22,6 +24,14 @@ fail() { echo "setup: $1" >&2; exit 2; }
 
 hash=$(sha256sum "$lock" | cut -d' ' -f1)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && "$venv/bin/python" -c "" 2>/dev/null; then
+  exit 0
+fi
+
+if [ "$kind" = cluster ]; then
+  # Additions alone: no pin of cpu.lock moves.
+  echo "setup: adding $(grep -c == "$lock") packages to $venv"
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --quiet -r "$lock" 2> >(grep -v "is neither a file" >&2)
+  echo "$hash" > "$stamp"
   exit 0
 fi
 

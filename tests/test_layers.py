@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("config", "checks", "constitution", "prompting", "store"),
     ("engines",),
     ("stages",),
-    ("labeling", "data", "sources"),
+    ("labeling", "data", "sources", "workers"),
     ("audits", "training"),
     ("evaluation",),
     ("report", "progress"),
@@ -25,7 +25,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Lowest first; a module may import its own layer and those before it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "vllm", "trl", "datasets", "transformers", "prefect", "datasketch", "scipy")
+HEAVY = (
+    "torch",
+    "vllm",
+    "trl",
+    "datasets",
+    "transformers",
+    "prefect",
+    "datasketch",
+    "scipy",
+    "ray",
+)
 
 MODEL_LIBRARIES = {
     "pipeline.training.worker": {"torch", "transformers", "trl", "peft", "accelerate", "datasets"},

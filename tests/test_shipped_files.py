@@ -90,3 +90,16 @@ def test_locks_pin_every_line(kind: str) -> None:
     assert any(line.startswith("sqlalchemy==2.0.") for line in pins)
     # An index that also has 2.13.0+cpu gives that for two equals signs.
     assert ("torch===2.13.0" if kind == "cuda" else "torch==2.13.0+cpu") in pins
+
+
+def test_cluster_lock_only_adds() -> None:
+    """It is installed into .venv, where no pin may move."""
+    pins, added = (
+        {
+            line.partition("==")[0]
+            for line in (PROJECT_ROOT / f"requirements/{kind}.lock").read_text().splitlines()
+            if not line.startswith("#")
+        }
+        for kind in ("cpu", "cluster")
+    )
+    assert not pins & added and {"ray", "s3fs", "moto"} <= added

@@ -201,6 +201,14 @@ def verify(run: Run, json: AsJson = False) -> None:
 
 
 @app.command(rich_help_panel=RESULTS)
+def clean(run: Run) -> None:
+    """Remove files of lost workers that no manifest of a run names."""
+    from pipeline.cli.inspect import clean_run
+
+    clean_run(run)
+
+
+@app.command(rich_help_panel=RESULTS)
 def audit(run: Run) -> None:
     """Audit the labels of a run; exit code 3 when they fail the recipe's thresholds."""
     from pipeline.cli.audit import print_audit

@@ -20,8 +20,9 @@ from pipeline.data.verify import check_files
 from pipeline.errors import ConfigError, DataError, StoreError, UserError
 from pipeline.prompting.templates import PromptTemplate, variables_of
 from pipeline.run.start import check_recipe, find_run, runs_root
-from pipeline.store import RunDir
-from pipeline.store.inventory import NOT_COVERED
+from pipeline.store import RunDir, RunLock
+from pipeline.store.inventory import NOT_COVERED, close_inventory
+from pipeline.store.shards import leftover_attempts
 
 TRACED_COLUMNS = [
     "status",
@@ -197,6 +198,8 @@ def print_problems(name: str, as_json: bool = False) -> bool:
         say(f"note: the folder of run {run.run_id} is called {run.root.name} now")
     for folder, names in groupby(map(Path, uncovered), lambda path: path.parent):
         say(f"not covered yet: {folder / ', '.join(path.name for path in names)}")
+    for leftover in checked.leftovers:
+        say(f"note: {leftover} is named by no manifest; `rlaif clean {run.run_id}` removes it")
     say(f"note: not covered by a hash: {', '.join(NOT_COVERED)}")
     result = "every file matches its hash"
     if uncovered:
@@ -210,6 +213,21 @@ def print_problems(name: str, as_json: bool = False) -> bool:
         )
     say(f"{run.run_id}: {result}")
     return bool(problems)
+
+
+def clean_run(name: str) -> None:
+    """Remove the files of workers' attempts that no manifest names. Raises StoreError while the run
+    is in use.
+    """
+    run = find_run(name).require()
+    with RunLock(run.root):
+        paths = leftover_attempts(run.root)
+        size = sum(path.stat().st_size for path in paths)
+        for path in paths:
+            path.unlink()
+    if run.info().get("status") == "finished":
+        close_inventory(run.root)
+    say(f"{run.run_id}: removed {len(paths)} files that no manifest names ({size / 2**20:.1f} MiB)")
 
 
 def export_run(run: str, out: Path, shape: str) -> None:

@@ -21,6 +21,7 @@ from pipeline.config.overrides import override
 from pipeline.config.sampling import DrawConfig, SampleConfig
 from pipeline.config.section import Section, Words
 from pipeline.config.training import SftConfig
+from pipeline.config.workers import WorkersConfig
 from pipeline.config.yaml_file import parse_model, read_text
 
 RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
@@ -156,7 +157,9 @@ class ExecutionConfig(Section):
     """Stop when more than this share of the rows has failed; checked after each shard from the
     fifth failed row on, and at the end."""
     retries: int = Field(2, ge=0, le=10)
-    """Retries of a failed call."""
+    """Retries of a failed call, and of a shard whose worker died without a new row."""
+    workers: WorkersConfig = WorkersConfig()
+    """The machines that make the rows."""
 
 
 class RunConfig(Section):

@@ -39,7 +39,13 @@ from pipeline.store.inventory import (
     read_inventory,
 )
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest, check_inside, open_parquet
+from pipeline.store.shards import (
+    Manifest,
+    check_inside,
+    is_attempt,
+    leftover_attempts,
+    open_parquet,
+)
 
 TRAINED_ON = {"sft": "sft", "preference": "preference"}
 """Training folder -> name of the data set that it must have used."""
@@ -56,6 +62,8 @@ class Verification:
     """Files that were compared with a hash."""
     uncovered: list[str]
     """Files by path below the run that no hash covers yet, since the run has not ended."""
+    leftovers: list[str]
+    """Files of workers' attempts that no manifest names, by path below the run."""
 
 
 def verify(run: RunDir) -> list[str]:
@@ -87,12 +95,15 @@ def check_files(run: RunDir) -> Verification:
     known = {problem.partition(":")[0] for problem in problems}
     problems += _others(run, hashes, known)
     inventory = read_inventory(run.root) or Inventory(open_since=0, files={})
+    leftovers = [path.relative_to(run.root).as_posix() for path in leftover_attempts(run.root)]
     uncovered = [
         name
         for name in files_to_list(run.root)
-        if name not in hashes and inventory.may_have_changed(run.root / name)
+        if name not in hashes
+        and name not in leftovers
+        and inventory.may_have_changed(run.root / name)
     ]
-    return Verification(problems, len(hashes), uncovered)
+    return Verification(problems, len(hashes), uncovered, leftovers)
 
 
 def _others(run: RunDir, hashes: dict[str, str], known: set[str]) -> Iterator[str]:
@@ -226,7 +237,7 @@ def _prompt_ids(run: RunDir, path: str) -> Iterator[str]:
 def _unclaimed(run: RunDir, claimed: set[str]) -> Iterator[str]:
     for path in sorted(run.root.rglob("shard-*.parquet")):
         name = path.relative_to(run.root).as_posix()
-        if name not in claimed:
+        if name not in claimed and not is_attempt(path):
             yield f"{name}: has no manifest, so its shard is unfinished; `rlaif resume` makes it"
 
 

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.records import ModelRow, Row
-from pipeline.store import Manifest
+from pipeline.store import Manifest, ShardCounts
 
 Clock = Callable[[], float]
 PACE_ROWS = 8
@@ -48,15 +47,20 @@ class StageTotals:
         self.planned += rows
         self.begun += 1
 
-    def row(self, row: Row) -> None:
-        """A row was made."""
+    def rows(self, counts: ShardCounts) -> None:
+        """Rows were made."""
         self.first_row = self.clock() if self.first_row is None else self.first_row
-        self.done += 1
-        self.fresh += 1
-        if isinstance(row, ModelRow):
-            self.tokens += row.num_tokens
-            self.prompt_tokens += row.num_prompt_tokens
-            self.cached_tokens += row.num_cached_tokens
+        self.done += counts.expected
+        self.fresh += counts.expected
+        self.tokens += counts.generated_tokens
+        self.prompt_tokens += counts.prompt_tokens
+        self.cached_tokens += counts.cached_tokens
+
+    def take_back(self, planned: int, counts: ShardCounts) -> None:
+        """A shard that began, and its rows so far, will be counted once more; tokens were paid."""
+        self.begun -= 1
+        self.planned -= planned
+        self.done -= counts.expected
 
     def shard(self, manifest: Manifest) -> None:
         """A shard is on disk."""

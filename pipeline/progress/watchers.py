@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 
 from pipeline.errors import printable
 from pipeline.progress.totals import Clock, StageTotals, duration
-from pipeline.records import Row
 from pipeline.stages.runner import Progress
-from pipeline.store import Manifest
+from pipeline.store import Manifest, ShardCounts
 from pipeline.training.metrics import parse_progress
 
 Write = Callable[[str], object]
@@ -37,10 +36,14 @@ class StageCounters(Progress):
         self._stages[folder].plan(rows)
         self.changed(self._stages[folder])
 
-    def row_done(self, folder: str, row: Row) -> None:
-        """Count a new row."""
-        self._stages[folder].row(row)
+    def rows_done(self, folder: str, counts: ShardCounts) -> None:
+        """Count new rows."""
+        self._stages[folder].rows(counts)
         self.changed(self._stages[folder])
+
+    def worker_lost(self, folder: str, planned: int, counts: ShardCounts) -> None:
+        """Take back what a shard-stage counted that begins again."""
+        self._stages[folder].take_back(planned, counts)
 
     def shard_done(self, manifest: Manifest) -> None:
         """Count a shard that is on disk."""
@@ -98,9 +101,13 @@ class MultiProgress(Progress):
         for watcher in self._watchers:
             watcher.planned(folder, rows)
 
-    def row_done(self, folder: str, row: Row) -> None:
+    def rows_done(self, folder: str, counts: ShardCounts) -> None:
         for watcher in self._watchers:
-            watcher.row_done(folder, row)
+            watcher.rows_done(folder, counts)
+
+    def worker_lost(self, folder: str, planned: int, counts: ShardCounts) -> None:
+        for watcher in self._watchers:
+            watcher.worker_lost(folder, planned, counts)
 
     def shard_done(self, manifest: Manifest) -> None:
         for watcher in self._watchers:

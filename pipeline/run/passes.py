@@ -1,10 +1,11 @@
 """Passes: the prompts of a run as shards, and shards taken through the stages of one open engine.
 
-Each pass opens one model and closes it before the next pass or a training begins, so that one GPU
-is enough.
+In one process each pass opens one model and closes it before the next pass or a training begins, so
+that one GPU is enough. Workers of a cluster hold several models at once where there is room.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from pipeline.config import RunConfig
 from pipeline.config.engines import AnyEngine
 from pipeline.config.paths import resolve_path
+from pipeline.config.workers import WorkersConfig
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.heldout import not_held_out, not_trained_on
 from pipeline.data.prompts import (
@@ -25,13 +27,13 @@ from pipeline.engines.base import NOTICE, Engine
 from pipeline.engines.lazy import lazy_engine
 from pipeline.ids import content_hash
 from pipeline.records import PromptRow
-from pipeline.run.context import RunContext
+from pipeline.run.context import RunContext, open_context
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.plan import efficacy_stages, label_stages, measures_efficacy
 from pipeline.run.target import first_draw
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import ShardState
-from pipeline.store import read_rows, require_manifest
+from pipeline.stages.runner import Runner, ShardState
+from pipeline.store import RunDir, read_rows, require_manifest
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
@@ -91,16 +93,77 @@ async def run_pass(
     makers: Sequence[StageMaker],
     driver: Driver = PLAIN,
 ) -> list[ShardState]:
-    """Open one engine and take the shards through the stages of the makers.
+    """Open one engine and take the shards through the stages of the makers; see `run_passes`."""
+    return await run_passes(ctx, [(config, list(makers))], shards, driver)
+
+
+async def run_passes(
+    ctx: RunContext, passes: Sequence[Pass], shards: Sequence[ShardState], driver: Driver = PLAIN
+) -> list[ShardState]:
+    """Take the shards through the stages of the passes. Workers of a cluster with room for several
+    engines work on several passes at once; else each pass opens its engine and closes it.
 
     Raises:
         RunStoppedError, StoreError: see `Runner.wavefront`.
-        MachineError, EngineError: the engine cannot be opened.
+        MachineError, EngineError: an engine cannot be opened.
     """
     NOTICE.set(ctx.progress.note)
-    async with lazy_engine(config) as engine:
-        stages = [stage for maker in makers for stage in maker(ctx, engine)]
-        return await driver.chain(ctx.runner, shards, stages) if stages else list(shards)
+    workers = ctx.config.execution.workers
+    if workers.kind == "ray":
+        return await _on_workers(ctx, workers, list(passes), list(shards), driver)
+    for config, makers in passes:
+        async with lazy_engine(config) as engine:
+            stages = [stage for maker in makers for stage in maker(ctx, engine)]
+            shards = await driver.chain(ctx.runner, shards, stages) if stages else shards
+    return list(shards)
+
+
+async def _on_workers(
+    ctx: RunContext,
+    workers: WorkersConfig,
+    passes: list[Pass],
+    shards: list[ShardState],
+    driver: Driver,
+) -> list[ShardState]:
+    from pipeline.workers.actor import Job
+    from pipeline.workers.cluster import code_hash, connect
+    from pipeline.workers.pool import Pool
+    from pipeline.workers.runner import pooled
+
+    cluster = connect(workers)
+    if len(passes) > 1 and not cluster.has_room(workers, len(passes)):
+        for each in passes:
+            shards = await _on_workers(ctx, workers, [each], shards, driver)
+        return shards
+    pools: dict[str, Pool] = {}
+    stages: list[Stage] = []
+    async with AsyncExitStack() as stack:
+        for config, makers in passes:
+            # Not opened here, except where only an endpoint knows what it serves.
+            engine = await stack.enter_async_context(lazy_engine(config))
+            own = [stage for maker in makers for stage in maker(ctx, engine)]
+            opener = partial(stages_in_worker, ctx.run.root, tuple(makers))
+            job = Job(0, ctx.run.root, ctx.run.run_id, code_hash(), config, opener)
+            pool = Pool(
+                cluster,
+                job,
+                num=workers.num,
+                gpus=workers.gpus,
+                tries=ctx.config.execution.retries + 1,
+                progress=ctx.progress,
+            )
+            pools |= {stage.folder: pool for stage in own}
+            stages += own
+        runner = await stack.enter_async_context(pooled(ctx.runner, pools))
+        return await driver.chain(runner, shards, stages) if stages else shards
+
+
+def stages_in_worker(
+    root: Path, makers: Sequence[StageMaker], engine: Engine
+) -> tuple[Runner, list[Stage]]:
+    """What a worker needs of a run: the stages of a pass on its engine, and the runner."""
+    ctx = open_context(RunDir(root))
+    return ctx.runner, [stage for maker in makers for stage in maker(ctx, engine)]
 
 
 def with_finished(

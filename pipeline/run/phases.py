@@ -29,6 +29,7 @@ from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import PROMOTED, RunContext
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.passes import (
+    Pass,
     StageMaker,
     draw_shards,
     heldout_shards,
@@ -36,6 +37,7 @@ from pipeline.run.passes import (
     label_passes,
     prompt_shards,
     run_pass,
+    run_passes,
     with_finished,
 )
 from pipeline.run.plan import (
@@ -81,11 +83,12 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     names = policies(ctx)
     if ctx.config.evaluation.enabled and ctx.config.prompts.heldout:
         shards = heldout_shards(ctx)
-        for name, folder in names.items():
-            sample = partial(evaluation_samples, policy=name)
-            shards = await run_pass(ctx, ctx.policy_engine(folder), shards, [sample], driver)
+        passes: list[Pass] = [
+            (ctx.policy_engine(folder), [partial(evaluation_samples, policy=name)])
+            for name, folder in names.items()
+        ]
         judge = partial(evaluation_judges, matches=matches(list(names)))
-        await run_pass(ctx, ctx.judge_engine(), shards, [judge], driver)
+        await run_passes(ctx, [*passes, (ctx.judge_engine(), [judge])], shards, driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
@@ -197,18 +200,17 @@ async def _label_shards(
         # Prompts of a later draw have no revisions yet.
         await run_pass(ctx, ctx.policy_engine(), shards, [supervised_stages], driver)
     shards = with_finished(ctx, shards, finished_folders(ctx))
-    for name, other in ctx.other_policies().items():
-        sample = partial(other_sample_stages, name=name)
-        shards = await run_pass(ctx, other, shards, [sample], driver)
+    passes: list[Pass] = [
+        (other, [partial(other_sample_stages, name=name)])
+        for name, other in ctx.other_policies().items()
+    ]
     policy = sl_cai_model(ctx)
     makers: list[StageMaker] = [sample_stages]
-    passes = label_passes(ctx)
+    labels = label_passes(ctx)
     if judges_itself(ctx, policy):
-        makers += passes.pop(0)[1]
-    shards = await run_pass(ctx, ctx.policy_engine(policy), shards, makers, driver)
-    for engine, judge in passes:
-        shards = await run_pass(ctx, engine, shards, judge, driver)
-    return shards
+        makers += labels.pop(0)[1]
+    passes.append((ctx.policy_engine(policy), makers))
+    return await run_passes(ctx, [*passes, *labels], shards, driver)
 
 
 def supervised_dataset(ctx: RunContext) -> dict[str, Any]:

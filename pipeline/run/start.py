@@ -43,6 +43,7 @@ from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.spending import timed
 from pipeline.training.launch import prove_model
+from pipeline.workers.cluster import check_workers
 
 REWARDS = "reward model"
 """Role of a reward model among the models of a recipe."""
@@ -114,6 +115,10 @@ def check_recipe(
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
     check_judges(config, constitution, files)
+    if config.execution.workers.kind == "ray":
+        named = [resolved_engine(engine) for _, engine in engines]
+        line = check_workers(config.execution.workers, named, offline=offline)
+        facts.append(("workers", line))
     if not offline:
         facts += [("endpoint", line) for line in ask_endpoints(config)]
     return CheckedRecipe(path, config, constitution, text, facts)

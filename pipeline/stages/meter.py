@@ -24,12 +24,14 @@ class Meter:
 
     def add(self, row: Row, model: str) -> None:
         """Count a row that was made."""
-        if not isinstance(row, ModelRow):
-            return
-        self.tokens += row.num_prompt_tokens + row.num_tokens
+        if isinstance(row, ModelRow):
+            self.add_tokens(row.num_prompt_tokens, row.num_tokens, model)
+
+    def add_tokens(self, prompt_tokens: int, tokens: int, model: str) -> None:
+        """Count the tokens of rows that were made."""
+        self.tokens += prompt_tokens + tokens
         if self.prices and model in self.prices.models:
-            price = self.prices.models[model]
-            self.token_money += price.of(row.num_prompt_tokens, row.num_tokens)
+            self.token_money += self.prices.models[model].of(prompt_tokens, tokens)
 
     def spent(self) -> dict[str, float]:
         """Tokens, hours and money so far."""

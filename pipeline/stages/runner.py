@@ -13,6 +13,7 @@ hash of its input texts agree.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from pipeline.stages.base import Item, Stage
 from pipeline.stages.meter import Meter
 from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
 from pipeline.store.journal import Journal
+from pipeline.store.shards import write_attempt
 from pipeline.store.stage_names import STAGES, split_folder
 
 CODE_VERSION = 2
@@ -40,6 +42,8 @@ MIN_FAILED = 5
 
 ShardState = dict[str, Manifest]
 """Manifests of one shard by stage folder."""
+Made = tuple[Manifest, RunStoppedError | None]
+"""The manifest of an attempt, and the error with which the run has to stop, if it has to."""
 StepCall = Callable[[Stage, int, Sequence[Manifest]], Awaitable[Manifest]]
 
 
@@ -56,8 +60,11 @@ class Progress:
     def planned(self, folder: str, rows: int) -> None:
         """A shard-stage is about to make this many rows."""
 
-    def row_done(self, folder: str, row: Row) -> None:
-        """A row was made (not reused)."""
+    def rows_done(self, folder: str, counts: ShardCounts) -> None:
+        """Rows were made, not reused: `expected` is their number, with the tokens they cost."""
+
+    def worker_lost(self, folder: str, planned: int, counts: ShardCounts) -> None:
+        """The shard-stage that planned and made these rows lost its worker, and begins again."""
 
     def shard_done(self, manifest: Manifest) -> None:
         """A shard-stage is on disk."""
@@ -144,7 +151,6 @@ class Runner:
         Raises:
             RunStoppedError, StoreError: see `wavefront`.
         """
-        started = time.perf_counter()
         key = step_key(stage, upstream)
         journal = Journal(self.root, stage.folder, shard_index, CODE_VERSION)
         old = await asyncio.to_thread(load_manifest, self.root, stage.folder, shard_index)
@@ -153,6 +159,54 @@ class Runner:
             self._count(manifest)
             journal.remove()
             return manifest
+        manifest, stop = await self.attempt(stage, shard_index, upstream, old, key)
+        journal.remove()
+        if old and old.path != manifest.path:
+            (self.root / old.path).unlink(missing_ok=True)
+        if stop is not None:
+            raise stop
+        self._count(manifest)
+        return manifest
+
+    async def attempt(
+        self,
+        stage: Stage,
+        shard_index: int,
+        upstream: Sequence[Manifest],
+        old: Manifest | None,
+        key: str,
+    ) -> Made:
+        """Make the rows of a shard-stage and write them with their manifest; see `make`."""
+        return await self.make(stage, shard_index, upstream, old, key)
+
+    async def make(
+        self,
+        stage: Stage,
+        shard_index: int,
+        upstream: Sequence[Manifest],
+        old: Manifest | None,
+        key: str,
+        *,
+        made_by: dict[str, str] | None = None,
+        give_up: str = "",
+        careful: int = 0,
+    ) -> Made:
+        """Make the rows of a shard-stage that is not finished, and write them.
+
+        Args:
+            old: its manifest of an earlier attempt, whose rows are reused where they agree.
+            key: see `step_key`.
+            made_by: of a worker, which writes its attempt and leaves the manifest to its caller.
+            give_up: make no row that is not there yet; it fails for this reason.
+            careful: make one row at a time, 1 from the first and 2 from the last one on, so that a
+                row which kills its worker has no other in flight.
+
+        Raises:
+            RunStoppedError: the run has to stop, and this step has no row to keep.
+            StoreError: see `wavefront`.
+        """
+        started = time.perf_counter()
+        journal = Journal(self.root, stage.folder, shard_index, CODE_VERSION)
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
         journaled = await asyncio.to_thread(_reusable, journal.rows())
         for row in journaled.values():
@@ -161,7 +215,7 @@ class Runner:
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
         with journal:
-            rows, stop = await self._make(stage, items, known, journal)
+            rows, stop = await self._rows(stage, items, known, journal, give_up, careful)
         if stop is not None and not rows:
             raise stop
         # No manifest has counted what the journal's rows cost.
@@ -174,7 +228,7 @@ class Runner:
             **_earlier(old, stored, rows),
         )
         manifest = await asyncio.to_thread(
-            write_shard,
+            write_attempt if made_by else write_shard,
             self.root,
             stage.folder,
             shard_index,
@@ -185,43 +239,52 @@ class Runner:
             counts=counts,
             inputs={m.path: m.sha256 for m in upstream},
             engine=_engine_info(stage),
+            made_by=made_by or {},
             code=CODE_VERSION,
         )
-        journal.remove()
-        if stop is not None:
-            raise stop
-        self._count(manifest)
-        return manifest
+        return manifest, stop
 
-    async def _make(
-        self, stage: Stage, items: Sequence[Item], known: Mapping[str, Row], journal: Journal
+    async def _rows(
+        self,
+        stage: Stage,
+        items: Sequence[Item],
+        known: Mapping[str, Row],
+        journal: Journal,
+        give_up: str,
+        careful: int,
     ) -> tuple[list[Row], RunStoppedError | None]:
         """The rows, in order; those that exist so far, and the error, when the run has to stop."""
         rows: dict[int, Row] = {}
 
+        turn = asyncio.Lock() if careful else nullcontext()
+
         async def make(number: int) -> None:
-            try:
-                rows[number] = row = await self._attempt(items[number])
-            except asyncio.CancelledError:
-                if self._spent:
-                    raise BudgetSpentError(self._spent) from None
-                raise
-            if stage.engine is not None:
-                journal.add(row)
-                self.meter.add(row, stage.engine.name)
-            self.progress.row_done(stage.folder, row)
+            async with turn:
+                try:
+                    rows[number] = row = await self._attempt(items[number])
+                except asyncio.CancelledError:
+                    if self._spent:
+                        raise BudgetSpentError(self._spent) from None
+                    raise
+                if stage.engine is not None:
+                    journal.add(row)
+                    self.meter.add(row, stage.engine.name)
+            self.progress.rows_done(stage.folder, _costs([row]))
             others = self._calls - {asyncio.current_task()}
             if not all(task.done() for task in others):
                 self._check_budget()
 
         calls, stop = [], None
-        for number, item in enumerate(items):
+        numbered = list(enumerate(items))
+        for number, item in numbered if careful in (0, 1) else reversed(numbered):
             old = known.get(item.draft.row_id)
             if item.make is None:
                 rows[number] = item.draft
-                self.progress.row_done(stage.folder, item.draft)
+                self.progress.rows_done(stage.folder, _costs([item.draft]))
             elif old is not None and old.input_hash == item.draft.input_hash:
                 rows[number] = old
+            elif give_up:
+                rows[number] = replace(item.draft, status="failed", reason=give_up)
             else:
                 calls.append(asyncio.create_task(make(number)))
         for task in calls:
@@ -335,6 +398,7 @@ def _earlier(
 def _costs(rows: Sequence[Row]) -> ShardCounts:
     replies = [row for row in rows if isinstance(row, ModelRow)]
     return ShardCounts(
+        expected=len(rows),
         prompt_tokens=sum(row.num_prompt_tokens for row in replies),
         cached_tokens=sum(row.num_cached_tokens for row in replies),
         generated_tokens=sum(row.num_tokens for row in replies),

@@ -79,7 +79,8 @@ def files_to_list(root: Path) -> Iterator[str]:
             path = Path(folder, name)
             relative = path.relative_to(root).as_posix()
             is_shard = name.startswith("shard-") and path.suffix == ".parquet"
-            if is_shard and path.with_suffix(".json").name in entries:
+            # Of its attempts the manifest covers one, and the others count for nothing.
+            if is_shard and f"{name.partition('.')[0]}.json" in entries:
                 continue
             if relative not in (INVENTORY, *NOT_COVERED):
                 yield relative

@@ -79,6 +79,13 @@ class Journal:
                 continue  # of a shape that no journal has: the file may be a stranger's
             yield row
 
+    def size(self) -> int:
+        """Bytes of the file; 0 where there is none."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
     def remove(self) -> None:
         """Remove the file: its rows are in a shard."""
         self.path.unlink(missing_ok=True)

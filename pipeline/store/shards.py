@@ -7,7 +7,7 @@ shard-stage already has are reused one by one (`runner.py`).
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -35,6 +35,8 @@ from pipeline.store.files import atomic_write_all
 MANIFEST_VERSION = 1
 MOST_REASON = 1000
 """Characters of a reason that a manifest keeps; servers put the remedy at a message's end."""
+RareFacts = Annotated[dict[str, str], Field(exclude_if=lambda facts: not facts)]
+"""Facts that a file has only where there are any."""
 RareCount = Annotated[int, Field(exclude_if=lambda count: not count)]
 """A count that a file has only where it is not 0."""
 
@@ -118,6 +120,8 @@ class Manifest:
     """Rows that are not ok, by `status: reason`."""
     engine: dict[str, str] = field(default_factory=dict)
     """Name, fingerprint and version of the model that made the rows; empty without one."""
+    made_by: RareFacts = field(default_factory=dict)
+    """Worker, host, attempt and GPU, if a worker of a cluster made the rows."""
     code: int = 0
     """Version of the code that made the rows (`stages.runner.CODE_VERSION`)."""
     resumed: bool = False
@@ -153,32 +157,69 @@ def write_shard(
         StoreError: the disk is full; nothing new is visible then.
         ValueError: the counts do not add up to the expected rows, which is a bug.
     """
+    manifest, data = _shard(folder, shard_index, rows, row_type, **entries)
+    # Between the two renames an old manifest names a hash that the new file does not have, and so
+    # vouches for nothing.
+    atomic_write_all(
+        [
+            (root / manifest.path, lambda stream: _write(stream, data)),
+            _manifest_file(root, manifest),
+        ]
+    )
+    return manifest
+
+
+def write_attempt(
+    root: Path,
+    folder: str,
+    shard_index: int,
+    rows: Sequence[Row],
+    row_type: type[Row],
+    **entries: Any,
+) -> Manifest:
+    """Write rows to a file of this attempt alone, which counts for nothing until its manifest is
+    published. Raises StoreError and ValueError as `write_shard`.
+
+    Args:
+        entries: with `made_by`, whose `attempt` is in the file's name.
+    """
+    manifest, data = _shard(folder, shard_index, rows, row_type, **entries)
+    atomic_write_all([(root / manifest.path, lambda stream: _write(stream, data))])
+    return manifest
+
+
+def publish(root: Path, manifest: Manifest) -> None:
+    """Write the manifest of an attempt. Raises StoreError when the disk is full."""
+    atomic_write_all([_manifest_file(root, manifest)])
+
+
+def _shard(
+    folder: str, shard_index: int, rows: Sequence[Row], row_type: type[Row], **entries: Any
+) -> tuple[Manifest, bytes]:
     counts: ShardCounts = entries.pop("counts")
     statuses = count_statuses(rows)
     if counts.expected != len(rows):
         raise ValueError(f"{folder}: {counts.expected} rows expected, {len(rows)} made")
-    path = root / folder / f"shard-{shard_index:05d}.parquet"
+    attempt = entries.get("made_by", {}).get("attempt")
+    name = f"shard-{shard_index:05d}{f'.{attempt}' if attempt else ''}.parquet"
     data = parquet_bytes(table_from_rows(rows, row_type))
     manifest = Manifest(
         stage=folder,
         shard_index=shard_index,
         row_kind=row_type.kind,
-        path=f"{folder}/{path.name}",
+        path=f"{folder}/{name}",
         sha256=hashlib.sha256(data).hexdigest(),
         counts=replace(counts, **statuses, **_count_thoughts(rows)),
         reasons=count_reasons(rows),
         **entries,
     )
+    return manifest, data
+
+
+def _manifest_file(root: Path, manifest: Manifest) -> tuple[Path, Callable[[Any], None]]:
     text = manifest.to_json().encode("utf-8")
-    # Between the two renames an old manifest names a hash that the new file does not have, and so
-    # vouches for nothing.
-    atomic_write_all(
-        [
-            (path, lambda stream: _write(stream, data)),
-            (path.with_suffix(".json"), lambda stream: _write(stream, text)),
-        ]
-    )
-    return manifest
+    path = root / manifest.stage / f"shard-{manifest.shard_index:05d}.json"
+    return path, lambda stream: _write(stream, text)
 
 
 def load_manifest(root: Path, folder: str, shard_index: int) -> Manifest | None:
@@ -203,6 +244,26 @@ def require_manifest(root: Path, folder: str, shard_index: int) -> Manifest:
             f"`rlaif resume {root.name}` makes it again"
         )
     return manifest
+
+
+def is_attempt(path: Path) -> bool:
+    """Whether a file is named after an attempt of a worker: `shard-00007.1f0c9a2b.parquet`."""
+    return path.name.startswith("shard-") and path.suffixes[1:] == [".parquet"]
+
+
+def leftover_attempts(root: Path) -> list[Path]:
+    """Files of attempts that no manifest names: of workers that died, or ended too late."""
+    left = []
+    for path in sorted(root.glob("*/*/shard-*.parquet")):
+        if is_attempt(path):
+            manifest = path.with_name(f"{path.name.partition('.')[0]}.json")
+            try:
+                named = Manifest.from_json(plain_bytes(manifest).decode("utf-8")).path
+            except (OSError, ValueError):
+                named = ""
+            if named != path.relative_to(root).as_posix():
+                left.append(path)
+    return left
 
 
 def stage_manifests(root: Path, folder: str) -> list[Manifest]:

@@ -16,7 +16,6 @@ from pipeline.progress import (
     progress_context,
 )
 from pipeline.progress.terminal import TerminalProgress
-from pipeline.records import ResponseRow
 from pipeline.store import Manifest, ShardCounts
 
 STAGE = "supervised/sample"
@@ -42,10 +41,7 @@ class Notebook:
         self.lines.append(text)
 
 
-def make_row(index: int = 0) -> ResponseRow:
-    return ResponseRow(
-        row_id=f"r{index}", num_tokens=10, num_prompt_tokens=40, num_cached_tokens=30
-    )
+ROW = ShardCounts(expected=1, generated_tokens=10, prompt_tokens=40, cached_tokens=30)
 
 
 def make_manifest(shard_index: int, rows: int, *, resumed: bool = False, **counts: int) -> Manifest:
@@ -69,7 +65,7 @@ def test_totals_of_half_a_stage() -> None:
     stage.plan(16)
     clock.now = 10.0  # the model was loaded first
     for index in range(9):
-        stage.row(make_row(index))
+        stage.rows(ROW)
         clock.now += 0.25 * (index < 8)
     assert (stage.total, stage.done) == (64, 9)
     assert stage.seconds_left == pytest.approx(55 * 0.25)
@@ -79,7 +75,7 @@ def test_totals_of_half_a_stage() -> None:
 def test_few_rows_tell_no_time() -> None:
     stage = StageTotals(STAGE, 1, Clock())
     stage.plan(100)
-    stage.row(make_row())
+    stage.rows(ROW)
     assert stage.seconds_left is None
 
 
@@ -87,11 +83,26 @@ def test_resumed_shards_count_as_reused() -> None:
     stage = StageTotals(STAGE, 2, Clock())
     stage.shard(make_manifest(0, 8, resumed=True))
     stage.plan(8)
-    for index in range(8):
-        stage.row(make_row(index))
+    for _ in range(8):
+        stage.rows(ROW)
     stage.shard(make_manifest(1, 8, unparsed=2))
     assert stage.is_finished and (stage.done, stage.reused) == (16, 8)
     assert "2 unparsed" in stage.summary() and "8 reused" in stage.summary()
+
+
+def test_rows_of_a_lost_worker_are_taken_back() -> None:
+    """Of 8 rows 3 were made when the worker died; all 3 are reused, as its journal has them."""
+    stage = StageTotals(STAGE, 2, Clock())
+    stage.plan(8)
+    for _ in range(3):
+        stage.rows(ROW)
+    stage.take_back(8, ShardCounts(expected=3))
+    assert (stage.planned, stage.done, stage.begun) == (0, 0, 0)
+    stage.plan(8)
+    for _ in range(5):
+        stage.rows(ROW)
+    stage.shard(make_manifest(0, 8, reused=0))
+    assert (stage.done, stage.tokens) == (5, 80)
 
 
 def test_lines_come_every_few_seconds() -> None:
@@ -99,9 +110,9 @@ def test_lines_come_every_few_seconds() -> None:
     progress = LineProgress(notebook, every_s=5.0, clock=clock)
     progress.opened([STAGE], 1)
     progress.planned(STAGE, 1000)
-    for index in range(1000):
+    for _ in range(1000):
         clock.now += 0.0101
-        progress.row_done(STAGE, make_row(index))
+        progress.rows_done(STAGE, ROW)
     progress.shard_done(make_manifest(0, 1000))
     # 10.1 s of rows give a line 5 s after the first row, one after 10 s, and the closing line.
     assert len(notebook.lines) == 3
@@ -126,8 +137,8 @@ def test_bars_reach_their_end() -> None:
     progress = TerminalProgress(Console(file=screen, force_terminal=True, width=140))
     progress.opened([STAGE], 1)
     progress.planned(STAGE, 2)
-    progress.row_done(STAGE, make_row())
-    progress.row_done(STAGE, make_row(1))
+    progress.rows_done(STAGE, ROW)
+    progress.rows_done(STAGE, ROW)
     progress.shard_done(make_manifest(0, 2))
     progress.training("sft", "step 3/3 loss=0.1000")
     progress.note("a remark")

@@ -1,0 +1,152 @@
+"""The connection to Ray: made once by a process, with what a recipe asks for compared with what is
+there.
+
+Does not: print or send anything of its own; Ray's usage reports and dashboard are off.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from pipeline.config.engines import EngineSection
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.config.workers import WorkersConfig
+from pipeline.errors import ConfigError, MachineError
+
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0"}
+LOOPBACK = {
+    # Ray would turn 127.0.0.1 into the machine's own address and listen there.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Ray's 15 starves workers on a machine that has other work.
+    "RAY_worker_niceness": "0",
+}
+"""Environment of a Ray that is started for one run on this machine."""
+CPUS_FOR_EACH = 1
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster to which this process is connected."""
+
+    ray: ModuleType
+    parked: list[Any]
+    """Workers without GPUs that have ended their job: their processes serve the next engine."""
+
+    def has_room(self, workers: WorkersConfig, num_engines: int) -> bool:
+        """Whether the workers of so many engines fit at once."""
+        return not _lacking(self.ray, workers, num_engines)
+
+    def gpu_kind(self, node_id: str) -> str:
+        """Kind of GPU of a node, such as `H100`; empty where there is none."""
+        for node in self.ray.nodes():
+            if node["NodeID"] == node_id:
+                for name in node.get("Resources", {}):
+                    if name.startswith("accelerator_type:"):
+                        return str(name.removeprefix("accelerator_type:"))
+        return ""
+
+
+_PARKED: list[Any] = []
+
+
+def connect(workers: WorkersConfig) -> Cluster:
+    """The cluster of these settings, or one that is started on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed.
+        MachineError: no cluster answers, or it has too little for the workers of one engine.
+    """
+    ray = _import_ray(alone=workers.address is None)
+    if not ray.is_initialized():
+        _PARKED.clear()
+        _start(ray, workers)
+    if lacking := _lacking(ray, workers, 1):
+        raise MachineError(
+            f"execution.workers asks for {lacking}; lower num or gpus, or add nodes to the cluster"
+        )
+    return Cluster(ray, _PARKED)
+
+
+def check_workers(
+    workers: WorkersConfig, engines: Sequence[EngineSection], *, offline: bool
+) -> str:
+    """What the cluster of a recipe has, as one line.
+
+    Args:
+        offline: do not connect.
+
+    Raises:
+        ConfigError, MachineError: as `connect`, or an engine needs more GPUs than a worker has.
+    """
+    for engine in engines:
+        needed = getattr(engine, "tensor_parallel_size", 1)
+        if workers.gpus and needed > workers.gpus:
+            raise ConfigError(
+                f"tensor_parallel_size is {needed}, but a worker reserves execution.workers.gpus "
+                f"{workers.gpus}; make gpus {needed}"
+            )
+    if offline:
+        _import_ray(alone=workers.address is None)
+        return f"{workers.num} of a Ray cluster, not asked"
+    there = connect(workers).ray.cluster_resources()
+    return (
+        f"{workers.num} of a Ray cluster with {there['CPU']:g} CPUs, {there.get('GPU', 0):g} GPUs"
+    )
+
+
+@cache
+def code_hash() -> str:
+    """Hash of this package's source files: rows of two versions must not mix."""
+    total = hashlib.sha256()
+    for path in sorted((PROJECT_ROOT / "pipeline").rglob("*.py")):
+        total.update(path.relative_to(PROJECT_ROOT).as_posix().encode() + path.read_bytes())
+    return total.hexdigest()
+
+
+def _import_ray(*, alone: bool) -> ModuleType:
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            "execution.workers.kind is 'ray', but Ray is not installed; run `make setup-cluster`, "
+            "or set it to 'local'"
+        )
+    # Read when Ray is imported.
+    for name, value in (SETTINGS | LOOPBACK if alone else SETTINGS).items():
+        os.environ.setdefault(name, value)
+    # By name: `make check` knows the environment without Ray.
+    return importlib.import_module("ray")
+
+
+def _start(ray: ModuleType, workers: WorkersConfig) -> None:
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if workers.address is None:
+        # Logical CPUs: a worker mostly waits for its engine, and has to have a place.
+        cpus = max(os.cpu_count() or 1, 4 * workers.num)
+        settings |= {"include_dashboard": False, "num_cpus": cpus}
+        settings["object_store_memory"] = 128 * 2**20
+        # The workers' code is this process's, also where another copy is installed.
+        path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+        settings["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
+    try:
+        ray.init(address=workers.address or "local", **settings)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        where = workers.address or "this machine"
+        raise MachineError(
+            f"no Ray cluster answers at {where} ({reason}); start one with `ray start --head`, or "
+            "leave execution.workers.address out to use this machine"
+        ) from error
+
+
+def _lacking(ray: ModuleType, workers: WorkersConfig, num_engines: int) -> str:
+    there = ray.cluster_resources()
+    number = workers.num * num_engines
+    for name, needed in (("CPU", CPUS_FOR_EACH * number), ("GPU", workers.gpus * number)):
+        if needed > there.get(name, 0):
+            return f"{needed} {name}s, but the cluster has {there.get(name, 0):g}"
+    return ""

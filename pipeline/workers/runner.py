@@ -1,0 +1,72 @@
+"""The runner whose shard-stages are made by workers. It alone writes manifests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, fields
+
+from pipeline.stages.base import Stage
+from pipeline.stages.runner import Made, Runner, ShardState, StepCall
+from pipeline.store import Manifest
+from pipeline.store.shards import publish
+from pipeline.workers.pool import Pool, ShardBrokeWorkersError
+
+
+@dataclass
+class PooledRunner(Runner):
+    """A Runner that has its shard-stages made by pools of workers."""
+
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    """The pool that makes a stage, by the stage's folder."""
+
+    async def attempt(
+        self,
+        stage: Stage,
+        shard_index: int,
+        upstream: Sequence[Manifest],
+        old: Manifest | None,
+        key: str,
+    ) -> Made:
+        """Have a worker make the rows, and write their manifest. Where workers die of a shard, the
+        rows that it lacks are failed. A budget is looked at before and after.
+        """
+        self._check_budget()
+        try:
+            made = await self.pools[stage.folder].make(
+                stage.folder, shard_index, upstream, old, key
+            )
+        except ShardBrokeWorkersError as error:
+            self.progress.note(f"{stage.folder}/shard-{shard_index:05d}: {error}")
+            return await self.make(stage, shard_index, upstream, old, key, give_up=str(error))
+        manifest, stop = made
+        await asyncio.to_thread(publish, self.root, manifest)
+        counts = manifest.counts
+        self.meter.add_tokens(
+            counts.prompt_tokens, counts.generated_tokens, manifest.engine.get("name", "")
+        )
+        return manifest, stop
+
+    async def _through(self, state: ShardState, chain: Sequence[Stage], step: StepCall) -> None:
+        try:
+            await super()._through(state, chain, step)
+        finally:
+            index = next(iter(state.values())).shard_index
+            for pool in self.pools.values():
+                pool.release(index)
+
+
+@asynccontextmanager
+async def pooled(runner: Runner, pools: Mapping[str, Pool]) -> AsyncIterator[PooledRunner]:
+    """A runner with these pools, which are closed at the end. Each worker has as many shards in
+    flight as `runner` has.
+    """
+    values = {
+        f.name: getattr(runner, f.name) for f in fields(Runner) if f.init and f.name[0] != "_"
+    }
+    distinct = list(dict.fromkeys(pools.values()))
+    workers = sum(len(pool.seats) for pool in distinct)
+    values["shards_in_flight"] *= workers
+    async with AsyncExitStack() as stack:
+        for pool in distinct:
+            stack.push_async_callback(pool.close)
+        yield PooledRunner(**values, pools=pools)

@@ -1,0 +1,165 @@
+"""Runs on workers of a real Ray cluster on this machine: equal rows, deaths, what is left over."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cli.inspect import clean_run
+from pipeline.config.workers import WorkersConfig
+from pipeline.data.verify import check_files, verify
+from pipeline.errors import ConfigError, MachineError, StoreError
+from pipeline.progress import Progress
+from pipeline.run.context import open_context
+from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
+from pipeline.run.start import check_recipe, start_run, work_in
+from pipeline.store import RunDir, read_rows
+from pipeline.store.shards import stage_manifests
+from pipeline.workers.cluster import connect
+from tests.run.builders import write_recipe
+
+RAY = {"kind": "ray", "num": 2}
+SCRIPT = "tests.workers.worlds:make_engine"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One cluster on 127.0.0.1 for all tests of this file."""
+    pytest.importorskip("ray", reason="`make setup-cluster` installs it")
+    ray = connect(WorkersConfig.model_validate(RAY)).ray
+    yield
+    ray.shutdown()
+
+
+class Notes(Progress):
+    """Keeps the remarks, and how many rows were reported as made."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def begin(folder: Path, workers: dict[str, Any] | None = None, **args: Any) -> RunDir:
+    """A run of eight prompts in shards of four, with a judge of its own."""
+    (folder / "once").mkdir(parents=True)
+    policy = {"type": "scripted", "script": SCRIPT, "args": args}
+    judge = {"type": "scripted", "script": "tests.run.scripted_world:make_engine"}
+    execution: dict[str, Any] = {"shard_size": 4, "shards_in_flight": 2, "retries": 1}
+    execution |= {"max_failed_share": 0.5} | ({"workers": workers} if workers else {})
+    recipe = write_recipe(folder, prompts=8, policy=policy, judge=judge, execution=execution)
+    return start_run(recipe, run_id="one", runs_root_folder=folder / "runs")
+
+
+def make(run: RunDir) -> list[str]:
+    """Take a run to its preference set; returns the remarks."""
+    progress = Notes()
+
+    async def chains() -> None:
+        ctx = open_context(run, progress)
+        await supervised_chain(ctx)
+        await preference_chain(ctx)
+        preference_dataset(ctx)
+
+    with work_in(run):
+        asyncio.run(chains())
+    return progress.notes
+
+
+def preference_bytes(run: RunDir) -> bytes:
+    return (run.dataset / "preference.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run without workers."""
+    run = begin(tmp_path_factory.mktemp("local"))
+    make(run)
+    return run
+
+
+def test_a_worker_dies_and_nothing_differs(local: RunDir, tmp_path: Path) -> None:
+    """Equal bytes; the manifests say who made what; a second time nothing is made."""
+    log = tmp_path / "log"
+    run = begin(tmp_path, RAY, once=str(tmp_path / "once"), log=str(log))
+    (lost,) = make(run)
+    assert lost.startswith("worker ") and lost.endswith("another starts")
+    assert preference_bytes(run) == preference_bytes(local) and not verify(run)
+    manifests = stage_manifests(run.root, "supervised/critique-1")
+    assert {m.made_by["host"] for m in manifests} == {os.uname().nodename}
+    assert len({m.made_by["attempt"] for m in manifests}) == len(manifests) == 2
+    assert all(m.made_by["attempt"] in m.path and not m.counts.failed for m in manifests)
+    paid = log.read_text().split()
+    assert str(os.getpid()) not in paid
+    # 8 responses, critiques and revisions, 16 samples; only calls in flight are paid again.
+    assert 40 <= len(paid) <= 48
+    assert make(run) == [] and log.read_text().split() == paid
+    assert [*run.root.rglob("*.journal")] == []
+
+
+@pytest.mark.slow
+def test_row_that_kills_every_worker_is_failed(local: RunDir, tmp_path: Path) -> None:
+    """Question 4 kills whoever makes it, before questions 5 to 7 of its shard are made: they are
+    made from the other end.
+    """
+    run = begin(tmp_path, RAY, poison="question 4?")
+    with work_in(run):
+        states = asyncio.run(supervised_chain(open_context(run, Notes())))
+    rows = [row for state in states for row in read_rows(run.root, state["supervised/sample"])]
+    (failed,) = (row for row in rows if row.status == "failed")
+    assert "2 workers died while they made it alone" in failed.reason
+    whole = {
+        row.row_id: row
+        for m in stage_manifests(local.root, "supervised/sample")
+        for row in read_rows(local.root, m)
+    }
+    assert {row.row_id for row in rows} == {*whole} and len(rows) == len(whole) == 8
+    assert all(whole[row.row_id] == row for row in rows if row.status == "ok")
+
+
+def test_leftovers_are_listed_and_removed(
+    local: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a late worker wrote counts for nothing."""
+    path = local.root / "supervised/sample/shard-00000.0badcafe.parquet"
+    path.write_bytes(b"written late")
+    checked = check_files(local)
+    assert checked.leftovers == ["supervised/sample/shard-00000.0badcafe.parquet"]
+    assert not checked.problems
+    clean_run(str(local.root))
+    assert not path.exists() and "removed 1 files" in capsys.readouterr().out
+    assert check_files(local).leftovers == [] and not verify(local)
+
+
+@pytest.mark.parametrize(
+    ("workers", "error", "message"),
+    [
+        (
+            {"kind": "ray", "num": 2, "gpus": 9},
+            MachineError,
+            "asks for 18 GPUs, but the cluster has 0",
+        ),
+        ({"kind": "local", "num": 2}, ConfigError, "'num' is for workers of a cluster"),
+    ],
+)
+def test_more_than_there_is(
+    tmp_path: Path, workers: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    recipe = write_recipe(tmp_path, execution={"workers": workers})
+    with pytest.raises(error, match=message):
+        check_recipe(recipe)
+
+
+def test_worker_that_cannot_see_the_run(tmp_path: Path) -> None:
+    """Found before anything is paid for."""
+    run = begin(tmp_path, RAY)
+    ctx = open_context(run)
+    assert ctx.run.run_id == "one"  # and is remembered
+    run.update_info(run_id="another")
+    with pytest.raises(StoreError, match="does not see the run's folder"):
+        asyncio.run(supervised_chain(ctx))
+    assert stage_manifests(run.root, "supervised/sample") == []
