@@ -176,6 +176,16 @@ class ReferenceSection(TrainingSection):
     """Pairs per forward pass when the reference log-probabilities are computed, once."""
 
 
+class TurnsConfig(Section):
+    """How the assistant's turns of a trajectory weigh in the loss; other turns never count."""
+
+    learn: Literal["all", "last"] = "all"
+    """`last`: the turns before the last one are context."""
+    gamma: float | None = Field(None, gt=0, le=1)
+    """DMPO (Shi et al. 2024): turn t of T weighs gamma^t (1 - gamma^(T - t)) / (1 - gamma^T), so
+    early turns count most and lengths do not; at 1 it is (T - t) / T. Null: every turn weighs 1."""
+
+
 class DpoConfig(ReferenceSection, JoinableSection):
     """Direct preference optimization (Rafailov et al. 2023), with per-row soft labels."""
 
@@ -183,6 +193,8 @@ class DpoConfig(ReferenceSection, JoinableSection):
     """Preference method."""
     labels: Literal["soft", "hard"] = "soft"
     """`soft`: the judge's probability weighs both directions; `hard`: the chosen reply wins."""
+    turns: TurnsConfig | None = Field(None, exclude_if=lambda value: value is None)
+    """For a data set whose `chosen` and `rejected` are lists of turns; null for single replies."""
 
 
 class IpoConfig(ReferenceSection, JoinableSection):

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.training import TrainingSection
+from pipeline.config.training import DpoConfig, TrainingSection, TurnsConfig
 from pipeline.engines.literal import Spellings, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
@@ -38,6 +38,7 @@ from pipeline.training.worker.kto_rows import (
     unpaired_columns,
 )
 from pipeline.training.worker.methods import method_of
+from pipeline.training.worker.turns import encode_turns
 
 NEEDED = {
     "completion": ("row_id", "messages", "completion"),
@@ -213,7 +214,8 @@ def training_columns(
     learned = [*confident_pairs, *weighted_feedback]
     if method.shape == "best":
         learned = best_replies(confident_pairs)
-    encoded = [_encode(row, encoder, whole=method.scores) for row in learned]
+    turns = config.turns if isinstance(config, DpoConfig) else None
+    encoded = [_encode(row, encoder, turns, whole=method.scores) for row in learned]
     fitting = [row for row in encoded if row["length"] <= config.max_length]
     counts = RowCounts(
         read=num_read + not_ok + len(judged) + not_ok_judged,
@@ -252,8 +254,15 @@ def _drawn(rows: list[dict[str, Any]], config: TrainingSection) -> list[dict[str
     return [row for row in rows if row["row_id"] in drawn]
 
 
-def _encode(row: dict[str, Any], encoder: ReplyEncoder, *, whole: bool = False) -> dict[str, Any]:
-    """The row with token ids under `ids`, by the name of the reply, and its length in tokens.
+def _encode(
+    row: dict[str, Any],
+    encoder: ReplyEncoder,
+    turns: TurnsConfig | None = None,
+    *,
+    whole: bool = False,
+) -> dict[str, Any]:
+    """The row with token ids under `ids`, by the name of the reply, and its length in tokens; with
+    `turns` also the weights of these tokens.
 
     Args:
         whole: the ids of a reply are those of the whole conversation, and there is no prompt.
@@ -261,7 +270,19 @@ def _encode(row: dict[str, Any], encoder: ReplyEncoder, *, whole: bool = False) 
     messages, row_id = row["messages"], row["row_id"]
     names = ("completion",) if "completion" in row else ("chosen", "rejected")
     prompt: Ids = []
-    if whole:
+    weights: dict[str, list[float]] = {}
+    if not turns and (lists := [name for name in names if not isinstance(row[name], str)]):
+        raise DataError(
+            f"row {row_id}: `{lists[0]}` is a list of turns, which method dpo learns with `turns`; "
+            "add it, or use pairs of single replies"
+        )
+    if turns:
+        prompt, ids = encoder.prompt(messages), {}
+        for name in names:
+            reply = row[name]
+            said = [{"role": "assistant", "content": reply}] if isinstance(reply, str) else reply
+            ids[name], weights[name] = encode_turns(encoder, messages, said, row_id, turns)
+    elif whole:
         ids = {name: encoder.conversation(messages, row[name], row_id) for name in names}
     else:
         prompt = encoder.prompt(messages)
@@ -276,6 +297,7 @@ def _encode(row: dict[str, Any], encoder: ReplyEncoder, *, whole: bool = False) 
         **row,
         "prompt": prompt,
         "ids": ids,
+        "weights": weights,
         "length": len(prompt) + max(map(len, ids.values())),
     }
 
@@ -312,6 +334,9 @@ def _pair_columns(
         "rejected_ids": [row["ids"]["rejected"] for row in rows],
         "length": [row["length"] for row in rows],
     }
+    if rows and rows[0]["weights"]:
+        for side in ("chosen", "rejected"):
+            columns[f"{side}_weights"] = [row["weights"][side] for row in rows]
     if soft_labels:
         columns["soft_label"] = [row["soft_label"] for row in rows]
     if whole:

@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 import transformers
 
-from pipeline.config.training import ReferenceSection, RewardModelTrainingConfig
+from pipeline.config.training import DpoConfig, ReferenceSection, RewardModelTrainingConfig
 from pipeline.engines.fingerprint import file_hashes, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.training.job import JobFile, RowCounts, TrainingResult, write_result
@@ -105,7 +105,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
         # A measurement is worth less than the training before it.
         print(f"the model is not measured after training: {error!r}", flush=True)
     familiar = None
-    if cache is not None and method.shape == "pairs":
+    if cache is not None and method.shape == "pairs" and "chosen_weights" not in columns:
         reference = {name: trainer.train_dataset[name][:] for name in cache.columns}
         familiar = familiarity(own_means, columns, reference)
     alarms = find_alarms(
@@ -172,6 +172,8 @@ def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | No
         # The mismatched replies depend on the order and on the batches.
         determinants += [config.seed, config.batch_size, *method.smallest(config)]
         determinants += [file.feedback_sha256]
+    if isinstance(config, DpoConfig) and config.turns:
+        determinants.append(config.turns.model_dump(mode="json"))
     return ReferenceCache(
         path=file.job.cache_dir / f"{content_hash(determinants)[:24]}.parquet",
         columns=UNPAIRED_COLUMNS if unpaired else PAIR_COLUMNS,

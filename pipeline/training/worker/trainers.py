@@ -53,6 +53,35 @@ def with_soft_labels(batch: dict[str, Any], examples: list[dict[str, Any]]) -> d
     return batch
 
 
+WEIGHTS = ("chosen_weights", "rejected_weights")
+"""Columns of rows whose tokens weigh differently."""
+
+
+def with_token_weights(batch: dict[str, Any], examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The batch, and `token_weights` of the shape of `input_ids` where the rows have weights."""
+    if WEIGHTS[0] in examples[0]:
+        weights = torch.zeros(batch["input_ids"].shape)
+        rows = [(row, column) for column in WEIGHTS for row in examples]
+        for number, (row, column) in enumerate(rows):
+            start = len(row["prompt_ids"])
+            weights[number, start : start + len(row[column])] = torch.tensor(row[column])
+        batch["token_weights"] = weights
+    return batch
+
+
+def weighing(model: Any, weights: Tensor | None) -> Any:
+    """The model, with each log-probability of its outputs times the weight of its token."""
+    if weights is None:
+        return model
+
+    def weighted(**arguments: Any) -> Any:
+        outputs = model(**arguments)
+        outputs.log_probs = outputs.log_probs * weights[:, -outputs.log_probs.shape[1] :]
+        return outputs
+
+    return weighted
+
+
 @dataclass
 class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL has no types
     """TRL's collator, with soft labels."""
@@ -63,6 +92,7 @@ class SoftLabelCollator(DataCollatorForPreference):  # type: ignore[misc]  # TRL
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad a batch of pairs; chosen replies come first, then the rejected ones."""
         batch = with_soft_labels(super().torch_call(examples), examples)
+        batch = with_token_weights(batch, examples)
         if self.joins:
             lengths = batch["attention_mask"].sum(dim=1).tolist()
             batch |= row_layout(lengths, batch["input_ids"].shape[1])
@@ -118,13 +148,15 @@ class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL 
         super()._set_signature_columns_if_needed()
         columns: list[str] = self._signature_columns
         # `length` must survive for the sampler that groups by it; the collator passes it by.
-        self._signature_columns = [*dict.fromkeys([*columns, "soft_label", "length"])]
+        self._signature_columns = [*dict.fromkeys([*columns, *WEIGHTS, "soft_label", "length"])]
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Sums over the chosen and the rejected replies, each of shape (batch,), in nats."""
         inputs.pop("soft_label", None)
+        weights = inputs.pop("token_weights", None)
         if self._joins:
             model = joined(model)
+        model = weighing(model, weights)
         if self.ref_model is None and is_compiled(self.model):
             return self._initial_log_probs(model, inputs)
         return super().compute_ref_log_probs(model, inputs)
@@ -142,8 +174,10 @@ class SoftDpoTrainer(CachedReference, DPOTrainer):  # type: ignore[misc]  # TRL 
         return outputs.log_probs.detach().sum(dim=1).chunk(2)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        weights = inputs.pop("token_weights", None)
         if self._joins:
             model = joined(model)
+        model = weighing(model, weights)
         soft_label = inputs.pop("soft_label", None)
         if soft_label is None:
             return super()._compute_loss(model, inputs, return_outputs)
