@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("report", "progress"),
     ("run",),
-    ("judge_eval", "impact", "review", "sweep"),
+    ("judge_eval", "discover", "impact", "review", "sweep"),
     ("prefect_server", "cli"),
 )
 """Lowest first; a module may import its own layer and those before it."""

@@ -1,4 +1,4 @@
-"""The commands about constitutions: `lint`, `import`, `diff`, `impact`.
+"""The commands about constitutions: `lint`, `import`, `diff`, `impact`, `discover`.
 
 Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
@@ -120,6 +120,54 @@ def impact(
 
     after = impact_run(before, load_constitution(new), run_id)
     _finish(work(), after, "stopped; the same command continues from here")
+
+
+@constitution_app.command()
+def discover(
+    recipe: Annotated[Path, typer.Option(help="Its judge proposes and votes.")],
+    out: Annotated[Path, typer.Option(help="YAML file to write; must not exist.")],
+    pairs: Annotated[Path | None, typer.Argument(help="A file of labeled pairs.")] = None,
+    label_type: Annotated[
+        str | None, typer.Option("--type", help="Type of the file; `pairs` by default.")
+    ] = None,
+    sources: Annotated[Path | None, typer.Option(help="A source list instead of a file.")] = None,
+    run: Annotated[str | None, typer.Option(help="A run whose own pairs to read instead.")] = None,
+    principles: Annotated[
+        Path | None, typer.Option(help="Candidates, one a line, instead of the judge's.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=20, help="Pairs to use.")] = 200,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates to vote on.")] = 20,
+    most: Annotated[int, typer.Option(min=1, help="Principles to keep.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed draws other pairs.")] = 0,
+    figures: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
+) -> None:
+    """Find the principles that explain preference labels, and compare them with a constitution.
+
+    Example: rlaif constitution discover labels.jsonl --recipe recipe.yaml --out found.yaml
+    """
+    from pipeline.cli.discover import discover_constitution
+    from pipeline.cli.judge_eval import sources_of
+    from pipeline.discover.run import Request
+    from pipeline.run.start import find_run
+    from pipeline.sources.config import AnySource, DatasetSource
+
+    if run is None:
+        listed: tuple[AnySource, ...] = sources_of(pairs, sources, label_type)
+    elif pairs or sources or label_type:
+        raise ConfigError("the labels come from one place; name --run alone, or leave it out")
+    else:
+        folder = find_run(run)
+        path = folder.dataset / "preference.parquet"
+        if not path.is_file():
+            raise ConfigError(
+                f"run {folder.run_id} has no preference set; `rlaif resume {folder.run_id}` "
+                "finishes a run that was stopped"
+            )
+        listed = (DatasetSource(type="dataset", name="run", path=path),)
+    request = Request(
+        recipe, listed, principles, limit=limit, candidates=candidates, most=most, seed=seed
+    )
+    discover_constitution(request, out, figures)
 
 
 def resume_impact(run: "RunDir") -> None:

@@ -1,0 +1,1 @@
+"""What do labels reward? Principles found from preference data: `rlaif constitution discover`."""
