@@ -382,6 +382,10 @@ def main() -> None:
         where = shown_path(str(error.filename)) if error.filename else "a file"
         full = "; free some disk space" if error.errno in FULL else "; correct the path or the disk"
         _end(f"{where}: {error.strerror or error}{full}, then repeat the command", EXIT_USER)
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        _end(f"{error}; end other programs, or raise this machine's limit of processes", EXIT_USER)
     sys.exit(code if isinstance(code, int) else 0)
 
 

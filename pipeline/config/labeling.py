@@ -113,7 +113,7 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _options_differ(self) -> Self:
-        if self.letters[0] == self.letters[1]:
+        if len({letter.casefold() for letter in self.letters}) < 2:
             raise ValueError(
                 f"judge options {list(self.options)} both spell '{self.letters[0]}', so the slots "
                 "cannot be told apart; use two letters"
@@ -161,7 +161,7 @@ class ScoreConfig(Section):
 
     @model_validator(mode="after")
     def _ratings_differ(self) -> Self:
-        if len(self.options) < 2 or len(set(self.shown)) < len(self.options):
+        if len(self.options) < 2 or len({s.casefold() for s in self.shown}) < len(self.options):
             raise ValueError(
                 f"score.options {list(self.options)} must be two or more different strings"
             )

@@ -26,12 +26,10 @@ from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
 _SIZES = (
-    "hidden_size",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
+    *("hidden_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers"),
     "vocab_size",
 )
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 def check_vllm(config: VllmConfig) -> None:
@@ -180,6 +178,14 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
                 f"'{folder / 'config.json'}': {name} is {str(value)[:40]!r}, but a number above 0 "
                 "is needed; download it again"
             )
+    names = {name for tensors in weights for name in tensors}
+    layers = [int(match[1]) + 1 for name in names if (match := _LAYER.search(name))]
+    # Some have one more, which drafts tokens.
+    if layers and max(layers) < known.get("num_hidden_layers", 1):
+        raise ConfigError(
+            f"model folder '{folder}': config.json says {known['num_hidden_layers']} layers, and "
+            f"the weights have {max(layers)}; download both again"
+        )
     numbers = {value for value in known.values() if type(value) is int}
     for name, tensor in (item for tensors in weights for item in tensors.items()):
         shape = tensor.get("shape")
@@ -187,6 +193,11 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
             raise ConfigError(
                 f"model folder '{folder}': {name} has {shape[-1]} columns, a number that "
                 "config.json does not have; download both again"
+            )
+        if name.endswith("embed_tokens.weight") and shape and shape[0] < known.get("vocab_size", 0):
+            raise ConfigError(
+                f"model folder '{folder}': config.json says vocab_size {known['vocab_size']}, and "
+                f"{name} has {shape[0]} rows; download both again"
             )
 
 
@@ -293,7 +304,9 @@ def check_safetensors(path: Path) -> dict[str, Any]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ConfigError when it holds none."""
+    """The object of a JSON file. Raises ConfigError when it holds none, or is no regular file."""
+    if problem := file_problem(path):
+        raise ConfigError(f"'{path}' {problem}; download it again")
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -110,8 +110,10 @@ def read_run(run: RunDir) -> ReportData:
     notes: list[str] = []
     config = _load_or_none(load_config, run.recipe)
     metrics = _validated(run.metrics, Metrics, notes, "; the figures below come from the rows")
-    if metrics is None:
-        metrics = _measured(run, config)
+    if metrics is None or metrics.data is None:
+        # There are no labels, or the file has lost what it said of them.
+        measured = _measured(run, config)
+        metrics = measured if metrics is None or measured.data else metrics
     training = []
     for name, title in JOBS.items():
         folder = run.training(name)

@@ -51,7 +51,8 @@ REWARDS = "reward model"
 
 def runs_root() -> Path:
     """Folder of all runs: `RLAIF_OUTPUTS`/runs, else outputs/runs below the project root."""
-    return Path(os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")) / "runs"
+    # Arrow would read a path that begins with `~` as one below the home folder; nothing else does.
+    return Path(os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")).absolute() / "runs"
 
 
 REPLIES: Use = "replies"

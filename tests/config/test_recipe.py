@@ -59,6 +59,7 @@ def test_default_is_the_published_method(tmp_path: Path) -> None:
             "'preference.comparisons' is 'all_of_them'",
         ),
         (BASE + "preference:\n  judge:\n    options: [A, A]\n", "both spell 'A'"),
+        (BASE + "preference:\n  judge:\n    options: [A, a]\n", "both spell 'A'"),
         (
             BASE + "preference:\n  sample:\n    num_samples: 1\n",
             "need two samples per prompt.*set it to 2",

@@ -1,6 +1,7 @@
 """A user's mistakes, found before anything heavy is imported or opened."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,38 @@ def config_for(folder: Path | str, **fields: Any) -> VllmConfig:
 def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_engine(config_for(make_folder(tmp_path / "m", without=without)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "sizes", "message"),
+    [
+        ("model.embed_tokens.weight", [2, 2], {"vocab_size": 3}, "vocab_size 3, and .* has 2 rows"),
+        ("model.layers.1.mlp.weight", [4], {"num_hidden_layers": 3}, "3 layers, and .* have 2"),
+        ("model.embed_tokens.weight", [2, 2], {"vocab_size": 2}, ""),
+        ("model.layers.2.mlp.weight", [4], {"num_hidden_layers": 2}, ""),  # one that drafts tokens
+    ],
+)
+def test_weights_hold_what_the_configuration_says(
+    tmp_path: Path, name: str, shape: list[int], sizes: dict[str, int], message: str
+) -> None:
+    folder = make_folder(tmp_path / "m")
+    tensors = {name: {"dtype": "U8", "shape": shape, "data_offsets": [0, 4]}}
+    header = json.dumps(tensors).encode()
+    weights = len(header).to_bytes(8, "little") + header + b"abcd"
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "config.json").write_text(json.dumps({**KIND, "hidden_size": 2, **sizes}))
+    if not message:
+        checks.check_model_folder(folder)
+        return
+    with pytest.raises(ConfigError, match=message):
+        checks.check_model_folder(folder)
+
+
+def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m", without="tokenizer.json")
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(ConfigError, match=r"tokenizer.json' is .*; download it again"):
+        checks.check_model_folder(folder)
 
 
 @pytest.mark.parametrize(
