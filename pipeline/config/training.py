@@ -27,9 +27,14 @@ Scheduler = Literal["constant", "constant_with_warmup", "linear", "cosine", "inv
 Switch = bool | Literal["auto"]
 
 # Where and how often a job reports, not what it computes: left out of the job hash.
-REPORTING_FIELDS = frozenset({"log_steps", "save_steps", "accelerate_config", "device", "compile"})
+REPORTING_FIELDS = frozenset(
+    {"log_steps", "save_steps", "accelerate_config", "device", "compile", "report_to"}
+)
 """Fields that do not change the trained model; a job that differs in these only is reused."""
 
+
+Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+"""A program that shows training metrics, by the name that transformers has for it."""
 
 AlarmName = Literal[
     "chosen_falls",
@@ -142,6 +147,9 @@ class TrainingSection(Section):
     """File written by `accelerate config`, for several GPUs, DeepSpeed or FSDP."""
     log_steps: int = Field(1, ge=1)
     """Steps between two lines of metrics."""
+    report_to: tuple[Tracker, ...] = ()
+    """Trackers that get the metrics too; none by default, and each has to be installed. TensorBoard
+    and MLflow write below the job's folder; where the others send them is their own setting."""
     save_steps: int | None = Field(None, ge=1)
     """Steps between two checkpoints; null for none: a killed job starts from the beginning."""
     alarms: AlarmConfig = AlarmConfig()

@@ -42,7 +42,7 @@ from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.spending import timed
-from pipeline.training.launch import prove_model
+from pipeline.training.launch import check_trackers, prove_model
 from pipeline.workers.cluster import check_workers
 
 REWARDS = "reward model"
@@ -91,6 +91,8 @@ def check_recipe(
     counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
     check_gate(config.evaluation.gate, constitution, config.evaluation.oracle, counts.tags)
     check_rounds(config, counts.train)
+    for section in (config.supervised.train, config.preference.train):
+        check_trackers(section)
     facts = [
         ("recipe", f"{config.name}: {config.description}".rstrip(": ")),
         ("constitution", _describe(constitution, config) + _unshown(constitution, files)),

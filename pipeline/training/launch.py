@@ -19,6 +19,7 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import errors
@@ -124,11 +125,13 @@ def check_job(job: TrainingJob) -> None:
 
     Raises:
         ConfigError: model folder or a file that the job names is missing or damaged, the chat
-            template cannot be trained with, or the method does not read feedback.
+            template cannot be trained with, the method does not read feedback, or a tracker is not
+            installed.
         DataError: a data set is missing.
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
     check_model_folder(job.model)
+    check_trackers(job.config)
     named = {"chat_template": job.chat_template, "accelerate_config": job.config.accelerate_config}
     for name, path in named.items():
         if path is not None and not path.is_file():
@@ -150,6 +153,17 @@ def check_job(job: TrainingJob) -> None:
             "the recipe asks for `device: cuda` and this machine shows no NVIDIA GPU; "
             "use `device: cpu` or `auto`, or run it where a GPU is"
         )
+
+
+def check_trackers(config: TrainingSection | None) -> None:
+    """Raises ConfigError for a tracker that is not installed; nothing is imported."""
+    for name in config.report_to if config else ():
+        modules = ("tensorboard", "tensorboardX") if name == "tensorboard" else (name,)
+        if not any(map(find_spec, modules)):
+            raise ConfigError(
+                f"report_to names '{name}', which is not installed here; install it with "
+                f"`pip install {name}`, or leave it out: metrics.jsonl has every figure"
+            )
 
 
 def prove_model(folder: Path) -> str:

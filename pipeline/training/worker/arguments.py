@@ -82,7 +82,9 @@ def place(config: TrainingSection) -> Placement:
 def trl_arguments(
     config: TrainingSection, rows: RowCounts, placement: Placement, checkpoints: Path
 ) -> Any:
-    """TRL's argument object for a method; nothing is evaluated, reported or sent anywhere."""
+    """TRL's argument object for a method; nothing is evaluated, and nothing is sent anywhere but to
+    the trackers of `report_to`.
+    """
     method = method_of(config)
     _, argument_class = method.classes()
     return argument_class(
@@ -98,6 +100,7 @@ def _common_arguments(
     # Without padding there is nothing to save, and batches of long rows alone would need the most
     # memory.
     groups = config.group_by_length and not placement.padding_free
+    folder = checkpoints.absolute().parent
     return {
         "output_dir": str(checkpoints),
         "learning_rate": config.learning_rate,
@@ -116,7 +119,8 @@ def _common_arguments(
         "save_strategy": "steps" if config.save_steps else "no",
         "save_steps": config.save_steps or 500,
         "save_total_limit": 2,
-        "report_to": "none",
+        "report_to": list(config.report_to) or "none",
+        "run_name": f"{folder.parents[1].name}/{folder.name}",
         "disable_tqdm": True,
         "use_cpu": placement.device == "cpu",
         "bf16": placement.autocast,

@@ -56,6 +56,8 @@ def run(file: JobFile, started: float) -> TrainingResult:
     """
     job, config = file.job, file.job.config
     phase("preparing")
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.output_dir / "tensorboard"))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", (job.output_dir / "mlruns").absolute().as_uri())
     placement = place(config)
     _silence_progress_bars()
     encoder = load_encoder(job)
