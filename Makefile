@@ -6,7 +6,7 @@ PYTHON_BIN := .venv/bin/python
 # Worker processes of pytest; the tests of one file stay in one process.
 WORKERS ?= 2
 
-.PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema
+.PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema docs
 
 setup:                ## .venv from requirements/cpu.lock (PYTHON=... names another Python 3.11)
 	@requirements/setup.sh cpu
@@ -47,7 +47,13 @@ stop:                 ## stop the Prefect server that was started here
 lock: setup           ## resolve requirements/*.in again (network)
 	@$(PYTHON_BIN) requirements/refresh.py cpu
 	@$(PYTHON_BIN) requirements/refresh.py cuda
+	@$(PYTHON_BIN) requirements/refresh.py docs
 	@$(PYTHON_BIN) requirements/refresh.py cluster
 
 schema: setup         ## write the JSON schemas for editors, and docs/recipes.md
 	@$(PYTHON_BIN) -m pipeline.cli.schema
+
+docs:                 ## build site/ from docs/, to be opened from its files (.venv-docs)
+	@requirements/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "site/index.html"

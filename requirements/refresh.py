@@ -2,6 +2,7 @@
 
     python requirements/refresh.py cpu      requirements/cpu.in  -> requirements/cpu.lock
     python requirements/refresh.py cuda     requirements/cuda.in -> requirements/cuda.lock
+    python requirements/refresh.py docs     requirements/docs.in -> requirements/docs.lock
     python requirements/refresh.py cluster  requirements/cluster.in -> requirements/cluster.lock
 
 In:  requirements/KIND.in, and pip's own configuration of indexes

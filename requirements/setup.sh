@@ -4,17 +4,19 @@
 #     requirements/setup.sh cpu    .venv       from requirements/cpu.lock
 #     requirements/setup.sh cuda   .venv-cuda  from requirements/cuda.lock
 #     requirements/setup.sh cluster            adds requirements/cluster.lock to .venv
+#     requirements/setup.sh docs   .venv-docs  from requirements/docs.lock, to build the pages alone
 #
 # The stamp holds the hash of the lock and is written last: a set-up that was stopped runs again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?cpu, cuda or cluster}
+kind=${1:?cpu, cuda, cluster or docs}
 case $kind in
   cpu) venv=.venv need_gib=5 torch_index=https://download.pytorch.org/whl/cpu ;;
   cuda) venv=.venv-cuda need_gib=16 torch_index= ;;
   cluster) venv=.venv need_gib=1 torch_index= ;;
-  *) echo "setup: unknown environment '$kind'; use cpu, cuda or cluster" >&2; exit 2 ;;
+  docs) venv=.venv-docs need_gib=1 torch_index= ;;
+  *) echo "setup: unknown environment '$kind'; use cpu, cuda, cluster or docs" >&2; exit 2 ;;
 esac
 lock=requirements/$kind.lock
 stamp=$venv/rlaif-$kind.lock.sha256
@@ -27,7 +29,10 @@ if [ "$(cat "$stamp" 2>/dev/null)" = "$hash" ] && "$venv/bin/python" -c "" 2>/de
   exit 0
 fi
 
-if [ "$kind" = cluster ]; then
+if [ "$kind" = docs ]; then
+  "$venv/bin/python" -c "" 2>/dev/null || { rm -rf "$venv"; "$python" -m venv "$venv"; }
+fi
+if [ "$kind" = cluster ] || [ "$kind" = docs ]; then
   # Additions alone: no pin of cpu.lock moves.
   echo "setup: adding $(grep -c == "$lock") packages to $venv"
   "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --quiet -r "$lock" 2> >(grep -v "is neither a file" >&2)

