@@ -34,6 +34,7 @@ from pipeline.run.target import first_draw
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Runner, ShardState
 from pipeline.store import RunDir, read_rows, require_manifest
+from pipeline.store.remote import mirror_of
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
@@ -142,8 +143,10 @@ async def _on_workers(
             # Not opened here, except where only an endpoint knows what it serves.
             engine = await stack.enter_async_context(lazy_engine(config))
             own = [stage for maker in makers for stage in maker(ctx, engine)]
-            opener = partial(stages_in_worker, ctx.run.root, tuple(makers))
-            job = Job(0, ctx.run.root, ctx.run.run_id, code_hash(), config, opener)
+            opener = partial(stages_in_worker, tuple(makers))
+            store = mirror_of(ctx.run.root)
+            url = store.url.removesuffix("/runs") if store else ""
+            job = Job(0, ctx.run.root, ctx.run.run_id, code_hash(), config, opener, url)
             pool = Pool(
                 cluster,
                 job,
@@ -159,7 +162,7 @@ async def _on_workers(
 
 
 def stages_in_worker(
-    root: Path, makers: Sequence[StageMaker], engine: Engine
+    makers: Sequence[StageMaker], root: Path, engine: Engine
 ) -> tuple[Runner, list[Stage]]:
     """What a worker needs of a run: the stages of a pass on its engine, and the runner."""
     ctx = open_context(RunDir(root))

@@ -54,6 +54,7 @@ from pipeline.run.promoted import write_promoted
 from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
+from pipeline.store.remote import mirror_of
 from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import PROMPTS
 from pipeline.training.job import TrainingJob
@@ -273,6 +274,8 @@ async def train(
             result = await launch(job, on_line=show)
     except TimeoutError:
         raise BudgetSpentError(meter.problem() or "the budget is spent") from None
+    if (store := mirror_of(ctx.run.root)) is not None:
+        store.push(ctx.run.root)
     return result.model_dir
 
 

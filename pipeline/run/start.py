@@ -41,6 +41,7 @@ from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
 from pipeline.store.layout import check_folder_name, run_beside
+from pipeline.store.remote import mirror, mirror_of
 from pipeline.store.spending import timed
 from pipeline.training.launch import check_trackers, prove_model
 from pipeline.workers.cluster import check_workers
@@ -50,9 +51,20 @@ REWARDS = "reward model"
 
 
 def runs_root() -> Path:
-    """Folder of all runs: `RLAIF_OUTPUTS`/runs, else outputs/runs below the project root."""
-    # Arrow would read a path that begins with `~` as one below the home folder; nothing else does.
-    return Path(os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")).absolute() / "runs"
+    """Folder of all runs: `RLAIF_OUTPUTS`/runs, else outputs/runs below the project root. For a URL
+    this machine's working copy of it, with what shows each run in a list.
+
+    Raises:
+        StoreError: the store of this URL does not answer.
+    """
+    outputs = os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")
+    if "://" not in str(outputs):
+        # Arrow would read a path that begins with `~` as one below the home folder; nothing else
+        # does.
+        return Path(outputs).absolute() / "runs"
+    store = mirror(str(outputs))
+    store.pull_heads()
+    return store.root
 
 
 REPLIES: Use = "replies"
@@ -118,6 +130,9 @@ def check_recipe(
     if config.evaluation.oracle is not None:
         find_oracle(config.evaluation.oracle)
     check_judges(config, constitution, files)
+    if (store := mirror_of(runs_root())) is not None:
+        store.check()
+        facts.append(("store", store.url))
     if config.execution.workers.kind == "ray":
         named = [resolved_engine(engine) for _, engine in engines]
         line = check_workers(config.execution.workers, named, offline=offline)
@@ -327,6 +342,8 @@ def make_run_folder(root: Path, fill: Callable[[RunDir], None]) -> RunDir:
         aside.mkdir(parents=True)
         fill(RunDir(aside))
         aside.rename(root)
+        if (store := mirror_of(root)) is not None:
+            store.push(root)
     except (OSError, StoreError) as error:
         reason = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(reason, OSError):
@@ -416,6 +433,8 @@ def find_run(name: str | Path, runs_root_folder: Path | None = None) -> RunDir:
     try:
         folder = Path(name)
         if (folder / "run.json").exists():
+            if (store := mirror_of(folder.resolve())) is not None:
+                store.pull(folder.resolve())
             return RunDir(folder.resolve())
         return run_beside(runs_root_folder or runs_root(), str(name)).require()
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 from pipeline.errors import StoreError
+from pipeline.store.remote import mirror_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -46,6 +47,8 @@ def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -
         for aside, (path, _) in zip(asides, files, strict=True):
             os.replace(aside, path)
         sync_folder(folder)
+        if (store := mirror_of(folder)) is not None:
+            store.send([path for path, _ in files])
     except BaseException as error:
         for aside in asides:
             with contextlib.suppress(OSError):

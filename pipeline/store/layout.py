@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,6 +27,7 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.store.files import FULL, disk_error, read_json, remove_strays, write_json
 from pipeline.store.inventory import LOCK, close_inventory, open_inventory
+from pipeline.store.remote import mirror_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -151,6 +153,8 @@ def run_beside(folder: Path, run_id: str) -> RunDir:
         The folder called `run_id` where there is one, or none of that id.
     """
     named = RunDir(folder / run_id)
+    if (store := mirror_of(folder)) is not None:
+        store.pull(named.root)
     if (named.root / "run.json").exists():
         return named
     runs = (RunDir(path.parent) for path in sorted(folder.glob("*/run.json")))
@@ -167,6 +171,7 @@ class RunLock:
     def __init__(self, root: Path) -> None:
         self._path = root / LOCK
         self._stream: FileIO | None = None
+        self._held = ExitStack()
 
     def __enter__(self) -> "RunLock":
         try:
@@ -183,6 +188,8 @@ class RunLock:
             ) from None
         try:
             self._take(stream)
+            if (store := mirror_of(self._path)) is not None:
+                self._held.enter_context(store.holding(self._path.parent))
         except BaseException:
             stream.close()
             raise
@@ -211,9 +218,12 @@ class RunLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        try:
+            self._held.close()
+        finally:
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
 
 
 def is_locked(root: Path) -> bool:

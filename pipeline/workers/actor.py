@@ -19,10 +19,11 @@ from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
 from pipeline.stages.runner import Made, Progress, Runner
 from pipeline.store import Manifest, RunDir, ShardCounts
+from pipeline.store.remote import fetch, mirror
 from pipeline.workers.cluster import code_hash
 
-OpenStages = Callable[[Engine], tuple[Runner, list[Stage]]]
-"""Makes the stages of a pass for an open engine, and the runner below the run's folder."""
+OpenStages = Callable[[Path, Engine], tuple[Runner, list[Stage]]]
+"""Makes the stages of a pass for a run's folder and an open engine, and the runner below it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Job:
     """`code_hash` of the driver."""
     engine: EngineSection
     open_stages: OpenStages
+    store: str = ""
+    """URL above the runs, where the run's folder is a working copy of it."""
 
 
 @dataclass
@@ -90,13 +93,18 @@ class Worker:
                     f"worker {job.number} on {host} has another version of this program than the "
                     "driver; install the same on every machine"
                 )
-            if RunDir(job.root).info().get("run_id") != job.run_id:
+            root = job.root
+            if job.store:
+                root = mirror(job.store).root / root.name
+                mirror(job.store).pull(root)
+            if RunDir(root).info().get("run_id") != job.run_id:
                 raise StoreError(
                     f"worker {job.number} on {host} does not see the run's folder {job.root}; put "
-                    "the runs where every machine sees them: a shared folder in RLAIF_OUTPUTS"
+                    "the runs where every machine sees them: a shared folder or a store in "
+                    "RLAIF_OUTPUTS"
                 )
             engine = await self._stack.enter_async_context(lazy_engine(job.engine))
-            self._runner, stages = job.open_stages(engine)
+            self._runner, stages = job.open_stages(root, engine)
         except UserError as error:
             return error
         self._stages = {stage.folder: stage for stage in stages}
@@ -118,6 +126,8 @@ class Worker:
             What was made, or the error that a person has to see, and what it planned and made.
         """
         NOTICE.set(self._notes.append)
+        for manifest in (*upstream, *filter(None, [old])):
+            fetch(self._runner.root / manifest.path)
         account = self._accounts[made_by["attempt"]] = Account(folder)
         # The driver counts what a run spends.
         runner = replace(self._runner, progress=account, meter=Meter())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Made, Runner, ShardState, StepCall
 from pipeline.store import Manifest
+from pipeline.store.remote import fetch
 from pipeline.store.shards import publish
 from pipeline.workers.pool import Pool, ShardBrokeWorkersError
 
@@ -39,6 +40,7 @@ class PooledRunner(Runner):
             self.progress.note(f"{stage.folder}/shard-{shard_index:05d}: {error}")
             return await self.make(stage, shard_index, upstream, old, key, give_up=str(error))
         manifest, stop = made
+        await asyncio.to_thread(fetch, self.root / manifest.path)
         await asyncio.to_thread(publish, self.root, manifest)
         counts = manifest.counts
         self.meter.add_tokens(
