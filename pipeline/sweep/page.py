@@ -171,7 +171,7 @@ def scatter(
     """Dots with the 95 % interval of their height; empty without two of them.
 
     Args:
-        dots: x, the share that is the height, and the point's name.
+        dots: x, the share that is the height, and the point's values.
         share: x is a share too.
     """
     if len(dots) < 2:
@@ -181,9 +181,10 @@ def scatter(
     x = Scale(ticks[0], ticks[-1], LEFT, WIDE - RIGHT)
     y = Scale(heights[0], heights[-1], HEIGHT - BOTTOM, TOP)
     mark = Markup(
-        '<g class="c-main"><title>{}</title><path class="mean" d="M{} {}L{} {}"/>'
-        '<circle class="dot" cx="{}" cy="{}" r="4"/></g>'
-        '<text class="tx" x="{}" y="{}">{}</text>'
+        '<g class="p-tuned"><title>{}: {}</title>'
+        '<line class="span" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<circle class="spot" cx="{}" cy="{}" r="5"/>'
+        '<text class="tl" x="{}" y="{}" style="text-anchor:{}">{}</text></g>'
     )
     parts = [
         y_axis([(y(t), percent(t)) for t in heights], WIDE),
@@ -191,19 +192,20 @@ def scatter(
     ]
     for place, height, name in dots:
         left, top = x(place), y(height.share)
-        ends = (left, y(height.low), left, y(height.high))
-        parts.append(mark.format(name, *ends, left, top, left, top - 8, name))
+        ends = (left, left, y(height.low), y(height.high))
+        label = (left - 9, top + 4, "end") if left > WIDE / 2 else (left + 9, top + 4, "start")
+        parts.append(mark.format(name, percent(height.share), *ends, left, top, *label, name))
     return svg(title, parts, WIDE)
 
 
 def _charts(points: Sequence[Outcome], measure: str) -> list[tuple[str, Markup]]:
     dots = [
-        (p.divergence, p.shares[measure], p.title)
+        (p.divergence, p.shares[measure], ", ".join(p.values.values()))
         for p in points
         if p.shares and measure in p.shares and p.divergence is not None
     ]
     sides = [
-        (p.shares["good_on_harmless"].share, p.shares["harmless"], p.title)
+        (p.shares["good_on_harmless"].share, p.shares["harmless"], ", ".join(p.values.values()))
         for p in points
         if p.shares and SIDES.keys() <= p.shares.keys()
     ]
