@@ -55,5 +55,5 @@ schema: setup         ## write the JSON schemas for editors, and docs/recipes.md
 
 docs:                 ## build site/ from docs/, to be opened from its files (.venv-docs)
 	@requirements/setup.sh docs
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict -f requirements/mkdocs.yml
 	@echo "site/index.html"

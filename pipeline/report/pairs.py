@@ -12,7 +12,9 @@ import base64
 import heapq
 import json
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ CHUNK = 500
 """Pairs whose texts are unpacked together."""
 INDEX = ("id", "status", "reason", "principle", "labeled", "label", "margin", "gap", "agree")
 """What lists and filters need of a pair."""
+MAX_CHARACTERS = 60_000_000
+"""Of all texts on the page: about 20 MiB of it. A run of long texts shows fewer pairs."""
 MAX_CHAINS = 4
 """Revision chains shown for one prompt."""
 PAIR_COLUMNS = (
@@ -94,7 +98,24 @@ def sample_pairs(run: RunDir, *, seed: int = 0, limit: int = MAX_PAIRS) -> list[
         for manifest in manifests
         for entry in _entries(run.root, manifest, place.keys(), rounds)
     ]
-    return sorted(entries, key=lambda entry: place[entry["id"]])
+    return within(sorted(entries, key=lambda entry: place[entry["id"]]), MAX_CHARACTERS)
+
+
+def within(entries: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The first entries whose texts have at most `most` characters together, and always one."""
+    sizes = (sum(map(len, _texts(entry))) for entry in entries)
+    totals = list(accumulate(sizes))
+    return list(entries[: max(1, bisect_right(totals, most))])
+
+
+def _texts(entry: Mapping[str, Any]) -> Iterator[str]:
+    yield from (turn["content"] for turn in entry["prompt"])
+    yield from entry["texts"]
+    for chain in entry["chains"]:
+        yield chain["initial"]
+        for step in chain["steps"]:
+            yield step["critique"]
+            yield step["revision"]
 
 
 def packed(

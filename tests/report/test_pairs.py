@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.pairs import MAX_TEXT, both_orders, cut, packed, sample_pairs
+from pipeline.report.pairs import MAX_TEXT, both_orders, cut, packed, sample_pairs, within
 from tests.evaluation.builders import critique, judgment, make_run, pair, prompt, response, revision
 from tests.report.synthetic import add_preference, add_revisions
 from tests.run.builders import write_rows
@@ -131,6 +131,15 @@ def test_long_text_is_cut_and_counted() -> None:
     assert cut("x" * MAX_TEXT) == "x" * MAX_TEXT
     assert cut("x" * (MAX_TEXT + 1500)).endswith(" … [1,500 more characters]")
     assert cut(None) == ""
+
+
+def test_long_texts_leave_room_for_fewer_pairs(tmp_path: Path) -> None:
+    """Each of the three pairs has a prompt of 7 characters and two texts of 4: 15 each."""
+    run = make_run(tmp_path / "run")
+    add_preference(run, {"a": "help", "b": "harm", "c": "fine"})
+    entries = sample_pairs(run)
+    assert [len(within(entries, most)) for most in (14, 29, 30, 44, 45)] == [1, 1, 2, 2, 3]
+    assert within([], 10) == []
 
 
 def test_run_without_pairs_shows_none(tmp_path: Path) -> None:
