@@ -25,7 +25,7 @@ from pipeline.labeling.contrast import measure_contrast
 from pipeline.labeling.known_labels import error_bound_of
 from pipeline.prompting.neutralize import CUT
 from pipeline.soft_labels import is_tie, margin, orders_agree
-from pipeline.store import ShardCounts
+from pipeline.store import Manifest, ShardCounts
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import (
     CRITIQUE,
@@ -97,15 +97,22 @@ def stage_metrics(root: Path) -> dict[str, StageMetrics]:
         for manifest in manifests:
             reasons.update(manifest.reasons)
         counts = sum((m.counts for m in manifests), ShardCounts())
+        makers = Counter(_maker(manifest) for manifest in manifests)
         stages[folder] = StageMetrics.model_validate(
             {
                 **counts.as_dict(),
                 "shards": len(manifests),
                 "reasons": reasons,
                 "engine": manifests[0].engine,
+                "makers": makers if len(makers) > 1 else {},
             }
         )
     return stages
+
+
+def _maker(manifest: Manifest) -> str:
+    parts = (manifest.engine.get("fingerprint", "")[:12], manifest.made_by.get("gpu", ""))
+    return " on ".join(filter(None, parts))
 
 
 def measure_data(

@@ -186,6 +186,8 @@ class StageMetrics(_Entry):
     """Rows that are not ok, by reason."""
     engine: dict[str, str] = {}
     """Name, fingerprint and version of the model; empty for a stage without one."""
+    makers: Annotated[dict[str, int], Field(exclude_if=lambda makers: not makers)] = {}
+    """Shards by fingerprint and kind of GPU, where these differ; else empty."""
 
 
 class MarginBin(_Entry):

@@ -382,6 +382,10 @@ def _models(data: ReportData) -> Iterable[tuple[str, str]]:
     for model, users in folders.items():
         others = f" and {len(users) - 1} more" if len(users) > 1 else ""
         yield f"model of {users[0]}{others}", model
+    for folder, stage in data.metrics.stages.items():
+        if stage.makers:
+            shards = ", ".join(f"{number:,} by {maker}" for maker, number in stage.makers.items())
+            yield f"shards of {folder}, whose models or GPUs differ", shards
     for record in data.training:
         if record.result:
             yield f"data of {record.title}", record.result.dataset_sha256

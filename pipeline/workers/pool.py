@@ -45,13 +45,10 @@ class Seat:
     """The actor; None while the next one starts."""
     station: Station | None = None
     gpu: str = ""
-    starts: int = 0
     busy: int = 0
     """Shard-stages that it makes now."""
     closed: bool = False
     """Whether one shard has it alone."""
-    rows: int = 0
-    tokens: int = 0
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when its first worker has started, or could not."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,7 +79,7 @@ class Pool:
         """The worker of each shard that is on its way."""
         self._suspects = 0
         """Shards that wait for a worker of their own."""
-        self._attempts: dict[str, tuple[Seat, Account]] = {}
+        self._attempts: dict[str, Account] = {}
         """What each attempt was seen to have made."""
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: Exception | None = None
@@ -117,7 +114,7 @@ class Pool:
             size = journal.size()
             seat = await self._take(shard_index, alone=careful > 0)
             worker, attempt = seat.worker, secrets.token_hex(4)
-            self._attempts[attempt] = seat, Account(folder)
+            self._attempts[attempt] = Account(folder)
             try:
                 call = worker.make.remote(
                     folder, shard_index, upstream, old, key, self._made_by(seat, attempt), careful
@@ -168,21 +165,6 @@ class Pool:
             self._ray.kill(worker)
         else:
             self._cluster.parked.append(worker)
-
-    def table(self) -> list[dict[str, Any]]:
-        """A row for each worker, for people."""
-        return [
-            {
-                "worker": seat.number,
-                "host": seat.station.host if seat.station else "",
-                "gpu": seat.gpu,
-                "rows": seat.rows,
-                "tokens": seat.tokens,
-                "started": seat.starts,
-                "now": "starts" if seat.worker is None else f"{seat.busy} shards",
-            }
-            for seat in self.seats
-        ]
 
     def _made_by(self, seat: Seat, attempt: str) -> dict[str, str]:
         host = seat.station.host if seat.station else ""
@@ -264,7 +246,6 @@ class Pool:
         while self._broken is None:
             parked = self._cluster.parked if not self._gpus else []
             worker = parked.pop() if parked else self._actor.remote()
-            seat.starts += 1
             try:
                 station = await worker.start.remote(replace(self._job, number=seat.number))
             except self._ray.exceptions.RayTaskError as error:
@@ -313,19 +294,17 @@ class Pool:
         """Pass on what an attempt has made since it was last seen."""
         if attempt not in self._attempts:
             return
-        seat, before = self._attempts[attempt]
+        before = self._attempts[attempt]
         if account.rows_planned > before.rows_planned:
             self._progress.planned(account.folder, account.rows_planned)
         new = _difference(account.counts, before.counts)
         if new.expected:
             self._progress.rows_done(account.folder, new)
-            seat.rows += new.expected
-            seat.tokens += new.generated_tokens
-        self._attempts[attempt] = seat, account
+        self._attempts[attempt] = account
 
     def _forget(self, attempt: str) -> bool:
         """Take back what a lost attempt was seen to plan and make; whether it made a row."""
-        _, account = self._attempts.pop(attempt)
+        account = self._attempts.pop(attempt)
         if account.rows_planned:
             self._progress.worker_lost(account.folder, account.rows_planned, account.counts)
         return account.counts.expected > 0
