@@ -79,7 +79,7 @@ def try_all(chosen: list[Case]) -> dict[str, list[str]]:
 def main() -> None:
     """Try all inputs, print a table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one input of five")
+    parser.add_argument("--quick", action="store_true", help="one input of six")
     parser.add_argument("--family", choices=FAMILIES, help="this family only")
     arguments = parser.parse_args()
     started, select = time.perf_counter(), quick_cases if arguments.quick else cases

@@ -38,7 +38,7 @@ FAMILIES = (
     "arguments",
     "environment",
 )
-EVERY = 5
+EVERY = 6
 """The quick version takes one case of this many."""
 SHARED = ("end", "world", "environment", "limits", "slow", "writes", "known")
 
@@ -68,7 +68,7 @@ def cases(family: str) -> tuple[Case, ...]:
 
 
 def quick_cases(family: str) -> tuple[Case, ...]:
-    """One case of five, without those that take long or are known to be accepted."""
+    """One case of six, without those that take long or are known to be accepted."""
     return tuple(case for case in cases(family) if not (case.slow or case.known))[::EVERY]
 
 

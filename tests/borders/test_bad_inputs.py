@@ -1,6 +1,6 @@
 """Bad inputs of every family end as one line, or as what is right for them.
 
-`python -m benchmarks.bad_inputs` tries all; this is one of five of them, in a process of their own.
+`python -m benchmarks.bad_inputs` tries all; this is one of six of them, in a process of their own.
 """
 
 import json

@@ -115,10 +115,11 @@ def test_there_are_enough_texts() -> None:
     assert len(set(TEXTS)) == len(TEXTS) >= 200
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_each_request_has_the_form_of_a_clean_one(name: str) -> None:
+def test_each_request_has_the_form_of_a_clean_one(name: str, family: str) -> None:
     clean = form(*request(HONEST, OTHER, name))
-    for text in TEXTS:
+    for text in FAMILIES[family]:
         for slots in ((f"{HONEST} {text}", OTHER), (OTHER, text), (text, text)):
             shown, fence = request(*slots, name)
             assert form(shown, fence) == clean, text
