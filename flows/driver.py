@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.tasks import Handle, StageCalls, run_step
+from flows.tasks import ChainProgress, Handle, StageCalls, run_step
 from pipeline.run.driver import Work
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Runner, ShardState
@@ -67,7 +67,17 @@ class PrefectDriver:
         # Shards of a later draw do not begin at 0.
         start = min((m.shard_index for shard in shards for m in shard.values()), default=0)
 
+        progress = ChainProgress(self._run, [s.folder for s in stages], len(shards) * len(stages))
+        await progress.step(0)
+
         async def call(stage: Stage, shard_index: int, manifests: Sequence[Manifest]) -> Manifest:
+            manifest = await run_task(stage, shard_index, manifests)
+            await progress.step()
+            return manifest
+
+        async def run_task(
+            stage: Stage, shard_index: int, manifests: Sequence[Manifest]
+        ) -> Manifest:
             step = self._calls(runner, stage, shard_index, manifests)
             if shard_index - start < num_own:
                 return await step

@@ -18,6 +18,7 @@ from pipeline.config.paths import shown_path
 from pipeline.errors import ConfigError, MachineError, StoreError, UserError
 from pipeline.progress import LineProgress, duration, progress_context, progress_for_stdout
 from pipeline.run.nightly import plan_nightly, take_run
+from pipeline.run.nightly import run_nightly as run_nightly_plan
 from pipeline.run.rounds import run_rounds
 from pipeline.run.start import change_budget, check_recipe, find_run, start_run
 from pipeline.store import RunDir
@@ -86,7 +87,7 @@ def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
 
         job: Coroutine[Any, Any, object] = nightly(str(recipe), plan.run.run_id)
     else:
-        job = take_run(plan.run)
+        job = run_nightly_plan(plan)
     _complete(job, plan.run, "stopped; the next night continues from here")
 
 

@@ -44,9 +44,10 @@ class PromptsConfig(Section):
     """The prompt files."""
 
     train: tuple[Path, ...] = Field(min_length=1)
-    """JSON Lines files whose prompts are sampled, judged and trained on."""
+    """Files whose prompts are sampled, judged and trained on: JSON Lines, CSV and Parquet (column
+    `prompt`, or `messages` in Parquet), or folders of them."""
     heldout: tuple[Path, ...] = ()
-    """JSON Lines files for evaluation only; a prompt that is also in `train` is refused."""
+    """Files, as in `train`, for evaluation only; a prompt that is also in `train` is refused."""
     limit: int | None = Field(None, ge=1)
     """Largest number of training prompts, drawn by seed; null for all."""
     heldout_limit: int | None = Field(None, ge=1)
@@ -201,6 +202,10 @@ class RunConfig(Section):
     """What the run may spend."""
     prices: PricesConfig | None = None
     """What its tokens and hours cost."""
+    webhook_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable with the address of a webhook, which gets a JSON message
+    (`event`, `run`, `text`, `report`) when the run fails, stops at its audit or promotes its
+    policy."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:

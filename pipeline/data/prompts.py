@@ -12,7 +12,8 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from pipeline.data.prompt_lines import display_path, parse_line, read_lines
+from pipeline.data.prompt_lines import parse_line
+from pipeline.data.prompt_tables import read_prompt_file
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id, text_hash, uniform
 from pipeline.records import PromptRow
@@ -23,8 +24,7 @@ from pipeline.store.shards import Manifest, ShardCounts, load_manifest, write_sh
 def prompt_rows(files: Sequence[Path], run_id: str = "") -> Iterator[PromptRow]:
     """One row per line of the files, repeats included. Raises DataError as `parse_line` does."""
     for path in files:
-        name = display_path(path)
-        for number, line in read_lines(path):
+        for name, number, line in read_prompt_file(path):
             messages, tags = parse_line(line, f"{name}, line {number}")
             yield PromptRow(
                 row_id=prompt_id(messages),

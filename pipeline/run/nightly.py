@@ -28,6 +28,7 @@ from pipeline.ids import file_hash
 from pipeline.progress import current_progress
 from pipeline.run.context import PROMOTED, open_context, promoted_model
 from pipeline.run.files import copied_paths
+from pipeline.run.nights import write_pages
 from pipeline.run.phases import run_all
 from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run, work_in
 from pipeline.store import RunDir, new_run_id
@@ -164,4 +165,12 @@ async def run_nightly(
     """
     if plan.run is not None:
         await take(plan.run)
+        nights = nightly_runs(str(plan.run.info().get("series")))
+        if (
+            plan.run.info().get("status") == "finished"
+            and nights
+            and nights[-1].run_id == plan.run.run_id
+        ):
+            for line in write_pages(nights):
+                current_progress().note(line)
     return plan.message

@@ -1,7 +1,8 @@
 """The phases of a run: what each one does, in order. Finished work is read from disk, not redone.
 
     supervised   prompts -> responses -> critiques -> revisions -> SFT set -> SL-CAI policy
-    preference   prompts -> samples -> labels -> pairs -> preference set -> tuned policy
+    preference   prompts -> samples -> labels -> pairs -> preference set
+    training     preference set -> tuned policy
     evaluation   held-out prompts -> every policy -> comparisons -> metrics
     report       report.html, report.md
 
@@ -9,7 +10,7 @@ A driver runs the pieces, as plain calls or as Prefect's tasks (`flows/`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,9 +74,13 @@ async def supervised_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
 
 
 async def preference_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
-    """Label comparisons under the constitution and learn from the pairs."""
+    """Label comparisons under the constitution, and write the pairs as a data set."""
     await preference_chain(ctx, driver)
     await driver.step(WRITE_PREFERENCE, lambda: preference_dataset(ctx))
+
+
+async def training_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
+    """Learn from the pairs."""
     await driver.step(TRAIN_PREFERENCE, lambda: train_preference(ctx))
 
 
@@ -101,13 +106,20 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
 
 
-async def report_phase(ctx: RunContext, driver: Driver = PLAIN) -> Path:
-    """Write the report and mark the run as finished; returns the report's path."""
+async def report_phase(
+    ctx: RunContext, driver: Driver = PLAIN, phases: Sequence[str] | None = None
+) -> Path:
+    """Write the report and mark the run as finished; returns the report's path.
+
+    Args:
+        phases: those that were run, if not all: without the last one the run is not finished.
+    """
 
     def finish() -> Path:
         stop_clock(ctx.run)
         report = write_report(ctx.run)
-        ctx.run.end("finished")
+        last = phases is None or list(PHASES)[-1] in phases
+        ctx.run.end("finished" if last else f"stopped after {', '.join(phases or ())}")
         return report
 
     report: Path = await driver.step(REPORT, finish)
@@ -118,6 +130,7 @@ Phase = Callable[[RunContext, Driver], Awaitable[None]]
 PHASES: dict[str, Phase] = {
     "supervised": supervised_phase,
     "preference": preference_phase,
+    "training": training_phase,
     "evaluation": evaluation_phase,
 }
 """The phases before the report, in order."""

@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from pipeline.prompting.templates import PromptTemplate
 from pipeline.run.context import relative_to_project, resolved_engine
 from pipeline.run.environment import record_environment
 from pipeline.run.files import RunFiles, copied_paths, copy_files, load_files
+from pipeline.run.webhook import reporting, webhook_address
 from pipeline.sources.files import check_label_sources
 from pipeline.store import RunDir, RunLock, new_run_id
 from pipeline.store.files import write_text
@@ -137,6 +138,8 @@ def check_recipe(
         named = [resolved_engine(engine) for _, engine in engines]
         line = check_workers(config.execution.workers, named, offline=offline)
         facts.append(("workers", line))
+    if config.webhook_env:
+        webhook_address(config.webhook_env)
     if not offline:
         facts += [("endpoint", line) for line in ask_endpoints(config)]
     return CheckedRecipe(path, config, constitution, text, facts)
@@ -253,16 +256,22 @@ def check_judges(config: RunConfig, constitution: Constitution, files: RunFiles)
 
 
 def begin_run(
-    recipe: str, run_id: str | None = None, resume: bool = False, overrides: Sequence[str] = ()
+    recipe: str,
+    run_id: str | None = None,
+    resume: bool = False,
+    overrides: Sequence[str] = (),
+    prompts: int | None = None,
 ) -> RunDir:
     """A new run of `recipe`, or with `resume` the run called `run_id`.
 
     Args:
         overrides: values to replace in the recipe of a new run.
+        prompts: replaces `prompts.limit`.
 
     Raises:
         UserError: the recipe is wrong, the id is taken, or there is no run to resume.
     """
+    overrides = [*overrides, *([f"prompts.limit={prompts}"] if prompts else [])]
     if not resume:
         return start_run(check_recipe(Path(recipe), overrides=overrides), run_id=run_id)
     if run_id is None:
@@ -388,7 +397,9 @@ def work_in(run: RunDir) -> Iterator[None]:
             or the disk is full.
     """
     _refuse_edits(run)
-    with RunLock(run.root), _clock(run):
+    config = load_config(run.recipe)
+    clock = timed(run) if config.budget.limits or config.prices else nullcontext()
+    with RunLock(run.root), clock, reporting(run, config.webhook_env):
         record_environment(run)
         yield
 
@@ -402,12 +413,6 @@ def _refuse_edits(run: RunDir) -> None:
                 f"versions of it; put the first one back{_where_it_is(run, path, expected)}, or "
                 f"start a new run with the changed one: {_new_run(run, path)}"
             )
-
-
-def _clock(run: RunDir) -> AbstractContextManager[None]:
-    """Counts the time of a run that has a budget or prices."""
-    config = load_config(run.recipe)
-    return timed(run) if config.budget.limits or config.prices else nullcontext()
 
 
 def _where_it_is(run: RunDir, copy: Path, expected: str) -> str:

@@ -140,8 +140,9 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
         check_prompts([tmp_path / "gone.jsonl"])
     with pytest.raises(DataError, match=r"no prompts in .*empty.jsonl; add at least one line"):
         check_prompts([write(tmp_path / "empty.jsonl", "")])
-    with pytest.raises(DataError, match="is a folder, but a file is needed"):
-        check_prompts([tmp_path])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"has no file that ends in .jsonl"):
+        check_prompts([tmp_path / "folder"])
 
 
 def test_gzip_is_unpacked(tmp_path: Path) -> None:

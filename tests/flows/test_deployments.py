@@ -10,6 +10,7 @@ from prefect import Flow
 from flows import end_to_end, nightly
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.prefect_server import Server, with_environment
+from pipeline.run.phases import PHASES
 from tests.flows.conftest import ask
 
 
@@ -25,7 +26,12 @@ def test_cron_gets_a_scheduled_run(server: Server) -> None:
         capture_output=True,
     )
     found = {d["name"]: d for d in ask(server, "deployments/filter")}
-    assert set(found) == {"main", "nightly"}
+    assert set(found) == {"main", "label-only", "train-only", "evaluate-only", "nightly"}
+    form = found["label-only"]["parameter_openapi_schema"]["properties"]
+    assert form["prompts"]["anyOf"][0] == {"minimum": 1, "type": "integer"}
+    assert form["phases"]["anyOf"][0]["items"]["enum"] == list(PHASES)
+    assert form["overrides"]["anyOf"][0]["items"]["pattern"] == "^[^=]+="
+    assert all(each["description"] for each in form.values())
     assert found["nightly"]["global_concurrency_limit"]["limit"] == 1
     only = {"id": {"any_": [found["nightly"]["id"]]}}
     for _ in range(300):

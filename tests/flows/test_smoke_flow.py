@@ -42,8 +42,13 @@ def upstream(tasks: dict[str, Json], name: str) -> set[str]:
 
 
 def test_graph_has_the_true_edges(flows: Flows) -> None:
-    main, supervised, preference, evaluation = flow_runs(flows, "graph")
-    assert main["state"]["name"] == "Completed" and main["name"].endswith("smoke.yaml")
+    main, supervised, preference, training, evaluation = flow_runs(flows, "graph")
+    assert main["state"]["name"] == "Completed" and main["name"] == "smoke · graph"
+    constitution = RunDir(flows.outputs / "runs/graph").info()["constitution"]
+    version = f"{constitution['name']}@{constitution['hash'][:8]}"
+    assert {"smoke", version, "scripted"} <= set(main["tags"])
+    assert supervised["name"] == "supervised: sample, critique, revise, 2 rounds"
+    assert training["name"] == "training: left out"
     # 64 prompts in shards of 16, two rounds: 4 x 5 stages, the data set, the training.
     tasks = wait_for_tasks(flows, supervised, 22)
     assert len(tasks) == 22
@@ -52,11 +57,11 @@ def test_graph_has_the_true_edges(flows: Flows) -> None:
     assert upstream(tasks, "critique-2-00003") == {"revise-1-00003"}
     assert upstream(tasks, "write-sft-set") == {f"revise-2-{i:05d}" for i in range(4)}
     assert upstream(tasks, "train-sft") == {"write-sft-set"}
-    pairs = wait_for_tasks(flows, preference, 18)
+    pairs = wait_for_tasks(flows, preference, 17)
     assert upstream(pairs, "canary-00001") == {"judge-00001", "sample-00001"}
     assert upstream(pairs, "pair-00001") == {"judge-00001", "sample-00001"}
     assert not task_runs(flows, evaluation), "the smoke recipe holds nothing out"
-    assert "report" in wait_for_tasks(flows, main, 4)
+    assert "report" in wait_for_tasks(flows, main, 5)
 
 
 def test_artifacts_show_the_result(flows: Flows) -> None:
@@ -65,12 +70,14 @@ def test_artifacts_show_the_result(flows: Flows) -> None:
     assert {"summary-graph", "principles-graph", "report-graph", "audit-graph"} <= set(found)
     assert "Every check passed" in found["audit-graph"]["data"]
     assert found["principles-graph"]["type"] == "table"
+    assert all(found[f"{kind}-graph"]["description"] for kind in ("summary", "report", "audit"))
+    assert (found["progress-graph"]["type"], found["progress-graph"]["data"]) == ("progress", 100)
     assert run.report.is_file() and run.report.as_uri() in found["report-graph"]["data"]
 
 
 def test_resume_shows_reused_stages(flows: Flows) -> None:
-    preference = [f for f in flow_runs(flows, "again") if f["name"] == "preference-phase"][1]
-    states = {n: t["state_name"] for n, t in wait_for_tasks(flows, preference, 18).items()}
+    preference = [f for f in flow_runs(flows, "again") if f["name"].startswith("preference: ")][1]
+    states = {n: t["state_name"] for n, t in wait_for_tasks(flows, preference, 17).items()}
     assert states["sample-00001"] == "Reused" and states["judge-00000"] == "Reused"
     # The same rows give the same bytes, so the pairs of the shard that was judged anew stay.
     assert states["judge-00001"] == "Completed" and states["pair-00001"] == "Reused"
@@ -93,7 +100,7 @@ def test_second_process_is_refused(flows: Flows) -> None:
 def test_further_shards_go_to_subflows(flows: Flows) -> None:
     assert flows.ends["groups"]["state"] == "Completed"
     all_runs = ask(flows.server, "flow_runs/filter", sort="START_TIME_ASC")
-    supervised = next(f for f in flow_runs(flows, "groups") if f["name"] == "supervised-phase")
+    supervised = next(f for f in flow_runs(flows, "groups") if f["name"].startswith("supervised: "))
     tasks = wait_for_tasks(flows, supervised, 13)
     assert "revise-2-00001" in tasks and "revise-2-00002" not in tasks
     group = next(

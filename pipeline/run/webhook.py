@@ -1,0 +1,74 @@
+"""A message to a webhook when a run fails, stops at its audit, or promotes its policy.
+
+The address is a secret of most services: a recipe names the environment variable that has it. A
+webhook that does not answer ends nothing.
+"""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipeline.errors import AuditError, ConfigError, PipelineError
+from pipeline.progress import current_progress
+from pipeline.run.context import PROMOTED
+from pipeline.store import RunDir
+
+TIMEOUT_S = 10.0
+
+
+def webhook_address(variable: str) -> str:
+    """The address in an environment variable.
+
+    Raises:
+        ConfigError: it is not set, or is not an http address; the value is never shown.
+    """
+    address = os.environ.get(variable, "")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        found = "is not an http(s) address" if address else "is not set"
+        raise ConfigError(
+            f"webhook_env names {variable}, but that environment variable {found}; set it to the "
+            "address of the webhook, or remove webhook_env"
+        )
+    return address
+
+
+@contextmanager
+def reporting(run: RunDir, variable: str | None) -> Iterator[None]:
+    """Within it, the end of a run is sent to a webhook, unless it was stopped by hand or is plain.
+
+    Args:
+        variable: the environment variable with the address; None to send nothing.
+    """
+    if variable is None:
+        yield
+        return
+    before = run.info().get("gate")
+    try:
+        yield
+    except AuditError as error:
+        _send(run, variable, "audit", str(error))
+        raise
+    except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
+        raise
+    except Exception as error:
+        # The text of a bug may have anything in it; that of our own errors is for people.
+        known = isinstance(error, PipelineError)
+        _send(run, variable, "failure", str(error) if known else type(error).__name__)
+        raise
+    if run.info().get("gate") == PROMOTED != before:
+        _send(run, variable, "promotion", f"run {run.run_id} promoted its policy")
+
+
+def _send(run: RunDir, variable: str, event: str, message: str) -> None:
+    values = {"event": event, "run": run.run_id, "text": message, "report": str(run.report)}
+    try:
+        httpx.post(webhook_address(variable), json=values, timeout=TIMEOUT_S).raise_for_status()
+    except (ConfigError, httpx.HTTPError, httpx.InvalidURL) as error:
+        kind = type(error).__name__
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else kind
+        current_progress().note(f"the webhook in {variable} did not take the message ({status})")

@@ -1,0 +1,77 @@
+"""Nights side by side, and the alarm of a judge that got worse."""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.data.verify import verify
+from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
+from pipeline.run.nights import Known, alarm_count, detected_share, judge_alarm, lower_tail
+from tests.run.builders import write_recipe
+from tests.sources.builders import write_lines
+
+QUIET = {"audit": {"enabled": False}, "sample": {"num_samples": 2}}
+
+
+def test_binomial_tail() -> None:
+    """Of 3 tosses at most 1 head: 1/8 + 3/8."""
+    assert lower_tail(1, 3, 0.5) == 0.5
+    assert lower_tail(-1, 3, 0.5) == 0
+
+
+def test_alarm_and_its_power() -> None:
+    """With 10 answers and 0.5 before, 0 right has 1/1024 < 0.001 and 1 right 11/1024: the alarm is
+    at 0. It comes with probability (1 - s)^10 >= 0.8 for s <= 0.022: 2 %.
+    """
+    assert alarm_count(10, 0.5) == 0 and detected_share(10, 0.5) == 0.02
+    assert alarm_count(5, 0.5) == -1 and detected_share(5, 0.5) is None
+    raised, line = judge_alarm(Known(50, 100), Known(0, 10))
+    assert raised and line.startswith("ALARM") and "a drop to 2%" in line
+    assert not judge_alarm(Known(50, 100), Known(1, 10))[0]
+    assert "no drop" in judge_alarm(Known(5, 10), Known(0, 5))[1]
+    assert judge_alarm(Known(0, 0), Known(0, 5))[0] is False
+
+
+def test_false_alarms_and_missed_drifts_over_a_thousand_nights() -> None:
+    """100 answers a night at 0.9 before: at most 1 in 1,000 nights is a false alarm, and a drop to
+    the stated share is missed in at most 20 % of the nights.
+    """
+    draw = random.Random(7)
+    before, least = Known(9000, 10_000), detected_share(100, 9000.5 / 10_001)
+    assert least is not None and 0.7 < least < 0.85
+
+    def alarms(share: float) -> int:
+        nights = (sum(draw.random() < share for _ in range(100)) for _ in range(1000))
+        return sum(right <= alarm_count(100, 9000.5 / 10_001) for right in nights)
+
+    assert judge_alarm(before, Known(75, 100))[0]
+    assert alarms(0.9) <= 4  # 1 is expected; P(more than 4) is 0.004
+    assert alarms(least) >= 760  # 800 at least are expected, with a deviation of 13
+
+
+def test_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first night, one with new prompts and an edited principle, and one with nothing to do."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
+    recipe = write_recipe(tmp_path, prompts=4, heldout=1, preference=QUIET)
+
+    def night() -> str:
+        return asyncio.run(run_nightly(plan_nightly(str(recipe))))
+
+    assert "4 new prompts" in night()
+    constitution: Any = yaml.safe_load((tmp_path / "constitution.yaml").read_text())
+    constitution["principles"][0]["comparison_request"] = "Which is kinder?"
+    (tmp_path / "constitution.yaml").write_text(yaml.safe_dump(constitution))
+    write_lines(tmp_path / "train.jsonl", *({"prompt": f"train question {i}?"} for i in range(6)))
+    assert "2 new prompts" in night()
+    assert "nothing to do" in night()
+    first, second = nightly_runs("small")
+    page = (second.root / "night.md").read_text()
+    assert f"Against {first.run_id}" in page and "reworded p-0, comparison_request" in page
+    assert "| Preference pairs kept |" in page and "no known answers" in page
+    series = (tmp_path / "outputs/nights/small.md").read_text()
+    assert f"| {first.run_id} | 1 |" in series and f"| {second.run_id} | 2 |" in series
+    assert verify(second) == [] and verify(first) == []
