@@ -8,7 +8,7 @@ from pipeline.config.overrides import override
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.recipe import read_recipe
 from pipeline.errors import ConfigError
-from pipeline.run.start import begin_run, check_recipe, start_run
+from pipeline.run.start import check_recipe, start_run
 
 TEXT = """\
 # A recipe.
@@ -88,8 +88,3 @@ def test_run_keeps_what_it_was_made_with(tmp_path: Path) -> None:
     assert all(line in text for line in SMOKE.read_text().splitlines() if line.startswith("#"))
     plain = start_run(SMOKE, run_id="plain", runs_root_folder=tmp_path)
     assert plain.recipe.read_bytes() == SMOKE.read_bytes()
-
-
-def test_a_resumed_run_takes_no_overrides() -> None:
-    with pytest.raises(ConfigError, match="keeps the recipe that it began with"):
-        begin_run(str(SMOKE), "r", resume=True, overrides=["seed=1"])
