@@ -3,8 +3,9 @@
 RECIPE ?= flows/configs/demo.yaml
 RLAIF := .venv/bin/rlaif
 PYTHON_BIN := .venv/bin/python
-# Worker processes of pytest; the tests of one file stay in one process.
-WORKERS ?= 2
+# Worker processes of pytest; the tests of one file stay in one process. Many tests wait for programs
+# that they start, so two cores hold three.
+WORKERS ?= 3
 
 .PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema docs
 
