@@ -116,7 +116,7 @@ def test_further_shards_go_to_subflows(flows: Flows) -> None:
 
 def test_log_says_why_nothing_moves(flows: Flows) -> None:
     assert flows.ends["waiting"]["state"] == "Completed"
-    (supervised,) = (f for f in flow_runs(flows, "waiting") if f["name"] == "supervised-phase")
+    (supervised,) = (f for f in flow_runs(flows, "waiting") if f["name"].startswith("supervised: "))
     logs = ask(flows.server, "logs/filter", logs={"flow_run_id": {"any_": [supervised["id"]]}})
     lines = [log["message"] for log in logs]
     assert any(
