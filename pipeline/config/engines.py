@@ -13,10 +13,10 @@ Pure values: nothing here looks at the disk, the network or the machine. `check_
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 from pipeline.config.section import Section
 
@@ -85,13 +85,39 @@ class RewardEngineConfig(VllmConfig):
         return adapter
 
 
+def _plain_address(url: str) -> str:
+    """Only scheme, host, port and path: the recipe is copied and published with the data."""
+    # No message repeats the address: what is wrong with it may be a key.
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or any(c <= " " or c in "\\\x7f" for c in url):
+        raise ValueError(
+            "the address has no host or no valid port; write it as http://127.0.0.1:8000/v1"
+        )
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise ValueError(
+            "the address has a user part, a query or a fragment, and a recipe must not hold a "
+            "key; end it after `/v1`, and name the variable with the key in `api_key_env`"
+        )
+    return url
+
+
+Address = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_plain_address)]
+
+
 class OpenAIConfig(EngineSection):
     """A model behind an OpenAI-compatible HTTP endpoint."""
 
     type: Literal["openai"]
     """Engine kind."""
-    base_url: str = Field(pattern=r"^https?://")
+    base_url: Address
     """Address up to and including `/v1`."""
+    replicas: tuple[Address, ...] = Field((), exclude_if=lambda urls: not urls)
+    """Addresses of further servers with the same model. Prompts are spread over all of them; the
+    requests of one that stops answering move to the others. `max_concurrency` is for each."""
     model: str = Field(min_length=1)
     """Model name that the endpoint knows."""
     api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -111,26 +137,14 @@ class OpenAIConfig(EngineSection):
     server (429, 503, 529) is waited for, and one that answers nothing for 15 minutes stops the
     run."""
 
-    @field_validator("base_url")
-    @classmethod
-    def _address(cls, url: str) -> str:
-        """Only scheme, host, port and path: the recipe is copied and published with the data."""
-        # No message repeats the address: what is wrong with it may be a key.
-        try:
-            parts = urlsplit(url)
-            usable = bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or not url.isascii() or any(c <= " " or c in "\\\x7f" for c in url):
+    @model_validator(mode="after")
+    def _each_server_once(self) -> Self:
+        servers = [url.rstrip("/") for url in (self.base_url, *self.replicas)]
+        if len(set(servers)) < len(servers):
             raise ValueError(
-                "the address has no host or no valid port; write it as http://127.0.0.1:8000/v1"
+                "`base_url` and `replicas` name a server twice; name each of them once"
             )
-        if "@" in parts.netloc or "?" in url or "#" in url:
-            raise ValueError(
-                "the address has a user part, a query or a fragment, and a recipe must not hold a "
-                "key; end it after `/v1`, and name the variable with the key in `api_key_env`"
-            )
-        return url
+        return self
 
 
 class ScriptedConfig(EngineSection):

@@ -34,7 +34,7 @@ _OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
 """Controls such as NUL, and halves of surrogate pairs: no file, model or terminal takes them."""
 Model = TypeVar("Model", bound=BaseModel)
-_PRIVATE = ("api_key_env", "base_url")
+_PRIVATE = {"api_key_env", "base_url", "replicas"}
 """Keys whose value may hold an API key by mistake; no message repeats it."""
 KeyPath = tuple[str | int, ...]
 
@@ -168,7 +168,7 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or not name:
         return f"{name}: {message}" if name else message
-    value = "not usable" if fault["loc"][-1] in _PRIVATE else repr(fault.get("input"))[:80]
+    value = "not usable" if {*fault["loc"]} & _PRIVATE else repr(fault.get("input"))[:80]
     return f"'{name}' is {value}, but {message[0].lower()}{message[1:]}"
 
 

@@ -41,14 +41,16 @@ def read_key(config: OpenAIConfig) -> str | None:
 
 async def _open(config: OpenAIConfig) -> Engine:
     from pipeline.engines.openai.engine import open_openai
+    from pipeline.engines.openai.replicas import open_replicas
 
-    return await open_openai(config)
+    return await (open_replicas if config.replicas else open_openai)(config)
 
 
 async def _ask(config: OpenAIConfig, use: Use) -> str:
     from pipeline.engines.openai.question import ask_endpoint
+    from pipeline.engines.openai.replicas import servers_of
 
-    return await ask_endpoint(config, use)
+    return "; ".join([await ask_endpoint(each, use) for each in servers_of(config)])
 
 
 # No identity: whether a vLLM server answers, which is part of the fingerprint, only a call tells.

@@ -74,6 +74,10 @@ class Pace:
             max_retries,
             is_alive,
         )
+        self.on_silence: Callable[[], object] = lambda: None
+        """Called when a small question finds that the endpoint does not answer."""
+        self.is_needed: Callable[[], bool] = lambda: True
+        """Whether the run stops when this endpoint is silent for too long."""
         self.limit = float(most)
         """Requests in flight at once, now; its whole part counts."""
         self._gate = asyncio.Semaphore(most)
@@ -120,7 +124,7 @@ class Pace:
                 faults += 1
                 if self._in_a_row and (faults > allowed or self._in_a_row >= SILENT_AFTER):
                     outages = self._outages
-                    await self._revive()
+                    await self.revive()
                     # An outage is not the fault of a request, unless the request brings it about.
                     most = 2 * self._max_retries + 1
                     allowed = min(allowed + self._outages - outages, most)
@@ -145,7 +149,7 @@ class Pace:
         """Wait until a request may be sent, and count it as in flight inside the block."""
         while True:
             if self._reviving.locked():
-                await self._revive()
+                await self.revive()
             if self._stopped:
                 raise RunStoppedError(self._stopped)
             if (wait := self._resume_at - _now()) > 0:
@@ -204,7 +208,7 @@ class Pace:
         self.limit, self._cut_at = max(1.0, self.limit / 2), _now()
         return True
 
-    async def _revive(self) -> None:
+    async def revive(self) -> None:
         """Ask small questions, one at a time for all requests, until one is answered.
 
         Raises:
@@ -219,6 +223,7 @@ class Pace:
                     break
                 self._outages += not number
                 number += 1
+                self.on_silence()
                 self._check_patience()
                 self._resume_at = _now() + pause_s(number + 1)
                 await asyncio.sleep(pause_s(number + 1))
@@ -231,7 +236,8 @@ class Pace:
             self._trouble_since = _now()
 
     def _check_patience(self) -> None:
-        if self._trouble_since is not None and _now() - self._trouble_since > PATIENCE_S:
+        since = self._trouble_since
+        if since is not None and _now() - since > PATIENCE_S and self.is_needed():
             raise self.stop(f"has answered no request for {_span(PATIENCE_S)}: it {self.trouble}")
 
     @contextmanager
