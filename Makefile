@@ -3,8 +3,8 @@
 RECIPE ?= flows/configs/demo.yaml
 RLAIF := .venv/bin/rlaif
 PYTHON_BIN := .venv/bin/python
-# Worker processes of pytest; the tests of one file stay in one process. Many tests wait for programs
-# that they start, so two cores hold three.
+# Worker processes of pytest (tests/conftest.py says which tests stay together). Many tests wait for
+# programs that they start, so two cores hold three.
 WORKERS ?= 3
 
 .PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema docs
@@ -27,7 +27,7 @@ demo-real: setup      ## both phases on a real model, SmolLM2-135M-Instruct, whi
 
 # With Ray, so that nothing about workers is left untested; only those who test pay its 380 MB.
 test: setup-cluster   ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
-	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: setup          ## lint, format, types and generated files; changes nothing
 	@$(PYTHON_BIN) -m ruff check .

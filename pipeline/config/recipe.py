@@ -14,7 +14,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.budget import BudgetConfig, PricesConfig
-from pipeline.config.engines import AnyEngine, EngineConfig, ScriptedConfig
+from pipeline.config.engines import AnyEngine, EngineConfig, OpenAIConfig, VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.overrides import override
@@ -240,14 +240,14 @@ class RunConfig(Section):
             )
         others = [policy.engine for policy in self.policies.named.values()]
         engines = (self.policy, self.judge_engine, *self.label_engines, *others)
-        models = {e.model for e in engines if not isinstance(e, ScriptedConfig)}
+        models = [e.model for e in engines if isinstance(e, VllmConfig | OpenAIConfig)]
         # A script names its model itself.
-        known = not any(isinstance(engine, ScriptedConfig) for engine in engines)
+        known = len(models) == len(engines)
         for name in self.prices.models if self.prices else ():
             if known and name not in models:
                 raise ValueError(
                     f"prices.models names {name!r:.80}, but no engine of the recipe has that "
-                    f"model; name one of {', '.join(sorted(models))}"
+                    f"model; name one of {', '.join(sorted({*models}))}"
                 )
         return self
 

@@ -4,6 +4,9 @@ import asyncio
 import os
 import re
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +27,17 @@ NUM_SHARD_STAGES = 2 * 5 + 4
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Address of a server with an empty bucket called `runs`."""
-    moto = pytest.importorskip("moto.server", reason="`make setup-cluster` installs it")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    # A process of its own: vLLM looks at every module that is loaded, and trips over Flask's.
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        address = next(
+            found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line))
+        )
+        # Its log is read on, so that the server never waits for us.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        yield address
+        server.kill()
 
 
 @pytest.fixture

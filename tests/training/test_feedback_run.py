@@ -83,6 +83,8 @@ async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
         "too_long": 0,
         "unclear": 0,
         "weak": 1,
+        "undrawn": 0,
+        "beaten": 0,
         "heldout": 0,
         "used": 4,
         "feedback": 4,

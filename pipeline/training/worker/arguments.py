@@ -120,7 +120,7 @@ def _common_arguments(
         "save_steps": config.save_steps or 500,
         "save_total_limit": 2,
         "report_to": list(config.report_to) or "none",
-        "run_name": f"{folder.parents[1].name}/{folder.name}",
+        "run_name": f"{folder.parent.parent.name}/{folder.name}",
         "disable_tqdm": True,
         "use_cpu": placement.device == "cpu",
         "bf16": placement.autocast,
