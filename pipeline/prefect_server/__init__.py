@@ -206,9 +206,17 @@ def ensure_server(notify: Callable[[str], None] = lambda text: None) -> Server:
                 f"RLAIF_PREFECT_PORT is {requested}, but this project's Prefect server runs on "
                 f"port {server.port}; `rlaif stop` ends that one"
             )
-        port = choose_port()
-        notify(f"starting the Prefect server on port {port} (the first start takes half a minute)")
-        return _start(port)
+        while True:
+            port = choose_port()
+            notify(
+                f"starting the Prefect server on port {port} (the first start takes half a minute)"
+            )
+            try:
+                return _start(port)
+            except MachineError:
+                # Another program may have taken the port before this one listened on it.
+                if _requested_port() is not None or port_is_free(port):
+                    raise
 
 
 def stop_server() -> Server | None:

@@ -106,6 +106,28 @@ def test_next_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_port() == 4203
 
 
+def test_a_port_that_another_program_takes_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path))
+    monkeypatch.delenv("RLAIF_PREFECT_PORT", raising=False)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        ports = iter(range(taken, taken + 50))
+        monkeypatch.setattr("pipeline.prefect_server.choose_port", lambda: next(ports))
+        monkeypatch.setattr("pipeline.prefect_server._start", start_on_a_free_port)
+        assert ensure_server().port > taken
+
+
+def start_on_a_free_port(port: int) -> Server:
+    """What `_start` does, without the half minute."""
+    if not port_is_free(port):
+        raise MachineError("the Prefect server did not start")
+    return Server(os.getpid(), 0.0, port)
+
+
 ATTACK = [
     ("flows/", {"name": "planted"}),
     ("deployments/", {"name": "planted", "flow_id": "0" * 32, "work_pool_name": "local"}),
