@@ -35,7 +35,7 @@ fi
 if [ "$kind" = cluster ] || [ "$kind" = docs ]; then
   # Additions alone: no pin of cpu.lock moves.
   echo "setup: adding $(grep -c == "$lock") packages to $venv"
-  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --quiet -r "$lock" 2> >(grep -v "is neither a file" >&2)
+  "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --no-compile --quiet -r "$lock" 2> >(grep -v "is neither a file" >&2)
   echo "$hash" > "$stamp"
   exit 0
 fi
@@ -48,7 +48,8 @@ free_gib=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
 
 rm -f "$stamp"
 "$venv/bin/python" -c "" 2>/dev/null || { rm -rf "$venv"; "$python" -m venv "$venv"; }
-pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps)
+# Python compiles what is used when it is first used; all of it would take a minute more.
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --no-compile)
 total=$(grep -c '==' "$lock")
 echo "setup: installing $total packages into $venv; minutes, most of them for torch and vLLM"
 

@@ -24,7 +24,7 @@ from pipeline.store import RunLock
 from tests.audits.bad_judges import recipe as write_bad_recipe
 from tests.engines.fake_endpoint import Answer, chat_reply, fake_endpoint
 from tests.engines.toy_engine import install as install_toy_engine
-from tests.flows.labelers import LABELERS
+from tests.flows.labelers import LABELERS, cheapest
 from tests.flows.nights import SMOKE, write_nights, write_prompts
 from tests.labeling.toy_labeler import TOY_RECIPE
 from tests.labeling.toy_labeler import install as install_toy_labeler
@@ -60,11 +60,13 @@ async def run_all(folder: Path) -> dict[str, Any]:
         write_prompts(folder, count)
         await note(name, await nightly(recipe, return_state=True))
     for number, (name, changes) in enumerate(LABELERS.items()):
+        changes = cheapest(number, changes)
         path = str(write_recipe(folder / f"labeler-{number}", prompts=4, heldout=2, **changes))
         await note(name, await end_to_end(path, f"labeler-{number}", return_state=True))
     with pytest.MonkeyPatch.context() as patch:
         install_toy_engine(patch)
-        path = str(write_recipe(folder / "toy-engine", heldout=2, policy={"type": "toy"}))
+        changes = cheapest(1, {"policy": {"type": "toy"}})
+        path = str(write_recipe(folder / "toy-engine", heldout=2, **changes))
         await note("toy engine", await end_to_end(path, "toy-engine", return_state=True))
     with pytest.MonkeyPatch.context() as patch:
         install_toy_labeler(patch)

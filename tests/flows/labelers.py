@@ -68,3 +68,16 @@ LABELERS: dict[str, dict[str, Any]] = {
     },
 }
 """Changes to the recipe of `tests.run.builders.write_recipe`, by name."""
+
+
+def cheapest(number: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes with no phase that this labeler does not need; the first one keeps all phases."""
+    if number == 0:
+        return changes
+    with_revisions = changes.get("preference", {}).get("comparisons") in (
+        "revision_vs_initial",
+        "best_vs_worst",
+        "all",
+    )
+    off = {"enabled": False}
+    return {"evaluation": off} | ({} if with_revisions else {"supervised": off}) | changes

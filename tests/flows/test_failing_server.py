@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,10 +45,6 @@ def free_disk(server: Server) -> None:
     psutil.Process(server.pid).rlimit(resource.RLIMIT_FSIZE, (hard, hard))
 
 
-def kill(server: Server) -> None:
-    os.kill(server.pid, signal.SIGKILL)
-
-
 def slow_recipe(folder: Path) -> Path:
     """The smoke recipe in two shards, and slow enough for a failure on the way."""
     recipe = yaml.safe_load(SMOKE.read_text())
@@ -59,14 +55,10 @@ def slow_recipe(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fail", "mend"), [(fill_disk, free_disk), (kill, None)])
 def test_run_goes_on_without_its_server(
-    failing: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    fail: Callable[[Server], None],
-    mend: Callable[[Server], None] | None,
+    failing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The disk of the server is full; the flow of a worker has a server that is killed."""
     path = slow_recipe(tmp_path)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "run", str(path), "--run-id", "one"],
@@ -80,15 +72,14 @@ def test_run_goes_on_without_its_server(
     for line in process.stdout:
         if line.startswith("supervised/critique-1"):
             break
-    fail(failing)
+    fill_disk(failing)
     out, err = process.communicate(timeout=300)
-    if mend is not None:
-        mend(failing)
-        monkeypatch.setattr(settle, "GRACE", timedelta(0))
-        settle.settle_flow_runs(failing)
-        states = [flow_run["state"] for flow_run in ask(failing, "flow_runs/filter")]
-        assert len(states) == 2 and {state["type"] for state in states} == {"COMPLETED"}
-        assert any("the server failed on the way" in str(state["message"]) for state in states)
+    free_disk(failing)
+    monkeypatch.setattr(settle, "GRACE", timedelta(0))
+    settle.settle_flow_runs(failing)
+    states = [flow_run["state"] for flow_run in ask(failing, "flow_runs/filter")]
+    assert len(states) == 2 and {state["type"] for state in states} == {"COMPLETED"}
+    assert any("the server failed on the way" in str(state["message"]) for state in states)
     assert process.returncode == 0, err
     (said,) = err.splitlines()
     assert said.startswith("the Prefect server failed") and "`rlaif resume one`" in said
@@ -100,12 +91,8 @@ def test_run_goes_on_without_its_server(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fail", "mend"), [(fill_disk, free_disk), (kill, None)])
 def test_run_of_a_worker_goes_on_without_the_server(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    fail: Callable[[Server], None],
-    mend: Callable[[Server], None] | None,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path))
@@ -134,10 +121,8 @@ def test_run_of_a_worker_goes_on_without_the_server(
         for line in worker.stdout:
             if "supervised/critique-1" in line:
                 break
-        fail(server)
+        os.kill(server.pid, signal.SIGKILL)
         said, _ = worker.communicate(timeout=600)
-        if mend is not None:
-            mend(server)
     finally:
         stop_server()
     (line,) = (line for line in said.splitlines() if "the Prefect server failed" in line)
