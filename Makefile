@@ -27,7 +27,7 @@ demo-real: setup      ## both phases on a real model, SmolLM2-135M-Instruct, whi
 
 # With Ray, so that nothing about workers is left untested; only those who test pay its 380 MB.
 test: setup-cluster   ## all tests (ARGS=... goes to pytest; WORKERS=0 runs them in one process)
-	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@$(PYTHON_BIN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup          ## lint, format, types and generated files; changes nothing
 	@$(PYTHON_BIN) -m ruff check .

@@ -1,7 +1,10 @@
 """Fixtures of all rooms, and how property tests run everywhere."""
 
+from typing import Any
+
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.cli.commands import rlaif
 
@@ -12,12 +15,26 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
-@pytest.hookimpl(tryfirst=True)
+SHARED = {
+    f"tests/flows/test_{name}.py"
+    for name in ("labeler_flows", "nightly_flow", "smoke_flow", "toy_flows")
+}
+"""Files whose tests look at the same flow runs, which take minutes to make."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one worker process, and those of all flows, which share a server
-    and what ran on it. These take longest, so they begin first.
-    """
-    for item in items:
-        shared = "flows" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("flows" if shared else str(item.path)))
+    """Begin with the tests that take longest."""
     items.sort(key=lambda item: item.path.parent.name != "flows")
+
+
+class Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """The tests of a file stay in one worker process, and so do those of `SHARED`."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "flows" if file in SHARED else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """How the tests are shared out among the worker processes."""
+    return Together(config, log)
