@@ -1,5 +1,6 @@
 """Templates are checked before anything is paid for, and what models write stays data."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Principle
 from pipeline.errors import TemplateError
+from pipeline.prompting import templates
 from pipeline.prompting.neutralize import neutralize
 from pipeline.prompting.templates import (
     JUDGE_VARIABLES,
@@ -176,6 +178,21 @@ def test_whatever_goes_wrong_in_a_template_is_one_line(text: str) -> None:
     with pytest.raises(TemplateError, match="template t") as refused:
         PromptTemplate.from_text("t", "{{ response }}" + text, REQUEST_VARIABLES)
     assert len(str(refused.value)) < 400
+
+
+def test_code_of_others_does_not_end_with_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a forgotten generator, which may be closed at any time."""
+    monkeypatch.setattr(templates, "MAX_TRIAL_S", -1.0)
+
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    generator = numbers()
+    next(generator)
+    with templates.bounded():
+        generator.close()  # type: ignore[attr-defined]
+    with pytest.raises(TemplateError, match="takes over"):
+        PromptTemplate.from_text("t", "{{ response }}", REQUEST_VARIABLES)
 
 
 # --- reasons -------------------------------------------------------------------------------------
