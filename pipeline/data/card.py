@@ -8,15 +8,12 @@ prompts and from the terms of the models, which a program cannot know.
 """
 
 from collections import Counter
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.config import RunConfig
 from pipeline.constitution import Constitution
 from pipeline.data.dataset import DatasetManifest
-from pipeline.data.markdown import code_span, escape_markdown
+from pipeline.data.markdown import code_span, escape_markdown, markdown_template
 from pipeline.data.prompt_lines import display_path
 from pipeline.labeling.conflicts import count_overruled, describe_overruled
 from pipeline.labeling.contrast import PairContrast
@@ -50,29 +47,21 @@ def write_card(
     labeler = labeler_of(config.preference)
     unused = labeler.principles(config.preference) == "none"
     in_conflict = constitution.overrulers and not unused
-    text = (
-        _environment()
-        .get_template("card.md.jinja")
-        .render(
-            run=run,
-            config=config,
-            constitution=constitution,
-            manifest=manifest,
-            sets=[
-                (name, Path(info.path).name, info) for name, info in sorted(manifest.sets.items())
-            ],
-            labels=labeler.describe(config.preference),
-            num_checked=0 if unused else len(constitution.checked),
-            asks_a_model=labeler.asks_a_model,
-            overruled=describe_overruled(count_overruled(run.root))
-            if in_conflict and contrast
-            else "",
-            bound=error_bound_of(run.root, config.preference.pair),
-            contrast=contrast,
-            audit=_audit(run),
-            size=_size(max((info.rows for info in manifest.sets.values()), default=0)),
-            models=_models(run),
-        )
+    text = markdown_template(Path(__file__).with_name("card.md.jinja")).render(
+        run=run,
+        config=config,
+        constitution=constitution,
+        manifest=manifest,
+        sets=[(name, Path(info.path).name, info) for name, info in sorted(manifest.sets.items())],
+        labels=labeler.describe(config.preference),
+        num_checked=0 if unused else len(constitution.checked),
+        asks_a_model=labeler.asks_a_model,
+        overruled=describe_overruled(count_overruled(run.root)) if in_conflict and contrast else "",
+        bound=error_bound_of(run.root, config.preference.pair),
+        contrast=contrast,
+        audit=_audit(run),
+        size=_size(max((info.rows for info in manifest.sets.values()), default=0)),
+        models=_models(run),
     )
     write_text(run.dataset / "README.md", text)
 
@@ -120,16 +109,3 @@ def _models(run: RunDir) -> list[tuple[str, str, str, str]]:
             )
         )
     return rows
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"md": escape_markdown, "code": code_span}
-    return environment

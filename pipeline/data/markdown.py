@@ -2,6 +2,10 @@
 no link, no further cell of a table.
 """
 
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
 
 def escape_markdown(text: object) -> str:
     """A text as one line, in a paragraph or a cell."""
@@ -16,3 +20,17 @@ def code_span(text: object) -> str:
     # Nothing can be escaped in code, but for the bar of a table.
     flat = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
     return f"`{flat}`" if flat else ""
+
+
+def markdown_template(path: Path) -> Template:
+    """A Jinja file that makes Markdown, with the filters `md` and `code` for what is not ours."""
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"md": escape_markdown, "code": code_span}
+    return environment.get_template(path.name)

@@ -100,9 +100,9 @@ class Discovery:
     """Held-out labels that the found constitution explains; a pair that it does not decide counts
     0.5, as in the two below."""
     given: Estimate | None
-    """The same share for the recipe's constitution; None where no judge decides in it."""
+    """The share that the recipe's constitution explains; None where no judge decides in it."""
     alone: Estimate | None
-    """The same share for the judge without any principle."""
+    """The share that the judge explains without any principle."""
     traits: list[Found]
     """On all pairs, those that go with the labels, or against them, clearly."""
 

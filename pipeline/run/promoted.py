@@ -7,14 +7,12 @@ Out: <run>/promoted/: the files of the model, README.md, and rows.json with the 
 
 import os
 import shutil
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.data.markdown import code_span, escape_markdown
+from pipeline.data.markdown import markdown_template
 from pipeline.evaluation.results import Metrics
 from pipeline.run.context import RunContext, promoted_model
 from pipeline.store import RunDir, read_json, write_json
@@ -40,7 +38,7 @@ def write_promoted(ctx: RunContext, metrics: Metrics) -> Path:
     (aside / "README.md").unlink(missing_ok=True)
     trainings = list(_trainings(run))
     write_json(aside / "rows.json", {each["name"]: each.pop("row_ids") for each in trainings})
-    card = _environment().get_template("promoted.md.jinja")
+    card = markdown_template(Path(__file__).with_name("promoted.md.jinja"))
     write_text(
         aside / "README.md",
         card.render(
@@ -77,17 +75,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         copy_file(source, target)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters |= {"md": escape_markdown, "code": code_span}
-    return environment
