@@ -4,8 +4,8 @@ In:  the nights of a recipe, oldest first
 Out: night.md in the last night's folder; outputs/nights/RECIPE.md
 
 The judge is watched by the known answers that it finds: questions of one canary file, asked every
-night. The alarm is an exact binomial test of tonight's answers against the share of all nights
-before, and the page states which drop it would miss.
+night. The alarm is Fisher's exact test of tonight's answers against those of all nights before, and
+the page states which drop it would miss.
 
 Does not: tell a judge that got worse from canaries that were asked under other principles.
 """
@@ -13,6 +13,8 @@ Does not: tell a judge that got worse from canaries that were asked under other 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pipeline.data.dataset import load_dataset
 from pipeline.data.markdown import escape_markdown
@@ -42,30 +44,34 @@ def lower_tail(most: int, n: int, p: float) -> float:
     return sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(most + 1))
 
 
-def alarm_count(n: int, p: float) -> int:
-    """Most right answers of n that raise the alarm: P(X <= count) <= ALPHA at the old share p; -1
-    where not even 0 does.
+def alarm_count(before: Known, n: int) -> int:
+    """Most right answers of n that raise the alarm; -1 where not even 0 does.
+
+    Fisher's exact test: if nothing changed, the right answers are drawn from both counts without
+    order, so a false alarm has at most the probability ALPHA however short the past is.
     """
-    return max((k for k in range(n + 1) if lower_tail(k, n, p) <= ALPHA), default=-1)
+    from scipy.stats import hypergeom  # loaded here: see `pipeline.stats`
+
+    counts = np.arange(n + 1)
+    tails = hypergeom.cdf(counts, before.asked + n, before.right + counts, n)
+    return int(np.max(counts[tails <= ALPHA], initial=-1))
 
 
-def detected_share(n: int, p: float) -> float | None:
-    """The largest share that raises the alarm with probability POWER, in steps of 1 %; None where
-    no share does.
+def detected_share(before: Known, n: int) -> float | None:
+    """The largest share of right answers that raises the alarm with probability POWER, in steps of
+    1 %; None where no share does.
     """
-    count = alarm_count(n, p)
+    count = alarm_count(before, n)
     shares = (step / 100 for step in range(100, -1, -1))
-    return next((s for s in shares if s < p and lower_tail(count, n, s) >= POWER), None)
+    return next((s for s in shares if lower_tail(count, n, s) >= POWER), None)
 
 
 def judge_alarm(before: Known, tonight: Known) -> tuple[bool, str]:
     """Whether the judge finds fewer known answers than before, and a sentence with the power."""
     if not tonight.asked or not before.asked:
         return False, "The judge was asked no known answers to compare."
-    # Half an answer each way, so that a perfect past does not make every mistake an alarm.
-    share = (before.right + 0.5) / (before.asked + 1)
-    least = detected_share(tonight.asked, share)
-    raised = tonight.right <= alarm_count(tonight.asked, share)
+    least = detected_share(before, tonight.asked)
+    raised = tonight.right <= alarm_count(before, tonight.asked)
     facts = (
         f"{tonight.right} of {tonight.asked} known answers tonight, {before.right} of "
         f"{before.asked} in the nights before"

@@ -24,16 +24,31 @@ def test_binomial_tail() -> None:
 
 
 def test_alarm_and_its_power() -> None:
-    """With 10 answers and 0.5 before, 0 right has 1/1024 < 0.001 and 1 right 11/1024: the alarm is
-    at 0. It comes with probability (1 - s)^10 >= 0.8 for s <= 0.022: 2 %.
+    """With 10 answers and half of very many before, 0 right has 1/1024 < 0.001 and 1 right 11/1024:
+    the alarm is at 0. It comes with probability (1 - s)^10 >= 0.8 for s <= 0.022: 2 %.
     """
-    assert alarm_count(10, 0.5) == 0 and detected_share(10, 0.5) == 0.02
-    assert alarm_count(5, 0.5) == -1 and detected_share(5, 0.5) is None
-    raised, line = judge_alarm(Known(50, 100), Known(0, 10))
+    half = Known(50_000, 100_000)
+    assert alarm_count(half, 10) == 0 and detected_share(half, 10) == 0.02
+    assert alarm_count(half, 5) == -1 and detected_share(half, 5) is None
+    raised, line = judge_alarm(half, Known(0, 10))
     assert raised and line.startswith("ALARM") and "a drop to 2%" in line
-    assert not judge_alarm(Known(50, 100), Known(1, 10))[0]
+    assert not judge_alarm(half, Known(1, 10))[0]
     assert "no drop" in judge_alarm(Known(5, 10), Known(0, 5))[1]
     assert judge_alarm(Known(0, 0), Known(0, 5))[0] is False
+
+
+def test_a_short_past_raises_no_alarm_by_itself() -> None:
+    """3 of 3 before and 0 of 6 tonight: 1 of the C(9, 3) = 84 ways to place 3 right answers. And a
+    lucky first night of 10 says little about the next hundred answers.
+    """
+    assert not judge_alarm(Known(3, 3), Known(0, 6))[0]
+    draw = random.Random(5)
+
+    def night(asked: int) -> Known:
+        return Known(sum(draw.random() < 0.9 for _ in range(asked)), asked)
+
+    alarms = sum(judge_alarm(night(10), night(100))[0] for _ in range(300))
+    assert alarms <= 3  # at most 0.3 are expected; P(more than 3) is below 0.001
 
 
 def test_false_alarms_and_missed_drifts_over_a_thousand_nights() -> None:
@@ -41,12 +56,13 @@ def test_false_alarms_and_missed_drifts_over_a_thousand_nights() -> None:
     the stated share is missed in at most 20 % of the nights.
     """
     draw = random.Random(7)
-    before, least = Known(9000, 10_000), detected_share(100, 9000.5 / 10_001)
+    before = Known(9000, 10_000)
+    most, least = alarm_count(before, 100), detected_share(before, 100)
     assert least is not None and 0.7 < least < 0.85
 
     def alarms(share: float) -> int:
         nights = (sum(draw.random() < share for _ in range(100)) for _ in range(1000))
-        return sum(right <= alarm_count(100, 9000.5 / 10_001) for right in nights)
+        return sum(right <= most for right in nights)
 
     assert judge_alarm(before, Known(75, 100))[0]
     assert alarms(0.9) <= 4  # 1 is expected; P(more than 4) is 0.004
