@@ -11,7 +11,6 @@ revisions that the change touches. The old run is only read.
 Does not: train, or sample responses again. Samples stay those of the policy that the old run had.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -34,7 +33,7 @@ from pipeline.run.start import make_run_folder, work_in, write_run_info
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Progress
 from pipeline.store import RunDir, load_manifest, read_json, write_json
-from pipeline.store.files import copy_file, write_text
+from pipeline.store.files import copy_file, link_file, write_text
 from pipeline.store.layout import check_folder_name, run_beside
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, PROMPTS
@@ -237,13 +236,10 @@ def _with_constitution(recipe: str, path: Path) -> str:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Link the shards, or copy them where links cannot be. Shards are replaced, never changed."""
+    """Link the shards."""
     target.mkdir(parents=True)
     for path in sorted(source.glob("shard-*")):
-        try:
-            os.link(path, target / path.name)
-        except OSError:
-            copy_file(path, target / path.name)
+        link_file(path, target / path.name)
 
 
 def _is_impact(run: RunDir, before: RunDir, new: Constitution) -> bool:

@@ -16,7 +16,7 @@ from pipeline.data.markdown import markdown_template
 from pipeline.evaluation.results import Metrics
 from pipeline.run.context import RunContext, promoted_model
 from pipeline.store import RunDir, read_json, write_json
-from pipeline.store.files import copy_file, write_text
+from pipeline.store.files import link_file, write_text
 
 
 def write_promoted(ctx: RunContext, metrics: Metrics) -> Path:
@@ -34,7 +34,7 @@ def write_promoted(ctx: RunContext, metrics: Metrics) -> Path:
         if path.is_dir():
             target.mkdir()
         else:
-            _link(path, target)
+            link_file(path, target)
     (aside / "README.md").unlink(missing_ok=True)
     trainings = list(_trainings(run))
     write_json(aside / "rows.json", {each["name"]: each.pop("row_ids") for each in trainings})
@@ -67,11 +67,3 @@ def _trainings(run: RunDir) -> list[dict[str, Any]]:
         settings = job.get("job", {}).get("config", {})
         found.append({"name": name, "result": result, "settings": settings, "row_ids": row_ids})
     return found
-
-
-def _link(source: Path, target: Path) -> None:
-    """Link a file, or copy it where links cannot be; weights are replaced, never changed."""
-    try:
-        os.link(source, target)
-    except OSError:
-        copy_file(source, target)

@@ -88,6 +88,16 @@ def copy_file(source: Path, path: Path) -> None:
         atomic_write(path, lambda stream: shutil.copyfileobj(original, stream))
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Link a file of a run, or copy it where links cannot be. Such files are replaced and never
+    changed, so that a link stays what it was. Raises OSError when it cannot be read.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_file(source, target)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=False) + "\n")

@@ -10,7 +10,6 @@ right for it, and the rest is made again. Reference log-probabilities are shared
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pipeline.run.files import copied_paths
 from pipeline.run.passes import prompts_key
 from pipeline.run.start import CheckedRecipe, check_recipe, runs_root, start_run
 from pipeline.store import RunDir, read_json, write_json
-from pipeline.store.files import copy_file, write_text
+from pipeline.store.files import link_file, write_text
 from pipeline.store.layout import check_folder_name
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.sweep.points import Point, read_points
@@ -108,7 +107,7 @@ def begin_with(run: RunDir, before: RunDir) -> None:
         for path in (manifest, manifest.with_suffix(".parquet")):
             target = run.root / path.relative_to(before.root)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(str(path), str(target))
+            link_file(path, target)
     for folder in (PROMPTS, HELDOUT):
         done = read_json(before.root / folder / "complete.json")
         if done is not None:
@@ -116,7 +115,12 @@ def begin_with(run: RunDir, before: RunDir) -> None:
             write_json(run.root / folder / "complete.json", {**done, "key": key})
     trained = before.training("sft")
     if (trained / "result.json").is_file():
-        shutil.copytree(trained, run.training("sft"), copy_function=_link, ignore=CHANGED_IN_PLACE)
+        shutil.copytree(
+            trained,
+            run.training("sft"),
+            copy_function=lambda a, b: link_file(Path(a), Path(b)),
+            ignore=CHANGED_IN_PLACE,
+        )
         for name in ("result.json", "job.json"):
             text = (trained / name).read_text("utf-8")
             own = json.dumps(str(run.root))[1:-1]
@@ -124,11 +128,3 @@ def begin_with(run: RunDir, before: RunDir) -> None:
             write_text(
                 run.training("sft") / name, text.replace(json.dumps(str(before.root))[1:-1], own)
             )
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file, or copy it where links cannot be. Files of a run are replaced, never changed."""
-    try:
-        os.link(source, target)
-    except OSError:
-        copy_file(Path(source), Path(target))
