@@ -71,6 +71,16 @@ def split_thought(text: str) -> tuple[str, str]:
     return _MARK.sub("", text[: len(text) - len(reply)]).strip(), reply
 
 
+_REMEDIES = {
+    "refusal": "put the prompt in other words, or name another model",
+    "tool_calls": "turn off the server's tools",
+    "function_call": "turn off the server's tools",
+    "audio": "have the server answer in text",
+}
+"""What to do about an answer that holds this in place of a text."""
+_LONGER = "raise max_tokens, or turn its thinking off"
+
+
 def make_generation(
     text: str,
     reason: FinishReason,
@@ -106,7 +116,8 @@ def make_generation(
             count_thought(thoughts),
         )
     sent = instead or ("no text" if is_blank(whole) else "a thought only")
+    remedy = next((text for name, text in _REMEDIES.items() if name in sent), _LONGER)
     raise NoReplyError(
         f"the model sent {sent} ({num_tokens} tokens, ended by '{reason}') in place of a reply; "
-        "raise max_tokens, or turn its thinking off, then `rlaif resume`"
+        f"{remedy}, then `rlaif resume`"
     )

@@ -85,6 +85,20 @@ async def test_no_text_is_no_reply(text: str) -> None:
         await engine.generate((user("q"),), SamplingParams(), seed=1, request_id="r")
 
 
+@pytest.mark.parametrize(
+    ("sent", "remedy"),
+    [
+        ("refusal", "in other words"),
+        ("tool_calls and reasoning_content", "server's tools"),
+        ("reasoning_content", "raise max_tokens"),
+        ("", "raise max_tokens"),
+    ],
+)
+def test_the_remedy_fits_what_was_sent(sent: str, remedy: str) -> None:
+    with pytest.raises(NoReplyError, match=remedy):
+        make_generation("", "stop", 1, 1, instead=sent)
+
+
 def test_half_a_pair_is_replaced_and_a_whole_one_is_joined() -> None:
     assert whole_text("x \udc36 y \ud83d") == "x \ufffd y \ufffd"
     assert whole_text("\ud83d\ude00") == "😀"
