@@ -106,15 +106,14 @@ def submit(
         known = _read(record)
         if known.get("job") and known["settings"] != wanted:
             if known.get("status") not in ENDED:
-                raise UserError(
-                    f"run {run.run_id} has job {known['job']} with other settings or pairs; watch "
-                    "it with those, or cancel it first with --cancel"
-                )
+                raise _other_job(run, known["job"])
             known = {}
         if known.get("job"):
             return known, False
-        if known.get("settings", wanted)["data_sha256"] != wanted["data_sha256"]:
-            known = {}
+        earlier = known.get("settings", wanted)
+        # An uploaded file is of use to its own server, while the pairs are these.
+        if any(earlier.get(key) != wanted[key] for key in ("data_sha256", "base_url")):
+            known, earlier = {}, wanted
         if not known.get("file"):
             say(f"uploading {exported.lines:,} pairs to {submission.server.base_url}")
             with pairs.open("rb") as stream:
@@ -125,11 +124,15 @@ def submit(
                     data={"purpose": "fine-tune"},
                     files={"file": (name, stream, "application/jsonl")},
                 )
-            known = {"file": _id_of(uploaded)}
-        known = {"file": known["file"], "settings": wanted}
-        _write(record, known)
+            known, earlier = {"file": _id_of(uploaded), "settings": wanted}, wanted
+            _write(record, known)
         job = _job_on(api, known["file"])
+        if job is not None and earlier != wanted:
+            _write(record, {**known, "job": _id_of(job), "status": job.get("status", "")})
+            raise _other_job(run, _id_of(job))
+        known = {"file": known["file"], "settings": wanted}
         if job is None:
+            _write(record, known)
             body = {
                 "model": submission.server.model,
                 "training_file": known["file"],
@@ -213,6 +216,13 @@ def _job_on(api: FineTuning, file: str) -> dict[str, Any] | None:
     listed = api.ask("GET", "/fine_tuning/jobs", params={"limit": 100}).get("data") or []
     jobs = [job for job in listed if isinstance(job, dict) and job.get("training_file") == file]
     return next((job for job in jobs if job.get("status") not in ("failed", "cancelled")), None)
+
+
+def _other_job(run: RunDir, job: str) -> UserError:
+    return UserError(
+        f"run {run.run_id} has job {job} with other settings or pairs; watch it with those, or "
+        "cancel it first with --cancel"
+    )
 
 
 def _id_of(made: dict[str, Any]) -> str:

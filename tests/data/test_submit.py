@@ -186,6 +186,22 @@ def test_other_settings_wait_until_the_job_has_ended(
     assert server.jobs[1]["method"]["dpo"]["hyperparameters"]["beta"] == 0.5
 
 
+def test_a_lost_job_is_not_taken_for_one_with_other_settings(
+    server: Server, run: RunDir, tmp_path: Path
+) -> None:
+    """The answer to the first job was lost, so only the server knows it."""
+    record = tmp_path / "one.json"
+    server.fail.append(("POST", "/v1/fine_tuning/jobs"))
+    with pytest.raises(MachineError, match="answered 500"):
+        submit(run, wanted(server), record, print)
+    with pytest.raises(UserError, match="has job ftjob-1 with other settings or pairs"):
+        submit(run, wanted(server, beta=0.5), record, print)
+    assert cancel(run, wanted(server), record) == "cancelled"
+    submit(run, wanted(server, beta=0.5), record, print)
+    betas = [job["method"]["dpo"]["hyperparameters"]["beta"] for job in server.jobs]
+    assert betas == [0.2, 0.5]
+
+
 def test_failed_job_says_why(server: Server, run: RunDir, tmp_path: Path) -> None:
     record, submission = tmp_path / "one.json", wanted(server)
     server.end = "failed"
