@@ -67,7 +67,7 @@ def next_steps(data: ReportData) -> list[Step]:
         missed = [finding.text for finding in metrics.gate.findings if not finding.holds]
         steps += [Step(f"The gate asks for more: {text}.") for text in missed]
     elif data.final_policy:
-        steps.append(Step("Write `evaluation.gate` into the recipe: it decides what is promoted."))
+        steps.append(Step("Add evaluation.gate to the recipe, which decides what is promoted."))
     if labels and labels.labeled and not failed_audit:
         steps.append(
             Step("Let people label a sample, to measure the judge.", f"rlaif review {run}")

@@ -260,12 +260,7 @@ class Runner:
 
         async def make(number: int) -> None:
             async with turn:
-                try:
-                    rows[number] = row = await self._attempt(items[number])
-                except asyncio.CancelledError:
-                    if self._spent:
-                        raise BudgetSpentError(self._spent) from None
-                    raise
+                rows[number] = row = await self._attempt(items[number])
                 if stage.engine is not None:
                     journal.add(row)
                     self.meter.add(row, stage.engine.name)
@@ -299,9 +294,13 @@ class Runner:
             for task in calls:
                 task.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-            if not isinstance(error, RunStoppedError):
+            if isinstance(error, RunStoppedError):
+                stop = error
+            elif self._spent and isinstance(error, asyncio.CancelledError) and not _is_cancelled():
+                # Another shard saw that the budget is spent, and ended these calls.
+                stop = BudgetSpentError(self._spent)
+            else:
                 raise
-            stop = error
         return [rows[number] for number in sorted(rows)], stop
 
     def _check_budget(self) -> None:
@@ -393,6 +392,12 @@ def _earlier(
         "earlier_generated_tokens": old.counts.all_generated_tokens,
         "earlier_seconds": old.counts.all_seconds,
     }
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody ends the current task itself, and not only calls that it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _costs(rows: Sequence[Row]) -> ShardCounts:

@@ -1,15 +1,19 @@
 """The runner: what is made, what is reused, when it stops, and that counts add up."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.config.budget import BudgetConfig
 from pipeline.engines import Call, ScriptedEngine
 from pipeline.errors import (
+    BudgetSpentError,
     ConfigError,
     EngineError,
     PromptTooLongError,
@@ -17,14 +21,17 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.stages import runner as runner_module
+from pipeline.stages.meter import Meter
 from pipeline.stages.runner import Runner, ShardState, step_key
 from pipeline.store import load_manifest, read_rows
+from pipeline.store.journal import Journal
 from pipeline.store.shards import stage_manifests
 from pipeline.types import SamplingParams
 from tests.stages.builders import (
     labels,
     make_constitution,
     make_engine,
+    make_prompts,
     make_shards,
     rows,
     run_chain,
@@ -101,6 +108,21 @@ async def test_failed_rows_alone_are_retried(tmp_path: Path) -> None:
     whole = await run_chain(tmp_path / "whole", supervised(make_engine()))
     for folder in ("supervised/critique-1", "supervised/revise-1"):
         assert rows(tmp_path, states, folder) == rows(tmp_path / "whole", whole, folder)
+
+
+async def test_budget_ends_calls_that_have_not_begun(tmp_path: Path) -> None:
+    """One shard-stage has planned its calls when another one sees that the budget is spent."""
+    hours = chain([0.0], repeat(2.0))
+    meter = Meter(BudgetConfig(hours=1), seconds=lambda: 3600 * next(hours))
+    runner, stage = Runner(tmp_path, meter=meter), sample(make_engine())
+
+    async def make(number: int) -> BaseException | None:
+        items = stage.plan({"prompts": make_prompts(2)})
+        with Journal(tmp_path, stage.folder, number, 1) as journal:
+            return (await runner._rows(stage, items, {}, journal, "", 0))[1]
+
+    stops = await asyncio.gather(make(0), make(1))
+    assert [type(stop) for stop in stops] == [BudgetSpentError, BudgetSpentError]
 
 
 async def test_a_parent_that_said_nothing_is_made_again(tmp_path: Path) -> None:
