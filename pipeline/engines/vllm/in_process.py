@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.engines import VllmConfig
+from pipeline.engines.vllm import top_p
 from pipeline.engines.vllm.settings import (
     CPU_ENVIRONMENT,
     engine_arguments,
@@ -116,6 +117,7 @@ class InProcessBackend:
             # vLLM replaces this function by one that only warns; others in this process need it.
             set_num_threads = torch.set_num_threads
             set_num_threads(_thread_count())
+            top_p.install()
             arguments = engine_arguments(self._config, self._folder, self._dtype, "cpu")
             try:
                 engine = LLMEngine.from_engine_args(EngineArgs(**arguments))

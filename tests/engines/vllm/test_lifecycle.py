@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from pipeline.engines import open_engine
 from pipeline.engines.base import Identity
 from pipeline.engines.vllm.chat import load_renderer
 from pipeline.engines.vllm.engine import VllmEngine
+from pipeline.engines.vllm.top_p import WIDTH, mask_outside_nucleus
 from pipeline.errors import EngineDeadError
 from pipeline.types import SamplingParams, user
 from tests.engines.reference import Reference
@@ -86,6 +88,25 @@ async def test_adapter_is_applied_exactly(tmp_path: Path) -> None:
         scores = await engine.score(QUESTION, ["A", "B"], request_id="s")
     assert scores.logprobs == pytest.approx(expected, abs=1e-3)
     assert scores.logprobs != pytest.approx(plain, abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # vLLM's imports
+@pytest.mark.parametrize("heat", [0.01, 0.3, 1.0, 4.0])
+async def test_nucleus_equals_the_sort_of_vllm(heat: float) -> None:
+    """From flat distributions, whose nucleus has thousands of tokens, to sharp ones."""
+    import torch
+    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(24, 5000, generator=generator) * heat
+    logits[:, :40] = -math.inf  # tokens that a request may not use
+    p = torch.tensor([0.1, 0.5, 0.9, 0.95, 0.999, 1.0]).repeat(4)
+    expected = apply_top_k_top_p_pytorch(logits.clone(), None, p)
+    found = mask_outside_nucleus(logits.clone(), p)
+    assert torch.equal(found, expected)
+    sizes = torch.isfinite(expected).sum(dim=-1)
+    assert heat > 1 or sizes.max() > WIDTH
 
 
 @pytest.mark.slow
