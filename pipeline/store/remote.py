@@ -117,24 +117,31 @@ class Mirror:
         """Fetch what shows every run in a list, once per process."""
         if "" in self._pulled:
             return
-        self._pulled.add("")
         with self._clear():
             self.calls += len(HEADS)
             for head in HEADS:
                 found = self._fs.glob(f"{self._base}/*/{head}", detail=True)
                 self._take({self._name(path): info for path, info in found.items()})
         self._save()
+        self._pulled.add("")
 
     def pull(self, run: Path) -> None:
         """Fetch what the store has changed of a run, once per process, and send what it lacks."""
         name = run.relative_to(self.root).as_posix()
         if name in self._pulled or not _is_sent(name):
             return
-        self._pulled.add(name)
         with self._clear():
             self.calls += 1
             listed = self._fs.find(f"{self._base}/{name}", detail=True)
         found = {self._name(path): info for path, info in listed.items()}
+        own = f"{name}/run.json"
+        if own in self._index and own not in found and (self.root / own).exists():
+            # Another store at this URL, or an emptied one, must not empty the copy as well.
+            raise StoreError(
+                f"{self.url} has nothing of run {name}, which it once had; check its address "
+                "(AWS_ENDPOINT_URL) and contents, or, if the run was removed there on purpose, "
+                f"remove this machine's copy too: {run}"
+            )
         self._take(found)
         for path in self._files(run):
             each = path.relative_to(self.root).as_posix()
@@ -142,6 +149,7 @@ class Mirror:
                 del self._index[each]
                 path.unlink()
         self.push(run, found)
+        self._pulled.add(name)
 
     def push(self, run: Path, found: dict[str, Any] | None = None) -> None:
         """Send all files of a run that the store lacks, or has otherwise, and remove there what was
@@ -241,7 +249,8 @@ class Mirror:
     def _save(self) -> None:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         aside = self._index_file.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps(self._index), encoding="utf-8")
+        # A copy: a write that is still under way may enter its file meanwhile.
+        aside.write_text(json.dumps(dict(self._index)), encoding="utf-8")
         os.replace(aside, self._index_file)
 
     @contextmanager

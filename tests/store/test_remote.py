@@ -134,6 +134,19 @@ def test_killed_process_sends_what_it_could_not(
     assert (there / "supervised/sample/shard-00000.parquet").read_bytes() == b"rows"
 
 
+def test_emptied_store_empties_no_copy(
+    outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may also be another store: the same URL, and another AWS_ENDPOINT_URL."""
+    run = start_run(write_recipe(tmp_path / "recipe", prompts=4), run_id="one")
+    before = {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()}
+    store()._fs.rm(f"{outputs.removeprefix('s3://')}/runs/one", recursive=True)
+    other_machine(tmp_path / "first", monkeypatch)  # the same machine, another process
+    with pytest.raises(StoreError, match="has nothing of run one, which it once had"):
+        find_run("one")
+    assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == before
+
+
 def test_driver_of_another_machine_is_named(
     outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
