@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from pipeline.judge_eval.fit import Kind
+    from pipeline.judge_eval.metrics import EvaluationMetrics
     from pipeline.sources.config import AnySource
     from pipeline.store import RunDir
 
@@ -71,13 +72,13 @@ def judge_eval(
     evaluation = prepare_evaluation(request)
     say(f"judge-eval {evaluation.run.run_id}: {len(evaluation.items)} labeled pairs")
 
-    async def job() -> dict[str, Any]:
+    async def job() -> "EvaluationMetrics":
         # Not outside: the progress is current only while `complete` runs.
         return await run_evaluation(evaluation, current_progress())
 
     metrics = complete(job(), lambda: "stopped; the same command continues from here")
     if json:
-        print_json({**metrics, "report": evaluation.run.root / "report.html"})
+        print_json({**metrics.as_json(), "report": evaluation.run.root / "report.html"})
         return
     out = console()
     sections = (table for table in all_tables(metrics) if table.title in SECTIONS)
@@ -90,8 +91,8 @@ def judge_eval(
     say(f"report: {evaluation.run.root / 'report.html'}")
     if calibrate is not None:
         say(f"calibration: {calibrate}")
-        if scale := metrics["calibration"].get("scale"):
-            say(f"scores have a scale instead: set the labeler's `scale` to {scale:.4g}")
+        if metrics.scale:
+            say(f"scores have a scale instead: set the labeler's `scale` to {metrics.scale:.4g}")
     if known_labels is not None:
         say(f"known labels: {known_labels}")
 

@@ -37,16 +37,9 @@ class Fitted:
     brier_change: Estimate | None
     """After minus before on the held-out half, with its interval; below 0 is better."""
 
-    def as_dict(self, scale: float | None = None) -> dict[str, Any]:
-        """The entry of metrics.json.
-
-        Args:
-            scale: of a labeler with scores; there a temperature is a factor of the scale.
-        """
+    def as_dict(self) -> dict[str, Any]:
+        """The entry of metrics.json."""
         values = {name: value for name, value in asdict(self).items() if name != "calibration"}
-        temperature = self.calibration.temperature
-        if scale is not None and temperature is not None:
-            values["scale"] = scale * temperature
         return {
             "map": self.calibration.model_dump(mode="json"),
             "fitted_on": self.calibration.num_rows,

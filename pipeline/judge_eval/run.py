@@ -11,7 +11,7 @@ Repeating the command continues an evaluation that was stopped, and pays for not
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from pipeline.judge_eval.items import (
     response_rows,
     usable_rows,
 )
+from pipeline.judge_eval.metrics import EvaluationMetrics, JudgeMetrics, source_facts
 from pipeline.judge_eval.report.page import write_judge_report
 from pipeline.judge_eval.request import Request, check_request, identity_of, require_judged
 from pipeline.labeling.comparisons import Compared
@@ -75,16 +76,16 @@ class AskedJudge:
     scale: float | None = None
     """Of a labeler with scores: the difference that means a log-odds of 1 nat."""
 
-    def metrics(self, *, draws: int, seed: int) -> dict[str, Any]:
-        """The entry of metrics.json: who it is, and its `JudgeFigures`."""
-        return {
-            "name": self.name,
-            "model": self.model,
-            "fingerprint": self.fingerprint,
-            "method_hash": self.method_hash,
-            "calibration_hash": self.calibration_hash,
-            **asdict(judge_figures(self.verdicts, draws=draws, seed=seed)),
-        }
+    def metrics(self, *, draws: int, seed: int) -> JudgeMetrics:
+        """Who it is, and its figures."""
+        return JudgeMetrics(
+            name=self.name,
+            model=self.model,
+            figures=judge_figures(self.verdicts, draws=draws, seed=seed),
+            fingerprint=self.fingerprint,
+            method_hash=self.method_hash,
+            calibration_hash=self.calibration_hash,
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
             f"evaluation '{name}' was made with another recipe, label file, limit or seed; choose "
             "another --name, or leave it out"
         )
-    run.update_info(evaluation=identity, sources=_source_facts(imports))
+    run.update_info(evaluation=identity, sources=[source_facts(each.record) for each in imports])
     constitution = load_constitution(run.constitution)
     principles = known.principles if known else named_principles(items, constitution)
     return Evaluation(request, run, items, imports, seed, is_new, principles)
@@ -145,7 +146,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
 
 async def run_evaluation(
     evaluation: Evaluation, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> EvaluationMetrics:
     """Ask, measure, write the report and the calibration; returns the metrics.
 
     Raises:
@@ -165,28 +166,31 @@ async def run_evaluation(
             raise
 
 
-async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> dict[str, Any]:
+async def _evaluate(evaluation: Evaluation, progress: Progress | None) -> EvaluationMetrics:
     ctx = open_context(evaluation.run, progress)
     ctx = replace(ctx, config=ctx.config.model_copy(update={"seed": evaluation.seed}))
     draws, seed = ctx.config.evaluation.bootstrap_draws, evaluation.seed
     preference = ctx.config.preference
     judges = await _ask(ctx, _labeled_shards(ctx, evaluation), evaluation)
     fitted, refusal = _fit(evaluation, judges[0], draws)
-    metrics = {
-        "name": evaluation.run.run_id,
-        "recipe": ctx.config.name,
-        "constitution": ctx.constitution.name,
-        "seed": seed,
-        "limit": evaluation.request.limit,
-        "sources": _source_facts(evaluation.sources),
-        "num_rows": len(evaluation.items),
-        "num_prompts": len({item.row.prompt_id for item in evaluation.items}),
-        "num_principles": labeler_of(preference).labels_per_comparison(preference),
-        "baselines": asdict(baselines(judges[-1].verdicts)),
-        "judges": [judge.metrics(draws=draws, seed=seed) for judge in judges],
-        "calibration": fitted.as_dict(judges[0].scale) if fitted else None,
-    }
-    write_json(evaluation.run.root / "metrics.json", metrics)
+    scale, temperature = judges[0].scale, fitted.calibration.temperature if fitted else None
+    metrics = EvaluationMetrics(
+        name=evaluation.run.run_id,
+        recipe=ctx.config.name,
+        constitution=ctx.constitution.name,
+        seed=seed,
+        limit=evaluation.request.limit,
+        sources=[source.record for source in evaluation.sources],
+        num_rows=len(evaluation.items),
+        num_prompts=len({item.row.prompt_id for item in evaluation.items}),
+        num_principles=labeler_of(preference).labels_per_comparison(preference),
+        baselines=baselines(judges[-1].verdicts),
+        judges=[judge.metrics(draws=draws, seed=seed) for judge in judges],
+        calibration=fitted,
+        # There a temperature is a factor of the scale.
+        scale=scale * temperature if scale is not None and temperature is not None else None,
+    )
+    write_json(evaluation.run.root / "metrics.json", metrics.as_json())
     write_judge_report(evaluation.run.root, metrics)
     evaluation.run.end("finished")
     if path := evaluation.request.known_labels:
@@ -325,13 +329,3 @@ def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]
             )
         shards.append(state)
     return shards
-
-
-def _source_facts(imports: Sequence[Imported]) -> list[dict[str, Any]]:
-    """What was read and what was left out, by source, for the report."""
-    facts = []
-    for each in imports:
-        entry = asdict(each.record)
-        del entry["label_accuracy"]
-        facts.append(entry | {"file": entry.pop("path")})
-    return facts

@@ -1,7 +1,6 @@
 """Bins of equal mass, the calibration error, and what chance alone makes of it."""
 
 import random
-from dataclasses import asdict
 
 import pytest
 
@@ -59,7 +58,7 @@ def test_chance_error_is_what_a_calibrated_judge_gets() -> None:
 
 
 def test_chart_escapes_and_is_alone() -> None:
-    bins = [asdict(b) for b in equal_mass_bins([0.6, 0.9], [1, 0], 2)]
+    bins = equal_mass_bins([0.6, 0.9], [1, 0], 2)
     chart = str(reliability_chart('<script>"', bins))
     assert chart.startswith("<svg") and "<script>" not in chart
     assert chart.count('class="bin"') == 2 and "http" not in chart
