@@ -1,13 +1,14 @@
 """The command `constitution discover`: what preference data rewards, as a constitution."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.cli.run import complete
 from pipeline.cli.terminal import say
 from pipeline.constitution.importing import import_constitution
-from pipeline.discover.run import Discovery, Found, Request, as_json, discover
+from pipeline.discover.run import Discovery, Found, Request, discover
 from pipeline.errors import ConfigError
 from pipeline.stats import Estimate
 from pipeline.store.files import write_text
@@ -28,7 +29,7 @@ def discover_constitution(request: Request, out: Path, as_text: Path | None) -> 
     for line in lines_of(discovery):
         say(line)
     if as_text is not None:
-        write_text(as_text, json.dumps(as_json(discovery), indent=1) + "\n")
+        write_text(as_text, json.dumps(asdict(discovery), indent=1) + "\n")
     if not discovery.kept:
         say("no principle explains these labels, so no constitution was written")
         return

@@ -63,10 +63,11 @@ def agreement(
 
     config = load_sources(sources)
     named = {source.name: source for source in config.sources}
+    pairs = [n for n, s in named.items() if not isinstance(s, FeedbackSource)]
     for name in between or ():
-        if name not in named:
-            raise ConfigError(f"{sources} has no source '{name}'; it has {', '.join(named)}")
-    compared = between or [n for n, s in named.items() if not isinstance(s, FeedbackSource)]
+        if name not in pairs:
+            raise ConfigError(f"{sources} has no pairs of '{name}'; it has {', '.join(pairs)}")
+    compared = between or pairs
     if len(set(compared)) < 2:
         raise ConfigError(
             f"agreement needs two different sources of pairs, but {sources} has "
@@ -75,7 +76,7 @@ def agreement(
     rows = {name: import_source(named[name], seed=config.seed).usable for name in compared}
     lines = []
     for first, second in combinations(compared, 2):
-        result = agreement_of((first, rows[first]), (second, rows[second]))
+        result = agreement_of(rows[first], rows[second])
         counts = (result.num_items, result.num_prompts, result.num_split)
         estimates: tuple[str, ...] = ()
         if equal := result.equal:

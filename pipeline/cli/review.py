@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.cli.terminal import say
 from pipeline.config.paths import shown_path
+from pipeline.errors import MachineError
 from pipeline.review.labels import LabelFiles
 from pipeline.review.pairs import draw_pairs
 from pipeline.review.server import ReviewServer
@@ -17,14 +18,21 @@ def review_run(name: str, *, num_pairs: int, seed: int, port: int) -> None:
 
     Raises:
         UserError: there is no such run, it has no labeled pair, or it is under review.
-        OSError: the port is taken.
+        MachineError: the port is taken.
     """
     run = find_run(name)
     pairs = draw_pairs(run, limit=num_pairs, seed=seed)
     files = LabelFiles(runs_root().parent / "review" / run.run_id, run.run_id)
     try:
         review = Review(pairs, files, seed=seed)
-        with ReviewServer(review, run.run_id, port=port) as server:
+        try:
+            listening = ReviewServer(review, run.run_id, port=port)
+        except OSError as error:
+            raise MachineError(
+                f"port {port} cannot be listened on ({error.strerror}); give another --port, or "
+                "leave it out for a free one"
+            ) from error
+        with listening as server:
             say(f"review {len(pairs)} pairs at {server.url}")
             say("several people can use it at once, each under a name; Ctrl-C ends it")
             with suppress(KeyboardInterrupt):

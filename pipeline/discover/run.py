@@ -16,7 +16,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,12 +169,13 @@ class Answers:
         return self._known[key]
 
     def check(self, asked: int) -> None:
-        """Raises RunStoppedError when too many of the calls failed."""
+        """Raises RunStoppedError when too many of the calls since the last check failed."""
         if len(self.failed) > MAX_FAILED * asked:
             raise RunStoppedError(
                 f"{len(self.failed)} of {asked} calls failed ({self.failed[0]}); the answers are "
                 "kept: correct the cause, then give the same command again"
             )
+        self.failed.clear()
 
     def close(self) -> None:
         """Close the file."""
@@ -314,8 +315,3 @@ def _share(values: Sequence[float], rows: Sequence[LabeledRow]) -> Estimate | No
     for value, row in zip(values, rows, strict=True):
         sums.setdefault(row.prompt_id, []).append(value)
     return clustered_share([sum(v) for v in sums.values()], [len(v) for v in sums.values()])
-
-
-def as_json(discovery: Discovery) -> dict[str, Any]:
-    """All figures as plain values."""
-    return asdict(discovery)

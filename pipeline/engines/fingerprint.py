@@ -15,13 +15,9 @@ from typing import Any
 
 from pipeline.ids import file_hash as hash_bytes
 
-PATTERNS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
+TOKENIZER_FILES = (
     "tokenizer*.json",
-    "tokenizer.model",
+    "tokenizer*.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -30,6 +26,14 @@ PATTERNS = (
     "spiece.model",
     "chat_template*",
     "additional_chat_templates/*",
+)
+"""Tokenizer and chat templates, which a training hands on unchanged."""
+PATTERNS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    *TOKENIZER_FILES,
 )
 """Files that count; cards, logs and optimizer states do not."""
 

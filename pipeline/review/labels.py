@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -63,13 +63,15 @@ class LabelFiles:
         try:
             for file in self._files.values():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self.labels = [label for name in self._files for label in self._read(name)]
+            self._list_sources()
+        except BaseException as error:
             self.close()
-            raise StoreError(
-                f"another `rlaif review {run_id}` is open; use its page, or stop it first"
-            ) from error
-        self.labels = [label for name in self._files for label in self._read(name)]
-        self._list_sources()
+            if isinstance(error, BlockingIOError):
+                raise StoreError(
+                    f"another `rlaif review {run_id}` is open; use its page, or stop it first"
+                ) from error
+            raise
 
     def add(self, pair: Pair, label: Label) -> None:
         """Append a label; it is on the disk when this returns.
@@ -93,12 +95,14 @@ class LabelFiles:
             while data:
                 data = data[os.write(file, data) :]
             os.fsync(file)
-        except OSError as error:
+            if size == 0:
+                self._list_sources()
+        except BaseException as error:
             os.ftruncate(file, size)
-            raise disk_error(error, self.folder / f"{name}.jsonl") from error
+            if isinstance(error, OSError):
+                raise disk_error(error, self.folder / f"{name}.jsonl") from error
+            raise
         self.labels.append(label)
-        if size == 0:
-            self._list_sources()
 
     def close(self) -> None:
         """Let another process review the run."""
@@ -114,7 +118,9 @@ class LabelFiles:
         for number, line in enumerate(data[:whole].splitlines(), 1):
             try:
                 row: dict[str, Any] = json.loads(line)
-                answer = cast(Answer, row["label"])
+                if row["label"] not in get_args(Answer):
+                    raise ValueError(row["label"])
+                answer: Answer = row["label"]
                 yield Label(row["pair"], row["annotator"], answer, float(row["seconds"]))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(

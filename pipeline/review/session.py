@@ -12,13 +12,14 @@ Does not: change a label once it is saved; the first answer of a reviewer to a p
 
 import math
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.ids import uniform
+from pipeline.records import PreferenceRow
 from pipeline.review.labels import Answer, Label, LabelFiles, side_of
 from pipeline.review.pairs import Pair
 from pipeline.sources.agreement import Agreement, agreement
@@ -104,14 +105,8 @@ class Review:
         drawn = [(pair, label) for pair, label in people if pair.reason == "random"]
         judged = [p.preferring(p.judge) for p in self._pairs.values() if p.judge]
         results = [
-            (
-                "people and judge, random sample",
-                agreement(("judge", judged), _rows(drawn), draws=DRAWS),
-            ),
-            (
-                "people and judge, all pairs",
-                agreement(("judge", judged), _rows(people), draws=DRAWS),
-            ),
+            ("people and judge, random sample", agreement(judged, _rows(drawn), draws=DRAWS)),
+            ("people and judge, all pairs", agreement(judged, _rows(people), draws=DRAWS)),
         ]
         names = sorted({label.annotator for _, label in people})
         for one, two in combinations(names, 2):
@@ -121,11 +116,8 @@ class Review:
 
     def counts(self) -> dict[str, int]:
         """Labels by reviewer."""
-        counts: dict[str, int] = defaultdict(int)
-        for labels in self._by_pair.values():
-            for name in labels:
-                counts[name] += 1
-        return dict(counts)
+        with self._lock:
+            return dict(Counter(name for labels in self._by_pair.values() for name in labels))
 
     def _is_open(self, pair: Pair, name: str) -> bool:
         labels = self._by_pair[pair.row_id]
@@ -157,8 +149,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def _rows(labels: Sequence[tuple[Pair, Label]]) -> tuple[str, list[Any]]:
-    return "people", [p.preferring(side) for p, x in labels if (side := side_of(x))]
+def _rows(labels: Sequence[tuple[Pair, Label]]) -> list[PreferenceRow]:
+    return [p.preferring(side) for p, x in labels if (side := side_of(x))]
 
 
 def _figure(title: str, result: Agreement) -> dict[str, Any]:

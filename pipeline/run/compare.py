@@ -34,7 +34,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Flips:
-    """Labels of comparisons that both runs made under one principle."""
+    """Labels that a judge of both runs gave to one comparison under one principle."""
 
     compared: int
     relabeled: int
@@ -82,15 +82,16 @@ def compare_runs(old: RunDir, new: RunDir) -> RunDiff:
     )
 
 
-Labels = Mapping[tuple[str, str, str], float]
-"""P(first response preferred) by the two responses, by hash, and the principle."""
+Labels = Mapping[tuple[str, ...], float]
+"""P(first response preferred) by the judge's folder, the two responses, by hash, and the principle.
+"""
 
 
 def flips(old: Labels, new: Labels) -> dict[str, Flips]:
     """How the labels of shared comparisons changed, by principle."""
     shared: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for key in old.keys() & new.keys():
-        shared[key[2]].append((old[key], new[key]))
+        shared[key[-1]].append((old[key], new[key]))
     return {
         name: Flips(
             compared=len(pairs),
@@ -103,7 +104,7 @@ def flips(old: Labels, new: Labels) -> dict[str, Flips]:
 
 def _labels(run: RunDir) -> Labels:
     return {
-        (row.first_id, row.second_id, row.principle_id): row.prob_first
+        (folder, row.first_id, row.second_id, row.principle_id): row.prob_first
         for folder in stage_folders(run.root, PREFERENCE, JUDGE)
         for row in stage_rows(run.root, folder)
         if row.status == "ok" and row.prob_first is not None

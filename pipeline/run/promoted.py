@@ -1,8 +1,8 @@
 """The folder of a promoted policy: what transformers and vLLM load, with a card down to its pairs.
 
 In:  a run whose gate promoted its policy
-Out: <run>/promoted/: the files of the model, README.md, and rows.json with the id of every row that
-     it was trained on
+Out: <run>/promoted/: the files of the model, README.md, and rows.json with the id of every row of
+     the data that it was trained on
 """
 
 import os
@@ -62,8 +62,18 @@ def _trainings(run: RunDir) -> list[dict[str, Any]]:
         result, job = read_json(folder / "result.json"), read_json(folder / "job.json")
         if not isinstance(result, dict) or not isinstance(job, dict):
             continue
-        path = run.dataset / f"{name}.parquet"
-        row_ids = pq.read_table(path, columns=["row_id"])["row_id"].to_pylist()
-        settings = job.get("job", {}).get("config", {})
-        found.append({"name": name, "result": result, "settings": settings, "row_ids": row_ids})
+        files = [
+            f"{name}.parquet",
+            *(["feedback.parquet"] if result.get("feedback_sha256") else []),
+        ]
+        tables = [pq.read_table(run.dataset / file, columns=["row_id"]) for file in files]
+        found.append(
+            {
+                "name": name,
+                "result": result,
+                "settings": job.get("job", {}).get("config", {}),
+                "files": files,
+                "row_ids": [row_id for table in tables for row_id in table["row_id"].to_pylist()],
+            }
+        )
     return found

@@ -27,8 +27,6 @@ from pipeline.stats import PERCENTILES, Estimate, clustered_share, cohen_kappa, 
 class Agreement:
     """Agreement of two sources on the items that both labeled."""
 
-    first_source: str
-    second_source: str
     num_items: int
     """Items with a label from both."""
     num_prompts: int
@@ -49,31 +47,30 @@ def item_key(row: PreferenceRow) -> str:
 
 
 def agreement(
-    first: tuple[str, Iterable[PreferenceRow]],
-    second: tuple[str, Iterable[PreferenceRow]],
+    first: Iterable[PreferenceRow],
+    second: Iterable[PreferenceRow],
     *,
     draws: int = 2000,
     seed: int = 0,
 ) -> Agreement:
-    """Agreement of two sources, each given as (name, rows); only rows of status ok count.
+    """Agreement of the rows of two sources; only rows of status ok count.
 
     Several labels of one source on an item count by their majority; without one, the item is left
     out and counted as split.
     """
-    (name_a, rows_a), (name_b, rows_b) = first, second
-    sides_a, split_a, prompts = _labels(rows_a)
-    sides_b, split_b, _ = _labels(rows_b)
+    sides_a, split_a, prompts = _labels(first)
+    sides_b, split_b, _ = _labels(second)
     known_a, known_b = sides_a.keys() | split_a, sides_b.keys() | split_b
     keys = sorted(sides_a.keys() & sides_b.keys())
     num_split = len((known_a & known_b) - set(keys))
     table = _tables([(prompts[k], sides_a[k], sides_b[k]) for k in keys])
     if not keys:
         nan = math.nan
-        return Agreement(name_a, name_b, 0, 0, num_split, nan, nan, nan, None)
+        return Agreement(0, 0, num_split, nan, nan, nan, None)
     kappa = cohen_kappa([sides_a[k] for k in keys], [sides_b[k] for k in keys])
     low, high = kappa_interval(table, draws=draws, seed=seed)
     equal = clustered_share(table[:, 0] + table[:, 3], table.sum(axis=1))
-    return Agreement(name_a, name_b, len(keys), len(table), num_split, kappa, low, high, equal)
+    return Agreement(len(keys), len(table), num_split, kappa, low, high, equal)
 
 
 def kappa_interval(tables: NDArray[np.float64], *, draws: int, seed: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ both a better measure and a smaller divergence from the model before the trainin
 point with the highest lower end of the measure's interval whose trainings raised no alarm.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -91,22 +92,24 @@ def judge_points(outcomes: Sequence[Outcome]) -> tuple[str, list[Outcome]]:
     )
     values = {o.run_id: o.shares[measure] for o in measured if o.shares and measure in o.shares}
     clean = [o for o in measured if o.run_id in values and not o.alarms]
-    best = max(clean, key=lambda o: (values[o.run_id].low, -(o.divergence or 0.0)), default=None)
+    best = max(clean, key=lambda o: (values[o.run_id].low, -_far(o)), default=None)
+    places = {o.run_id: (values[o.run_id].share, _far(o)) for o in measured if o.run_id in values}
 
     def beaten(point: Outcome) -> bool:
-        own, far = values[point.run_id].share, point.divergence or 0.0
+        own, far = place = places[point.run_id]
         return any(
-            (values[o.run_id].share, -(o.divergence or 0.0)) != (own, -far)
-            and values[o.run_id].share >= own
-            and (o.divergence or 0.0) <= far
-            for o in measured
-            if o.run_id in values
+            other != place and other[0] >= own and other[1] <= far for other in places.values()
         )
 
     return measure, [
         replace(o, on_frontier=o.run_id in values and not beaten(o), chosen=o is best)
         for o in outcomes
     ]
+
+
+def _far(point: Outcome) -> float:
+    """A divergence that was not measured counts as the largest."""
+    return math.inf if point.divergence is None else point.divergence
 
 
 def write_sweep(folder: Path, plan: Sequence[Planned], problems: Mapping[str, str]) -> Path:

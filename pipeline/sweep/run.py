@@ -27,8 +27,8 @@ from pipeline.store.layout import check_folder_name
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.sweep.points import Point, read_points
 
-CHANGED_IN_PLACE = shutil.ignore_patterns("train.log")
-"""Files that a link would change in the other run too."""
+NOT_LINKED = shutil.ignore_patterns("train.log", "job.json", "result.json")
+"""Files that a link would change in the other run too, or that name their folder."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run_sweep(plan: Sequence[Planned], take: Callable[[RunDir], None]) -> dict[s
         take: takes a run through its phases.
 
     Raises:
-        RunStoppedError, UserError: as a run does; a later call goes on from there.
+        RunStoppedError, UserError: as a run does; a later call continues from there.
     """
     failed = {}
     for each in plan:
@@ -104,7 +104,8 @@ def begin_with(run: RunDir, before: RunDir) -> None:
     if (config.prompts, config.seed) != (other.prompts, other.seed):
         return
     for manifest in sorted(before.root.rglob("shard-*.json")):
-        for path in (manifest, manifest.with_suffix(".parquet")):
+        # The manifest last: without its shard it would be damage.
+        for path in (manifest.with_suffix(".parquet"), manifest):
             target = run.root / path.relative_to(before.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             link_file(path, target)
@@ -119,12 +120,9 @@ def begin_with(run: RunDir, before: RunDir) -> None:
             trained,
             run.training("sft"),
             copy_function=lambda a, b: link_file(Path(a), Path(b)),
-            ignore=CHANGED_IN_PLACE,
+            ignore=NOT_LINKED,
         )
-        for name in ("result.json", "job.json"):
+        old, own = (json.dumps(str(each.root))[1:-1] for each in (before, run))
+        for name in ("job.json", "result.json"):  # the mark of a finished training last
             text = (trained / name).read_text("utf-8")
-            own = json.dumps(str(run.root))[1:-1]
-            (run.training("sft") / name).unlink()
-            write_text(
-                run.training("sft") / name, text.replace(json.dumps(str(before.root))[1:-1], own)
-            )
+            write_text(run.training("sft") / name, text.replace(old, own))

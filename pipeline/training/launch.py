@@ -324,4 +324,4 @@ def _failure(job: TrainingJob, code: int, tail: list[str]) -> Exception:
 
 
 def _ignore(_: object) -> None:
-    """Nobody is listening."""
+    """Discards the line."""

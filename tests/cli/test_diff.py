@@ -3,8 +3,11 @@
 from pathlib import Path
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.run.compare import Flips, differing, flips, leaves
+from pipeline.run.compare import Flips, compare_runs, differing, flips, leaves
 from tests.cli.commands import Rlaif
+from tests.evaluation.builders import judgment
+from tests.review.builders import labeled_run
+from tests.run.builders import write_rows
 
 SMOKE = "flows/configs/smoke.yaml"
 
@@ -44,6 +47,17 @@ def test_flipped_labels_by_principle() -> None:
     """Of three shared comparisons one is another number, one prefers the other side; a tie at 0.5
     flips nothing.
     """
-    old = {("a", "b", "p"): 0.9, ("a", "c", "p"): 0.9, ("b", "c", "p"): 0.5, ("b", "c", "q"): 0.2}
-    new = {("a", "b", "p"): 0.8, ("a", "c", "p"): 0.2, ("b", "c", "p"): 0.9, ("x", "y", "p"): 0.2}
-    assert flips(old, new) == {"p": Flips(compared=3, relabeled=3, flipped=1)}
+    old = {"abp": 0.9, "acp": 0.9, "bcp": 0.5, "bcq": 0.2}
+    new = {"abp": 0.8, "acp": 0.2, "bcp": 0.9, "xyp": 0.2}
+    before, after = ({("judge", *key): x for key, x in each.items()} for each in (old, new))
+    assert flips(before, after) == {"p": Flips(compared=3, relabeled=3, flipped=1)}
+
+
+def test_each_judge_of_a_panel_is_compared_with_itself(tmp_path: Path) -> None:
+    """A second judge that prefers the other response flips no label of the first one."""
+    one, two = (labeled_run(tmp_path / name, 6) for name in ("one", "two"))
+    rows = [
+        judgment(f"k{i}", f"p{i}", f"better{i}", f"worse{i}", "harm", 0.1, 0.9) for i in range(6)
+    ]
+    write_rows(two, "preference/judge-2", rows)
+    assert compare_runs(one, two).labels == {"harm": Flips(compared=6, relabeled=0, flipped=0)}

@@ -274,7 +274,11 @@ def test_agreement_has_kappa_of_each_pair(rlaif: Rlaif, label_files: Path) -> No
     assert "crowd, desk" in ended.out and "66.7%" in ended.out and "-0.000" not in ended.out
     assert rlaif("labels", "agreement", listed, "--between", "crowd", "desk").out == ended.out
     assert_one_line(
-        rlaif("labels", "agreement", listed, "--between", "crowd", "dsk"), "has no source 'dsk'"
+        rlaif("labels", "agreement", listed, "--between", "crowd", "dsk"), "has no pairs of 'dsk'"
+    )
+    assert_one_line(
+        rlaif("labels", "agreement", listed, "--between", "crowd", "thumbs"),
+        "has no pairs of 'thumbs'; it has crowd, desk",
     )
     assert_one_line(
         rlaif("labels", "agreement", write_list(label_files, "thumbs")), "agreement needs two"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.constitution import load_constitution
+from pipeline.discover.run import Answers
+from pipeline.errors import EngineError
 from tests.cli.commands import Rlaif
 from tests.discover.worlds import PLEASE, SHORTER, write_world
 from tests.judge_eval.command_runs import assert_one_line
@@ -91,6 +93,25 @@ def test_failing_judge_keeps_what_was_answered(rlaif: Rlaif, tmp_path: Path) -> 
     assert ended.code == 1 and "calls failed (the model is gone)" in ended.err
     (answers,) = (tmp_path / "outputs/discover").glob("*/answers.jsonl")
     assert len(answers.read_bytes().splitlines()) >= 20
+
+
+async def test_failures_that_were_accepted_are_not_counted_again(tmp_path: Path) -> None:
+    """10 of 100 calls fail, then none of 20: 10 of 20 would be too many."""
+    answers = Answers(tmp_path / "answers.jsonl")
+
+    async def answer() -> int:
+        return 1
+
+    async def fail() -> int:
+        raise EngineError("the model is busy")
+
+    for number in range(100):
+        await answers.get(f"first {number}", fail if number < 10 else answer)
+    answers.check(100)
+    for number in range(20):
+        await answers.get(f"second {number}", answer)
+    answers.check(20)
+    answers.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,14 @@ def test_labels_measure_a_judge_under_the_principles_that_people_saw(
     labels = json.loads(known.read_text())["labels"]
     assert len(labels) == 10 and all(label["label"] > 0.5 for label in labels)
     assert {row.principle_id for row in rows_of(tmp_path)} == {"p-1"}
+
+
+def test_port_of_another_program_is_one_line(rlaif: Rlaif, tmp_path: Path) -> None:
+    run = labeled_run(tmp_path / "runs/one", 12)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ended = rlaif("review", run.root, "--port", other.getsockname()[1])
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert "cannot be listened on (Address already in use); give another --port" in ended.err
 
 
 def test_run_that_cannot_be_reviewed_is_one_line(rlaif: Rlaif, tmp_path: Path) -> None:

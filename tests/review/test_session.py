@@ -74,11 +74,17 @@ def test_second_process_on_the_same_labels_is_refused(run: RunDir, tmp_path: Pat
     LabelFiles(tmp_path, "run").close()
 
 
-def test_damaged_line_is_named_and_kept(run: RunDir, tmp_path: Path) -> None:
-    (tmp_path / "random.jsonl").write_text("[]\n")
+@pytest.mark.parametrize(
+    "line", ["[]", '{"pair": "p", "annotator": "Ada", "label": "left", "seconds": 1}']
+)
+def test_damaged_line_is_named_and_kept(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "random.jsonl"
+    path.write_text(f"{line}\n")
     with pytest.raises(DataError, match=r"random.jsonl line 1 is not a label of a review"):
         LabelFiles(tmp_path, "run")
-    assert (tmp_path / "random.jsonl").read_text() == "[]\n"
+    assert path.read_text() == f"{line}\n"
+    path.unlink()
+    LabelFiles(tmp_path, "run").close()  # the lock was given back
 
 
 def test_two_reviewers_on_one_pair(run: RunDir, tmp_path: Path) -> None:
@@ -154,6 +160,19 @@ def test_disk_that_fills_in_the_middle_of_a_line_saves_nothing(run: RunDir, tmp_
     assert not any((tmp_path / f"{n}.jsonl").read_bytes() for n in ("random", "targeted"))
     review.label("Ada", shown["id"], "left", 1)
     assert review.next("Ada")["done"] == 1
+
+
+def test_label_is_saved_with_its_source_list_or_not_at_all(run: RunDir, tmp_path: Path) -> None:
+    """A page that says "not saved" would make a reviewer answer the pair a second time."""
+    review, _ = open_review(run, tmp_path)
+    shown = review.next("Ada")["pair"]
+    (tmp_path / "sources.yaml").mkdir()
+    with pytest.raises(StoreError, match=r"sources\.yaml"):
+        review.label("Ada", shown["id"], "left", 1)
+    assert not any((tmp_path / f"{n}.jsonl").read_bytes() for n in ("random", "targeted"))
+    (tmp_path / "sources.yaml").rmdir()
+    review.label("Ada", shown["id"], "left", 1)
+    assert review.next("Ada")["done"] == 1 and load_sources(tmp_path / "sources.yaml").sources
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 61, "a\u202eb", "a\x1b[2J"])

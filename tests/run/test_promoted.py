@@ -33,6 +33,7 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
         alarms=(Alarm(name="divergence", value=2.0, limit=1.0, message="far | away"),),
         device="cpu",
         dataset_sha256="d" * 64,
+        feedback_sha256="f" * 64,
         model_hash="m" * 64,
         trained_hash="t" * 64,
     )
@@ -40,7 +41,8 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
     job = {"job": {"config": {"method": "sft", "learning_rate": 1e-4, "alarms": {}}}}
     write_json(run.training("sft") / "job.json", job)
     run.dataset.mkdir()
-    pq.write_table(pa.table({"row_id": ["r1", "r2", "r3"]}), run.dataset / "sft.parquet")
+    pq.write_table(pa.table({"row_id": ["r1", "r2"]}), run.dataset / "sft.parquet")
+    pq.write_table(pa.table({"row_id": ["r3"]}), run.dataset / "feedback.parquet")
     finding = GateFinding(rule="max_empty", holds=True, value=0.0, needed=0.1, text="empty is 0")
     gate = GateResult(decision="promoted", policy="sl_cai", findings=(finding,))
     metrics = Metrics(policies={"initial": policy(), "sl_cai": policy()}, gate=gate)
@@ -53,4 +55,5 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
         assert {path.name for path in run.root.glob("promoted*")} == {"promoted"}
     card = (folder / "README.md").read_text()
     assert "- empty is 0" in card and "`learning_rate=0.0001`" in card
-    assert "2 of 3 rows" in card and "d" * 64 in card and "`divergence` (far" in card
+    assert "2 of 3 rows of `dataset/sft.parquet` and `dataset/feedback.parquet`" in card
+    assert "d" * 64 in card and "f" * 64 in card and "`divergence` (far" in card

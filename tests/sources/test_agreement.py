@@ -27,7 +27,7 @@ def test_kappa_of_a_known_table() -> None:
     """
     first = labels("a" * 25 + "b" * 25)
     second = labels("a" * 20 + "b" * 5 + "a" * 10 + "b" * 15)
-    result = agreement(("crowd", first), ("judge", second), draws=500)
+    result = agreement(first, second, draws=500)
     assert (result.num_items, result.num_prompts) == (50, 50)
     assert result.kappa == pytest.approx(0.4)
     assert result.equal is not None and result.equal.share == pytest.approx(0.7)
@@ -54,20 +54,20 @@ def test_divided_annotators_are_left_out() -> None:
     majority = [make_label("Q1", "a", "b", index=i) for i in (3, 4)] + [
         make_label("Q1", "b", "a", index=5)
     ]
-    result = agreement(("crowd", divided + majority), ("judge", labels("aa")), draws=100)
+    result = agreement(divided + majority, labels("aa"), draws=100)
     assert (result.num_items, result.num_split) == (1, 1)
     assert result.equal is not None and result.equal.share == 1.0
 
 
 def test_no_shared_item_gives_no_number() -> None:
-    result = agreement(("crowd", labels("ab")), ("judge", [make_label("other")]))
+    result = agreement(labels("ab"), [make_label("other")])
     assert result.num_items == 0
     assert result.equal is None and math.isnan(result.kappa)
 
 
 def test_dropped_rows_do_not_count() -> None:
     dropped = make_label("Q0", "b", "a", reason="tie")
-    result = agreement(("crowd", [*labels("ab"), dropped]), ("judge", labels("ab")), draws=100)
+    result = agreement([*labels("ab"), dropped], labels("ab"), draws=100)
     assert result.num_split == 0 and result.kappa == 1.0
 
 
@@ -78,8 +78,8 @@ def test_white_space_and_unicode_form_hide_no_item() -> None:
         replace(people[0], chosen="cafe\u0301\n"),
         replace(people[1], messages=(user("R\n"),), chosen=" no", rejected="yes "),
     ]
-    result = agreement(("people", people), ("judge", ours), draws=10)
+    result = agreement(people, ours, draws=10)
     assert result.num_items == 2
     assert result.equal is not None and result.equal.share == 0.5
     blank = [replace(people[0], rejected="caf\u00e9 ")]
-    assert agreement(("people", blank), ("judge", blank)).num_items == 0
+    assert agreement(blank, blank).num_items == 0

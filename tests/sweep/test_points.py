@@ -75,7 +75,7 @@ def test_a_recipe_without_training_has_no_beta() -> None:
         read_points(recipe(), ["beta=0.1"])
 
 
-def point(name: str, share: float, low: float, divergence: float, *alarms: str) -> Outcome:
+def point(name: str, share: float, low: float, divergence: float | None, *alarms: str) -> Outcome:
     shares = {"good": Estimate(share, low, 1.0, 10)}
     return Outcome(name, {}, name, shares=shares, divergence=divergence, alarms=alarms)
 
@@ -95,3 +95,12 @@ def test_the_chosen_point_is_on_the_frontier() -> None:
     assert [p.title for p in points if p.on_frontier] == ["near", "best", "loud"]
     assert [p.title for p in points if p.chosen] == ["best"]
     assert judge_points([Outcome("broken", {}, "broken")])[0] == ""
+
+
+def test_divergence_that_was_not_measured_beats_none() -> None:
+    """It may be any: the point is on the frontier for its share alone."""
+    _, points = judge_points([point("near", 0.6, 0.5, 0.1), point("unknown", 0.6, 0.5, None)])
+    assert [p.title for p in points if p.on_frontier] == ["near"]
+    _, points = judge_points([point("near", 0.6, 0.5, 0.1), point("unknown", 0.7, 0.5, None)])
+    assert [p.title for p in points if p.on_frontier] == ["near", "unknown"]
+    assert [p.title for p in points if p.chosen] == ["near"]

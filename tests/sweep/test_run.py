@@ -8,6 +8,7 @@ import pytest
 from pipeline.run.nightly import take_run
 from pipeline.run.start import find_run, start_run
 from pipeline.store import RunDir, read_json
+from pipeline.store.files import link_file
 from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import PAIRS, SAMPLES
 from pipeline.sweep.page import write_sweep
@@ -74,3 +75,33 @@ def test_what_a_training_wrote_is_not_shared(
     assert (other / weights).stat().st_ino == (sft / weights).stat().st_ino
     assert (other / "result.json").read_text() == f'{{"model_dir": "{other}/model"}}'
     assert (sft / "result.json").read_text() == f'{{"model_dir": "{sft}/model"}}'
+
+
+@pytest.mark.parametrize("links", range(3))
+def test_takeover_that_is_stopped_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: int
+) -> None:
+    """No manifest without its shard, and no result of a training without its model."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "in")
+    before, run = (start_run(recipe, run_id=name) for name in ("one", "two"))
+    for name in ("prompts/shard-00000.json", "prompts/shard-00000.parquet"):
+        (before.root / name).parent.mkdir(exist_ok=True)
+        (before.root / name).write_text("{}")
+    sft = before.training("sft")
+    (sft / "model").mkdir(parents=True)
+    for name in ("job.json", "result.json", "model/model.safetensors"):
+        (sft / name).write_text("{}")
+    real, left = link_file, iter([True] * links)
+
+    def link(source: Path, target: Path) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr("pipeline.sweep.run.link_file", link)
+    with pytest.raises(KeyboardInterrupt):
+        begin_with(run, before)
+    shards = {path.suffix for path in (run.root / "prompts").iterdir()}
+    assert shards in (set(), {".parquet"}, {".parquet", ".json"})
+    assert not (run.training("sft") / "result.json").exists()

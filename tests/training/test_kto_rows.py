@@ -211,7 +211,8 @@ def test_changed_feedback_is_another_job(tmp_path: Path, tiny_model: Path) -> No
     assert without.feedback_sha256 == "" and changed.feedback_sha256 != first.feedback_sha256
 
 
-def test_reference_of_other_feedback_is_not_reused(tmp_path: Path, tiny_model: Path) -> None:
+def test_reference_of_other_rows_is_not_reused(tmp_path: Path, tiny_model: Path) -> None:
+    """The mismatched reply of a row depends on all of them."""
     from pipeline.training.worker.train import reference_cache
 
     paths = set()
@@ -219,11 +220,12 @@ def test_reference_of_other_feedback_is_not_reused(tmp_path: Path, tiny_model: P
         (JUDGED, KtoConfig()),
         (JUDGED[1:], KtoConfig()),
         (JUDGED, KtoConfig(min_weight=0.6)),
+        (JUDGED, KtoConfig(max_rows=4)),
     ):
         file = describe(make_job(tmp_path, tiny_model, judged, config=config))
         cache = reference_cache(file, compute_dtype="float32")
         paths.add(cache.path if cache else None)
-    assert len(paths) == 3 and None not in paths
+    assert len(paths) == 4 and None not in paths
 
 
 def test_feedback_is_refused_where_pairs_are_learned(tmp_path: Path, tiny_model: Path) -> None:

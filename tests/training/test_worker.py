@@ -23,12 +23,15 @@ from pipeline.config.training import (
     SftConfig,
     SimpoConfig,
 )
+from pipeline.engines.fingerprint import TOKENIZER_FILES, file_hashes
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.training.job import TrainingJob
 from pipeline.training.launch import prove_model
 from pipeline.training.worker import train as worker_train
 from pipeline.training.worker.loading import prove_savable
 from pipeline.training.worker.prove import prove_folder
-from tests.training.builders import pair_row, read_metrics, sft_row
+from pipeline.training.worker.saving import stage_tokenizer
+from tests.training.builders import pair_row, read_metrics, sft_row, write_rows
 from tests.training.losses import (
     ipo_loss,
     orpo_odds_loss,
@@ -274,6 +277,21 @@ def test_a_model_that_cannot_be_saved_leaves_its_weights(
     assert kept.keys() == start.keys()
     assert any(not torch.equal(kept[n].to(start[n].dtype), start[n]) for n in kept)
     assert not (tmp_path / "job" / "model.tmp").exists()
+
+
+def test_every_chat_template_of_the_model_is_kept(tiny_model: Path, tmp_path: Path) -> None:
+    """They are part of its fingerprint, so the trained model would be another one without them."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates/tool.jinja").write_text("{{ messages }}")
+    dataset = write_rows(tmp_path / "rows.parquet", PAIRS)
+    job = TrainingJob(
+        config=DpoConfig(**FAST), model=folder, dataset=dataset, output_dir=tmp_path / "job"
+    )
+    stage_tokenizer(job)
+    staged = file_hashes(tmp_path / "job/model.tmp")
+    assert staged == file_hashes(folder, TOKENIZER_FILES) and len(staged) >= 4
 
 
 def test_broken_loss_stops_training(train: Train) -> None:

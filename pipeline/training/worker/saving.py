@@ -14,21 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from pipeline.engines.fingerprint import TOKENIZER_FILES, file_hashes
 from pipeline.errors import TrainingError
 from pipeline.store.files import FULL
 from pipeline.training.job import TrainingJob
-
-TOKENIZER_FILES = (
-    "tokenizer*.json",
-    "tokenizer*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-)
 
 DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
 """What safetensors and torch.save say when the disk is full; neither raises OSError."""
@@ -74,10 +63,9 @@ def stage_tokenizer(job: TrainingJob) -> None:
     folder = _aside(job)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for pattern in TOKENIZER_FILES:
-        for path in job.model.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+    for name in file_hashes(job.model, TOKENIZER_FILES):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(job.model / name, folder / name)
     if job.chat_template is not None:
         shutil.copyfile(job.chat_template, folder / "chat_template.jinja")
 

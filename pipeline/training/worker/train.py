@@ -171,9 +171,10 @@ def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | No
         method.shape,
     ]
     if unpaired:
-        # The mismatched replies depend on the order and on the batches.
+        # The mismatched replies depend on the rows, their order and the batches.
         determinants += [config.seed, config.batch_size, *method.smallest(config)]
         determinants += [file.feedback_sha256]
+        determinants += [config.max_rows] if config.max_rows is not None else []
     if isinstance(config, DpoConfig) and config.turns:
         determinants.append(config.turns.model_dump(mode="json"))
     return ReferenceCache(
