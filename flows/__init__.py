@@ -18,5 +18,5 @@ class OneLinePerKnownError(logging.Filter):
 
 for _name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
     logging.getLogger(_name).addFilter(OneLinePerKnownError())
-# A run goes on without its server; `pipeline.prefect_server.outlive` says so, once.
+# A run continues without its server; `pipeline.prefect_server.outlive` says so, once.
 logging.getLogger("prefect.events.clients").setLevel(logging.CRITICAL)

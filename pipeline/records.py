@@ -5,7 +5,7 @@ r"""Rows: one frozen class per kind, each with its Arrow schema.
 
 Every row has `row_id` (hash of all that determined it), `parent_ids`, `run_id`, `status` with a
 `reason`, and `input_hash`: a hash of the texts that went in. A stored row is reused only when
-both hashes agree, so a parent that was drawn anew is never joined to an old child.
+both hashes agree, so a parent that was drawn again is never joined to an old child.
 """
 
 import dataclasses

@@ -47,6 +47,6 @@ def submit_run(
     try:
         trained = watch(submission, record, say)
     except KeyboardInterrupt:
-        say("the job goes on; the same command watches it again, and --cancel ends it")
+        say("the job continues; the same command watches it again, and --cancel ends it")
         return
     say(f"trained model: {trained}")

@@ -96,7 +96,7 @@ def submit(
 
     Raises:
         UserError: no pairs, a wrong key, or a job of this run with other settings is not finished.
-        MachineError: the server failed; the same command goes on from where it was.
+        MachineError: the server failed; the same command continues from where it was.
     """
     wanted = _settings(submission)
     with TemporaryDirectory() as folder, FineTuning(submission.server) as api:
@@ -152,7 +152,7 @@ def watch(
 
     Raises:
         TrainingError: the job failed or was canceled.
-        MachineError: the server stopped answering; the job goes on.
+        MachineError: the server stopped answering; the job continues.
     """
     known, shown, failures = _read(record), "", 0
     with FineTuning(submission.server) as api:
@@ -163,7 +163,7 @@ def watch(
                 failures += 1
                 if failures == TRIES:
                     raise MachineError(
-                        f"{error}; job {known['job']} goes on, the same command watches it again"
+                        f"{error}; job {known['job']} continues, the same command watches it again"
                     ) from error
                 time.sleep(wait_s)
                 continue
@@ -207,7 +207,7 @@ def _of_this_command(api: FineTuning, path: str, **content: Any) -> dict[str, An
         return api.ask("POST", path, **content)
     except MachineError as error:
         raise MachineError(
-            f"{error}; nothing is lost: give the same command again, it goes on from there"
+            f"{error}; nothing is lost: give the same command again, which continues from there"
         ) from error
 
 

@@ -132,7 +132,7 @@ class Scorer(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All that changes a score besides texts and model."""
+        """All that changes a score, apart from texts and model."""
         ...
 
 

@@ -65,7 +65,7 @@ class Judge:
         return content_hash(self._method(self.template.hash))[:16]
 
     def settings(self) -> dict[str, Any]:
-        """All that changes a label besides texts, principle and model."""
+        """All that changes a label, apart from texts, principle and model."""
         return {
             **self._method(self.template.hash),
             "seed": self.seed,

@@ -123,7 +123,7 @@ def environment(port: int) -> dict[str, str]:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        # A run goes on without its server, so Prefect must neither wait for it long nor complain.
+        # A run continues without its server, so Prefect must neither wait for it long nor complain.
         "PREFECT_CLIENT_MAX_RETRIES": "2",
         "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",

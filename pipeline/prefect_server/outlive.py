@@ -29,14 +29,14 @@ def continue_in_place(run: RunDir) -> None:
     """Go on with the run in place of this process, whose Prefect would keep on trying to reach the
     server.
     """
-    say(_what_happens(run, "the run goes on without its records"), err=True)
+    say(_what_happens(run, "the run continues without its records"), err=True)
     os.execve(sys.executable, _command(run), _environment())
 
 
 @contextmanager
 def outliving_server(run: RunDir) -> Iterator[None]:
-    """Within it, a run that a worker started goes on when its server fails; this process then ends
-    as the run ends, and tells Prefect no more. In a command every failure passes.
+    """Within it, a run that a worker started continues when its server fails; this process then
+    ends as the run ends, and tells Prefect no more. In a command every failure passes.
     """
     by_worker = OF_WORKER in os.environ
     try:
@@ -50,7 +50,7 @@ def outliving_server(run: RunDir) -> Iterator[None]:
         process = subprocess.Popen(
             _command(run), env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True
         )
-        say(_what_happens(run, f"process {process.pid} goes on without its records"), err=True)
+        say(_what_happens(run, f"process {process.pid} continues without its records"), err=True)
         os._exit(process.wait())
 
 

@@ -7,7 +7,7 @@ A night's run names the night before it as its parent. Its data set holds the pa
 by its own, and training uses all of them, so no prompt of the parent's may be held out.
 
 With `evaluation.gate`, a night begins with the policy of the last night that was promoted, instead
-of the recipe's: it writes the responses, and training goes on from it.
+of the recipe's: it writes the responses, and training continues from it.
 
 A stopped night is finished first. A night whose audit failed gave no pairs and would fail again
 from the same files, so the next nights refuse to start until the recipe or one of its labeling

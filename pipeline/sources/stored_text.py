@@ -1,7 +1,7 @@
 r"""Structure that a file stores as text: JSON or Python in a cell, transcripts, chat markup.
 
 Each is either read as what it stands for or the row is unusable: a text that shows a model the
-brackets of a list, or the headers of a transcript, is one that nobody wrote.
+brackets of a list, or the headers of a transcript, is one that no one wrote.
 """
 
 import ast

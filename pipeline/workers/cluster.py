@@ -39,7 +39,7 @@ class Cluster:
     """Workers without GPUs that have ended their job: their processes serve the next engine."""
 
     def has_room(self, workers: WorkersConfig, num_engines: int) -> bool:
-        """Whether the workers of so many engines fit at once."""
+        """Whether the workers of that many engines fit at once."""
         return not _lacking(self.ray, workers, num_engines)
 
     def gpu_kind(self, node_id: str) -> str:

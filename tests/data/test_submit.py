@@ -218,7 +218,7 @@ def test_watching_outlives_errors_but_not_silence(
     server.fail += [("GET", "/v1/fine_tuning/jobs/ftjob-1")] * 3
     assert follow(submission, record) == "ft:model"
     server.fail += [("GET", "/v1/fine_tuning/jobs/ftjob-1")] * 5
-    with pytest.raises(MachineError, match="job ftjob-1 goes on"):
+    with pytest.raises(MachineError, match="job ftjob-1 continues"):
         follow(submission, record)
 
 

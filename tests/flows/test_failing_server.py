@@ -126,7 +126,7 @@ def test_run_of_a_worker_goes_on_without_the_server(
     finally:
         stop_server()
     (line,) = (line for line in said.splitlines() if "the Prefect server failed" in line)
-    assert "goes on without its records" in line and "`rlaif resume one`" in line
+    assert "continues without its records" in line and "`rlaif resume one`" in line
     assert "exited cleanly" in said and "Service 'EventsWorker'" not in said
     run = RunDir(tmp_path / "runs/one")
     assert run.info()["status"] == "finished" and verify(run) == []

@@ -50,7 +50,7 @@ _CONNECT_S = 20.0
 _LOOK_UP_S = 30.0
 _BUSY = (429, 503, 529)
 _MAY_PASS = (408, 409, 425)
-"""Besides 5xx."""
+"""In addition to 5xx."""
 _NO_CREDIT = ("insufficient_quota", "exceeded your current quota", "insufficient balance")
 _SHOWN = (1600, 400)
 """Characters from the beginning and from the end of a long message."""

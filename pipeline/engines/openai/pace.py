@@ -7,7 +7,7 @@
 
 The number in flight is halved by a busy answer or a timeout and grows by one with each round of
 answers, up to `max_concurrency`. When nothing has been answered for 15 minutes the run stops; its
-waiting rows are not failed. Nothing else repeats a request: the HTTP client is told not to.
+waiting rows are not failed. Nothing else repeats a request: the HTTP client is set not to.
 """
 
 import asyncio
