@@ -24,6 +24,9 @@ from pipeline.config.training import SftConfig
 from pipeline.config.workers import WorkersConfig
 from pipeline.config.yaml_file import parse_model, read_text
 
+JUDGE, SECOND_JUDGE, REWARDS = "judge", "judge of the evaluation", "reward model"
+"""Roles of the models of a recipe that write no responses."""
+
 RevisionFault = Literal["critique", "request", "meta", "copy", "evasion"]
 
 
@@ -141,6 +144,10 @@ class EvaluationConfig(Section):
     """How each policy's responses are sampled."""
     bootstrap_draws: int = Field(2000, ge=100, le=1_000_000)
     """Draws of the cluster bootstrap."""
+    judge: EngineConfig | None = Field(None, exclude_if=lambda value: value is None)
+    """A judge that decides the win rates instead of the one that labels, which favors what it has
+    taught. It is asked as `preference.judge` says, without the calibration, which is the labeling
+    judge's. Metrics, report and gate name it, and say whether it labeled all the same."""
     oracle: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
     """`module:name` of an oracle with `read(messages, response)`, for tasks with a known truth."""
     gate: GateConfig | None = None
@@ -238,8 +245,7 @@ class RunConfig(Section):
                 "budget.money needs prices, but the recipe has none; add `prices`, or limit tokens "
                 "or hours instead"
             )
-        others = [policy.engine for policy in self.policies.named.values()]
-        engines = (self.policy, self.judge_engine, *self.label_engines, *others)
+        engines = [engine for _, engine in self.engines]
         models = [e.model for e in engines if isinstance(e, VllmConfig | OpenAIConfig)]
         # A script names its model itself.
         known = len(models) == len(engines)
@@ -261,13 +267,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _gate_has_figures(self) -> Self:
-        if self.evaluation.gate is None:
-            if self.rounds > 1:
-                raise ValueError(
-                    "rounds need evaluation.gate, which says whether a round made the policy "
-                    "better; add it, or leave `rounds` out"
-                )
+    def _evaluation_has_figures(self) -> Self:
+        section = self.evaluation
+        if section.gate is None and self.rounds > 1:
+            raise ValueError(
+                "rounds need evaluation.gate, which says whether a round made the policy "
+                "better; add it, or leave `rounds` out"
+            )
+        needy = "gate" if section.gate else "judge" if section.judge else ""
+        if not needy:
             return self
         tunes = self.preference.train is not None and self.preference.train.trains_policy
         trains = (self.supervised.enabled and self.supervised.train) or (
@@ -275,11 +283,13 @@ class RunConfig(Section):
         )
         lacking = {
             "a trained policy, but the recipe trains none": not trains,
-            "the evaluation, but evaluation.enabled is false": not self.evaluation.enabled,
+            "the evaluation, but evaluation.enabled is false": not section.enabled,
             "held-out prompts, but prompts.heldout names no file": not self.prompts.heldout,
         }
         for problem in (problem for problem, found in lacking.items() if found):
-            raise ValueError(f"evaluation.gate needs {problem}; change that, or remove the gate")
+            raise ValueError(
+                f"evaluation.{needy} needs {problem}; change that, or remove the {needy}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -339,6 +349,15 @@ class RunConfig(Section):
     def judge_engine(self) -> EngineConfig:
         """The judge, or the policy where the recipe names none."""
         return self.judge or self.policy
+
+    @property
+    def engines(self) -> list[tuple[str, AnyEngine]]:
+        """Every model of the recipe with its role."""
+        named: list[tuple[str, AnyEngine]] = [("policy", self.policy)]
+        named += [(f"{name} policy", each.engine) for name, each in self.policies.named.items()]
+        named += [(JUDGE, engine) for engine in (self.judge_engine, *self.panel)]
+        own = {REWARDS: self.preference.own_engine, SECOND_JUDGE: self.evaluation.judge}
+        return named + [(role, engine) for role, engine in own.items() if engine is not None]
 
     @property
     def label_engines(self) -> tuple[AnyEngine, ...]:

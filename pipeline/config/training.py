@@ -180,6 +180,11 @@ class ReferenceSection(TrainingSection):
     learning_rate: LearningRate = 5e-7
     beta: float = Field(0.1, gt=0)
     """Weight of the reference: the reward is beta times the log-ratio. Higher stays closer."""
+    reference: Literal["moving", "fixed"] = Field(
+        "moving", exclude_if=lambda value: value == "moving"
+    )
+    """The reference of a later round or night: the model that its training starts from (`moving`),
+    or the one that the first promoted policy of the series was trained from (`fixed`)."""
     precompute_reference_batch_size: int = Field(32, ge=1)
     """Pairs per forward pass when the reference log-probabilities are computed, once."""
 

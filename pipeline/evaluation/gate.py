@@ -89,6 +89,8 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
             (w for w in metrics.win_rates if (w.policy, w.against) == (policy, "initial")), None
         )
         name, low = "win rate against the initial policy", match.low if match else None
+        if metrics.judge:
+            name = f"{name} (judge {metrics.judge.describe()})"
         if gate.win_rate.length_controlled:
             name, even = f"{name} at equal lengths", match.length_controlled if match else None
             low = even.low if even else None

@@ -12,13 +12,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.data.dataset import parent_run
 from pipeline.evaluation.length_control import length_controlled
 from pipeline.evaluation.policy_measures import policy_order
-from pipeline.evaluation.results import PrincipleWins, WinRate
+from pipeline.evaluation.results import DecidingJudge, PrincipleWins, WinRate
 from pipeline.evaluation.shard_columns import RowDict, grouped, iter_shards, texts_by_id
 from pipeline.soft_labels import orders_agree, outcome
 from pipeline.stats import Tally
-from pipeline.store.stage_names import EVALUATION, JUDGE, split_folder, stage_folders
+from pipeline.store import RunDir
+from pipeline.store.shards import stage_manifests
+from pipeline.store.stage_names import (
+    EVALUATION,
+    JUDGE,
+    PREFERENCE,
+    SAMPLE,
+    split_folder,
+    stage_folders,
+)
 
 NO_WORDS: Mapping[str, int] = {}
 IDENTICAL = "identical responses"
@@ -117,6 +127,36 @@ class Match:
                 for name, wins in sorted(self.by_principle.items())
             },
         )
+
+
+def deciding_judge(run: RunDir) -> DecidingJudge | None:
+    """The model that compared the policies; None where none were compared.
+
+    Raises:
+        StoreError: the run continues a data set that is gone.
+    """
+    judges = sorted(_engines(run, EVALUATION, JUDGE))
+    if not judges:
+        return None
+    name, fingerprint = judges[-1]
+    version: RunDir | None = run
+    labelers: set[str] = set()
+    while version is not None:
+        labelers |= {each for pair in _engines(version, PREFERENCE) for each in pair}
+        version = parent_run(version)
+    labeled = bool({name, fingerprint} & labelers)
+    return DecidingJudge(model=name, fingerprint=fingerprint, labeled=labeled)
+
+
+def _engines(run: RunDir, phase: str, kind: str = "") -> set[tuple[str, str]]:
+    """Names and fingerprints of the models that labeled in a phase, or made one kind of stage."""
+    return {
+        (manifest.engine.get("name", ""), manifest.engine.get("fingerprint", ""))
+        for folder in stage_folders(run.root, phase, kind)
+        if split_folder(folder)[1] != SAMPLE
+        for manifest in stage_manifests(run.root, folder)
+        if manifest.engine
+    }
 
 
 def win_rates(root: Path, *, tie_width: float, draws: int, seed: int) -> list[WinRate]:

@@ -7,7 +7,7 @@ time; what stays in memory is a few numbers per prompt.
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
 from pipeline.evaluation.data_summary import measure_data, stage_metrics
-from pipeline.evaluation.head_to_head import win_rates
+from pipeline.evaluation.head_to_head import deciding_judge, win_rates
 from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.oracle import Oracle
 from pipeline.evaluation.policy_measures import measure_policies
@@ -49,6 +49,7 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
         policies=policies,
         changes=changes,
         win_rates=win_rates(run.root, tie_width=tie_width, draws=draws, seed=seed),
+        judge=deciding_judge(run) if config.evaluation.judge else None,
         labels=labels,
         stages=stages,
         data=data,

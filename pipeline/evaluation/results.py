@@ -124,6 +124,24 @@ class WinRate(_Entry):
     """By id of the principle under which the judge was asked."""
 
 
+class DecidingJudge(_Entry):
+    """The judge of the recipe's `evaluation.judge`, which decided the win rates."""
+
+    model: str
+    """Name of the model."""
+    fingerprint: str
+    """Hash of the model's files, or of what is known of an endpoint."""
+    labeled: bool
+    """Whether a label of the data set, or of the versions before it, is of a model of this name or
+    fingerprint: a judge that labeled favors its own labels."""
+
+    def describe(self) -> str:
+        """Name and role, for report and gate."""
+        if self.labeled:
+            return f"{self.model}, which also labeled and favors its own labels"
+        return f"{self.model}, which labeled nothing"
+
+
 class LabelTruth(_Entry):
     """Labels of the preference data against an oracle."""
 
@@ -393,6 +411,8 @@ class Metrics(_Entry):
     """By later policy and measure: its mean minus the initial policy's on the same prompts."""
     win_rates: list[WinRate] = []
     """Matches against the initial policy first."""
+    judge: Annotated[DecidingJudge | None, Field(exclude_if=lambda judge: judge is None)] = None
+    """None where the judge that labels decides, or where no policies were compared."""
     labels: LabelTruth | None = None
     """None without an oracle or without labels."""
     stages: dict[str, StageMetrics] = {}

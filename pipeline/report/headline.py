@@ -148,19 +148,21 @@ def _about_win_rate(data: ReportData, final: str) -> str:
     if entry is None or entry.low is None or entry.high is None:
         return ""
     policy, rate = _the_policy(final), percent(entry.win_rate)
+    own = data.metrics.judge
+    judge = f"The judge {own.describe()}," if own else "The judge"
     interval = f"(95 % interval {percent_range(entry.low, entry.high)})"
     if entry.low > 0.5:
         return (
-            f"The judge prefers {policy} to the initial one: it wins {rate} of comparisons "
+            f"{judge} prefers {policy} to the initial one: it wins {rate} of comparisons "
             f"{interval}."
         )
     if entry.high < 0.5:
         return (
-            f"The judge prefers the initial policy: {policy} wins only {rate} of comparisons "
+            f"{judge} prefers the initial policy: {policy} wins only {rate} of comparisons "
             f"{interval}."
         )
     return (
-        f"The judge sees no clear difference between {policy} and the initial one: "
+        f"{judge} sees no clear difference between {policy} and the initial one: "
         f"win rate {rate} {interval}."
     )
 

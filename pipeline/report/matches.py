@@ -35,6 +35,8 @@ def match_table(data: ReportData) -> Table:
         "Detectable: the smallest true difference, in points, that an evaluation of this size "
         "finds four times in five."
     )
+    if judge := data.metrics.judge:
+        note = f"The judge is {judge.describe()}. {note}"
     return Table(rows, "Matches", note if rows else "")
 
 

@@ -82,8 +82,12 @@ class RunContext:
         return {name: resolved_engine(policy.engine) for name, policy in others.items()}
 
     def judge_engine(self) -> EngineConfig:
-        """The engine of the judge, which compares policies and measures revisions."""
+        """The engine of the judge, which measures revisions."""
         return resolved_engine(self.config.judge_engine)
+
+    def evaluation_judge(self) -> EngineConfig:
+        """The engine of the judge that compares policies."""
+        return resolved_engine(self.config.evaluation.judge or self.config.judge_engine)
 
     def label_engines(self) -> list[AnyEngine]:
         """The engines that label comparisons: the judges, or the reward model."""
@@ -102,6 +106,32 @@ def promoted_model(run: RunDir) -> Path:
         f"run {run.run_id} promoted its policy, but {folders[0]} is gone; bring it back, or set "
         f"`gate` in {run.root / 'run.json'} to candidate to begin with an earlier policy"
     )
+
+
+def fixed_reference(run: RunDir) -> Path | None:
+    """Folder of the model that the first round of a run's series trained from; None for the first
+    round, whose own start it is.
+
+    Raises:
+        StoreError: it is gone.
+    """
+    first = run
+    while before := first.info().get("policy_of"):
+        first = run_beside(run.root.parent, str(before))
+    if first.root == run.root:
+        return None
+    config = load_config(first.recipe)
+    if config.supervised.enabled and config.supervised.train:
+        folder = first.training("sft") / "model"
+    else:
+        policy = resolved_engine(config.policy)
+        folder = ENGINES[policy.type].starting_model(policy).folder
+    if not folder.is_dir():
+        raise StoreError(
+            f"run {run.run_id} trains with `reference: fixed` against {folder}, which is gone; "
+            "bring it back, or start a new run with `reference: moving`"
+        )
+    return folder
 
 
 def resolved_engine(engine: Settings) -> Settings:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.recipe import SupervisedConfig
-from pipeline.config.training import TrainingConfig
+from pipeline.config.training import ReferenceSection, TrainingConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import first_shards
@@ -27,7 +27,7 @@ from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide
 from pipeline.report import write_report
 from pipeline.run.audit_gate import require_audit
-from pipeline.run.context import PROMOTED, RunContext
+from pipeline.run.context import PROMOTED, RunContext, fixed_reference
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.passes import (
     Pass,
@@ -94,7 +94,7 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
             for name, folder in names.items()
         ]
         judge = partial(evaluation_judges, matches=matches(list(names)))
-        await run_passes(ctx, [*passes, (ctx.judge_engine(), [judge])], shards, driver)
+        await run_passes(ctx, [*passes, (ctx.evaluation_judge(), [judge])], shards, driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
@@ -267,6 +267,7 @@ async def train(
     job = TrainingJob(
         config=section.train,
         model=start.folder,
+        reference=fixed_reference(ctx.run) if holds_reference(section.train) else None,
         dataset=ctx.run.dataset / f"{name}.parquet",
         feedback=feedback_file(ctx.run, section.train),
         output_dir=ctx.run.training(name),
@@ -325,6 +326,11 @@ def policies(ctx: RunContext) -> dict[str, Path | None]:
 def matches(names: list[str]) -> list[tuple[str, str]]:
     """The policies to compare: each later one with each earlier one."""
     return [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
+
+
+def holds_reference(config: TrainingConfig) -> bool:
+    """Whether all rounds are trained against the reference of the first."""
+    return isinstance(config, ReferenceSection) and config.reference == "fixed"
 
 
 def feedback_file(run: RunDir, config: TrainingConfig) -> Path | None:

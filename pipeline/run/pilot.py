@@ -21,19 +21,23 @@ import numpy as np
 
 from pipeline.config import RunConfig
 from pipeline.config.budget import ModelPrice, PricesConfig
+from pipeline.config.engines import EngineConfig
 from pipeline.config.overrides import override
 from pipeline.config.paths import resolve_path
 from pipeline.config.yaml_file import parse_model
 from pipeline.data.heldout import check_prompts
+from pipeline.engines.base import Engine
 from pipeline.errors import BudgetSpentError, UserError
+from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.progress import current_progress
 from pipeline.records import ModelRow
-from pipeline.run.context import RunContext, open_context
+from pipeline.run.context import RunContext, open_context, resolved_engine
 from pipeline.run.passes import heldout_shards, run_pass
 from pipeline.run.phases import preference_chain, supervised_chain
-from pipeline.run.plan import evaluation_samples
+from pipeline.run.plan import compared_texts, evaluation_samples, second_judge
 from pipeline.run.start import CheckedRecipe, check_recipe, start_run, work_in
 from pipeline.run.target import first_draw
+from pipeline.stages.base import Stage
 from pipeline.stats import t95
 from pipeline.store import RunDir
 from pipeline.store.shards import Manifest, stage_manifests, stage_rows
@@ -53,6 +57,8 @@ from pipeline.store.stage_names import (
 )
 
 PROMPTS_OF_PILOT = 8
+OF_POLICIES = stage_folder(EVALUATION, JUDGE)
+"""Comparisons of policies."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ async def plan_recipe(
         with work_in(run):
             ctx = open_context(run, current_progress())
             try:
-                await _take(ctx)
+                await _take(ctx, checked.config.evaluation.judge)
             except BudgetSpentError as error:
                 spent = str(error).partition(";")[0]
                 raise UserError(
@@ -156,6 +162,7 @@ def _pilot_of(checked: CheckedRecipe, num_prompts: int) -> CheckedRecipe:
         "supervised.train=null",
         "preference.train=null",
         "evaluation.gate=null",
+        "evaluation.judge=null",
         "preference.audit.min_rows=1",
         f"execution.shard_size={num_prompts}",
     ]
@@ -163,12 +170,20 @@ def _pilot_of(checked: CheckedRecipe, num_prompts: int) -> CheckedRecipe:
     return replace(checked, config=parse_model(text, RunConfig, "the pilot"), text=text)
 
 
-async def _take(ctx: RunContext) -> None:
+async def _take(ctx: RunContext, second: EngineConfig | None) -> None:
     await supervised_chain(ctx)
-    await preference_chain(ctx)
+    labeled = await preference_chain(ctx)
+    if second is not None and ctx.config.preference.enabled:
+        await run_pass(ctx, resolved_engine(second), labeled, [_second_verdicts])
     if ctx.config.evaluation.enabled and ctx.config.prompts.heldout:
         sample = partial(evaluation_samples, policy="initial")
         await run_pass(ctx, ctx.policy_engine(), heldout_shards(ctx), [sample])
+
+
+def _second_verdicts(ctx: RunContext, engine: Engine) -> list[Stage]:
+    """The labeled comparisons, asked of the judge of the evaluation: the pilot has one policy."""
+    judge = second_judge(ctx, engine)
+    return [JudgeStage(judge, compared_texts(ctx), ctx.run.run_id, OF_POLICIES)]
 
 
 def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
@@ -192,6 +207,8 @@ def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
     stages, forecast = [], partial(_forecast, config, run)
     for folder in stage_folders(run.root):
         phase, kind, _ = split_folder(folder)
+        if folder == OF_POLICIES:
+            continue
         if kind == CANARY:
             shards = math.ceil(number.value / config.execution.shard_size)
             audit = config.preference.audit
@@ -202,11 +219,11 @@ def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
             stages.append(forecast(folder, folder, units.get(phase, 0)))
     if config.evaluation.enabled and num_heldout and policies > 1:
         compared = math.comb(policies, 2) * num_heldout * config.evaluation.sample.num_samples
-        folder = stage_folder(EVALUATION, JUDGE)
-        if stage_manifests(run.root, LABELS):
-            stages.append(forecast(folder, LABELS, compared, by_row=True))
+        like = OF_POLICIES if stage_manifests(run.root, OF_POLICIES) else LABELS
+        if stage_manifests(run.root, like):
+            stages.append(forecast(OF_POLICIES, like, compared, by_row=True))
         else:
-            notes.append(f"{folder} is not in these figures: no stage like it ran")
+            notes.append(f"{OF_POLICIES} is not in these figures: no stage like it ran")
     stages = [stage for stage in stages if stage.tokens.value]
     if policies > 1 or config.preference.train:
         notes.append("the trainings are not in these figures")

@@ -6,6 +6,7 @@ Out: stages with their settings and folders; nothing has run yet
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.audits.canary_stage import CanaryStage
 from pipeline.config.sampling import SampleConfig
@@ -13,6 +14,7 @@ from pipeline.data.prompts import first_shards
 from pipeline.engines.base import Engine
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.conflicts import Conflicts, conflicts_of
+from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
 from pipeline.labeling.labelers import labeler_of
 from pipeline.labeling.pair import PairStage
@@ -218,6 +220,14 @@ def evaluation_samples(ctx: RunContext, engine: Engine, policy: str) -> list[Sta
     return [_sample(ctx, engine, folder, ctx.config.evaluation.sample, HELDOUT)]
 
 
+def second_judge(ctx: RunContext, engine: Engine) -> Judge:
+    """The recipe's `evaluation.judge`: without the calibration, which the labeling judge's labels
+    were fitted to.
+    """
+    inputs = ctx.labeling
+    return make_judge(replace(inputs, files=replace(inputs.files, calibration=None)), engine)
+
+
 def evaluation_judges(
     ctx: RunContext, engine: Engine, matches: Sequence[tuple[str, str]]
 ) -> list[Stage]:
@@ -226,7 +236,8 @@ def evaluation_judges(
     Args:
         matches: the policies to compare; the first one's response is `first` in each comparison.
     """
-    judge = make_judge(ctx.labeling, engine)
+    own = ctx.config.evaluation.judge is not None
+    judge = second_judge(ctx, engine) if own else make_judge(ctx.labeling, engine)
     return [
         JudgeStage(
             judge=judge,

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig, load_config
-from pipeline.config.engines import AnyEngine, EngineConfig
+from pipeline.config.engines import AnyEngine
 from pipeline.config.paths import PROJECT_ROOT, path_problem, resolve_path, shown_path
-from pipeline.config.recipe import read_recipe
+from pipeline.config.recipe import JUDGE, REWARDS, SECOND_JUDGE, read_recipe
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.heldout import check_prompts
 from pipeline.engines import ENGINES, ask_engine, check_engine
@@ -46,9 +46,6 @@ from pipeline.store.remote import mirror, mirror_of
 from pipeline.store.spending import timed
 from pipeline.training.launch import check_trackers, prove_model
 from pipeline.workers.cluster import check_workers
-
-REWARDS = "reward model"
-"""Role of a reward model among the models of a recipe."""
 
 
 def runs_root() -> Path:
@@ -112,12 +109,7 @@ def check_recipe(
         ("prompts", f"{counts.train} to train on, {counts.heldout} held out"),
         *(("labels", line) for line in check_label_sources(config)),
     ]
-    engines: list[tuple[str, AnyEngine]] = [("policy", config.policy)]
-    engines += [(f"{name} policy", other.engine) for name, other in config.policies.named.items()]
-    engines += [("judge", engine) for engine in (config.judge_engine, *config.panel)]
-    if own := config.preference.own_engine:
-        engines.append((REWARDS, own))
-    for role, engine in engines:
+    for role, engine in config.engines:
         settings = resolved_engine(engine)
         check_engine(settings)
         if settings.trainable:
@@ -135,7 +127,7 @@ def check_recipe(
         store.check()
         facts.append(("store", store.url))
     if config.execution.workers.kind == "ray":
-        named = [resolved_engine(engine) for _, engine in engines]
+        named = [resolved_engine(engine) for _, engine in config.engines]
         line = check_workers(config.execution.workers, named, offline=offline)
         facts.append(("workers", line))
     if config.webhook_env:
@@ -155,13 +147,14 @@ def ask_endpoints(config: RunConfig, *, judges_only: bool = False) -> list[str]:
         ConfigError: one cannot be used for what the recipe wants of it.
     """
     scored: Use = "texts" if labeler_of(config.preference).uses_follow_ups else "options"
-    judges = [(resolved_engine(engine), scored) for engine in (config.judge_engine, *config.panel)]
-    questions: dict[str, tuple[EngineConfig, Use]] = {}
-    policies = [config.policy, *(other.engine for other in config.policies.named.values())]
-    writers = [] if judges_only else [(resolved_engine(engine), REPLIES) for engine in policies]
-    for engine, use in (*judges, *writers):
-        # A judge's question also shows that the server replies.
-        questions.setdefault(canonical_json(engine.model_dump(mode="json")), (engine, use))
+    uses: dict[str, Use] = {JUDGE: scored, SECOND_JUDGE: "options"}
+    questions: dict[str, tuple[AnyEngine, Use]] = {}
+    # A judge's question also shows that the server replies.
+    for role, engine in sorted(config.engines, key=lambda each: each[0] not in uses):
+        if role == JUDGE or not judges_only:
+            settings = resolved_engine(engine)
+            key = canonical_json(settings.model_dump(mode="json"))
+            questions.setdefault(key, (settings, uses.get(role, REPLIES)))
     answers = (ask_engine(engine, use) for engine, use in questions.values())
     return [answer for answer in answers if answer is not None]
 
@@ -190,18 +183,19 @@ def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> l
     """What the run does with a model; only the first policy is trained."""
     if role == REWARDS:
         return [TemplateUse(prompts, reads_reply=True)]
-    if role != "judge":
+    if role not in (JUDGE, SECOND_JUDGE):
         trains = role == "policy" and (config.supervised.train or config.preference.train)
         chain = 2 if config.supervised.enabled and config.supervised.revise.rounds else 0
         thoughts = bool(config.supervised.train and config.supervised.sft_thoughts)
         learned = TemplateUse(prompts, learns=bool(trains), learns_thoughts=thoughts)
         return [learned, TemplateUse(turns(prompts, chain))]
-    if labeler_of(config.preference).uses_follow_ups:
+    labeler = labeler_of(config.preference)
+    if role == JUDGE and labeler.uses_follow_ups:
         return [TemplateUse(turns(prompts, 1))]
     section = config.preference.judge
     rounds = section.num_exemplars + (section.chain_of_thought is not None)
     prefix = section.reply_prefix
-    if labeler_of(config.preference).uses_score_template:
+    if role == JUDGE and labeler.uses_score_template:
         rounds, prefix = 0, config.preference.score.reply_prefix
     return [TemplateUse(turns({("user",)}, rounds), scored_after=prefix)]
 

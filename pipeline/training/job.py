@@ -7,6 +7,7 @@ result is `result.json`, written last: where it exists with the same hash, the w
     <output_dir>/job.json  train.log  metrics.jsonl  checkpoints/  model/  result.json
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class TrainingJob(Section):
     """The method and its settings."""
     model: Path
     """Folder of the model to start from; for DPO and its relatives also the reference."""
+    reference: Path | None = Field(None, exclude_if=lambda folder: folder is None)
+    """Folder of another reference, for `reference: fixed`."""
     dataset: Path
     """Parquet file: `row_id, messages, completion`, or `row_id, messages, chosen, rejected,
     soft_label`; a `status` column, if there is one, selects the rows that are `ok`."""
@@ -76,6 +79,8 @@ class JobFile(Section):
     dataset_sha256: str
     feedback_sha256: str = ""
     """Empty without feedback."""
+    reference_hash: str = Field("", exclude_if=lambda value: not value)
+    """Fingerprint of another reference than the starting model; empty without one."""
 
 
 class Alarm(Section):
@@ -237,6 +242,8 @@ class TrainingResult(Section):
     """Empty without feedback."""
     model_hash: str
     """Fingerprint of the model that training started from."""
+    reference_hash: str = Field("", exclude_if=lambda value: not value)
+    """Fingerprint of the reference, where it is another model."""
     trained_hash: str
     """Fingerprint of what training wrote."""
     files: dict[str, str] = Field(default_factory=dict)
@@ -245,12 +252,13 @@ class TrainingResult(Section):
 
 def describe(job: TrainingJob) -> JobFile:
     """Compute the hashes of a job; reads the model's and the data's files once."""
-    model_hash = model_fingerprint(
-        job.model,
+    fingerprint = partial(
+        model_fingerprint,
         dtype="stored",
         chat_template=job.chat_template,
         chat_template_args=dict(job.chat_template_args),
     )
+    model_hash = fingerprint(job.model)
     dataset_sha256 = file_hash(job.dataset)
     # Without padding the same loss is computed. SFT had the field before hashes left it out.
     unhashed = REPORTING_FIELDS | (
@@ -261,15 +269,18 @@ def describe(job: TrainingJob) -> JobFile:
         "model": model_hash,
         "dataset": dataset_sha256,
     }
-    feedback_sha256 = ""
+    feedback_sha256 = reference_hash = ""
     if job.feedback is not None:
         determinants["feedback"] = feedback_sha256 = file_hash(job.feedback)
+    if job.reference is not None:
+        determinants["reference"] = reference_hash = fingerprint(job.reference)
     return JobFile(
         job=job,
         job_hash=content_hash(determinants),
         model_hash=model_hash,
         dataset_sha256=dataset_sha256,
         feedback_sha256=feedback_sha256,
+        reference_hash=reference_hash,
     )
 
 

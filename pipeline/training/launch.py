@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import errors
-from pipeline.config.training import TrainingSection
+from pipeline.config.training import ReferenceSection, TrainingSection
 from pipeline.engines.base import StartingModel
 from pipeline.engines.checks import (
     chat_template_source,
@@ -125,12 +125,19 @@ def check_job(job: TrainingJob) -> None:
 
     Raises:
         ConfigError: model folder or a file that the job names is missing or damaged, the chat
-            template cannot be trained with, the method does not read feedback, or a tracker is not
-            installed.
+            template cannot be trained with, the method does not read feedback or the reference, or
+            a tracker is not installed.
         DataError: a data set is missing.
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
     check_model_folder(job.model)
+    if job.reference is not None:
+        if not isinstance(job.config, ReferenceSection) or job.config.reference != "fixed":
+            raise ConfigError(
+                f"the job has the reference '{job.reference}', but its settings do not say "
+                "`reference: fixed`; set it, for a method that has a reference, or leave it out"
+            )
+        check_model_folder(job.reference)
     check_trackers(job.config)
     named = {"chat_template": job.chat_template, "accelerate_config": job.config.accelerate_config}
     for name, path in named.items():

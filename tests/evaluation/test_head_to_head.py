@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.head_to_head import win_rates
+from pipeline.evaluation.head_to_head import deciding_judge, win_rates
 from pipeline.evaluation.results import PrincipleWins, WinRate
 from pipeline.records import JudgmentRow
-from pipeline.store import RunDir
+from pipeline.store import RunDir, write_json
 from tests.evaluation.builders import judgment, known, make_run, response
 from tests.run.builders import write_rows
 
@@ -97,6 +97,19 @@ def test_matches_against_initial_come_first(run: RunDir) -> None:
         ("sl_cai", "initial"),
         ("tuned", "sl_cai"),
     ]
+
+
+def test_a_judge_of_an_earlier_version_labeled(tmp_path: Path, run: RunDir) -> None:
+    """All shards here name one model; its labels are in the parent's version alone."""
+    assert deciding_judge(run) is None
+    judged(run, win("w", "p1"))
+    entry = known(deciding_judge(run))
+    assert (entry.model, entry.fingerprint, entry.labeled) == ("scripted", "f" * 64, False)
+    before = make_run(tmp_path / "before")
+    write_rows(before, "preference/judge", [win("w", "p1")])
+    write_json(before.dataset / "manifest.json", {"run_id": "before"})
+    run.update_info(parent="before")
+    assert known(deciding_judge(run)).labeled
 
 
 def test_lengths_come_from_the_shards_of_both_policies(run: RunDir) -> None:

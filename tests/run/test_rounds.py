@@ -1,17 +1,21 @@
 """Rounds: new prompts in each, and an end when the policy gets no better."""
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.config import RunConfig, load_config
+from pipeline.config.training import DpoConfig, OrpoConfig
 from pipeline.data.dataset import load_dataset
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
+from pipeline.run.context import fixed_reference
 from pipeline.run.nightly import nightly_runs, take_run
+from pipeline.run.phases import holds_reference
 from pipeline.run.rounds import next_round, run_rounds
-from pipeline.run.start import check_recipe, check_rounds
+from pipeline.run.start import check_recipe, check_rounds, start_run
 from pipeline.store import RunDir
 from tests.run.builders import write_recipe
 
@@ -70,6 +74,31 @@ def test_rounds_without_new_prompts_are_one_line(tmp_path: Path) -> None:
         check(2, None)
     with pytest.raises(ConfigError, match=r"prompts.limit is 1; add prompts, or lower `rounds`"):
         check(11, 1)
+
+
+def test_a_fixed_reference_is_the_start_of_the_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without SFT that is the recipe's policy, with it what the first round's SFT made."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
+    local = {"type": "vllm", "model": str(tmp_path / "base")}
+    (tmp_path / "base").mkdir()
+    recipe = write_recipe(tmp_path)
+    rounds = [start_run(recipe, run_id=name) for name in ("one", "two", "three")]
+    for before, run in itertools.pairwise(rounds):
+        run.update_info(policy_of=before.run_id)
+    write_recipe(tmp_path, policy=local, supervised={"enabled": False})
+    rounds[0].recipe.write_text(recipe.read_text())
+    assert [fixed_reference(run) for run in rounds] == [None, *[tmp_path / "base"] * 2]
+    write_recipe(tmp_path, policy=local, supervised={"train": {}})
+    rounds[0].recipe.write_text(recipe.read_text())
+    with pytest.raises(StoreError, match=r"run three trains .* against .*/one/training/sft/model"):
+        fixed_reference(rounds[2])
+    model = rounds[0].training("sft") / "model"
+    model.mkdir(parents=True)
+    assert fixed_reference(rounds[2]) == model
+    assert holds_reference(DpoConfig(reference="fixed"))
+    assert not holds_reference(DpoConfig()) and not holds_reference(OrpoConfig())
 
 
 def test_rounds_need_a_gate(tmp_path: Path) -> None:

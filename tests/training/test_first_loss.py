@@ -20,9 +20,9 @@ from pipeline.config.training import (
     RewardModelTrainingConfig,
     SftConfig,
 )
-from pipeline.errors import TrainingError
-from pipeline.training.job import ReplyCounts, RowCounts
-from pipeline.training.launch import _mistake
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.training.job import ReplyCounts, RowCounts, TrainingJob
+from pipeline.training.launch import _mistake, check_job
 from pipeline.training.metrics import MetricsLog
 from pipeline.training.worker.first_loss import (
     Row,
@@ -36,7 +36,8 @@ from pipeline.training.worker.first_loss import (
 )
 from pipeline.training.worker.methods import METHODS, method_of
 from pipeline.training.worker.optimize import Recorder
-from tests.training.builders import pair_row, sft_row
+from tests.training.builders import build_model, pair_row, read_metrics, sft_row
+from tests.training.losses import soft_dpo_loss
 
 
 def row(chosen: float, rejected: float, soft_label: float = 1.0) -> Row:
@@ -97,6 +98,52 @@ def test_a_reference_of_another_model_stops_the_training(
     with pytest.raises(TrainingError, match=r"first step is 0\.854355 and has to be 0\.693147"):
         train(config, rows, reference_cache=cache, name="second")
     assert not (tmp_path / "second" / "model").exists()
+
+
+def test_a_fixed_reference_is_another_model(train: Callable[..., Any], tmp_path: Path) -> None:
+    """Its log-probabilities are those of a training that starts from it, and the first loss is the
+    formula's with them: z = beta times the gap of the two models.
+    """
+    other = build_model(tmp_path / "other", seed=1)
+    rows = [pair_row(i) for i in range(4)]
+    few: dict[str, Any] = {
+        "max_steps": 1,
+        "batch_size": 4,
+        "learning_rate": 1e-9,
+        "alarms": AlarmConfig(probe_prompts=2, probe_tokens=4),
+    }
+    folders = {name: tmp_path / f"cache-{name}" for name in ("start", "other", "fixed")}
+    train(DpoConfig(**few), rows, reference_cache=folders["start"], name="start")
+    train(DpoConfig(**few), rows, reference_cache=folders["other"], name="other", model=other)
+    fixed = train(
+        DpoConfig(**few, beta=2.0, reference="fixed"),
+        rows,
+        reference_cache=folders["fixed"],
+        reference=other,
+        name="fixed",
+    )
+    logps = {}
+    for name, folder in folders.items():
+        (file,) = folder.iterdir()
+        logps[name] = pq.read_table(file).to_pydict()
+    assert file.name == next(folders["other"].iterdir()).name
+    assert logps["fixed"] == logps["other"] != logps["start"]
+    assert fixed.reference_hash and fixed.familiarity is None and fixed.divergence is not None
+    start, away = (
+        torch.tensor(logps[name]["ref_chosen_logps"])
+        - torch.tensor(logps[name]["ref_rejected_logps"])
+        for name in ("start", "other")
+    )
+    expected = soft_dpo_loss(start - away, torch.full((4,), 0.9), beta=2.0)
+    assert read_metrics(fixed)[0]["loss"] == pytest.approx(float(expected.mean()), abs=1e-4)
+    assert abs(float(expected.mean()) - math.log(2)) > 1e-3
+
+
+def test_a_reference_that_nothing_asks_for_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    fields = {"model": tiny_model, "dataset": tmp_path / "none", "output_dir": tmp_path / "job"}
+    for config in (DpoConfig(), OrpoConfig()):
+        with pytest.raises(ConfigError, match=r"do not say `reference: fixed`"):
+            check_job(TrainingJob(config=config, reference=tiny_model, **fields))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def test_falling_chosen_replies_raise_alarm() -> None:
     metrics = steps(loss=[1.0, 0.5], reward_margin=[0.0, 1.0], reward_chosen=[0.0, -0.6])
     assert chosen_change(DpoConfig(), metrics, 10.0) == pytest.approx(-0.6)
     assert names(DpoConfig(), metrics, CLEAN, None, None, 10.0) == ["chosen_falls"]
+    away = steps(loss=[1.0, 0.5], reward_margin=[0.0, 1.0], reward_chosen=[-0.2, -0.8])
+    assert chosen_change(DpoConfig(reference="fixed"), away, 10.0) == pytest.approx(-0.6)
     falling_margin = steps(loss=[1.0, 0.5], reward_margin=[1.0, 0.0], reward_chosen=[0.0, -0.6])
     assert names(DpoConfig(), falling_margin, CLEAN, None, None, 10.0) == []
 

@@ -77,10 +77,13 @@ def chosen_change(
     """Change of the chosen replies' log-probability, nats per token; None for SFT.
 
     With a reference it is the mean log-ratio at the end, which is free of batch noise; without
-    one it is the difference between the last and the first tenth of the steps.
+    one, or with a fixed one, it is the difference between the last and the first tenth of the
+    steps.
     """
     if isinstance(config, ReferenceSection):
         reward = tail_mean(metrics, "reward_chosen")
+        if reward is not None and config.reference == "fixed":
+            reward -= head_mean(metrics, "reward_chosen") or 0.0
         return None if reward is None else reward / config.beta / max(chosen_tokens, 1.0)
     first, last = head_mean(metrics, "logp_chosen"), tail_mean(metrics, "logp_chosen")
     if first is None or last is None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,6 +57,22 @@ def load_model(folder: Path, placement: Placement, config: TrainingSection) -> A
     if placement.device == "cuda" and not placement.sharded:
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return ready(model, placement)
+
+
+def load_reference(job: TrainingJob, placement: Placement, config: TrainingSection) -> Any:
+    """The reference of a job that names another one than its model.
+
+    Raises:
+        ConfigError: it has another tokenizer.
+    """
+    assert job.reference is not None
+    own, other = (AutoTokenizer.from_pretrained(path) for path in (job.model, job.reference))
+    if own.get_vocab() != other.get_vocab():
+        raise ConfigError(
+            f"the reference '{job.reference}' has another tokenizer than '{job.model}', so its "
+            "log-probabilities are of other tokens; name a model of the same family"
+        )
+    return load_model(job.reference, replace(placement, compiled=False), config)
 
 
 def ready(model: Any, placement: Placement) -> Any:

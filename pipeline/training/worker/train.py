@@ -28,7 +28,7 @@ from pipeline.training.worker.encoding import ReplyEncoder, training_columns
 from pipeline.training.worker.first_loss import check_plain, compare
 from pipeline.training.worker.heldout import measure, split
 from pipeline.training.worker.kto_rows import Columns, Ids
-from pipeline.training.worker.loading import load_encoder, load_model, stored_dtype
+from pipeline.training.worker.loading import load_encoder, load_model, load_reference, stored_dtype
 from pipeline.training.worker.methods import method_of
 from pipeline.training.worker.optimize import check_first_batch, optimize
 from pipeline.training.worker.probe import (
@@ -78,7 +78,8 @@ def run(file: JobFile, started: float) -> TrainingResult:
     own = sample_texts(model, prompts, end_ids, pad_id, limit, config.seed)
     stage_tokenizer(job)
     cache = reference_cache(file, compute_dtype=placement.compute_dtype)
-    trainer = build_trainer(file, model, arguments, columns, encoder, cache)
+    reference = load_reference(job, placement, config) if job.reference else None
+    trainer = build_trainer(file, model, arguments, columns, encoder, cache, reference)
     own_means = mean_logps(trainer.model, own, trainer.accelerator.autocast())
     log = MetricsLog(job.metrics_path)
     left_out = f"{rows.too_long} too long{_of_replies(rows)}"
@@ -86,7 +87,9 @@ def run(file: JobFile, started: float) -> TrainingResult:
     method = method_of(config)
     if method.plain_loss is not None and not placement.sharded:
         check_plain(trainer, method, config, placement.compute_dtype)
-    first = method.first_loss(config, rows) if method.first_loss else (-math.inf, math.inf)
+    # A policy that begins away from its reference has no loss that is known beforehand.
+    known = method.first_loss if job.reference is None else None
+    first = known(config, rows) if known else (-math.inf, math.inf)
     optimized = optimize(
         trainer,
         job.checkpoint_dir,
@@ -107,9 +110,10 @@ def run(file: JobFile, started: float) -> TrainingResult:
         # A measurement is worth less than the training before it.
         print(f"the model is not measured after training: {error!r}", flush=True)
     familiar = None
-    if cache is not None and method.shape == "pairs" and "chosen_weights" not in columns:
-        reference = {name: trainer.train_dataset[name][:] for name in cache.columns}
-        familiar = familiarity(own_means, columns, reference)
+    asks = method.shape == "pairs" and "chosen_weights" not in columns and job.reference is None
+    if cache is not None and asks:
+        logps = {name: trainer.train_dataset[name][:] for name in cache.columns}
+        familiar = familiarity(own_means, columns, logps)
     alarms = find_alarms(
         config, log.rows, rows, before, after, _chosen_tokens(columns), divergence, familiar
     )
@@ -144,6 +148,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
         dataset_sha256=file.dataset_sha256,
         feedback_sha256=file.feedback_sha256,
         model_hash=file.model_hash,
+        reference_hash=file.reference_hash,
         trained_hash=model_fingerprint(job.model_dir, dtype="stored"),
         files=file_hashes(job.model_dir),
     )
@@ -164,7 +169,7 @@ def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | No
     method = method_of(config)
     unpaired = method.shape == "unpaired"
     determinants: list[Any] = [
-        file.model_hash,
+        file.reference_hash or file.model_hash,
         file.dataset_sha256,
         config.max_length,
         compute_dtype,
@@ -196,8 +201,13 @@ def build_trainer(
     columns: Columns,
     encoder: ReplyEncoder,
     cache: ReferenceCache | None,
+    reference: Any = None,
 ) -> Any:
-    """The method's TRL trainer over the encoded rows, its first batch checked."""
+    """The method's TRL trainer over the encoded rows, its first batch checked.
+
+    Args:
+        reference: the reference model, where it is not the model itself.
+    """
     config = file.job.config
     method = method_of(config)
     trainer_class, _ = method.classes()
@@ -207,8 +217,11 @@ def build_trainer(
         train_dataset=method.dataset(columns, config),
         processing_class=encoder.tokenizer,
         peft_config=adapter_config(config),
-        **({"reference": cache} if cache else {}),
+        **({"reference": cache, "ref_model": reference} if cache else {}),
     )
+    if reference is not None:
+        # Its log-probabilities are in the rows; nothing asks it again.
+        trainer.ref_model = None
     if not method.scores:
         check_first_batch(trainer, encoder.end_ids)
     return trainer
