@@ -1,5 +1,6 @@
 """The nucleus of a distribution; test_lifecycle.py compares it with vLLM's own."""
 
+import math
 
 import pytest
 import torch
@@ -9,10 +10,9 @@ from pipeline.engines.vllm.top_p import mask_outside_nucleus
 
 def kept(probs: list[float], p: float) -> list[int]:
     """Tokens that are left."""
-    logits = torch.tensor([probs]).log()
-    return (
-        torch.isfinite(mask_outside_nucleus(logits, torch.tensor([p])))[0].nonzero()[:, 0].tolist()
-    )
+    masked = mask_outside_nucleus(torch.tensor([probs]).log(), torch.tensor([p]))
+    values: list[float] = masked[0].tolist()
+    return [token for token, logit in enumerate(values) if logit > -math.inf]
 
 
 @pytest.mark.parametrize(
