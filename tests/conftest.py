@@ -17,9 +17,12 @@ settings.load_profile("repeatable")
 
 SHARED = {
     f"tests/flows/test_{name}.py"
-    for name in ("labeler_flows", "nightly_flow", "smoke_flow", "toy_flows")
+    for name in (
+        *("labeler_flows", "nightly_flow", "smoke_flow", "toy_flows"),
+        *("deployments", "prefect_server"),
+    )
 }
-"""Files whose tests look at the same flow runs, which take minutes to make."""
+"""Files whose tests share a server and flow runs, which take minutes to make."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -301,12 +301,13 @@ def _start(port: int) -> Server:
     if read_key() is None or key_path().stat().st_mode & 0o077:
         _write_key()
     log = home / "server.log"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
+    command = [sys.executable, "-m", "pipeline.prefect_server.serve", "--host", HOST]
+    paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as stream:
         # A session of its own: neither Ctrl-C nor the end of this command reaches the server.
         process = subprocess.Popen(
             [*command, "--port", str(port)],
-            env=with_environment(port),
+            env=with_environment(port) | {"PYTHONPATH": os.pathsep.join(paths)},
             umask=0o077,
             stdin=subprocess.DEVNULL,
             stdout=stream,

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import State
 
@@ -37,8 +38,17 @@ SUPERVISED_ONLY: dict[str, Any] = {
 
 
 async def run_all(folder: Path) -> dict[str, Any]:
-    """The message of every state, by the name of the case."""
-    ends: dict[str, Any] = {}
+    """State and message by the name of the case, and what the server was too busy for."""
+    ends: dict[str, Any] = {"unavailable": []}
+    send = httpx.AsyncClient.send
+
+    async def noticed(self: Any, request: httpx.Request, **options: Any) -> httpx.Response:
+        reply = await send(self, request, **options)
+        if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            ends["unavailable"].append(request.url.path)
+        return reply
+
+    pytest.MonkeyPatch().setattr(httpx.AsyncClient, "send", noticed)
 
     async def note(name: str, state: State[Any]) -> None:
         ends[name] = {"state": state.name, "message": state.message}
