@@ -40,8 +40,9 @@ HEAVY = (
 MODEL_LIBRARIES = {
     "pipeline.training.worker": {"torch", "transformers", "trl", "peft", "accelerate", "datasets"},
     "pipeline.engines.vllm": {"torch", "transformers", "vllm"},
+    "pipeline.data.prompt_sources": {"datasets"},
 }
-"""Who may import the libraries that load models, at any time."""
+"""Who may import the libraries that load models or data sets, at any time."""
 
 
 def modules() -> dict[str, Path]:

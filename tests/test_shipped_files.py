@@ -26,8 +26,8 @@ SETS = sorted((PROJECT_ROOT / "prompts/sets").glob("*.jsonl"))
 def test_recipe_names_what_is_there(path: Path) -> None:
     config = load_config(path)
     load_constitution(resolve_path(config.constitution))
-    files = [resolve_path(p) for p in (*config.prompts.train, *config.prompts.heldout)]
-    assert all(p.is_file() for p in files)
+    for source in (*config.prompts.train, *config.prompts.heldout):
+        assert isinstance(source, Path) and resolve_path(source).is_file()
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
 
 

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.budget import BudgetConfig, PricesConfig
 from pipeline.config.engines import AnyEngine, EngineConfig, OpenAIConfig, VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.overrides import override
+from pipeline.config.prompts import PromptsConfig
 from pipeline.config.sampling import DrawConfig, SampleConfig
 from pipeline.config.section import Section, Words
 from pipeline.config.training import SftConfig
@@ -41,32 +42,6 @@ class TemplatesConfig(Section):
     """Turn that asks which of two responses is better."""
     score: Path = Path("prompts/score.jinja")
     """Turn that asks for a rating of one response."""
-
-
-class PromptsConfig(Section):
-    """The prompt files."""
-
-    train: tuple[Path, ...] = Field(min_length=1)
-    """Files whose prompts are sampled, judged and trained on: JSON Lines, CSV and Parquet (column
-    `prompt`, or `messages` in Parquet), or folders of them."""
-    heldout: tuple[Path, ...] = ()
-    """Files, as in `train`, for evaluation only; a prompt that is also in `train` is refused."""
-    limit: int | None = Field(None, ge=1)
-    """Largest number of training prompts, drawn by seed; null for all."""
-    heldout_limit: int | None = Field(None, ge=1)
-    """Largest number of held-out prompts, drawn by seed; null for all."""
-    target_pairs: int | None = Field(None, ge=1)
-    """Preference pairs to make: prompts are drawn by seed, at first the fewest that could do and
-    then more, until this number of pairs is kept or `train` (with `limit`) has no more. The data
-    set has exactly this number, or fewer and a note why. The supervised phase trains on the prompts
-    of the first draw."""
-
-    @field_validator("train", "heldout")
-    @classmethod
-    def _files_differ(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-        if len(set(paths)) < len(paths):
-            raise ValueError("a file is named twice; each prompt counts once, so name it once")
-        return paths
 
 
 class ReviseConfig(Section):

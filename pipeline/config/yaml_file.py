@@ -34,8 +34,8 @@ _OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
 """Controls such as NUL, and halves of surrogate pairs: no file, model or terminal takes them."""
 Model = TypeVar("Model", bound=BaseModel)
-_PRIVATE = {"api_key_env", "base_url", "replicas"}
-"""Keys whose value may hold an API key by mistake; no message repeats it."""
+_PRIVATE = {"api_key_env", "base_url", "replicas", "url_env"}
+"""Keys whose value may hold a key or a password by mistake; no message repeats it."""
 KeyPath = tuple[str | int, ...]
 
 

@@ -22,10 +22,9 @@ Does not: find a held-out prompt that was reworded, or that is one turn of a lon
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.config.paths import resolve_path
+from pipeline.config.prompts import PromptSource
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run, set_path
 from pipeline.data.prompts import prompt_rows
 from pipeline.errors import DataError
@@ -53,8 +52,10 @@ class PromptCounts:
     """Tags of the held-out prompts."""
 
 
-def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> PromptCounts:
-    """Read all prompt files of a recipe to the end and count their prompts; writes nothing.
+def check_prompts(
+    train: Sequence[PromptSource], heldout: Sequence[PromptSource] = ()
+) -> PromptCounts:
+    """Read all prompt sources of a recipe to the end and count their prompts; writes nothing.
 
     Raises:
         DataError: a line that cannot be used, a set without prompts, or a held-out prompt that is
@@ -78,9 +79,9 @@ def check_prompts(train: Sequence[Path], heldout: Sequence[Path] = ()) -> Prompt
                 f"{_place(row)}: this held-out prompt is also trained on ({place}), so its "
                 "evaluation would mean nothing; remove it from one of the files"
             )
-    for files, rows in ((train, ids["train"]), (heldout, ids["heldout"])):
-        if files and not rows:
-            raise DataError(f"no prompts in {', '.join(map(str, files))}; add at least one line")
+    for sources, rows in ((train, ids["train"]), (heldout, ids["heldout"])):
+        if sources and not rows:
+            raise DataError(f"no prompts in {', '.join(map(str, sources))}; add at least one line")
     num_train, num_heldout = (len(set(rows)) for rows in ids.values())
     return PromptCounts(
         num_train,
@@ -99,9 +100,8 @@ def check_version(config: RunConfig, parent: RunDir) -> None:
         DataError: names file and line of the held-out prompt, and the run that has it.
         StoreError: the parent's data set is damaged.
     """
-    files = _heldout_files(config)
-    inherited = version_keys(parent) if files else set()
-    for row in prompt_rows(files):
+    inherited = version_keys(parent) if config.prompts.heldout else set()
+    for row in prompt_rows(config.prompts.heldout):
         if conversation_key(row.messages) in inherited:
             raise _inherited(row, parent)
 
@@ -152,7 +152,7 @@ def heldout_keys(run: RunDir, config: RunConfig) -> set[str]:
     Raises:
         DataError: a held-out file is missing or broken.
     """
-    rows = prompt_rows(_heldout_files(config))
+    rows = prompt_rows(config.prompts.heldout)
     return _stored_keys(run, HELDOUT) | {conversation_key(row.messages) for row in rows}
 
 
@@ -191,7 +191,3 @@ def _stored_keys(run: RunDir, folder: str) -> set[str]:
         for manifest in stage_manifests(run.root, folder)
         for row in read_rows(run.root, manifest)
     }
-
-
-def _heldout_files(config: RunConfig) -> list[Path]:
-    return [resolve_path(path) for path in config.prompts.heldout]

@@ -1,4 +1,4 @@
-"""Prompt sets: JSON Lines files in, PromptRow and their shards out.
+"""Prompt sets: the sources of a recipe in, PromptRow and their shards out.
 
 Equal conversations are one prompt, in whichever file they are: the row id is a hash of the
 messages. Rows stream; only their ids stay in memory, to recognize duplicates.
@@ -12,8 +12,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
+from pipeline.config.prompts import PromptSource
 from pipeline.data.prompt_lines import parse_line
-from pipeline.data.prompt_tables import read_prompt_file
+from pipeline.data.prompt_sources import read_source
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id, text_hash, uniform
 from pipeline.records import PromptRow
@@ -21,10 +22,12 @@ from pipeline.store.files import read_json, write_json
 from pipeline.store.shards import Manifest, ShardCounts, load_manifest, write_shard
 
 
-def prompt_rows(files: Sequence[Path], run_id: str = "") -> Iterator[PromptRow]:
-    """One row per line of the files, repeats included. Raises DataError as `parse_line` does."""
-    for path in files:
-        for name, number, line in read_prompt_file(path):
+def prompt_rows(sources: Sequence[PromptSource], run_id: str = "") -> Iterator[PromptRow]:
+    """One row per line of the sources, repeats included. Raises DataError as `read_source` and
+    `parse_line` do.
+    """
+    for source in sources:
+        for name, number, line in read_source(source):
             messages, tags = parse_line(line, f"{name}, line {number}")
             yield PromptRow(
                 row_id=prompt_id(messages),
@@ -37,29 +40,29 @@ def prompt_rows(files: Sequence[Path], run_id: str = "") -> Iterator[PromptRow]:
 
 
 def read_prompts(
-    files: Sequence[Path],
+    sources: Sequence[PromptSource],
     *,
     limit: int | None = None,
     seed: int = 0,
     run_id: str = "",
     exclude: Container[str] = (),
 ) -> Iterator[PromptRow]:
-    """The prompts of the files in order, each once. Lazy: opens no file before the first row.
+    """The prompts of the sources in order, each once. Lazy: opens none before the first row.
 
     Args:
         limit: at most this many, drawn by seed: those with the smallest seeded hashes, so that
-            neither the order of the files nor additional prompts reshuffle the draw.
+            neither the order of the sources nor additional prompts reshuffle the draw.
         exclude: row ids to leave out, such as prompts that an earlier version has.
 
     Raises:
         DataError: a line that cannot be used; names file and line.
     """
     if limit is None:
-        yield from _unique(files, run_id, exclude)
+        yield from _unique(sources, run_id, exclude)
         return
-    ids = (row.row_id for row in _unique(files, run_id, exclude))
+    ids = (row.row_id for row in _unique(sources, run_id, exclude))
     drawn = set(heapq.nsmallest(limit, ids, key=lambda i: (uniform("prompt limit", seed, i), i)))
-    yield from (row for row in _unique(files, run_id, exclude) if row.row_id in drawn)
+    yield from (row for row in _unique(sources, run_id, exclude) if row.row_id in drawn)
 
 
 def write_prompt_shards(
@@ -147,7 +150,12 @@ def first_shards(root: Path, folder: str) -> int:
 
 
 def draw_prompts(
-    files: Sequence[Path], sizes: Iterable[int], *, seed: int, run_id: str, exclude: Iterable[str]
+    sources: Sequence[PromptSource],
+    sizes: Iterable[int],
+    *,
+    seed: int,
+    run_id: str,
+    exclude: Iterable[str],
 ) -> Iterator[list[PromptRow]]:
     """One list of prompts for each size, drawn as `limit` draws them; no prompt is in two lists.
 
@@ -156,7 +164,7 @@ def draw_prompts(
     """
     known = set(exclude)
     for size in sizes:
-        rows = list(read_prompts(files, limit=size, seed=seed, run_id=run_id, exclude=known))
+        rows = list(read_prompts(sources, limit=size, seed=seed, run_id=run_id, exclude=known))
         known.update(row.row_id for row in rows)
         yield rows
 
@@ -174,9 +182,11 @@ def _changed(folder: str) -> DataError:
     )
 
 
-def _unique(files: Sequence[Path], run_id: str, exclude: Container[str]) -> Iterator[PromptRow]:
+def _unique(
+    sources: Sequence[PromptSource], run_id: str, exclude: Container[str]
+) -> Iterator[PromptRow]:
     seen: set[str] = set()
-    for row in prompt_rows(files, run_id):
+    for row in prompt_rows(sources, run_id):
         if row.row_id not in seen and row.row_id not in exclude:
             seen.add(row.row_id)
             yield row

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.config.paths import resolve_path
 from pipeline.data.dataset import known_prompt_ids, load_dataset
 from pipeline.data.heldout import check_version
 from pipeline.data.prompts import read_prompts
@@ -141,9 +140,9 @@ def files_changed(run: RunDir, recipe: CheckedRecipe) -> bool:
 
 def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
     """Number of training prompts that neither the parent's version nor an earlier one has."""
-    files = [resolve_path(path) for path in config.prompts.train]
     exclude = known_prompt_ids(parent) if parent else ()
-    rows = read_prompts(files, limit=config.prompts.limit, seed=config.seed, exclude=exclude)
+    prompts, seed = config.prompts, config.seed
+    rows = read_prompts(prompts.train, limit=prompts.limit, seed=seed, exclude=exclude)
     return sum(1 for _ in rows)
 
 

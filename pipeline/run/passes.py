@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.config import RunConfig
 from pipeline.config.engines import AnyEngine
-from pipeline.config.paths import resolve_path
+from pipeline.config.prompts import PromptSource
 from pipeline.config.workers import WorkersConfig
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.heldout import not_held_out, not_trained_on
@@ -208,15 +208,11 @@ def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
 
 
 def _write_prompts(
-    ctx: RunContext, folder: str, files: Sequence[Path], limit: int | None
+    ctx: RunContext, folder: str, sources: Sequence[PromptSource], limit: int | None
 ) -> list[ShardState]:
     earlier = _earlier_prompts(ctx) if folder == PROMPTS else set()
     rows = read_prompts(
-        [resolve_path(path) for path in files],
-        limit=limit,
-        seed=ctx.config.seed,
-        run_id=ctx.run.run_id,
-        exclude=earlier,
+        sources, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id, exclude=earlier
     )
     later: Iterable[list[PromptRow]] = ()
     if folder == PROMPTS and (sizes := later_draws(ctx.run.root, folder)):
@@ -239,5 +235,5 @@ def _earlier_prompts(ctx: RunContext) -> set[str]:
 
 
 def _draws(ctx: RunContext, sizes: Sequence[int], known: set[str]) -> Iterator[list[PromptRow]]:
-    files = [resolve_path(path) for path in ctx.config.prompts.train]
-    return draw_prompts(files, sizes, seed=ctx.config.seed, run_id=ctx.run.run_id, exclude=known)
+    seed, sources = ctx.config.seed, ctx.config.prompts.train
+    return draw_prompts(sources, sizes, seed=seed, run_id=ctx.run.run_id, exclude=known)

@@ -23,7 +23,6 @@ from pipeline.config import RunConfig
 from pipeline.config.budget import ModelPrice, PricesConfig
 from pipeline.config.engines import EngineConfig
 from pipeline.config.overrides import override
-from pipeline.config.paths import resolve_path
 from pipeline.config.yaml_file import parse_model
 from pipeline.data.heldout import check_prompts
 from pipeline.engines.base import Engine
@@ -188,8 +187,7 @@ def _second_verdicts(ctx: RunContext, engine: Engine) -> list[Stage]:
 
 def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
     prompts = config.prompts
-    files = [list(map(resolve_path, paths)) for paths in (prompts.train, prompts.heldout)]
-    counts = check_prompts(*files)
+    counts = check_prompts(prompts.train, prompts.heldout)
     available = min(counts.train, prompts.limit or counts.train)
     num_heldout = min(counts.heldout, prompts.heldout_limit or counts.heldout)
     pilot = [row.row_id for row in stage_rows(run.root, PROMPTS)]

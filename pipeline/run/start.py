@@ -97,8 +97,7 @@ def check_recipe(
     config, text = read_recipe(path, overrides)
     constitution = load_constitution(resolve_path(config.constitution))
     files = load_files(config, constitution)
-    prompts, heldout = config.prompts.train, config.prompts.heldout
-    counts = check_prompts(list(map(resolve_path, prompts)), list(map(resolve_path, heldout)))
+    counts = check_prompts(config.prompts.train, config.prompts.heldout)
     check_gate(config.evaluation.gate, constitution, config.evaluation.oracle, counts.tags)
     check_rounds(config, counts.train)
     for section in (config.supervised.train, config.preference.train):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config.labeling import PreferenceConfig
-from pipeline.config.recipe import PromptsConfig
+from pipeline.config.prompts import PromptsConfig
 from pipeline.config.sampling import SampleConfig
 from pipeline.constitution import Constitution, Principle
 from pipeline.data.prompt_lines import parse_line

@@ -34,7 +34,7 @@ def test_shipped_recipe_loads(path: Path) -> None:
     assert config.description
     assert resolve_path(config.constitution).is_file()
     for name in (*config.prompts.train, *config.prompts.heldout):
-        assert resolve_path(name).is_file(), name
+        assert isinstance(name, Path) and resolve_path(name).is_file(), name
 
 
 def test_default_is_the_published_method(tmp_path: Path) -> None:
