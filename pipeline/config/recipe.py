@@ -17,6 +17,7 @@ from pipeline.config.budget import BudgetConfig, PricesConfig
 from pipeline.config.engines import AnyEngine, EngineConfig, OpenAIConfig, VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.nightly import NightlyConfig
 from pipeline.config.overrides import override
 from pipeline.config.prompts import PromptsConfig
 from pipeline.config.sampling import DrawConfig, SampleConfig
@@ -184,6 +185,8 @@ class RunConfig(Section):
     """What the run may spend."""
     prices: PricesConfig | None = None
     """What its tokens and hours cost."""
+    nightly: NightlyConfig = NightlyConfig()
+    """Nights and rounds."""
     webhook_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Name of the environment variable with the address of a webhook, which gets a JSON message
     (`event`, `run`, `text`, `report`) when the run fails, stops at its audit or promotes its
@@ -252,6 +255,11 @@ class RunConfig(Section):
         needy = "gate" if section.gate else "judge" if section.judge else ""
         if not needy:
             return self
+        if self.rounds > 1 and self.nightly.min_new_share:
+            raise ValueError(
+                "each of several rounds trains, but nightly.min_new_share would leave some out; "
+                "remove it, or leave `rounds` out"
+            )
         tunes = self.preference.train is not None and self.preference.train.trains_policy
         trains = (self.supervised.enabled and self.supervised.train) or (
             self.preference.enabled and tunes

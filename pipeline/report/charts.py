@@ -66,9 +66,18 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def line_chart(
-    title: str, xs: Sequence[float], lines: Sequence[Line], x_name: str = "step"
+    title: str,
+    xs: Sequence[float],
+    lines: Sequence[Line],
+    x_name: str = "step",
+    *,
+    smoothed: bool = True,
 ) -> Markup:
-    """Curves over common x values; each raw value faint, the moving mean bold."""
+    """Curves over common x values; each raw value faint, the moving mean bold.
+
+    Args:
+        smoothed: False draws the raw values alone, bold, over whole numbers.
+    """
     keep = _every(len(xs))
     xs, lines = (
         [xs[i] for i in keep],
@@ -79,6 +88,7 @@ def line_chart(
         return Markup("")
     ticks = nice_ticks(min(values), max(values))
     x_ticks = [t for t in nice_ticks(xs[0], xs[-1], 5) if xs[0] <= t <= xs[-1]]
+    x_ticks = x_ticks if smoothed else [t for t in x_ticks if t == int(t)]
     x_high = xs[-1] if xs[-1] > xs[0] else xs[0] + 1
     x = Scale(xs[0], x_high, LEFT, WIDTH - RIGHT)
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
@@ -88,9 +98,11 @@ def line_chart(
     ]
     for line in lines:
         points = [(x(a), y(b)) for a, b in zip(xs, line.ys, strict=True) if math.isfinite(b)]
-        means = smooth([b for b in line.ys if math.isfinite(b)])
-        bold = [(p[0], y(m)) for p, m in zip(points, means, strict=True)]
-        parts.append(Markup('<path class="raw {}" d="{}"/>').format(line.style, _path(points)))
+        bold = points
+        if smoothed:
+            means = smooth([b for b in line.ys if math.isfinite(b)])
+            bold = [(p[0], y(m)) for p, m in zip(points, means, strict=True)]
+            parts.append(Markup('<path class="raw {}" d="{}"/>').format(line.style, _path(points)))
         parts.append(Markup('<path class="mean {}" d="{}"/>').format(line.style, _path(bold)))
     data = {
         "x": xs,

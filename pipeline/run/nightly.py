@@ -15,16 +15,20 @@ files has changed; then the failed night's prompts are asked again, along with t
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import RunConfig
-from pipeline.data.dataset import known_prompt_ids, load_dataset
+from pipeline.config.overrides import override
+from pipeline.config.yaml_file import parse_model
+from pipeline.data.dataset import load_dataset
 from pipeline.data.heldout import check_version
 from pipeline.data.prompts import read_prompts
 from pipeline.errors import AuditError
 from pipeline.ids import file_hash
 from pipeline.progress import current_progress
+from pipeline.report.numbers import count_of
+from pipeline.run.asked import AskedBefore, asked_before
 from pipeline.run.context import PROMOTED, open_context, promoted_model
 from pipeline.run.files import copied_paths
 from pipeline.run.nights import write_pages
@@ -80,21 +84,29 @@ def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
         check_version(config, parent)
     dataset = load_dataset(parent) if parent else None
     version = dataset.version if dataset else 0
-    num_new = count_new_prompts(config, parent)
+    asked = asked_before(config, parent)
+    num_new = count_new_prompts(config, asked)
+    near = f"; left out: {count_of(len(asked.near), 'near-duplicate')} of earlier prompts"
+    near = near if asked.near else ""
     if not num_new:
         where = f"version {version} (run {parent.run_id})" if parent else "no version"
-        return NightlyPlan(None, f"nothing to do: every prompt of the recipe is in {where} already")
+        message = f"nothing to do: every prompt of the recipe is in {where} already{near}"
+        return NightlyPlan(None, message)
     promoted = last_promoted(nights)
-    run = start_run(checked, run_id=new_run_id(f"{config.name}-nightly"))
+    idle = no_training(config, nights, num_new)
+    overrides = _untrained(config) if idle else []
+    run = start_run(_overridden(checked, overrides), run_id=new_run_id(f"{config.name}-nightly"))
     plan = f"{num_new} new prompts go into version {version + 1}, run {run.run_id}"
     if promoted:
         plan += f", from the policy that run {promoted.run_id} promoted"
+    plan += near + idle
     run.update_info(
         series=config.name,
         parent=parent.run_id if parent else None,
         policy_of=promoted.run_id if promoted else None,
         replaces=failed.run_id if failed else None,
         plan=plan,
+        **({"overrides": overrides} if overrides else {}),
     )
     return NightlyPlan(run, plan)
 
@@ -130,19 +142,63 @@ def last_promoted(nights: Sequence[RunDir]) -> RunDir | None:
     return promoted[-1] if promoted else None
 
 
-def files_changed(run: RunDir, recipe: CheckedRecipe) -> bool:
-    """Whether the recipe or a file that decides its labels has changed since the run started."""
-    files = {run.recipe: recipe.path, **copied_paths(run, recipe.config)}
-    return any(
-        not copy.exists() or file_hash(copy) != file_hash(path) for copy, path in files.items()
+def no_training(config: RunConfig, nights: Sequence[RunDir], num_new: int) -> str:
+    """Why a night with this number of new prompts trains nothing; empty where it trains."""
+    trained = [night for night in nights if not night.info().get("overrides")]
+    if not trained or not _untrained(config):
+        return ""
+    asked, before = (
+        dataset.num_prompts if (dataset := load_dataset(night)) else 0
+        for night in (nights[-1], trained[-1])
+    )
+    total = asked + num_new
+    if enough_new(total, before, config.nightly.min_new_share):
+        return ""
+    return (
+        f"; nothing is trained: {total - before} of {total} prompts are newer than the training of "
+        f"run {trained[-1].run_id}, and nightly.min_new_share is {config.nightly.min_new_share:g}"
     )
 
 
-def count_new_prompts(config: RunConfig, parent: RunDir | None) -> int:
-    """Number of training prompts that neither the parent's version nor an earlier one has."""
-    exclude = known_prompt_ids(parent) if parent else ()
+def enough_new(total: int, before: int, least: float) -> bool:
+    """Whether the share of `total` prompts beyond the first `before` is at least `least`."""
+    return (total - before) / total >= least
+
+
+def _untrained(config: RunConfig) -> list[str]:
+    """What leaves the trainings out of a recipe, and the gate, which judges them; empty where the
+    recipe trains nothing.
+    """
+    sections = {
+        "supervised.train": config.supervised.train,
+        "preference.train": config.preference.train,
+        "evaluation.gate": config.evaluation.gate,
+    }
+    # A gate without a training is refused.
+    return [f"{key}=null" for key, section in sections.items() if section is not None]
+
+
+def _overridden(recipe: CheckedRecipe, overrides: Sequence[str]) -> CheckedRecipe:
+    if not overrides:
+        return recipe
+    text = override(recipe.text, overrides, "the recipe")
+    return replace(recipe, config=parse_model(text, RunConfig, "tonight's recipe"), text=text)
+
+
+def files_changed(run: RunDir, recipe: CheckedRecipe) -> bool:
+    """Whether the recipe or a file that decides its labels has changed since the run started."""
+    then = _overridden(recipe, run.info().get("overrides", ()))
+    text = run.recipe.read_text(encoding="utf-8") if run.recipe.is_file() else ""
+    return text != then.text or any(
+        not copy.exists() or file_hash(copy) != file_hash(path)
+        for copy, path in copied_paths(run, recipe.config).items()
+    )
+
+
+def count_new_prompts(config: RunConfig, asked: AskedBefore) -> int:
+    """Number of training prompts that were not asked before."""
     prompts, seed = config.prompts, config.seed
-    rows = read_prompts(prompts.train, limit=prompts.limit, seed=seed, exclude=exclude)
+    rows = read_prompts(prompts.train, limit=prompts.limit, seed=seed, exclude=asked)
     return sum(1 for _ in rows)
 
 

@@ -1,7 +1,7 @@
-"""A night beside the one before it, and the series of all nights, as Markdown pages.
+"""A night beside the one before it, and the series of all nights, as pages.
 
 In:  the nights of a recipe, oldest first
-Out: night.md in the last night's folder; outputs/nights/RECIPE.md
+Out: night.md in the last night's folder; outputs/nights/RECIPE.html with a plot per figure
 
 The judge is watched by the known answers that it finds: questions of one canary file, asked every
 night. The alarm is Fisher's exact test of tonight's answers against those of all nights before, and
@@ -11,15 +11,22 @@ Does not: tell a judge that got worse from canaries that were asked under other 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
 from pipeline.data.dataset import load_dataset
 from pipeline.data.markdown import escape_markdown
-from pipeline.report import headline_numbers
+from pipeline.report.audit import audit_findings
+from pipeline.report.charts import Line, line_chart
+from pipeline.report.numbers import number
+from pipeline.report.page import render
+from pipeline.report.source import read_run
 from pipeline.run.compare import compare_runs
+from pipeline.run.drift import Profile, drift, profile
 from pipeline.store import RunDir
 from pipeline.store.files import write_text
 from pipeline.store.inventory import update_inventory
@@ -94,34 +101,116 @@ def write_pages(nights: Sequence[RunDir]) -> list[str]:
     known = [known_answers(night) for night in nights]
     before = Known(sum(k.right for k in known[:-1]), sum(k.asked for k in known[:-1]))
     raised, judge = judge_alarm(before, known[-1])
-    lines = [f"# {run.run_id}", "", run.info().get("plan") or "", "", f"Judge: {judge}", ""]
+    lines = [f"# {run.run_id}", "", _plan(run), "", f"Judge: {judge}", ""]
     summary = [judge] if raised else []
+    profiles = [profile(night) for night in nights]
+    figures = [night_figures(*night) for night in zip(nights, known, profiles, strict=True)]
+    series = run.root.parent.parent / "nights" / f"{run.info().get('series')}.html"
+    links = ["[report](report.html)", f"[all nights](../../nights/{series.name})"]
     if earlier:
         diff = compare_runs(earlier[-1], run)
+        links.insert(0, f"[the night before](../{earlier[-1].root.name}/night.md)")
         lines += [f"Against {diff.old}:", "", "```", diff.constitution.text(), "```", ""]
         lines += _table(("setting", "before", "tonight"), _rows(diff.settings))
         lines += _table(("figure", "before", "tonight"), _rows(diff.figures))
+        lines += _table(("measured", "before", "tonight"), _side_by_side(*figures[-2:]))
         labels = [(n, f.compared, f.relabeled, f.flipped) for n, f in diff.labels.items()]
         lines += _table(("principle", "labels in both", "relabeled", "flipped"), labels)
+        drifts = drift(*profiles[-2:])
+        lines += _table(("drift of", "before", "tonight", "beyond chance"), drifts)
         summary.append(f"{len(diff.figures)} figures differ from {diff.old}: {run.root}/night.md")
+        if marked := [name for name, *_, mark in drifts if mark]:
+            summary.append(f"drift beyond chance: {', '.join(marked)}")
     page = run.root / "night.md"
-    write_text(page, "\n".join(lines))
+    write_text(page, "\n".join([*lines, " · ".join(links), ""]))
     update_inventory(run.root, page)
+    _write_series(series, nights, known, figures, judge)
+    return [*summary, f"all nights: {series}"]
+
+
+def night_figures(run: RunDir, known: Known, texts: Profile) -> dict[str, float]:
+    """The figures of a night that are plotted over the versions, by title; those that it has."""
+    data, dataset = read_run(run), load_dataset(run)
+    metrics, pairs = data.metrics, dataset.sets.get("preference") if dataset else None
+    figures: dict[str, float | None] = {
+        "Pairs of the version": pairs.rows if pairs else None,
+        "New prompts": texts.num_prompts,
+        "Known answers found, share": known.right / known.asked if known.asked else None,
+        **{f"Words, {name}": fmean(words) for name, words in texts.words.items() if words},
+    }
+    if made := metrics.data:
+        figures |= {
+            "Pairs kept, share": made.kept / made.pairs if made.pairs else None,
+            "Mean margin, nats": made.labels.mean_margin,
+            "Ties, share": made.labels.tie_share,
+            "Position consistency": made.labels.position_consistency,
+        }
+    if (truth := metrics.labels) and truth.accuracy_kept:
+        figures["Label accuracy, kept pairs"] = truth.accuracy_kept.share
+    if win := data.win_rate():
+        figures["Win rate against the initial policy"] = win.win_rate
+    if last := metrics.policies.get(data.final_policy or "initial"):
+        figures["Words, reply of the last policy"] = last.mean_words
+    figures |= {
+        f"Audit, {finding.name} of {subject}": finding.value
+        for subject, finding in audit_findings(data.audit)
+        if not finding.scope
+    }
+    return {title: value for title, value in figures.items() if value is not None}
+
+
+def _side_by_side(
+    before: Mapping[str, float], tonight: Mapping[str, float]
+) -> list[tuple[str, str, str]]:
+    return [
+        (title, number(before.get(title), 3), number(tonight.get(title), 3))
+        for title in dict.fromkeys((*before, *tonight))
+    ]
+
+
+def _write_series(
+    path: Path,
+    nights: Sequence[RunDir],
+    known: Sequence[Known],
+    figures: Sequence[Mapping[str, float]],
+    judge: str,
+) -> None:
+    versions: list[float] = []
     rows = []
     for night, answers in zip(nights, known, strict=True):
         dataset = load_dataset(night)
         pairs = dataset.sets.get("preference") if dataset else None
-        figures = "; ".join(f"{name}: {value}" for name, value in headline_numbers(night))
-        version = dataset.version if dataset else "-"
-        new = pairs.rows - pairs.from_parent if pairs else "-"
-        found = f"{answers.right} of {answers.asked}"
-        rows.append((night.run_id, version, pairs.rows if pairs else "-", new, found, figures))
-    head = ("night", "version", "pairs", "new", "known answers", "figures")
-    name = str(run.info().get("series"))
-    series = run.root.parent.parent / "nights" / f"{name}.md"
-    series.parent.mkdir(parents=True, exist_ok=True)
-    write_text(series, "\n".join([f"# Nights of {name}", "", *_table(head, rows)]))
-    return [*summary, f"all nights: {series}"]
+        versions.append(float(dataset.version if dataset else len(versions) + 1))
+        row = {
+            "run_id": night.run_id,
+            "folder": f"../runs/{night.root.name}",
+            "version": f"{versions[-1]:g}",
+            "pairs": pairs.rows if pairs else "-",
+            "new": pairs.rows - pairs.from_parent if pairs else "-",
+            "known": f"{answers.right} of {answers.asked}",
+            "plan": _plan(night),
+        }
+        rows.append(row)
+    charts = []
+    for title in dict.fromkeys(title for values in figures for title in values):
+        ys = [values.get(title, math.nan) for values in figures]
+        if sum(map(math.isfinite, ys)) > 1:
+            line = Line(title, ys, "c-main")
+            charts.append((title, line_chart(title, versions, [line], "version", smoothed=False)))
+    page = render(
+        "nights.html.jinja",
+        folder=Path(__file__).parent,
+        name=str(nights[-1].info().get("series")),
+        nights=rows,
+        charts=charts,
+        judge=f"Judge tonight: {judge}",
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, page)
+
+
+def _plan(run: RunDir) -> str:
+    return run.info().get("plan") or ""
 
 
 def known_answers(run: RunDir) -> Known:

@@ -14,7 +14,7 @@ from pipeline.config import RunConfig
 from pipeline.config.engines import AnyEngine
 from pipeline.config.prompts import PromptSource
 from pipeline.config.workers import WorkersConfig
-from pipeline.data.dataset import known_prompt_ids, parent_run
+from pipeline.data.dataset import parent_run
 from pipeline.data.heldout import not_held_out, not_trained_on
 from pipeline.data.prompts import (
     add_prompt_shards,
@@ -27,6 +27,7 @@ from pipeline.engines.base import NOTICE, Engine
 from pipeline.engines.lazy import lazy_engine
 from pipeline.ids import content_hash
 from pipeline.records import PromptRow
+from pipeline.run.asked import AskedBefore, asked_before
 from pipeline.run.context import RunContext, open_context
 from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.plan import efficacy_stages, label_stages, measures_efficacy
@@ -210,13 +211,10 @@ def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
 def _write_prompts(
     ctx: RunContext, folder: str, sources: Sequence[PromptSource], limit: int | None
 ) -> list[ShardState]:
-    earlier = _earlier_prompts(ctx) if folder == PROMPTS else set()
-    rows = read_prompts(
-        sources, limit=limit, seed=ctx.config.seed, run_id=ctx.run.run_id, exclude=earlier
-    )
+    rows = _rows(ctx, folder, sources, limit)
     later: Iterable[list[PromptRow]] = ()
     if folder == PROMPTS and (sizes := later_draws(ctx.run.root, folder)):
-        later = islice(_draws(ctx, [limit or 0, *sizes], earlier), 1, None)
+        later = islice(_draws(ctx, [limit or 0, *sizes], _earlier_prompts(ctx)), 1, None)
     if folder == HELDOUT:
         rows = not_trained_on(rows, ctx.run)
     key = prompts_key(ctx.config, ctx.run.run_id, folder)
@@ -225,15 +223,25 @@ def _write_prompts(
     return [{folder: manifest} for manifest in manifests]
 
 
+def _rows(
+    ctx: RunContext, folder: str, sources: Sequence[PromptSource], limit: int | None
+) -> Iterator[PromptRow]:
+    # A generator: prompts that are on disk need no search for near-duplicates.
+    seed, run_id = ctx.config.seed, ctx.run.run_id
+    asked = _earlier_prompts(ctx) if folder == PROMPTS else AskedBefore()
+    yield from read_prompts(sources, limit=limit, seed=seed, run_id=run_id, exclude=asked)
+
+
 def _prompts_of(ctx: RunContext, shard: ShardState) -> list[PromptRow]:
     return read_rows(ctx.run.root, shard[PROMPTS])
 
 
-def _earlier_prompts(ctx: RunContext) -> set[str]:
-    parent = parent_run(ctx.run)
-    return known_prompt_ids(parent) if parent else set()
+def _earlier_prompts(ctx: RunContext) -> AskedBefore:
+    return asked_before(ctx.config, parent_run(ctx.run))
 
 
-def _draws(ctx: RunContext, sizes: Sequence[int], known: set[str]) -> Iterator[list[PromptRow]]:
+def _draws(
+    ctx: RunContext, sizes: Sequence[int], known: Iterable[str]
+) -> Iterator[list[PromptRow]]:
     seed, sources = ctx.config.seed, ctx.config.prompts.train
     return draw_prompts(sources, sizes, seed=seed, run_id=ctx.run.run_id, exclude=known)

@@ -1,5 +1,5 @@
 """Nights that must not go on: held-out prompts that were trained on, labels that failed their
-audit.
+audit, too little news for a training.
 """
 
 import asyncio
@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.data.dataset import load_dataset
-from pipeline.errors import AuditError, DataError
-from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
-from pipeline.run.start import runs_root
+from pipeline.config import load_config
+from pipeline.data.dataset import PREFERENCE_SCHEMA, SetInfo, load_dataset, record_set, write_tables
+from pipeline.errors import AuditError, ConfigError, DataError
+from pipeline.ids import file_hash
+from pipeline.run.context import open_context
+from pipeline.run.nightly import enough_new, files_changed, nightly_runs, plan_nightly, run_nightly
+from pipeline.run.passes import prompt_shards
+from pipeline.run.start import check_recipe, runs_root
+from pipeline.store import RunDir
 from tests.run.builders import write_recipe
 from tests.sources.builders import write_lines
 
@@ -96,3 +101,53 @@ def test_other_template_counts_as_a_correction(tmp_path: Path) -> None:
     constitution["principles"][0]["comparison_request"] = "Which is kinder?"
     (tmp_path / "constitution.yaml").write_text(yaml.safe_dump(constitution))
     assert "4 new prompts go into version 1" in plan_nightly(str(recipe)).message
+
+
+def test_share_of_new_prompts_by_hand() -> None:
+    """5 of 100 are 0.05, and 5 of 101 are less."""
+    assert enough_new(100, 95, 0.05) and not enough_new(101, 96, 0.05) and enough_new(1, 1, 0.0)
+
+
+def test_night_with_too_little_news_trains_nothing(tmp_path: Path) -> None:
+    """8 prompts, then 1, then 1 more: 1 of 9 is too little, 2 of 10 are enough."""
+    training = {"method": "dpo"}
+    recipe = write_recipe(
+        tmp_path,
+        prompts=8,
+        policy={"type": "vllm", "model": "models/pocket"},
+        preference={**QUIET, "train": training},
+        evaluation={"gate": {"win_rate": {"min_lower": 0.4}}},
+        nightly={"min_new_share": 0.2},
+    )
+
+    def plan(number: int) -> tuple[RunDir, str]:
+        write_prompts(tmp_path / "train.jsonl", *(f"train question {i}?" for i in range(number)))
+        planned = plan_nightly(str(recipe))
+        assert planned.run
+        return planned.run, planned.message
+
+    def finish(run: RunDir) -> None:
+        prompt_shards(open_context(run))
+        path = run.dataset / "preference.parquet"
+        write_tables(path, PREFERENCE_SCHEMA, [])
+        info = SetInfo(path="dataset/preference.parquet", sha256=file_hash(path), rows=0)
+        record_set(run, "preference", info)
+        run.update_info(status="finished")
+
+    first, message = plan(8)
+    assert "nothing is trained" not in message
+    finish(first)
+    second, message = plan(9)
+    assert message.endswith(
+        f"; nothing is trained: 1 of 9 prompts are newer than the training of run {first.run_id}, "
+        "and nightly.min_new_share is 0.2"
+    )
+    config = load_config(second.recipe)
+    assert config.preference.train is None and config.evaluation.gate is None
+    assert not files_changed(second, check_recipe(recipe))
+    finish(second)
+    third, message = plan(10)
+    assert "nothing is trained" not in message and load_config(third.recipe).preference.train
+    change(recipe, rounds=2)
+    with pytest.raises(ConfigError, match=r"nightly.min_new_share would leave some out"):
+        plan_nightly(str(recipe))

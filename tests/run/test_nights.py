@@ -2,19 +2,26 @@
 
 import asyncio
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import verify
-from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
+from pipeline.errors import AuditError
+from pipeline.run.asked import nearly_asked
+from pipeline.run.context import open_context
+from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly, take_run
 from pipeline.run.nights import Known, alarm_count, detected_share, judge_alarm, lower_tail
-from tests.run.builders import write_recipe
+from pipeline.run.phases import preference_chain
+from pipeline.run.start import work_in
+from pipeline.store import RunDir
+from tests.audits import bad_judges
 from tests.sources.builders import write_lines
-
-QUIET = {"audit": {"enabled": False}, "sample": {"num_samples": 2}}
+from tests.stages.builders import prompt
 
 
 def test_binomial_tail() -> None:
@@ -69,25 +76,79 @@ def test_false_alarms_and_missed_drifts_over_a_thousand_nights() -> None:
     assert alarms(least) >= 760  # 800 at least are expected, with a deviation of 13
 
 
+def test_near_duplicates_of_earlier_prompts_alone() -> None:
+    """10 words are 8 runs of three. Another last word leaves 7 of them, of 9 in both: 0.78."""
+    words = "how do I mend a dripping tap in my"
+    old, new = prompt(f"{words} kitchen"), [prompt(f"{words} bathroom"), prompt(f"{words} house")]
+    assert nearly_asked(new, [old], 0.77) == {row.row_id for row in new}
+    assert nearly_asked(new, [old], 0.78) == set()
+    shout, other, emoji = prompt("HOW do I mend?!"), prompt("Why do I mend?"), prompt("👍")
+    earlier = [prompt("How do I mend"), prompt("🎉")]
+    assert nearly_asked([shout, other, emoji], earlier, 1.0) == {shout.row_id}
+
+
+async def killed(run: RunDir) -> None:
+    """A process that ends once its labels are made, and before they are a data set."""
+    with work_in(run):
+        await preference_chain(open_context(run))
+        raise KeyboardInterrupt
+
+
 def test_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first night, one with new prompts and an edited principle, and one with nothing to do."""
+    """Seven versions: an edited principle, a judge that its audit stops, a night that is killed.
+    And one night has nothing to do.
+    """
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "outputs"))
-    recipe = write_recipe(tmp_path, prompts=4, heldout=1, preference=QUIET)
+    recipe = bad_judges.recipe(tmp_path, "honest")
+    values: Any = yaml.safe_load(recipe.read_text())
+    values |= {name: {"enabled": False} for name in ("supervised", "evaluation")}
+    values |= {"nightly": {"near_duplicates": 0.8}}
+    values["preference"]["audit"]["min_rows"] = 10
 
-    def night() -> str:
-        return asyncio.run(run_nightly(plan_nightly(str(recipe))))
+    def night(num_prompts: int, judge: str = "honest", take: Any = take_run, more: str = "") -> str:
+        texts = [f"train question {i}?" for i in range(num_prompts)] + [more] * bool(more)
+        lines = (
+            {"prompt": text, "tags": ["late" if i > 15 else "early"]}
+            for i, text in enumerate(texts)
+        )
+        write_lines(tmp_path / "train.jsonl", *lines)
+        values["policy"]["args"]["judge"] = judge
+        recipe.write_text(yaml.safe_dump(values))
+        return asyncio.run(run_nightly(plan_nightly(str(recipe)), take))
 
-    assert "4 new prompts" in night()
+    assert "8 new prompts go into version 1" in night(8)
+    assert "2 new prompts go into version 2" in night(10)
     constitution: Any = yaml.safe_load((tmp_path / "constitution.yaml").read_text())
     constitution["principles"][0]["comparison_request"] = "Which is kinder?"
     (tmp_path / "constitution.yaml").write_text(yaml.safe_dump(constitution))
-    write_lines(tmp_path / "train.jsonl", *({"prompt": f"train question {i}?"} for i in range(6)))
-    assert "2 new prompts" in night()
-    assert "nothing to do" in night()
-    first, second = nightly_runs("small")
-    page = (second.root / "night.md").read_text()
-    assert f"Against {first.run_id}" in page and "reworded p-0, comparison_request" in page
-    assert "| Preference pairs kept |" in page and "no known answers" in page
-    series = (tmp_path / "outputs/nights/small.md").read_text()
-    assert f"| {first.run_id} | 1 |" in series and f"| {second.run_id} | 2 |" in series
-    assert verify(second) == [] and verify(first) == []
+    assert "2 new prompts go into version 3" in night(12)
+    with pytest.raises(AuditError, match="known"):
+        night(14, "inverted")
+    with pytest.raises(AuditError, match="last night, run small-nightly"):
+        night(15, "inverted")
+    assert "4 new prompts go into version 4" in night(16)
+    with pytest.raises(KeyboardInterrupt):
+        night(30, take=killed)
+    assert night(31).startswith("continues small-nightly")
+    left_out = "left out: 1 near-duplicate of earlier prompts"
+    message = night(31, more="Train question 0!")
+    assert message.startswith("1 new prompts") and left_out in message
+    assert "1 new prompts go into version 7" in night(32)
+    assert night(32, more="Train question 0!").startswith("nothing to do: every prompt")
+
+    nights = nightly_runs("small")
+    versions = [dataset.version if (dataset := load_dataset(run)) else 0 for run in nights]
+    assert versions == [1, 2, 3, 4, 5, 6, 7]
+    pages = [(run.root / "night.md").read_text() for run in nights]
+    assert "reworded p-0, comparison_request" in pages[2] and left_out in pages[5]
+    assert f"Against {nights[1].run_id}" in pages[2] and "| Preference pairs kept |" in pages[2]
+    assert "](../" + nights[1].run_id + "/night.md)" in pages[2] and "Against" not in pages[0]
+    assert re.search(r"\| tag late \| 0 of 4 \| 14 of 14 \| yes \|", pages[4])
+    assert "| Audit, known of preference/judge | 1.000 | 1.000 |" in pages[6]
+    assert all("ALARM" not in page and "known answers" in page for page in pages)
+    series = (tmp_path / "outputs/nights/small.html").read_text()
+    assert all(f'href="../runs/{run.run_id}/night.md"' in series for run in nights)
+    titles = set(re.findall('aria-label="([^"]+)"', series))
+    assert {"Pairs of the version", "Known answers found, share", "Words, chosen"} <= titles
+    assert "Audit, known of preference/judge" in titles
+    assert not any(verify(run) for run in nights)

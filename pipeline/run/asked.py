@@ -1,0 +1,84 @@
+"""The prompts that a night or a round does not ask again: those that the version before it has, and
+with `nightly.near_duplicates` those that are nearly one of them.
+
+In:  a recipe, and the run whose version is extended
+Out: AskedBefore
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from pipeline.audits.diversity import near_duplicates
+from pipeline.config import RunConfig
+from pipeline.data.dataset import known_prompt_ids, parent_run
+from pipeline.data.prompts import read_prompts
+from pipeline.records import PromptRow
+from pipeline.stages.phrases import AuditedText
+from pipeline.store import RunDir
+from pipeline.store.shards import stage_rows
+from pipeline.store.stage_names import PROMPTS
+
+
+@dataclass(frozen=True)
+class AskedBefore:
+    """Ids of prompts."""
+
+    equal: frozenset[str] = frozenset()
+    """Prompts of the version and all versions before it."""
+    near: frozenset[str] = frozenset()
+    """Prompts of the recipe that are not among them, but nearly one of them."""
+
+    def __contains__(self, prompt: object) -> bool:
+        return prompt in self.equal or prompt in self.near
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.equal, self.near)
+
+
+def asked_before(config: RunConfig, parent: RunDir | None) -> AskedBefore:
+    """What the version of `parent` has of the recipe's prompts; nothing without a parent.
+
+    Raises:
+        DataError: a source of prompts cannot be read.
+        StoreError: a run before it is gone or damaged.
+    """
+    if parent is None:
+        return AskedBefore()
+    equal = frozenset(known_prompt_ids(parent))
+    likeness = config.nightly.near_duplicates
+    if likeness is None:
+        return AskedBefore(equal)
+    new = read_prompts(config.prompts.train, exclude=equal)
+    return AskedBefore(equal, nearly_asked(new, _prompts_of_nights(parent), likeness))
+
+
+def nearly_asked(
+    new: Iterable[PromptRow], earlier: Iterable[PromptRow], likeness: float
+) -> frozenset[str]:
+    """Ids of the new prompts that are near-duplicates of an earlier one, all turns taken together.
+
+    Args:
+        likeness: least Jaccard index of the three-word runs; see `near_duplicates`.
+    """
+    rows = [*earlier]
+    num_earlier = len(rows)
+    rows += new
+    # Texts of one group are not compared with each other.
+    texts = [
+        AuditedText.of("earlier" if i < num_earlier else "new", _text(row))
+        for i, row in enumerate(rows)
+    ]
+    marked = near_duplicates(texts, likeness)
+    # A prompt without a word, such as an emoji, is like every other one.
+    return frozenset(rows[i].row_id for i in marked if i >= num_earlier and texts[i].words)
+
+
+def _prompts_of_nights(run: RunDir | None) -> Iterator[PromptRow]:
+    while run is not None:
+        yield from stage_rows(run.root, PROMPTS)
+        run = parent_run(run)
+
+
+def _text(row: PromptRow) -> str:
+    return "\n".join(message.content for message in row.messages)
