@@ -2,6 +2,7 @@
 no link, no further cell of a table.
 """
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -22,6 +23,7 @@ def code_span(text: object) -> str:
     return f"`{flat}`" if flat else ""
 
 
+@cache
 def markdown_template(path: Path) -> Template:
     """A Jinja file that makes Markdown, with the filters `md` and `code` for what is not ours."""
     environment = Environment(
