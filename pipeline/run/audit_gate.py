@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.audits.findings import AuditFinding, AuditReport
 from pipeline.audits.judge_audit import JudgeAudit, audit_judge
 from pipeline.audits.label_figures import EVERYTHING, FIGURES
+from pipeline.audits.panel import panel_note
 from pipeline.audits.text_checks import audit_pairs
 from pipeline.errors import AuditError, StoreError
 from pipeline.report import write_report
@@ -48,6 +49,8 @@ class RunAudit:
     """Empty when the recipe does not audit its labels."""
     collapse: AuditReport | None
     """None when the recipe does not audit its texts."""
+    panel: str = ""
+    """What the panel is worth; empty for one judge, and where it is not known."""
 
     @property
     def failed(self) -> list[tuple[str, AuditFinding]]:
@@ -72,7 +75,7 @@ class RunAudit:
                 notes.append(NO_CANARIES.format(folder=judge.folder, why=most.detail))
         if with_slots and not any("known" in judge.figures[EVERYTHING] for judge in with_slots):
             notes.append(UNTESTED)
-        return notes
+        return [*notes, self.panel] if self.panel else notes
 
     def as_dict(self) -> dict[str, Any]:
         """The contents of preference/audit.json."""
@@ -110,7 +113,7 @@ def audit_run(ctx: RunContext) -> RunAudit:
         prompts = stage_rows(ctx.run.root, PROMPTS)
         pairs = stage_rows(ctx.run.root, PAIRS)
         collapse = audit_pairs(pairs, prompts=list(prompts), config=config.collapse)
-    return RunAudit(judges, collapse)
+    return RunAudit(judges, collapse, panel_note(ctx.run.root, folders))
 
 
 def require_audit(ctx: RunContext) -> None:
