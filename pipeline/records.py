@@ -90,9 +90,9 @@ class PromptRow(Row):
     kind: ClassVar[str] = "prompt"
     messages: Messages = ()
     source: str = ""
-    """File that it came from."""
+    """File or table that it came from."""
     source_index: int = 0
-    """Line in that file, from 1."""
+    """Line or row in it, from 1."""
     tags: tuple[str, ...] = ()
 
 

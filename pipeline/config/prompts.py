@@ -117,5 +117,5 @@ class PromptsConfig(Section):
     @classmethod
     def _sources_differ(cls, sources: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(sources)) < len(sources):
-            raise ValueError("a file is named twice; each prompt counts once, so name it once")
+            raise ValueError("a source is named twice; each prompt counts once, so name it once")
         return sources

@@ -10,6 +10,7 @@ Does not: keep an open database still. A run keeps the prompts that it began wit
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -140,6 +141,8 @@ def _dataset_column(source: DatasetPromptsConfig) -> Iterator[Any]:
     import datasets  # loaded here: it takes a second
 
     datasets.disable_progress_bars()
+    # It tells of each retry; what is left of them is one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     folder = resolve_path(Path(source.name))
     try:
         if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):

@@ -203,7 +203,7 @@ def _write_series(
         name=str(nights[-1].info().get("series")),
         nights=rows,
         charts=charts,
-        judge=f"Judge tonight: {judge}",
+        judge=f"Judge: {judge}",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
