@@ -13,6 +13,7 @@ for each fault (`tests/borders/trial.py` says what each means), and `counts` by 
 
 import argparse
 import codecs
+import gc
 import importlib
 import json
 import multiprocessing
@@ -85,6 +86,7 @@ def main() -> None:
     started, select = time.perf_counter(), quick_cases if arguments.quick else cases
     families = [arguments.family] if arguments.family else list(FAMILIES)
     warm_up()
+    gc.freeze()  # else the first collection in each child copies every page
     chosen = {family: list(select(family)) for family in families}
     found = try_all([case for cases_of in chosen.values() for case in cases_of])
     counts = {

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -60,19 +61,19 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+def statements(node: ast.AST, at_import_time: bool) -> Iterator[ast.AST]:
+    """All statements below a node; optionally without those in functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+            yield child
+            if not (at_import_time and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)):
+                yield from statements(child, at_import_time)
+
+
 def imports(path: Path, known: dict[str, Path], *, at_import_time: bool = False) -> set[str]:
     """Modules of the package that a file imports; optionally only outside of functions."""
-    nodes = list(ast.walk(tree_of(path)))
-    if at_import_time:
-        lazy = {
-            inner
-            for node in nodes
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            for inner in ast.walk(node)
-        }
-        nodes = [node for node in nodes if node not in lazy]
     found: set[str] = set()
-    for node in nodes:
+    for node in statements(tree_of(path), at_import_time):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -2,7 +2,9 @@
 planted collapse stops the export of a whole run.
 """
 
+import asyncio
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from pipeline.config.audits import CollapseConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import EXIT_AUDIT, AuditError
 from pipeline.run.context import open_context
-from pipeline.run.phases import run_all
+from pipeline.run.phases import preference_chain, run_all
+from pipeline.store import RunDir
 from tests.audits.bad_judges import started
 from tests.audits.builders import finding_of, injected, make_pairs, make_prompt, make_texts
 from tests.run.builders import stored_json
@@ -111,20 +114,30 @@ def test_lost_tag_fails(name: str) -> None:
     assert [f.name for f in report.failed] == ["tag_coverage"]
 
 
-@pytest.mark.parametrize("name", COLLAPSE)
-async def test_planted_collapse_exports_nothing(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A policy that ends every reply alike, through the whole run."""
-    collapse = yaml.safe_load(RECIPES[name].read_text())["preference"]["collapse"]
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run up to its labels, whose policy ends every reply alike."""
     run = started(
-        tmp_path,
+        tmp_path_factory.mktemp("labeled"),
         "honest",
         closing=CLOSING,
         audit={"enabled": False},
         sample={"num_samples": 8},
-        collapse=collapse,
     )
+    asyncio.run(preference_chain(open_context(run)))
+    return run
+
+
+@pytest.mark.parametrize("name", COLLAPSE)
+async def test_planted_collapse_exports_nothing(
+    name: str, tmp_path: Path, labeled: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the thresholds of the recipe, through the rest of the run."""
+    run = RunDir(shutil.copytree(labeled.root, tmp_path / "r1"))
+    recipe = yaml.safe_load(run.recipe.read_text())
+    collapse = yaml.safe_load(RECIPES[name].read_text())["preference"]["collapse"]
+    recipe["preference"]["collapse"] = collapse
+    run.recipe.write_text(yaml.safe_dump(recipe))
     with pytest.raises(AuditError) as caught:
         await run_all(open_context(run))
     assert caught.value.exit_code == EXIT_AUDIT == 3

@@ -1,6 +1,8 @@
 """An impact run gives the labels of a full run, and pays for what a changed principle touched."""
 
 import asyncio
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
 from pipeline.errors import AuditError, ConfigError, StoreError, UserError
 from pipeline.evaluation import collect_metrics
+from pipeline.ids import content_hash
 from pipeline.impact.run import load_impact, run_impact
 from pipeline.impact.text import markdown
 from pipeline.records import JudgmentRow
@@ -28,13 +31,38 @@ from tests.impact.impact_runs import (
     write_new,
 )
 
+Whole = Callable[..., RunDir]
 
-def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30)
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run up to its preference set, made once for each constitution and recipe; no test changes
+    it.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    known: dict[str, RunDir] = {}
+
+    def make(principles: Sequence[dict[str, Any]], *, prompts: int = 30, **changes: Any) -> RunDir:
+        key = content_hash([principles, prompts, changes])
+        if key not in known:
+            changes["prompts"] = prompts
+            known[key] = full_run(folder / key, "before", principles, **changes)
+        return known[key]
+
+    return make
+
+
+def copied(run: RunDir, folder: Path) -> RunDir:
+    """A copy for an impact run beside it."""
+    return RunDir(shutil.copytree(run.root, folder / "runs" / "before"))
+
+
+def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     untouched = hashes(before)
     new = write_new(tmp_path, reworded())
     run = make_impact(before, new)
-    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30)
+    fresh = whole(reworded())
     assert label_values(run) == label_values(fresh)
     assert hashes(before) == untouched and verify(run) == [] and verify(before) == []
     own = [row for row in stored(run, "preference/judge") if row.run_id == run.run_id]
@@ -51,11 +79,11 @@ def test_impact_gives_the_labels_of_a_full_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("comparisons", ["revision_vs_initial", "all"])
-def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> None:
+def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str, whole: Whole) -> None:
     extra = {"preference": {"comparisons": comparisons}, "supervised": {"revise": {"rounds": 2}}}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
+    before = copied(whole(PRINCIPLES, prompts=20, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, reworded()))
-    fresh = full_run(tmp_path, "fresh", reworded(), prompts=20, **extra)
+    fresh = whole(reworded(), prompts=20, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
     for folder in ("supervised/critique-1", "supervised/critique-2"):
         ids = {row.row_id for row in stored(run, folder)}
@@ -68,9 +96,9 @@ def test_touched_revisions_are_made_again(tmp_path: Path, comparisons: str) -> N
     assert 0 < impact.cost_share < 1 and len(impact.costs) == 5
 
 
-def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
+def test_pooled_labels_name_all_principles(tmp_path: Path, whole: Whole) -> None:
     extra = {"preference": {"judge": {"num_principles": 2}}}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
+    before = copied(whole(PRINCIPLES, prompts=20, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, reworded()))
     impact = load_impact(run)
     assert verify(run) == [] and impact.total.after == 20
@@ -82,9 +110,9 @@ def test_pooled_labels_name_all_principles(tmp_path: Path) -> None:
     assert {row.principle_id for row in rows if row.run_id == run.run_id} == {"p-1"}
 
 
-def test_each_judge_of_a_panel_asks_again(tmp_path: Path) -> None:
+def test_each_judge_of_a_panel_asks_again(tmp_path: Path, whole: Whole) -> None:
     extra = {"panel": [{"type": "scripted", "script": SCRIPT, "args": {"taste": "other"}}]}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
+    before = copied(whole(PRINCIPLES, prompts=20, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, reworded()))
     impact = load_impact(run)
     assert verify(run) == [] and impact.total.after == 20
@@ -93,7 +121,9 @@ def test_each_judge_of_a_panel_asks_again(tmp_path: Path) -> None:
     assert impact.principles[1].after == impact.total.asked_again
 
 
-def test_only_comparisons_that_show_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
+def test_only_comparisons_that_show_a_changed_principle_are_asked_again(
+    tmp_path: Path, whole: Whole
+) -> None:
     """With exemplars a comparison shows more principles than its own."""
     shots = tmp_path / "shots.yaml"
     shots.write_text(
@@ -112,9 +142,9 @@ def test_only_comparisons_that_show_a_changed_principle_are_asked_again(tmp_path
         )
     )
     extra = {"preference": {"judge": {"exemplars": str(shots), "num_exemplars": 1}}}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30, **extra)
+    before = copied(whole(PRINCIPLES, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, reworded()))
-    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
+    fresh = whole(reworded(), **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
     impact = load_impact(run)
     # One in three shows it as its own, one in three in the exemplar: 1 - (2/3)^2 of all show it.
@@ -123,7 +153,7 @@ def test_only_comparisons_that_show_a_changed_principle_are_asked_again(tmp_path
 
 
 def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
-    tmp_path: Path,
+    tmp_path: Path, whole: Whole
 ) -> None:
     """A threshold that no fair judge reaches is set after the first run."""
     off: dict[str, Any] = {"enabled": True} | {
@@ -139,7 +169,7 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
             "slot_share",
         )
     }
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=40, preference={"audit": off})
+    before = copied(whole(PRINCIPLES, prompts=40, preference={"audit": off}), tmp_path)
     strict = yaml.safe_load(before.recipe.read_text())
     strict["preference"]["audit"]["slot_share"] = [0.9, 1.0]
     before.recipe.write_text(yaml.safe_dump(strict))
@@ -151,11 +181,11 @@ def test_labels_that_fail_their_audit_tell_their_impact_and_are_not_exported(
     assert run.info()["status"] != "finished"
 
 
-def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> None:
+def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path, whole: Whole) -> None:
     extra = {"preference": {"labeler": "score", "sample": {"num_samples": 2}}}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30, **extra)
+    before = copied(whole(PRINCIPLES, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, reworded()))
-    fresh = full_run(tmp_path, "fresh", reworded(), prompts=30, **extra)
+    fresh = whole(reworded(), **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
     impact = load_impact(run)
     assert 0 < impact.total.asked_again == impact.principles[1].after < 30 == impact.total.after
@@ -166,14 +196,14 @@ def test_scores_under_a_changed_principle_are_asked_again(tmp_path: Path) -> Non
     assert impact.calls_share == impact.total.asked_again / 30
 
 
-def test_a_vector_of_all_principles_has_no_impact_to_tell(tmp_path: Path) -> None:
+def test_a_vector_of_all_principles_has_no_impact_to_tell(tmp_path: Path, whole: Whole) -> None:
     extra = {"preference": {"labeler": "score", "score": {"principles": "all"}}}
-    before = full_run(tmp_path, "before", PRINCIPLES, **extra)
+    before = copied(whole(PRINCIPLES, **extra), tmp_path)
     refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "under all principles")
 
 
-def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=30)
+def test_added_and_removed_principles_decide(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     run = make_impact(
         before,
         write_new(
@@ -191,8 +221,8 @@ def test_added_and_removed_principles_decide(tmp_path: Path) -> None:
     assert all(m.before_id == "p-2" or m.after_id == "p-new" for m in impact.moves)
 
 
-def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES)
+def test_repeated_command_changes_nothing(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     new = write_new(tmp_path, reworded())
     run = make_impact(before, new, run_id="again")
     there = hashes(run)
@@ -200,10 +230,12 @@ def test_repeated_command_changes_nothing(tmp_path: Path) -> None:
     assert hashes(run) == there
 
 
-def test_stopped_impact_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_impact_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Whole
+) -> None:
     from pipeline.impact import run as module
 
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20)
+    before = copied(whole(PRINCIPLES), tmp_path)
     new = write_new(tmp_path, reworded())
 
     def stop(*_: Any) -> None:
@@ -224,16 +256,16 @@ def refused(tmp_path: Path, before: RunDir, new: Path, kind: type[UserError], ma
     assert sorted(before.root.parent.iterdir()) == there, "something was written"
 
 
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES)
+def test_another_model_is_refused(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     recipe = yaml.safe_load(before.recipe.read_text())
     recipe["policy"]["args"] = {"taste": "other"}
     before.recipe.write_text(yaml.safe_dump(recipe))
     refused(tmp_path, before, write_new(tmp_path, reworded()), ConfigError, "fingerprint.*now")
 
 
-def test_unfinished_run_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES)
+def test_unfinished_run_is_refused(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     (before.root / "preference/pair/shard-00001.json").unlink()
     refused(
         tmp_path,
@@ -244,24 +276,24 @@ def test_unfinished_run_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_foreign_folder_is_refused(tmp_path: Path) -> None:
-    before = full_run(tmp_path, "before", PRINCIPLES)
+def test_foreign_folder_is_refused(tmp_path: Path, whole: Whole) -> None:
+    before = copied(whole(PRINCIPLES), tmp_path)
     with pytest.raises(StoreError, match="exists already and is not the impact of"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="before"))
     with pytest.raises(StoreError, match=r"the run id is '\.\./x', but it names a folder"):
         asyncio.run(run_impact(before, write_new(tmp_path, reworded()), run_id="../x"))
 
 
-def test_changed_check_is_decided_again_without_a_judge(tmp_path: Path) -> None:
+def test_changed_check_is_decided_again_without_a_judge(tmp_path: Path, whole: Whole) -> None:
     """Its comparisons get the labels of a full run, at no call; the others keep theirs."""
 
     def checked(letters: int) -> list[dict[str, Any]]:
         check = {"name": "characters", "max": letters}
         return [{**PRINCIPLES[0], "check": check}, *PRINCIPLES[1:]]
 
-    before = full_run(tmp_path, "before", checked(20), prompts=30)
+    before = copied(whole(checked(20)), tmp_path)
     run = make_impact(before, write_new(tmp_path, checked(22)))
-    fresh = full_run(tmp_path, "fresh", checked(22), prompts=30)
+    fresh = whole(checked(22))
     assert label_values(run) == label_values(fresh) and verify(run) == []
     impact = load_impact(run)
     changes = {each.id: each.change for each in impact.principles}
@@ -276,12 +308,12 @@ RANKED: list[dict[str, Any]] = [dict(principle) for principle in PRINCIPLES]
 RANKED[1] |= {"conflicts": ["p-2"], "priority": 1}
 
 
-def test_a_rationale_moves_its_own_labels_alone(tmp_path: Path) -> None:
+def test_a_rationale_moves_its_own_labels_alone(tmp_path: Path, whole: Whole) -> None:
     """The shipped templates show it to critic, reviser and judge."""
-    extra = {"preference": {"comparisons": "all"}}
-    before = full_run(tmp_path, "before", PRINCIPLES, prompts=20, **extra)
+    extra = {"preference": {"comparisons": "all"}, "supervised": {"revise": {"rounds": 2}}}
+    before = copied(whole(PRINCIPLES, prompts=20, **extra), tmp_path)
     run = make_impact(before, write_new(tmp_path, REASONED))
-    fresh = full_run(tmp_path, "fresh", REASONED, prompts=20, **extra)
+    fresh = whole(REASONED, prompts=20, **extra)
     assert label_values(run) == label_values(fresh) and verify(run) == []
     judged = stored(run, "preference/judge")
     own = [r for r in judged if r.run_id == run.run_id and r.comparison == "samples"]
@@ -293,11 +325,11 @@ def test_a_rationale_moves_its_own_labels_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["added", "removed"])
-def test_conflicts_ask_only_the_higher_principle(tmp_path: Path, order: str) -> None:
+def test_conflicts_ask_only_the_higher_principle(tmp_path: Path, order: str, whole: Whole) -> None:
     old, new = (PRINCIPLES, RANKED) if order == "added" else (RANKED, PRINCIPLES)
-    before = full_run(tmp_path, "before", old, prompts=30)
+    before = copied(whole(old), tmp_path)
     run = make_impact(before, write_new(tmp_path, new))
-    fresh = full_run(tmp_path, "fresh", new, prompts=30)
+    fresh = whole(new)
     folder = "preference/pool" if order == "added" else "preference/judge"
     labels, fresh_labels = (
         {row.row_id: (row.prob_first, row.principle_id, row.reason) for row in stored(each, folder)}

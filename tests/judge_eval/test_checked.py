@@ -1,6 +1,8 @@
 """`--from-checks`: a judge on comparisons of a run's own texts whose truth a check knows."""
 
+import asyncio
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
 from pipeline.errors import DataError
 from pipeline.judge_eval.checked import checked_comparisons
-from pipeline.run.start import find_run
+from pipeline.run.nightly import take_run
+from pipeline.run.start import start_run
 from pipeline.store import RunDir
 from pipeline.types import Messages
 from tests.cli.commands import Rlaif
@@ -58,31 +61,40 @@ def recipe(folder: Path, *checks: Any, **changes: Any) -> Path:
     return path
 
 
-def run(rlaif: Rlaif, path: Path, name: str) -> RunDir:
-    ended = rlaif("run", path, "--no-prefect", "--run-id", name)
-    assert ended.code == 0, ended.err
-    return find_run(name)
+def made(path: Path, folder: Path) -> RunDir:
+    """The run of a recipe."""
+    run = start_run(path, run_id="one", runs_root_folder=folder)
+    asyncio.run(take_run(run))
+    return run
 
 
-def test_one_comparison_for_each_prompt_and_check(rlaif: Rlaif, tmp_path: Path) -> None:
-    made = run(rlaif, recipe(tmp_path / "r", SHORT, {"name": "no_emoji"}), "one")
-    found = checked_comparisons(made)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run in which one of three checks tells texts apart."""
+    folder = tmp_path_factory.mktemp("checked")
+    checks = (SHORT, {"name": "no_emoji"}, {"name": "no_lists"})
+    return made(recipe(folder / "r", *checks), folder / "runs")
+
+
+def test_one_comparison_for_each_prompt_and_check(whole: RunDir) -> None:
+    found = checked_comparisons(whole)
     rows = found.imported.rows
     assert len({row.prompt_id for row in rows}) == len(rows) == found.imported.record.num_ok > 10
     for row in rows:
         check = found.principles[row.row_id].check
         assert check and row.principle_id == "p-0"
         assert run_check(check, row.chosen).passes and not run_check(check, row.rejected).passes
-    assert checked_comparisons(made) == found
+    assert checked_comparisons(whole) == found
 
 
-def test_judge_is_asked_under_the_principle_of_the_check(rlaif: Rlaif, tmp_path: Path) -> None:
+def test_judge_is_asked_under_the_principle_of_the_check(
+    rlaif: Rlaif, tmp_path: Path, whole: RunDir
+) -> None:
     """It sees what the check sees, so it is always right, also in a recipe without checks."""
-    run(rlaif, recipe(tmp_path / "r", SHORT), "one")
     other = recipe(tmp_path / "other")
     known = tmp_path / "known.json"
     ended = rlaif(
-        "judge-eval", "--recipe", other, "--from-checks", "one", "--name", "e",
+        "judge-eval", "--recipe", other, "--from-checks", whole.root, "--name", "e",
         "--known-labels", known,
     )  # fmt: skip
     assert ended.code == 0, ended.err
@@ -94,15 +106,13 @@ def test_judge_is_asked_under_the_principle_of_the_check(rlaif: Rlaif, tmp_path:
     stored = json.loads(known.read_text())
     assert len(stored["labels"]) == len(labels) and all(x["label"] > 0.5 for x in stored["labels"])
     # The same command continues, and asks nothing again.
-    again = rlaif("judge-eval", "--recipe", other, "--from-checks", "one", "--name", "e")
+    again = rlaif("judge-eval", "--recipe", other, "--from-checks", whole.root, "--name", "e")
     assert again.code == 0 and rows_of(tmp_path) == labels
 
 
-def test_ways_of_asking_are_tried_on_them(rlaif: Rlaif, tmp_path: Path) -> None:
+def test_ways_of_asking_are_tried_on_them(rlaif: Rlaif, whole: RunDir) -> None:
     """Every principle of the recipe has a check, so no pair of people would fit it."""
-    path = recipe(tmp_path / "r", SHORT, {"name": "no_emoji"}, {"name": "no_lists"})
-    run(rlaif, path, "one")
-    ended = rlaif("judge-tune", path, "--from-checks", "one")
+    ended = rlaif("judge-tune", whole.recipe, "--from-checks", whole.root)
     assert ended.code == 0, ended.err
     assert "half that chooses: as in the recipe." in ended.out and "100" in ended.out
 
@@ -125,10 +135,19 @@ def test_labels_come_from_one_place(
         assert_one_line(rlaif(*command, *arguments), problem, tmp_path)
 
 
-def test_run_whose_texts_no_check_tells_apart(rlaif: Rlaif, tmp_path: Path) -> None:
-    plain = run(rlaif, recipe(tmp_path / "plain"), "plain")
-    with pytest.raises(DataError, match="no principle of run plain has a check"):
-        checked_comparisons(plain)
-    alike = run(rlaif, recipe(tmp_path / "alike", {"name": "no_emoji"}), "alike")
-    with pytest.raises(DataError, match="has no texts of which one holds"):
-        checked_comparisons(alike)
+@pytest.mark.parametrize(
+    ("checks", "message"),
+    [
+        ([], "no principle of run one has a check"),
+        ([{"name": "no_emoji"}], "has no texts of which one holds"),
+    ],
+)
+def test_run_whose_texts_no_check_tells_apart(
+    tmp_path: Path, whole: RunDir, checks: list[Any], message: str
+) -> None:
+    other = recipe(tmp_path / "r", *checks).with_name("constitution.yaml")
+    shutil.copytree(whole.root, tmp_path / "one")
+    run = RunDir(tmp_path / "one")
+    shutil.copyfile(other, run.constitution)
+    with pytest.raises(DataError, match=message):
+        checked_comparisons(run)

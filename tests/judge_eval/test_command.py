@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline.data.verify import check_files, verify
 from pipeline.soft_labels import sigmoid
@@ -13,6 +12,7 @@ from tests.cli.commands import Rlaif
 from tests.engines.fake_endpoint import chat_reply, fake_endpoint
 from tests.judge_eval.builders import write_judge_recipe, write_pairs
 from tests.judge_eval.command_runs import assert_one_line, measured, metrics_of, rows_of
+from tests.run.builders import write_recipe
 
 # --- judges with known faults --------------------------------------------------------------------
 
@@ -111,17 +111,14 @@ def test_shared_first_token_is_no_tie(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["confidence"]["mean"] == pytest.approx(sigmoid(1.5))
 
 
+def at(base_url: str) -> dict[str, str]:
+    """An engine at an endpoint."""
+    return {"type": "openai", "base_url": base_url, "model": "m", "flavor": "openai"}
+
+
 def test_endpoint_without_log_probabilities(rlaif: Rlaif, tmp_path: Path) -> None:
     with fake_endpoint(lambda call, body: (200, chat_reply("A"))) as endpoint:
-        recipe = write_judge_recipe(tmp_path / "r")
-        value = yaml.safe_load(recipe.read_text())
-        value["judge"] = {
-            "type": "openai",
-            "base_url": endpoint.base_url,
-            "model": "m",
-            "flavor": "openai",
-        }
-        recipe.write_text(yaml.safe_dump(value))
+        recipe = write_recipe(tmp_path / "r", judge=at(endpoint.base_url))
         ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", recipe)
     assert_one_line(ended, "returns no log-probabilities for 'm', and labels need them", tmp_path)
 
@@ -130,12 +127,9 @@ def test_the_judges_endpoint_is_asked_before_anything_is_made(rlaif: Rlaif, tmp_
     """One question to the judge and none to the policy, which judge-eval does not use."""
     refused = {"error": {"message": "this model takes no chat"}}
     with fake_endpoint(lambda call, body: (400, refused)) as endpoint:
-        recipe = write_judge_recipe(tmp_path / "r")
-        value = yaml.safe_load(recipe.read_text())
-        address = {"type": "openai", "model": "m", "flavor": "openai"}
-        value["judge"] = address | {"base_url": endpoint.base_url}
-        value["policy"] = address | {"base_url": "http://127.0.0.1:9/v1"}
-        recipe.write_text(yaml.safe_dump(value))
+        recipe = write_recipe(
+            tmp_path / "r", judge=at(endpoint.base_url), policy=at("http://127.0.0.1:9/v1")
+        )
         ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl", 40), "--recipe", recipe)
         assert len(endpoint.bodies) == 1
     assert_one_line(ended, "correct that before the run", tmp_path)
@@ -146,15 +140,7 @@ def test_endpoint_with_top_tokens(rlaif: Rlaif, tmp_path: Path) -> None:
     with fake_endpoint(
         lambda call, body: (200, chat_reply("A", {"A": -0.1, "The": -3.0}))
     ) as endpoint:
-        recipe = write_judge_recipe(tmp_path / "r")
-        value = yaml.safe_load(recipe.read_text())
-        value["judge"] = {
-            "type": "openai",
-            "base_url": endpoint.base_url,
-            "model": "m",
-            "flavor": "openai",
-        }
-        recipe.write_text(yaml.safe_dump(value))
+        recipe = write_recipe(tmp_path / "r", judge=at(endpoint.base_url))
         ended = rlaif(
             "judge-eval", write_pairs(tmp_path / "p.jsonl", 6), "--recipe", recipe, "--name", "e"
         )

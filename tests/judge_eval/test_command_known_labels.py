@@ -1,5 +1,6 @@
 """`rlaif judge-eval --known-labels`, and a run whose `pair.max_error` rests on them."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.cli.judge_eval import sources_of
+from pipeline.judge_eval.request import Request
+from pipeline.judge_eval.run import prepare_evaluation, run_evaluation
 from pipeline.store import read_json, read_rows
 from pipeline.store.shards import stage_manifests
 from tests.cli.commands import Rlaif
 from tests.judge_eval.builders import ENGINE, write_judge_recipe, write_noisy_pairs
 
 
-def measure(rlaif: Rlaif, tmp_path: Path, recipe: Path, num_pairs: int = 600) -> Path:
+def measure(rlaif: Rlaif, tmp_path: Path, recipe: Path, num_pairs: int = 60) -> Path:
     out = tmp_path / "known.json"
     pairs = write_noisy_pairs(tmp_path / "p.jsonl", num_pairs)
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, "--name", "e", "--known-labels", out)
@@ -24,7 +28,7 @@ def measure(rlaif: Rlaif, tmp_path: Path, recipe: Path, num_pairs: int = 600) ->
 
 
 def test_file_holds_the_labels_of_the_better_responses(rlaif: Rlaif, tmp_path: Path) -> None:
-    out = measure(rlaif, tmp_path, write_judge_recipe(tmp_path / "r"), 60)
+    out = measure(rlaif, tmp_path, write_judge_recipe(tmp_path / "r"))
     known = json.loads(out.read_text())
     metrics = read_json(tmp_path / "outputs/judge-eval/e/metrics.json")
     assert isinstance(metrics, dict)
@@ -42,11 +46,12 @@ def bounded(recipe: Path, known: Path, **pair: Any) -> Path:
     return path
 
 
-def test_a_run_keeps_labels_above_the_threshold_and_says_why(rlaif: Rlaif, tmp_path: Path) -> None:
+def test_a_run_keeps_labels_above_the_threshold_and_says_why(
+    rlaif: Rlaif, tmp_path: Path, known: Path
+) -> None:
     """Everything the bound rests on is in the metrics, the card and the reports."""
     policy = {"type": "scripted", "script": "tests.judge_eval.judges:make_policy"}
     recipe = write_judge_recipe(tmp_path / "r", policy=policy, prompts=40)
-    known = measure(rlaif, tmp_path, recipe)
     ended = rlaif("run", bounded(recipe, known), "--no-prefect", "--run-id", "one")
     assert ended.code == 0, ended.err
     run = tmp_path / "outputs/runs/one"
@@ -68,6 +73,22 @@ def test_a_run_keeps_labels_above_the_threshold_and_says_why(rlaif: Rlaif, tmp_p
         assert "With a confidence of 90%, at most 20.0% of the pairs are wrong" in text, page
 
 
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 labels of the honest judge."""
+    folder = tmp_path_factory.mktemp("known")
+    pairs = write_noisy_pairs(folder / "p.jsonl", 600)
+    request = Request(
+        recipe=write_judge_recipe(folder / "r"),
+        sources=sources_of(pairs, None, None),
+        known_labels=folder / "known.json",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLAIF_OUTPUTS", str(folder / "outputs"))
+        asyncio.run(run_evaluation(prepare_evaluation(request)))
+    return folder / "known.json"
+
+
 @pytest.mark.parametrize(
     ("engine", "pair", "pattern"),
     [
@@ -78,9 +99,13 @@ def test_a_run_keeps_labels_above_the_threshold_and_says_why(rlaif: Rlaif, tmp_p
     ],
 )
 def test_labels_of_another_judge_and_too_few_are_one_line(
-    rlaif: Rlaif, tmp_path: Path, engine: dict[str, Any], pair: dict[str, Any], pattern: str
+    rlaif: Rlaif,
+    tmp_path: Path,
+    known: Path,
+    engine: dict[str, Any],
+    pair: dict[str, Any],
+    pattern: str,
 ) -> None:
-    known = measure(rlaif, tmp_path, write_judge_recipe(tmp_path / "r"))
     recipe = bounded(write_judge_recipe(tmp_path / "s", engine), known, **pair)
     for command in (["check", recipe], ["run", recipe, "--no-prefect", "--run-id", "one"]):
         ended = rlaif(*command)
@@ -92,20 +117,18 @@ def test_labels_of_another_judge_and_too_few_are_one_line(
 def test_labels_of_a_panel_do_not_bound_one_of_its_judges(rlaif: Rlaif, tmp_path: Path) -> None:
     """The pooled label is another one, although the first judge is the same."""
     second = {"type": "scripted", "script": ENGINE, "args": {"sharpness": 0.2, "name": "second"}}
-    known = measure(rlaif, tmp_path, write_judge_recipe(tmp_path / "r", panel=[second]))
+    recipe = write_judge_recipe(tmp_path / "r", panel=[second])
+    known = measure(rlaif, tmp_path, recipe, 600)
     ended = rlaif("check", bounded(write_judge_recipe(tmp_path / "s"), known, max_error=0.4))
     assert ended.code == 2 and "come from 2 judges, but this recipe has 1" in ended.err
 
 
-def test_measuring_with_a_bounded_recipe_is_refused(rlaif: Rlaif, tmp_path: Path) -> None:
-    recipe = write_judge_recipe(tmp_path / "r")
-    known = measure(rlaif, tmp_path, recipe)
+def test_measuring_with_a_bounded_recipe_is_refused(
+    rlaif: Rlaif, tmp_path: Path, known: Path
+) -> None:
+    recipe = bounded(write_judge_recipe(tmp_path / "r"), known)
     ended = rlaif(
-        "judge-eval",
-        tmp_path / "p.jsonl",
-        "--recipe",
-        bounded(recipe, known),
-        "--known-labels",
-        known,
+        *("judge-eval", known.with_name("p.jsonl"), "--recipe", recipe),
+        *("--known-labels", tmp_path / "again.json"),
     )
     assert ended.code == 2 and "measure with a recipe that has no" in ended.err

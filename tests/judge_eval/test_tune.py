@@ -74,15 +74,6 @@ def test_best_way_is_chosen_and_measured_apart(rlaif: Rlaif, tmp_path: Path) -> 
     assert before == [(p, p.stat().st_mtime_ns) for p, _ in before]
 
 
-def test_no_way_helps_a_judge_that_reads_nothing(rlaif: Rlaif, tmp_path: Path) -> None:
-    ended = rlaif(
-        "judge-tune", recipe(tmp_path, "nothing"), write_pairs(tmp_path / "p.jsonl"), "--limit", 30
-    )
-    assert ended.code == 0, ended.err
-    assert "half that chooses: as in the recipe." in ended.out
-    assert "In the recipe" not in ended.out and "not told from chance" in ended.out
-
-
 def test_few_pairs_are_one_line(rlaif: Rlaif, tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 12)
     ended = rlaif("judge-tune", recipe(tmp_path, "nothing"), pairs)
@@ -97,8 +88,8 @@ def test_checked_constitution_asks_no_judge(rlaif: Rlaif, tmp_path: Path) -> Non
     assert_one_line(ended, "a program decides every principle of .*short_answers", tmp_path)
 
 
-def test_way_that_does_not_fit_is_left_out(rlaif: Rlaif, tmp_path: Path) -> None:
-    """No exemplar that ships has a tag of this constitution."""
+def test_no_way_helps_a_judge_that_reads_nothing(rlaif: Rlaif, tmp_path: Path) -> None:
+    """One does not even fit: no exemplar that ships has a tag of this constitution."""
     constitution = tmp_path / "own.yaml"
     principle = {
         f"{kind}_request": "Which response is better?"
@@ -110,9 +101,12 @@ def test_way_that_does_not_fit_is_left_out(rlaif: Rlaif, tmp_path: Path) -> None
         "judge-tune",
         recipe(tmp_path, "nothing", str(constitution)),
         write_pairs(tmp_path / "pairs.jsonl"),
+        *("--limit", 30),
     )
     assert ended.code == 0, ended.err
     assert "2 exemplars: left out (" in ended.out and "\nprefix: " in ended.out
+    assert "half that chooses: as in the recipe." in ended.out
+    assert "In the recipe" not in ended.out and "not told from chance" in ended.out
 
 
 def test_recipe_keeps_what_a_way_does_not_change(tmp_path: Path) -> None:

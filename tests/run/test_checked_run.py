@@ -1,5 +1,6 @@
 """Whole runs under a constitution of which a program decides one half and the judge the other."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,15 @@ async def checked_run(folder: Path, checks: list[Any], prefers: str, **changes: 
     return run
 
 
-async def test_audit_holds_the_judge_against_checks(tmp_path: Path) -> None:
-    run = await checked_run(tmp_path, CHECKS, "rude", preference={"audit": AUDIT})
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose judge decides as the checks do."""
+    folder = tmp_path_factory.mktemp("checked")
+    return asyncio.run(checked_run(folder, CHECKS, "rude", preference={"audit": AUDIT}))
+
+
+def test_audit_holds_the_judge_against_checks(whole: RunDir) -> None:
+    run = whole
     figures = stored_json(run.root / "preference/audit.json")["judges"][0]["figures"]
     assert figures["p-0"]["checked"]["share"] == 1.0
     assert 0.7 < figures["p-0"]["checked"]["low"] < 1.0 and figures["p-0"]["checked"]["n"] >= 20
@@ -91,8 +99,8 @@ async def test_constitution_of_checks_alone_asks_no_judge(tmp_path: Path) -> Non
     )
 
 
-async def test_metrics_and_report_have_every_check(tmp_path: Path) -> None:
-    run = await checked_run(tmp_path, CHECKS, "rude", preference={"audit": AUDIT})
+def test_metrics_and_report_have_every_check(whole: RunDir) -> None:
+    run = whole
     policy = stored_json(run.metrics)["policies"]["initial"]
     assert policy["checks"]["p-1"]["share"] == 1.0
     assert policy["checks_all"] == policy["checks"]["p-0"]

@@ -1,6 +1,10 @@
 """Whole runs with the labelers that look at one response at a time."""
 
+import asyncio
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ LABELERS: dict[str, dict[str, Any]] = {
         },
     },
 }
+Whole = Callable[[str], RunDir]
 STAGES = ("preference/score", "preference/judge", "preference/pair")
 
 
@@ -38,6 +43,25 @@ def started(folder: Path, preference: dict[str, Any], **changes: Any) -> RunDir:
     """A run that has not done anything yet."""
     recipe = write_recipe(folder / "in", preference=preference, **changes)
     return start_run(recipe, run_id="r1", runs_root_folder=folder / "out" / "runs")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """An audited run with a labeler, made once; no test changes it."""
+    folder = tmp_path_factory.mktemp("labelers")
+    audit = {"enabled": True, "canaries": None}
+
+    @cache
+    def make(name: str) -> RunDir:
+        return asyncio.run(finished(folder / name, LABELERS[name] | {"audit": audit}, prompts=20))
+
+    return make
+
+
+def copied(run: RunDir, folder: Path) -> RunDir:
+    """A copy that a test may change."""
+    shutil.copytree(run.root, folder / run.root.name)
+    return RunDir(folder / run.root.name)
 
 
 async def finished(folder: Path, preference: dict[str, Any], **changes: Any) -> RunDir:
@@ -57,8 +81,8 @@ def rows(run: RunDir, stage: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", LABELERS)
-async def test_chosen_is_the_polite_one(tmp_path: Path, name: str) -> None:
-    run = await finished(tmp_path, LABELERS[name], prompts=20)
+def test_chosen_is_the_polite_one(whole: Whole, name: str) -> None:
+    run = whole(name)
     pairs = pq.read_table(run.dataset / "preference.parquet").to_pylist()
     assert pairs
     for pair in pairs:
@@ -70,8 +94,8 @@ async def test_chosen_is_the_polite_one(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LABELERS)
-async def test_pair_is_traced_to_both_scores(tmp_path: Path, name: str) -> None:
-    run = await finished(tmp_path, LABELERS[name])
+def test_pair_is_traced_to_both_scores(whole: Whole, name: str) -> None:
+    run = whole(name)
     pair = pq.read_table(run.dataset / "preference.parquet").to_pylist()[0]
     kinds = [origin.kind for origin in trace(run, pair["row_id"]).walk()]
     assert kinds.count("score") == 2 and {"preference", "judgment", "response", "prompt"} <= set(
@@ -80,8 +104,8 @@ async def test_pair_is_traced_to_both_scores(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LABELERS)
-async def test_report_tells_length_and_no_orders(tmp_path: Path, name: str) -> None:
-    run = await finished(tmp_path, LABELERS[name], prompts=20)
+def test_report_tells_length_and_no_orders(whole: Whole, name: str) -> None:
+    run = whole(name)
     metrics = json.loads(run.metrics.read_text())
     (entry,) = metrics["scores"]
     assert entry["n"] == 40 and set(entry["length"]) == {
@@ -104,8 +128,16 @@ async def test_report_tells_length_and_no_orders(tmp_path: Path, name: str) -> N
     assert ids == ([] if without else ["p-0", "p-1", "p-2"])
 
 
-@pytest.mark.parametrize("mode", ["samples", "revision_vs_initial", "best_vs_worst", "all"])
-@pytest.mark.parametrize("name", ["vector", "control", "rewards"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("vector", "revision_vs_initial"),
+        ("vector", "best_vs_worst"),
+        ("control", "best_vs_worst"),
+        ("control", "all"),
+        ("rewards", "all"),
+    ],
+)
 async def test_every_comparison_mode_runs(tmp_path: Path, name: str, mode: str) -> None:
     preference = {**LABELERS[name], "comparisons": mode, "sample": {"num_samples": 3}}
     run = await finished(tmp_path, preference)
@@ -115,32 +147,30 @@ async def test_every_comparison_mode_runs(tmp_path: Path, name: str, mode: str) 
 
 
 @pytest.mark.parametrize("name", LABELERS)
-async def test_killed_run_ends_with_the_same_rows(tmp_path: Path, name: str) -> None:
+def test_killed_run_ends_with_the_same_rows(tmp_path: Path, whole: Whole, name: str) -> None:
     """Shards that a kill left without a file, or with a file and no manifest, are made again."""
-    whole = await finished(tmp_path / "whole", LABELERS[name])
-    killed = await finished(tmp_path / "killed", LABELERS[name])
+    killed = copied(whole(name), tmp_path)
     for number, stage in enumerate(STAGES):
         for manifest in stage_manifests(killed.root, stage)[number:]:
             path = killed.root / manifest.path
             path.with_suffix(".json").unlink()
             if number % 2:
                 path.unlink()
-    await run_all(open_context(killed))
+    asyncio.run(run_all(open_context(killed)))
     for stage in STAGES:
-        assert rows(killed, stage) == rows(whole, stage), stage
+        assert rows(killed, stage) == rows(whole(name), stage), stage
     assert not verify(killed)
 
 
-async def test_second_call_makes_nothing(tmp_path: Path) -> None:
-    run = await finished(tmp_path, LABELERS["control"])
+def test_second_call_makes_nothing(tmp_path: Path, whole: Whole) -> None:
+    run = copied(whole("control"), tmp_path)
     before = {p: p.stat().st_mtime_ns for p in run.root.rglob("shard-*")}
-    await run_all(open_context(run))
+    asyncio.run(run_all(open_context(run)))
     assert {p: p.stat().st_mtime_ns for p in run.root.rglob("shard-*")} == before
 
 
-async def test_browser_shows_which_part_decided(tmp_path: Path) -> None:
-    run = await finished(tmp_path, LABELERS["vector"], prompts=20)
-    shown = [pair for pair in sample_pairs(run) if pair["status"] == "ok"]
+def test_browser_shows_which_part_decided(whole: Whole) -> None:
+    shown = [pair for pair in sample_pairs(whole("vector")) if pair["status"] == "ok"]
     assert shown
     for pair in shown:
         assert {name for name, _ in pair["parts"]} == {"p-0", "p-1", "p-2"}
@@ -205,8 +235,7 @@ async def test_repeated_sentences_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LABELERS)
-async def test_audit_takes_labels_without_orders(tmp_path: Path, name: str) -> None:
-    preference = {**LABELERS[name], "audit": {"enabled": True, "canaries": None}}
-    run = await finished(tmp_path, preference, prompts=20)
+def test_audit_takes_labels_without_orders(whole: Whole, name: str) -> None:
+    run = whole(name)
     audit = json.loads((run.root / "preference" / "audit.json").read_text())
     assert audit["passed"] and not stage_manifests(run.root, "preference/canary")

@@ -1,6 +1,8 @@
 """A whole run on the scripted engine, through the same phases as a real one."""
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,18 @@ async def run_once(folder: Path, **changes: Any) -> RunDir:
     return run
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A whole run, which no test changes."""
+    return asyncio.run(run_once(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture
+def run(whole: RunDir, tmp_path: Path) -> RunDir:
+    """A copy, which a test may change."""
+    return RunDir(shutil.copytree(whole.root, tmp_path / "r1"))
+
+
 def row_ids(run: RunDir, stage: str) -> list[str]:
     return [
         row_id
@@ -32,8 +46,8 @@ def row_ids(run: RunDir, stage: str) -> list[str]:
     ]
 
 
-async def test_run_leaves_all_files(tmp_path: Path) -> None:
-    run = await run_once(tmp_path)
+def test_run_leaves_all_files(whole: RunDir) -> None:
+    run = whole
     for name in (
         "run.json",
         "recipe.yaml",
@@ -51,9 +65,8 @@ async def test_run_leaves_all_files(tmp_path: Path) -> None:
     assert not list(run.root.rglob("*.tmp"))
 
 
-async def test_chosen_is_the_polite_one(tmp_path: Path) -> None:
-    run = await run_once(tmp_path, prompts=40)
-    pairs = pq.read_table(run.dataset / "preference.parquet").to_pylist()
+def test_chosen_is_the_polite_one(whole: RunDir) -> None:
+    pairs = pq.read_table(whole.dataset / "preference.parquet").to_pylist()
     assert pairs
     for pair in pairs:
         assert "polite" in pair["chosen"] and "rude" in pair["rejected"]
@@ -80,8 +93,7 @@ async def test_every_comparison_mode_runs(tmp_path: Path, mode: str) -> None:
     assert kinds == expected
 
 
-async def test_second_call_makes_nothing(tmp_path: Path) -> None:
-    run = await run_once(tmp_path)
+async def test_second_call_makes_nothing(run: RunDir) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.root.rglob("*.parquet")}
     await run_all(open_context(run))
     assert {
@@ -171,8 +183,7 @@ async def test_prompt_cannot_be_held_out_after_the_start(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("folder", ["prompts", "supervised/critique-1", "preference/judge"])
-async def test_broken_manifest_stops_readers_and_is_made_again(tmp_path: Path, folder: str) -> None:
-    run = await run_once(tmp_path)
+async def test_broken_manifest_stops_readers_and_is_made_again(run: RunDir, folder: str) -> None:
     before = {path: path.read_bytes() for path in run.dataset.glob("*.parquet")}
     (run.root / folder / "shard-00001.json").write_text("{")
     with pytest.raises(StoreError, match=f"{folder}/shard-00001.json of run r1"):
@@ -182,8 +193,7 @@ async def test_broken_manifest_stops_readers_and_is_made_again(tmp_path: Path, f
     assert {path: path.read_bytes() for path in before} == before
 
 
-async def test_audit_of_fewer_labels_is_refused(tmp_path: Path) -> None:
-    run = await run_once(tmp_path)
+def test_audit_of_fewer_labels_is_refused(run: RunDir) -> None:
     (run.root / "preference/judge/shard-00001.json").write_text("{")
     with pytest.raises(
         StoreError, match=r"preference/judge/shard-00001.json of run r1 is no manifest"
