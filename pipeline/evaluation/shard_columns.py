@@ -26,7 +26,10 @@ def read_columns(root: Path, path: str, columns: Sequence[str]) -> list[RowDict]
         StoreError: the file is missing or damaged although its manifest is there.
     """
     try:
-        rows: list[RowDict] = pq.read_table(root / path, columns=list(columns)).to_pylist()
+        # One thread and no dataset machinery: a shard is small, and a run has many.
+        with pq.ParquetFile(root / path) as file:
+            table = file.read(columns=list(columns), use_threads=False).select(list(columns))
+        rows: list[RowDict] = table.to_pylist()
         return rows
     except (OSError, pa.ArrowException, KeyError) as error:
         raise StoreError(
