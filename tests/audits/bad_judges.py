@@ -90,7 +90,9 @@ def make_engine(judge: str, closing: str = "") -> ScriptedEngine:
 
 
 def recipe(folder: Path, judge: str, /, *, closing: str = "", **preference: Any) -> Path:
-    """A recipe that audits its labels; 6 shards of 4 prompts, 4 canaries of each kind in each."""
+    """A recipe that labels and audits, and nothing else; 6 shards of 4 prompts, 4 canaries of each
+    kind in each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     canaries = folder / "canaries.yaml"
     canaries.write_text(yaml.safe_dump(CANARIES))
@@ -104,6 +106,8 @@ def recipe(folder: Path, judge: str, /, *, closing: str = "", **preference: Any)
             "script": "tests.audits.bad_judges:make_engine",
             "args": {"judge": judge, "closing": closing},
         },
+        supervised={"enabled": False},
+        evaluation={"enabled": False},
         preference={"sample": {"num_samples": 3}, "audit": audit, **preference},
     )
 
