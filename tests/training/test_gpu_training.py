@@ -17,26 +17,34 @@ HIDDEN = """
 import runpy, sys
 for name in ("vllm", "prefect", "duckdb", "openai", "datasketch", "sqlalchemy", "pytest", "gguf"):
     sys.modules[name] = None
-sys.argv = ["gpu_training", "--one", PART, "--dry-run"]
-runpy.run_module("benchmarks.gpu_training", run_name="__main__")
+for part in ("8b", "parity"):
+    sys.argv = ["gpu_training", "--one", part, "--dry-run"]
+    runpy.run_module("benchmarks.gpu_training", run_name="__main__")
 """
 
 
-def dry_run(part: str) -> dict[str, dict[str, Any]]:
-    """A part's results by variant, in a process that lacks most of our libraries."""
-    command = [sys.executable, "-c", HIDDEN.replace("PART", repr(part))]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT)
+@pytest.fixture(scope="module")
+def dry_run() -> dict[str, dict[str, Any]]:
+    """The results of two parts by variant, from one process that lacks most of our libraries."""
+    run = subprocess.run(
+        [sys.executable, "-c", HIDDEN], capture_output=True, text=True, cwd=PROJECT_ROOT
+    )
     assert run.returncode == 0, run.stderr[-2000:]
-    lines = [line.split(" ", 2) for line in run.stdout.splitlines() if line.startswith(f"{part} ")]
-    return {name: json.loads(result) for _, name, result in lines}
+    results: dict[str, dict[str, Any]] = {"8b": {}, "parity": {}}
+    for line in run.stdout.splitlines():
+        part, _, rest = line.partition(" ")
+        if part in results:
+            name, _, result = rest.partition(" ")
+            results[part][name] = json.loads(result)
+    return results
 
 
 @pytest.mark.slow
-def test_every_variant_of_a_part() -> None:
+def test_every_variant_of_a_part(dry_run: dict[str, dict[str, Any]]) -> None:
     """TRL ignores its switch for joined rows, and says so; ours has no padding and starts at
     log 2, whatever the labels.
     """
-    results = dry_run("8b")
+    results = dry_run["8b"]
     assert set(results) == {"ours", "trl"}
     for result in results.values():
         assert "error" not in result and result["tokens_per_s"] > 0 and result["mfu"] is None
@@ -45,8 +53,8 @@ def test_every_variant_of_a_part() -> None:
 
 
 @pytest.mark.slow
-def test_parity() -> None:
-    results = dry_run("parity")
+def test_parity(dry_run: dict[str, dict[str, Any]]) -> None:
+    results = dry_run["parity"]
     assert results["float32"]["loss"] == pytest.approx(results["float32"]["loss_float64"], abs=1e-6)
     assert results["float32"]["gradient_error"] < 1e-5 < results["bfloat16"]["gradient_error"]
     assert results["bfloat16"]["first_loss"] == pytest.approx(0.693147, abs=1e-4)
