@@ -94,9 +94,9 @@ def upper_bound(errors: int, n: int, confidence: float) -> float:
     The share at which `errors` or fewer of `n` have a probability of 1 - confidence. Without an
     error it is 1 - (1 - confidence)^(1/n): 0.0739 for n = 30 at 0.9.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # the quantile of a beta distribution
 
-    return 1.0 if errors >= n else float(beta.ppf(confidence, errors + 1, n - errors))
+    return 1.0 if errors >= n else float(betaincinv(errors + 1, n - errors, confidence))
 
 
 def needed(max_error: float, confidence: float) -> int:
@@ -117,8 +117,13 @@ def bound_error(labels: Sequence[KnownLabel], pair: PairConfig) -> ErrorBound:
     assert pair.max_error is not None
     one_per_context = {label.prompt_id: label for label in reversed(labels)}.values()
     usable = [label for label in one_per_context if _may_become_a_pair(label, pair)]
-    order = [_confidence(x) for x in usable if uniform("threshold", x.prompt_id) < ORDER_SHARE]
-    tested = [x for x in usable if uniform("threshold", x.prompt_id) >= ORDER_SHARE]
+    order: list[float] = []
+    tested: list[tuple[float, bool]] = []
+    for label in usable:
+        if uniform("threshold", label.prompt_id) < ORDER_SHARE:
+            order.append(_confidence(label))
+        else:
+            tested.append((_confidence(label), label.label < 0.5))
     least = needed(pair.max_error, pair.error_confidence)
     if len(tested) < least:
         raise ConfigError(
@@ -129,8 +134,8 @@ def bound_error(labels: Sequence[KnownLabel], pair: PairConfig) -> ErrorBound:
         )
     passed: ErrorBound | None = None
     for threshold in _thresholds(order, FIRST * least / len(tested)):
-        above = [x for x in tested if _confidence(x) >= threshold]
-        errors = sum(x.label < 0.5 for x in above)
+        above = [is_wrong for confidence, is_wrong in tested if confidence >= threshold]
+        errors = sum(above)
         bound = upper_bound(errors, len(above), pair.error_confidence)
         if bound > pair.max_error:
             if passed is None:
