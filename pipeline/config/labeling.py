@@ -269,7 +269,8 @@ class PreferenceConfig(Section):
     follow_up: FollowUpConfig = FollowUpConfig()
     """How follow-ups are scored."""
     reward_model: RewardModelConfig | None = None
-    """Which reward model gives the scores; needed by `labeler: reward_model`."""
+    """Which reward model gives the scores; needed by `labeler: reward_model`, and by the training
+    methods `rloo` and `p3o`."""
     assumed: AssumedConfig | None = None
     """What `labeler: assumed` assumes; needed by it."""
     audit: LabelAuditConfig = LabelAuditConfig(enabled=False)
@@ -291,7 +292,21 @@ class PreferenceConfig(Section):
                 "labeler 'reward_model' needs reward_model.engine: the model that gives the "
                 "scores, such as {type: reward_model, model: FOLDER}"
             )
+        engine, train = self.reward_model.engine if self.reward_model else None, self.train
+        if train and train.learns_online and (engine is None or engine.type != "reward_model"):
+            raise ValueError(
+                f"method '{train.method}' needs reward_model.engine, the model whose score "
+                "its replies are to raise: {type: reward_model, model: FOLDER}; train one with "
+                "`method: reward_model`"
+            )
         return self
+
+    @property
+    def reward_engine(self) -> RewardModelEngine | None:
+        """The reward model, where the labeler or the training reads it."""
+        online = self.train is not None and self.train.learns_online
+        reads = self.labeler == "reward_model" or online
+        return self.reward_model.engine if reads and self.reward_model else None
 
     @property
     def own_engine(self) -> AnyEngine | None:

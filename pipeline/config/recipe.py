@@ -339,7 +339,7 @@ class RunConfig(Section):
         named: list[tuple[str, AnyEngine]] = [("policy", self.policy)]
         named += [(f"{name} policy", each.engine) for name, each in self.policies.named.items()]
         named += [(JUDGE, engine) for engine in (self.judge_engine, *self.panel)]
-        own = {REWARDS: self.preference.own_engine, SECOND_JUDGE: self.evaluation.judge}
+        own = {REWARDS: self.preference.reward_engine, SECOND_JUDGE: self.evaluation.judge}
         return named + [(role, engine) for role, engine in own.items() if engine is not None]
 
     @property

@@ -7,6 +7,8 @@
     method: orpo         Hong et al. 2024: no reference model
     method: simpo        Meng et al. 2024: no reference model, length-normalized
     method: rft          rejection sampling: SFT on the best reply of each prompt
+    method: rloo         Ahmadian et al. 2024: the policy's own replies, scored by a reward model
+    method: p3o          Wu et al. 2023: pairs of them
     method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
@@ -15,9 +17,9 @@ plain padding on the CPU.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.section import Section
 
@@ -103,6 +105,8 @@ class TrainingSection(Section):
     """True for a method that learns from single replies that users judged."""
     trains_policy: ClassVar[bool] = True
     """False for a method whose model gives scores and writes no replies."""
+    learns_online: ClassVar[bool] = False
+    """True for a method that learns from replies which the policy writes during the training."""
 
     method: str
     """Training method: a key of `METHODS`."""
@@ -140,7 +144,7 @@ class TrainingSection(Section):
     """Compile the layers: some ten seconds once, then faster steps; for long training on CUDA."""
     group_by_length: bool = True
     """Put rows of similar length into one batch, where it saves padding; KTO ignores it, since it
-    needs a fixed order."""
+    needs a fixed order, and so do methods that write their own replies."""
     lora: LoraConfig | None = None
     """Adapter training; null to train all weights."""
     accelerate_config: Path | None = None
@@ -311,6 +315,62 @@ class RewardModelTrainingConfig(TrainingSection):
         return lora
 
 
+class OnlineSection(TrainingSection):
+    """A method that learns from replies which the policy writes during the training, to the prompts
+    of the data set. A reply is worth the score of `preference.reward_model`, less beta times its
+    log-ratio to the policy before the training.
+    """
+
+    learns_online: ClassVar[bool] = True
+
+    batch_size: int = Field(8, ge=2)
+    """Replies per device and forward pass; a multiple of `num_samples`."""
+    num_samples: int = Field(4, ge=2)
+    """Replies to each prompt, which are compared with each other."""
+    max_tokens: int = Field(128, ge=1)
+    """Token limit of a reply. One that reaches it has no end: it gets no score, and nothing is
+    learned from it."""
+    beta: float = Field(0.05, gt=0)
+    """Weight of the reference: score that one nat of log-ratio costs. Higher stays closer."""
+    updates: int = Field(1, ge=1)
+    """Optimizer steps on the same replies before new ones are written."""
+    clip: float = Field(0.2, gt=0, lt=1)
+    """With several updates, how far a reply's probability may move from that at which it was
+    written, as a share of it."""
+
+    @model_validator(mode="after")
+    def _batches_hold_whole_prompts(self) -> Self:
+        if self.batch_size % self.num_samples:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of num_samples "
+                f"{self.num_samples}, and the replies to a prompt are compared with each other; "
+                f"set batch_size to {self.num_samples * (self.batch_size // self.num_samples + 1)}"
+            )
+        return self
+
+
+class RlooConfig(OnlineSection):
+    """REINFORCE leave-one-out (Ahmadian et al. 2024): a reply is compared with the mean of the
+    other replies to its prompt.
+    """
+
+    method: Literal["rloo"] = "rloo"
+    """Preference method."""
+
+
+class P3oConfig(OnlineSection):
+    """Pairwise proximal policy optimization (Wu et al. 2023): two replies to a prompt, of which
+    only the difference of their scores counts.
+    """
+
+    method: Literal["p3o"] = "p3o"
+    """Preference method."""
+    num_samples: Literal[2] = 2
+    """Replies to each prompt: a pair."""
+    form: Literal["separate", "joint"] = "separate"
+    """What is clipped: the ratio of each reply (the paper's V1), or that of the pair (V2)."""
+
+
 PreferenceMethod = (
     DpoConfig
     | IpoConfig
@@ -319,6 +379,8 @@ PreferenceMethod = (
     | OrpoConfig
     | SimpoConfig
     | RftConfig
+    | RlooConfig
+    | P3oConfig
     | RewardModelTrainingConfig
 )
 

@@ -43,6 +43,16 @@ def check_reward_model(config: VllmConfig) -> None:
         # First: a causal model may lack a chat template too, and this is what explains it.
         _check_architecture(folder)
     check_vllm(config)
+    check_classifier(folder)
+
+
+def check_classifier(folder: Path) -> None:
+    """Whether a model folder holds a sequence classifier with one label and its own tokenizer.
+
+    Raises:
+        ConfigError: as `check_reward_model`.
+    """
+    _check_architecture(folder)
     _check_head(folder)
     _check_vocabulary(folder)
 

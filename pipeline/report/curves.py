@@ -19,6 +19,8 @@ PANELS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     ),
     ("Rewards", (("reward_chosen", "chosen", GOOD), ("reward_rejected", "rejected", BAD))),
     ("Reward accuracy", (("reward_accuracy", "share of pairs ranked as labeled", LOSS),)),
+    ("Reward", (("reward", "mean score of the policy's replies", LOSS),)),
+    ("Tokens a reply", (("reply_tokens", "mean length of them", LOSS),)),
 )
 """Title, then (key in metrics.jsonl, name in the legend, style) per line."""
 

@@ -16,7 +16,7 @@ from pipeline.config.engines import AnyEngine, EngineConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.engines import ENGINES
-from pipeline.engines.base import Settings
+from pipeline.engines.base import Settings, StartingModel
 from pipeline.errors import StoreError
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.run.files import RunFiles, load_files
@@ -88,6 +88,13 @@ class RunContext:
     def evaluation_judge(self) -> EngineConfig:
         """The engine of the judge that compares policies."""
         return resolved_engine(self.config.evaluation.judge or self.config.judge_engine)
+
+    def reward_model(self) -> StartingModel:
+        """The files of the reward model that an online training raises the score of."""
+        engine = self.config.preference.reward_engine
+        assert engine is not None
+        resolved = resolved_engine(engine)
+        return ENGINES[resolved.type].starting_model(resolved)
 
     def label_engines(self) -> list[AnyEngine]:
         """The engines that label comparisons: the judges, or the reward model."""

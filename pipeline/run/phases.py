@@ -274,6 +274,7 @@ async def train(
         reference_cache=ctx.reference_cache,
         chat_template=start.chat_template,
         chat_template_args=start.chat_template_args,
+        reward_model=ctx.reward_model() if section.train.learns_online else None,
     )
     meter = ctx.runner.meter
 

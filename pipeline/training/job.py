@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.config.section import Section
 from pipeline.config.training import REPORTING_FIELDS, AlarmName, ReferenceSection, TrainingConfig
+from pipeline.engines.base import StartingModel
 from pipeline.engines.fingerprint import file_hash, model_fingerprint
 from pipeline.ids import content_hash
 from pipeline.store.files import read_json, write_json
@@ -42,6 +43,8 @@ class TrainingJob(Section):
     """Jinja file with a chat template, for a model that has none of its own."""
     chat_template_args: dict[str, JsonValue] = Field(default_factory=dict)
     """Extra variables for the chat template; give the engine's."""
+    reward_model: StartingModel | None = Field(None, exclude_if=lambda model: model is None)
+    """Online methods only: the reward model, with its own chat template."""
 
     @property
     def model_dir(self) -> Path:
@@ -81,6 +84,8 @@ class JobFile(Section):
     """Empty without feedback."""
     reference_hash: str = Field("", exclude_if=lambda value: not value)
     """Fingerprint of another reference than the starting model; empty without one."""
+    reward_hash: str = Field("", exclude_if=lambda value: not value)
+    """Fingerprint of the reward model; empty without one."""
 
 
 class Alarm(Section):
@@ -149,7 +154,7 @@ class ReplyCounts(Section):
 
 class RowCounts(Section):
     """What became of the rows of the data set, feedback included:
-    read = not_ok + undrawn + too_long + unclear + weak + beaten + heldout + used.
+    read = not_ok + undrawn + too_long + unclear + weak + beaten + repeated + heldout + used.
     """
 
     read: int
@@ -165,6 +170,8 @@ class RowCounts(Section):
     """KTO only: feedback with a weight below `min_weight`."""
     beaten: int = 0
     """RFT only: pairs beyond the one that has the best reply of their prompt."""
+    repeated: int = 0
+    """Online methods only: further rows of a prompt, which is in training once."""
     heldout: int = 0
     """Reward model only: pairs kept to measure on."""
     used: int = 0
@@ -240,6 +247,8 @@ class TrainingResult(Section):
     dataset_sha256: str
     feedback_sha256: str = ""
     """Empty without feedback."""
+    reward_hash: str = Field("", exclude_if=lambda value: not value)
+    """Fingerprint of the reward model of an online method; empty for the others."""
     model_hash: str
     """Fingerprint of the model that training started from."""
     reference_hash: str = Field("", exclude_if=lambda value: not value)
@@ -269,11 +278,18 @@ def describe(job: TrainingJob) -> JobFile:
         "model": model_hash,
         "dataset": dataset_sha256,
     }
-    feedback_sha256 = reference_hash = ""
+    feedback_sha256 = reference_hash = reward_hash = ""
     if job.feedback is not None:
         determinants["feedback"] = feedback_sha256 = file_hash(job.feedback)
     if job.reference is not None:
         determinants["reference"] = reference_hash = fingerprint(job.reference)
+    if (reward := job.reward_model) is not None:
+        determinants["reward_model"] = reward_hash = model_fingerprint(
+            reward.folder,
+            dtype="stored",
+            chat_template=reward.chat_template,
+            chat_template_args=dict(reward.chat_template_args),
+        )
     return JobFile(
         job=job,
         job_hash=content_hash(determinants),
@@ -281,6 +297,7 @@ def describe(job: TrainingJob) -> JobFile:
         dataset_sha256=dataset_sha256,
         feedback_sha256=feedback_sha256,
         reference_hash=reference_hash,
+        reward_hash=reward_hash,
     )
 
 

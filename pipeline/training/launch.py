@@ -31,6 +31,7 @@ from pipeline.engines.checks import (
     count_gpus,
     json_object,
 )
+from pipeline.engines.reward_checks import check_classifier
 from pipeline.engines.template_trial import TemplateUse, try_template
 from pipeline.errors import (
     ConfigError,
@@ -126,7 +127,7 @@ def check_job(job: TrainingJob) -> None:
     Raises:
         ConfigError: model folder or a file that the job names is missing or damaged, the chat
             template cannot be trained with, the method does not read feedback or the reference, or
-            a tracker is not installed.
+            needs a reward model and has none that can be one, or a tracker is not installed.
         DataError: a data set is missing.
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
@@ -147,6 +148,8 @@ def check_job(job: TrainingJob) -> None:
     if chat_template_source(job.model, job.chat_template):
         # Without any template, the worker says so.
         try_template(start, _template_use(job.config))
+    if job.config.learns_online:
+        _check_reward_model(job)
     if job.feedback is not None and not job.config.takes_feedback:
         raise ConfigError(
             f"the job has feedback '{job.feedback}', but method '{job.config.method}' learns from "
@@ -160,6 +163,18 @@ def check_job(job: TrainingJob) -> None:
             "the recipe asks for `device: cuda` and this machine shows no NVIDIA GPU; "
             "use `device: cpu` or `auto`, or run it where a GPU is"
         )
+
+
+def _check_reward_model(job: TrainingJob) -> None:
+    reward = job.reward_model
+    if reward is None:
+        raise ConfigError(
+            f"method '{job.config.method}' learns from the scores of a reward model, and the job "
+            "names none; set `reward_model`"
+        )
+    check_model_folder(reward.folder)
+    check_classifier(reward.folder)
+    try_template(reward, TemplateUse(frozenset({("user",)}), reads_reply=True))
 
 
 def check_trackers(config: TrainingSection | None) -> None:

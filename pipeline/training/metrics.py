@@ -28,6 +28,10 @@ NAMES = {
     "mean_reward": "reward_mean",
     "logps/chosen": "logp_chosen",
     "logps/rejected": "logp_rejected",
+    "reward": "reward",
+    "completions/mean_length": "reply_tokens",
+    "completions/clipped_ratio": "unfinished_share",
+    "clip_ratio/region_mean": "clipped_share",
     "kl": "divergence",
     "entropy": "entropy",
     "mean_token_accuracy": "token_accuracy",
@@ -36,9 +40,10 @@ NAMES = {
     "num_tokens": "tokens",
 }
 """TRL's name and ours. Rewards are beta times log-ratios, or a reward model's scores;
-log-probabilities are in nats."""
+log-probabilities are in nats. The divergence from the reference is in nats per token for online
+methods, and per reply for KTO."""
 
-SHOWN = ("reward_margin", "token_accuracy", "tokens_per_s")
+SHOWN = ("reward", "divergence", "reward_margin", "token_accuracy", "tokens_per_s")
 
 
 class TrainingStep(NamedTuple):
@@ -77,7 +82,7 @@ class MetricsLog:
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        shown = "".join(f" {name}={row[name]:.4g}" for name in SHOWN if name in row)
+        shown = "".join(f" {name}={row[name]:.4g}" for name in SHOWN if row.get(name) is not None)
         print(f"step {step}/{num_steps} loss={row['loss']:.4f}{shown}", flush=True)
         return row
 

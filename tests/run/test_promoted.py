@@ -34,6 +34,7 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
         device="cpu",
         dataset_sha256="d" * 64,
         feedback_sha256="f" * 64,
+        reward_hash="w" * 64,
         model_hash="m" * 64,
         trained_hash="t" * 64,
     )
@@ -57,3 +58,4 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
     assert "- empty is 0" in card and "`learning_rate=0.0001`" in card
     assert "2 of 3 rows of `dataset/sft.parquet` and `dataset/feedback.parquet`" in card
     assert "d" * 64 in card and "f" * 64 in card and "`divergence` (far" in card
+    assert "- scored by the reward model `wwww" in card

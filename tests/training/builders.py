@@ -1,6 +1,7 @@
 """A random Llama of two layers with a byte-level tokenizer, built in a blink, and its data."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,22 @@ def read_metrics(result: Any) -> list[dict[str, Any]]:
     """The metrics of a finished training."""
     text = (result.model_dir.parent / "metrics.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def train_here(
+    config: Any, rows: list[dict[str, Any]], folder: Path, *, model: Path, **fields: Any
+) -> Any:
+    """Train in this process, with the data set beside `folder`; returns the TrainingResult."""
+    from pipeline.training.job import TrainingJob, describe, write_job
+    from pipeline.training.worker.train import run
+
+    job = TrainingJob(
+        config=config,
+        model=model,
+        dataset=write_rows(folder.with_suffix(".parquet"), rows),
+        output_dir=folder,
+        **fields,
+    )
+    file = describe(job)
+    write_job(file)
+    return run(file, time.perf_counter())

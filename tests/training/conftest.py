@@ -1,7 +1,6 @@
 """Fixtures: the tiny model, and training in this process."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.training.worker.__main__ import ENVIRONMENT
-from tests.training.builders import build_model, write_rows
+from tests.training.builders import build_model, train_here, write_rows
 
 os.environ.update({**ENVIRONMENT, **os.environ})
 
@@ -27,28 +26,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def train(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Train in this process: `train(config, rows, name=...)` -> TrainingResult."""
-    from pipeline.training.job import TrainingJob, describe, write_job
-    from pipeline.training.worker.train import run
 
     def go(config: Any, rows: list[dict[str, Any]], *, name: str = "job", **fields: Any) -> Any:
-        dataset = write_rows(tmp_path / f"{name}.parquet", rows)
-        job = TrainingJob(
-            config=config,
-            model=fields.pop("model", tiny_model),
-            dataset=dataset,
-            output_dir=tmp_path / name,
-            **fields,
-        )
-        file = describe(job)
-        write_job(file)
-        return run(file, time.perf_counter())
+        return train_here(config, rows, tmp_path / name, **{"model": tiny_model, **fields})
 
     return go
 
 
 @pytest.fixture
 def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
-    """A prepared, untrained trainer: `make_trainer(config, rows, feedback rows)`."""
+    """A prepared, untrained trainer: `make_trainer(config, rows, feedback rows, ...)`."""
     from pipeline.training.job import TrainingJob, describe
     from pipeline.training.worker.arguments import place, trl_arguments
     from pipeline.training.worker.encoding import training_columns
@@ -56,13 +43,16 @@ def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
     from pipeline.training.worker.train import build_trainer, reference_cache
 
     def go(
-        config: Any, rows: list[dict[str, Any]], judged: list[dict[str, Any]] | None = None
+        config: Any,
+        rows: list[dict[str, Any]],
+        judged: list[dict[str, Any]] | None = None,
+        **fields: Any,
     ) -> Any:
         dataset = write_rows(tmp_path / "rows.parquet", rows)
         feedback = write_rows(tmp_path / "feedback.parquet", judged) if judged else None
         job = TrainingJob(
             config=config,
-            model=tiny_model,
+            **{"model": tiny_model, **fields},
             dataset=dataset,
             feedback=feedback,
             output_dir=tmp_path / "job",
@@ -72,7 +62,7 @@ def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         cache = reference_cache(file, compute_dtype=placement.compute_dtype)
         arguments = trl_arguments(config, counts, placement, job.checkpoint_dir)
         return build_trainer(
-            file, load_model(tiny_model, placement, config), arguments, columns, encoder, cache
+            file, load_model(job.model, placement, config), arguments, columns, encoder, cache
         )
 
     return go

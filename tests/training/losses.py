@@ -78,6 +78,22 @@ def simpo_loss(chosen_mean: Tensor, rejected_mean: Tensor, beta: float, gamma: f
     return F.softplus(gamma - beta * (chosen_mean - rejected_mean))
 
 
+def rloo_loss(log_ratios: Tensor, rewards: Tensor, clip: float) -> Tensor:
+    """RLOO (Ahmadian et al. 2024, eq. 8) with the ratio of whole replies clipped as in PPO.
+
+    Args:
+        log_ratios: log pi - log pi_old of whole replies, in nats, of shape (prompts, samples).
+        rewards: score - beta * (log pi_old - log pi_ref), of that shape.
+
+    Returns:
+        Losses of that shape; the mean of the others' rewards is the baseline of each.
+    """
+    others = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+    ratios = log_ratios.exp()
+    clipped = ratios.clamp(1 - clip, 1 + clip)
+    return -torch.minimum(ratios * (rewards - others), clipped * (rewards - others))
+
+
 def _log_odds(mean: Tensor) -> Tensor:
     """log(p / (1 - p)) of p = exp(mean), without forming p where it is close to 1."""
     return mean - torch.log(-torch.expm1(mean))

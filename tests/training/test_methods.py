@@ -34,7 +34,7 @@ def test_arguments_fit_trl(section: Any, tmp_path: Any) -> None:
     assert arguments.report_to == [] and arguments.eval_strategy == "no"
     for name, value in method_of(config).arguments(config, ROWS).items():
         assert getattr(arguments, name) == value
-    if method_of(config).stable:
+    if method_of(config).stable and not config.learns_online:
         assert arguments.max_length is None
 
 
@@ -56,6 +56,12 @@ def test_dpo_and_reward_models_take_soft_labels() -> None:
 def test_only_a_reward_model_is_no_policy() -> None:
     assert [s().method for s in SECTIONS if not s.trains_policy] == ["reward_model"]
     assert [name for name, method in METHODS.items() if method.scores] == ["reward_model"]
+
+
+def test_online_methods_have_prompts_alone() -> None:
+    online = [s().method for s in SECTIONS if s.learns_online]
+    assert online == [name for name, m in METHODS.items() if m.shape == "prompts"]
+    assert online == ["rloo", "p3o"]
 
 
 def test_only_kto_takes_feedback() -> None:

@@ -19,7 +19,7 @@ Does not: judge quality. A training without alarms can still be a bad one.
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from pipeline.config.training import AlarmConfig, ReferenceSection, TrainingSection
+from pipeline.config.training import AlarmConfig, OnlineSection, ReferenceSection, TrainingSection
 from pipeline.training.job import Alarm, Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsRow
 from pipeline.training.worker.methods import method_of
@@ -48,8 +48,9 @@ def find_alarms(
     checks = [
         _rows_dropped(config, rows),
         _chosen_falls(config, metrics, chosen_tokens),
-        _divergence(limits, divergence),
-        _loss_spike(limits, metrics),
+        _divergence(config, metrics, divergence),
+        _unfinished(config, metrics),
+        _loss_spike(config, metrics),
         _unlike_reference(limits, familiarity),
     ]
     if before is not None and after is not None:
@@ -165,23 +166,49 @@ def _repeated_phrases(limits: AlarmConfig, before: Probe, after: Probe) -> Alarm
     )
 
 
-def _divergence(limits: AlarmConfig, divergence: float | None) -> Alarm | None:
-    if divergence is None or divergence <= limits.divergence:
+def _divergence(
+    config: TrainingSection, metrics: Sequence[MetricsRow], divergence: float | None
+) -> Alarm | None:
+    limit, what = config.alarms.divergence, "replies of the model before lost"
+    own = tail_mean(metrics, "divergence") if isinstance(config, OnlineSection) else None
+    if own is not None and own > (divergence or 0.0):
+        divergence, what = own, "replies of the policy gained"
+    if divergence is None or divergence <= limit:
         return None
     return Alarm(
         name="divergence",
         value=divergence,
-        limit=limits.divergence,
+        limit=limit,
         message=(
-            f"replies of the model before lost {divergence:.2f} nats a token; lower the learning "
-            "rate or the number of steps, or raise beta"
+            f"{what} {divergence:.2f} nats a token; lower the learning rate or the number of "
+            "steps, or raise beta"
         ),
     )
 
 
-def _loss_spike(limits: AlarmConfig, metrics: Sequence[MetricsRow]) -> Alarm | None:
-    """The first step whose loss is far above both the first one and the median of those before."""
-    losses = [row["loss"] for row in metrics]
+def _unfinished(config: TrainingSection, metrics: Sequence[MetricsRow]) -> Alarm | None:
+    """Online methods: what the policy wrote during the training ends more rarely than at first."""
+    first, last = head_mean(metrics, "unfinished_share"), tail_mean(metrics, "unfinished_share")
+    if first is None or last is None or last <= first + config.alarms.missing_end_share:
+        return None
+    return Alarm(
+        name="missing_end",
+        value=last,
+        limit=first + config.alarms.missing_end_share,
+        message=(
+            f"{last:.0%} of the policy's last replies reached max_tokens, {first:.0%} of its first "
+            "ones; nothing is learned from those: raise max_tokens or beta, and look for a reward "
+            "that grows with length"
+        ),
+    )
+
+
+def _loss_spike(config: TrainingSection, metrics: Sequence[MetricsRow]) -> Alarm | None:
+    """The first step whose loss is far above both the first one and the median of those before;
+    none for an online method, whose loss varies around 0.
+    """
+    limits = config.alarms
+    losses = [] if isinstance(config, OnlineSection) else [row["loss"] for row in metrics]
     for i in range(1, len(losses)):
         usual = max(losses[0], median(losses[max(0, i - SPIKE_STEPS) : i]))
         if usual > 0 and losses[i] > limits.loss_spike * usual:

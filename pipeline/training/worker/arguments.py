@@ -133,6 +133,8 @@ def _common_arguments(
 
 def _shape_arguments(config: TrainingSection, placement: Placement) -> dict[str, Any]:
     method = method_of(config)
+    if method.shape == "prompts":
+        return {}
     # Rows that are too long are gone already; a limit here could only cut.
     arguments: dict[str, Any] = {"max_length": None}
     if method.stable and method.shape in ("completion", "best", "pairs"):

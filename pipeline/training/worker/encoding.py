@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.training import DpoConfig, TrainingSection, TurnsConfig
+from pipeline.config.training import DpoConfig, OnlineSection, TrainingSection, TurnsConfig
 from pipeline.engines.literal import Spellings, encode_marked, mark_spelled, spelled_tokens
 from pipeline.engines.reply import with_thought
 from pipeline.errors import ConfigError, DataError
@@ -46,6 +46,7 @@ NEEDED = {
     "pairs": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "unpaired": ("row_id", "messages", "chosen", "rejected", "soft_label"),
     "conversations": ("row_id", "messages", "chosen", "rejected", "soft_label"),
+    "prompts": ("row_id", "messages"),
     "feedback": ("row_id", "messages", "completion", "label", "weight"),
 }
 """Columns of a data set, by shape; `feedback` is the second file of an `unpaired` job."""
@@ -209,6 +210,9 @@ def training_columns(
     smallest_label, smallest_weight = method.smallest(config)
     num_read = len(rows)
     rows = _drawn(rows, config)
+    if isinstance(config, OnlineSection):
+        counts = RowCounts(read=num_read + not_ok, not_ok=not_ok, undrawn=num_read - len(rows))
+        return _prompt_columns(path, rows, config, encoder, counts)
     confident_pairs = [row for row in rows if row.get("soft_label", 1.0) >= smallest_label]
     weighted_feedback = [row for row in judged if row["weight"] >= smallest_weight]
     learned = [*confident_pairs, *weighted_feedback]
@@ -310,6 +314,36 @@ def _replies(row: dict[str, Any]) -> Iterable[Reply]:
             yield Reply(row["row_id"], key, row["prompt"], ids, row["label"])
         else:
             yield Reply(f"{row['row_id']}:{name}", key, row["prompt"], ids, name == "chosen")
+
+
+def _prompt_columns(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    config: OnlineSection,
+    encoder: ReplyEncoder,
+    counts: RowCounts,
+) -> tuple[Columns, RowCounts]:
+    """Each prompt once, if a reply of `max_tokens` fits behind it."""
+    once = {content_hash(row["messages"]): row for row in reversed(rows)}
+    prompts = [(row, encoder.prompt(row["messages"])) for row in reversed(once.values())]
+    longest = config.max_length - config.max_tokens
+    fitting = [(row, ids) for row, ids in prompts if len(ids) <= longest]
+    if not fitting:
+        raise DataError(
+            f"no prompt of '{path}' leaves room for a reply of max_tokens ({config.max_tokens}) "
+            f"within max_length ({config.max_length} tokens); raise the second, or lower the first"
+        )
+    columns = {
+        "row_id": [row["row_id"] for row, _ in fitting],
+        "prompt_ids": [ids for _, ids in fitting],
+        "messages": [row["messages"] for row, _ in fitting],
+    }
+    changes = {
+        "repeated": len(rows) - len(prompts),
+        "too_long": len(prompts) - len(fitting),
+        "used": len(fitting),
+    }
+    return columns, counts.model_copy(update=changes)
 
 
 def _completion_columns(rows: Sequence[dict[str, Any]]) -> Columns:

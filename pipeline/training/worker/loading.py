@@ -35,16 +35,23 @@ def load_encoder(job: TrainingJob) -> ReplyEncoder:
     Raises:
         ConfigError: there is no chat template, or generation_config.json is unusable.
     """
-    tokenizer = AutoTokenizer.from_pretrained(job.model)
-    if job.chat_template is not None:
-        tokenizer.chat_template = job.chat_template.read_text("utf-8")
+    return encoder_of(job.model, job.chat_template, job.chat_template_args)
+
+
+def encoder_of(
+    folder: Path, chat_template: Path | None, template_args: dict[str, Any]
+) -> ReplyEncoder:
+    """The tokenizer of a model folder; see `load_encoder`."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template.read_text("utf-8")
     if tokenizer.chat_template is None:
         raise ConfigError(
-            f"model '{job.model}' has no chat template; name a Jinja file in `chat_template`"
+            f"model '{folder}' has no chat template; name a Jinja file in `chat_template`"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return ReplyEncoder(tokenizer, _end_ids(tokenizer, job.model), dict(job.chat_template_args))
+    return ReplyEncoder(tokenizer, _end_ids(tokenizer, folder), dict(template_args))
 
 
 def load_model(folder: Path, placement: Placement, config: TrainingSection) -> Any:

@@ -14,11 +14,13 @@ Facts of TRL 1.16 that the table settles:
   with `loss_type="simpo"` and `cpo_alpha=0`, and takes gamma itself, not gamma / beta.
 - Padding-free batches exist in SFT only; in DPO TRL's switch warns and does nothing, and
   `SoftDpoTrainer` does it.
+- `RLOOTrainer` keeps dropout on while it samples, and imports vLLM where it is installed.
 - `RewardTrainer` knows a margin per row and no probability; `SoftRewardTrainer` adds one.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -26,16 +28,20 @@ from datasets import Dataset
 from trl import DPOConfig as TrlDpoConfig
 from trl import KTOConfig as TrlKtoConfig
 from trl import RewardConfig as TrlRewardConfig
+from trl import RLOOConfig as TrlRlooConfig
 from trl import SFTConfig as TrlSftConfig
-from trl import SFTTrainer
+from trl import SFTTrainer, import_utils
 
 from pipeline.config.training import (
     DpoConfig,
     IpoConfig,
     KtoConfig,
+    OnlineSection,
     OrpoConfig,
+    P3oConfig,
     RewardModelTrainingConfig,
     RftConfig,
+    RlooConfig,
     RobustDpoConfig,
     SftConfig,
     SimpoConfig,
@@ -53,7 +59,7 @@ from pipeline.training.worker.trainers import (
     tokenized,
 )
 
-Shape = Literal["completion", "best", "pairs", "unpaired", "conversations"]
+Shape = Literal["completion", "best", "pairs", "unpaired", "conversations", "prompts"]
 Settings = TypeVar("Settings", bound=TrainingSection)
 Classes = tuple[Any, Any]
 
@@ -66,7 +72,8 @@ class Method(Generic[Settings]):
     """The trainer and TRL's argument class; TRL's experimental modules are imported here."""
     shape: Shape
     """What a training row is: prompt and reply, the best reply of a prompt's pairs, a pair, a reply
-    that is good or bad, or a pair of whole conversations, which a reward model reads."""
+    that is good or bad, a pair of whole conversations, which a reward model reads, or a prompt
+    alone, to which the policy writes the replies."""
     arguments: Callable[[Settings, RowCounts], dict[str, Any]] = lambda config, rows: {}
     """TRL arguments that only this method has, from its settings and the rows to train on."""
     dataset: Callable[[Columns, Settings], Dataset] = lambda columns, config: Dataset.from_dict(
@@ -80,7 +87,9 @@ class Method(Generic[Settings]):
     first_loss: Callable[[Settings, RowCounts], tuple[float, float]] | None = None
     """Least and largest loss of a batch while the policy is its reference; None without one."""
     plain_loss: Callable[[Settings, Sequence[Row]], float] | None = None
-    """The loss of rows that were read one at a time, for a method without a reference."""
+    """The loss of rows that were read one at a time, for a method without a reference. One that
+    writes its own replies has neither: their advantages add up to 0, and so does its first loss,
+    whatever is wrong."""
     padding_free: Callable[[Settings], Switch] = lambda config: False
     """Whether the rows of a batch are joined without padding."""
     rewards_are_means: bool = False
@@ -108,6 +117,48 @@ def _cpo() -> Classes:
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
     return tokenized(CPOTrainer), CPOConfig
+
+
+@contextmanager
+def _without_vllm() -> Iterator[None]:
+    """TRL's trainers that sample do not import vLLM, which takes seconds and is not used here."""
+    original = import_utils.is_vllm_available
+    import_utils.is_vllm_available = lambda *_, **__: False
+    try:
+        yield
+    finally:
+        import_utils.is_vllm_available = original
+
+
+def _rloo() -> Classes:
+    with _without_vllm():
+        from pipeline.training.worker.online import RlooTrainer
+
+    return RlooTrainer, TrlRlooConfig
+
+
+def _p3o() -> Classes:
+    with _without_vllm():
+        from pipeline.training.worker.online import P3oArguments, P3oTrainer
+
+    return P3oTrainer, P3oArguments
+
+
+def _online_arguments(config: OnlineSection) -> dict[str, Any]:
+    return {
+        "num_generations": config.num_samples,
+        "max_completion_length": config.max_tokens,
+        "beta": config.beta,
+        "num_iterations": config.updates,
+        "epsilon": config.clip,
+        # Else replies would be drawn from other models than the one that is trained.
+        "disable_dropout": True,
+    }
+
+
+def _prompt_dataset(columns: Columns, config: OnlineSection) -> Dataset:
+    """TRL's name for the prompts."""
+    return Dataset.from_dict(columns).rename_column("prompt_ids", "prompt")
 
 
 def _kto_first(config: KtoConfig, rows: RowCounts) -> tuple[float, float]:
@@ -186,6 +237,18 @@ RFT = Method[RftConfig](
     plain_loss=lambda c, rows: sft_loss(rows),
     padding_free=lambda c: c.padding_free,
 )
+RLOO = Method[RlooConfig](
+    classes=_rloo,
+    shape="prompts",
+    arguments=lambda c, rows: _online_arguments(c),
+    dataset=_prompt_dataset,
+)
+P3O = Method[P3oConfig](
+    classes=_p3o,
+    shape="prompts",
+    arguments=lambda c, rows: _online_arguments(c) | {"form": c.form},
+    dataset=_prompt_dataset,
+)
 REWARD_MODEL = Method[RewardModelTrainingConfig](
     classes=lambda: (SoftRewardTrainer, TrlRewardConfig),
     shape="conversations",
@@ -202,6 +265,8 @@ METHODS: dict[str, Method[Any]] = {
     "orpo": ORPO,
     "simpo": SIMPO,
     "rft": RFT,
+    "rloo": RLOO,
+    "p3o": P3O,
     "reward_model": REWARD_MODEL,
 }
 """Methods by the name that a recipe gives them."""

@@ -39,6 +39,7 @@ from pipeline.training.worker.probe import (
     sample_texts,
 )
 from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, ReferenceCache
+from pipeline.training.worker.rewards import Rewards, load_rewards
 from pipeline.training.worker.saving import save_model, stage_tokenizer
 
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
@@ -147,6 +148,7 @@ def run(file: JobFile, started: float) -> TrainingResult:
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
         dataset_sha256=file.dataset_sha256,
         feedback_sha256=file.feedback_sha256,
+        reward_hash=file.reward_hash,
         model_hash=file.model_hash,
         reference_hash=file.reference_hash,
         trained_hash=model_fingerprint(job.model_dir, dtype="stored"),
@@ -210,6 +212,7 @@ def build_trainer(
     """
     config = file.job.config
     method = method_of(config)
+    own_replies = method.shape == "prompts"
     trainer_class, _ = method.classes()
     trainer = trainer_class(
         model=model,
@@ -218,13 +221,20 @@ def build_trainer(
         processing_class=encoder.tokenizer,
         peft_config=adapter_config(config),
         **({"reference": cache, "ref_model": reference} if cache else {}),
+        **({"reward_funcs": _rewards(file, arguments, encoder)} if own_replies else {}),
     )
     if reference is not None:
         # Its log-probabilities are in the rows; nothing asks it again.
         trainer.ref_model = None
-    if not method.scores:
+    if not method.scores and not own_replies:
         check_first_batch(trainer, encoder.end_ids)
     return trainer
+
+
+def _rewards(file: JobFile, arguments: Any, encoder: ReplyEncoder) -> Rewards:
+    source = file.job.reward_model
+    assert source is not None  # `check_job` refuses such a job
+    return load_rewards(source, encoder, arguments.device, file.job.config.batch_size)
 
 
 def _of_replies(rows: RowCounts) -> str:
@@ -249,6 +259,8 @@ def _divergence(
 
 def _chosen_tokens(columns: Columns) -> float:
     replies = columns.get("chosen_ids") or columns.get("labels")
+    if "messages" in columns:
+        return 0.0  # the policy writes its replies itself
     if replies is None:
         labeled = zip(columns["completion_ids"], columns["label"], strict=True)
         replies = [ids for ids, good in labeled if good]
