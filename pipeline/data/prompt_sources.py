@@ -3,8 +3,8 @@
 In:  a path, a table of a SQL database, or a data set of the `datasets` library
 Out: name, number and JSON line of each prompt
 
-Databases are only read: SQLite files are opened so, and nothing is ever committed. An address is
-read from the environment, and no message repeats a part of it that may be secret.
+SQLite files are opened for reading alone, and nothing is ever committed. An address is read from
+the environment, and no message repeats a part of it that may be secret.
 
 Does not: keep an open database still. A run keeps the prompts that it began with.
 """
