@@ -77,7 +77,7 @@ def outcome(each: Planned, problem: str) -> Outcome:
         first,
         policy=policy,
         shares=_shares(metrics, policy),
-        divergence=_divergence(each.run),
+        divergence=divergence_of(each.run),
         alarms=tuple(a.name for found in metrics.alarms.values() for a in found),
     )
 
@@ -239,7 +239,10 @@ def _shares(metrics: Metrics, policy: str) -> dict[str, Estimate]:
     return {name: share for name, share in found.items() if share is not None and name in wanted}
 
 
-def _divergence(run: RunDir) -> float | None:
+def divergence_of(run: RunDir) -> float | None:
+    """Nats per token from the model before the training; None where none was measured, or where the
+    trained model gives no numbers.
+    """
     result = read_json(run.training("preference") / "result.json")
     value = result.get("divergence") if isinstance(result, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

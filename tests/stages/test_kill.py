@@ -1,5 +1,6 @@
 """A process that is killed in the middle of a run: the next one ends with the same rows."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,13 +12,21 @@ import pytest
 from benchmarks.kill_test import bill, compare, new_run
 from benchmarks.scripted_chain import HOLD_AFTER, make_data
 from pipeline.config.paths import PROJECT_ROOT
+from pipeline.store import RunDir
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run as it ends without a kill."""
+    run = new_run(tmp_path_factory.mktemp("calm") / "calm", 64)
+    asyncio.run(make_data(run))
+    return run
 
 
 @pytest.mark.parametrize("num_calls", [40, 200])
-async def test_killed_run_ends_the_same(tmp_path: Path, num_calls: int) -> None:
+async def test_killed_run_ends_the_same(tmp_path: Path, calm: RunDir, num_calls: int) -> None:
     """64 prompts cost 320 calls; the process halts after some of them and is killed there."""
-    calm, killed = (new_run(tmp_path / name, 64) for name in ("calm", "killed"))
-    await make_data(calm)
+    killed = new_run(tmp_path / "killed", 64)
     bill_path = tmp_path / "killed" / "bill"
     command = [sys.executable, "-m", "benchmarks.scripted_chain", str(killed.root)]
     hold = os.environ | {HOLD_AFTER: str(num_calls)}

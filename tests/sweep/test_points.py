@@ -1,5 +1,6 @@
 """Which points a sweep has, and which of them is chosen."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
 from pipeline.stats import Estimate
-from pipeline.sweep.page import Outcome, judge_points
+from pipeline.store import RunDir
+from pipeline.sweep.page import Outcome, divergence_of, judge_points
 from pipeline.sweep.points import read_points
 
 
@@ -95,6 +97,17 @@ def test_the_chosen_point_is_on_the_frontier() -> None:
     assert [p.title for p in points if p.on_frontier] == ["near", "best", "loud"]
     assert [p.title for p in points if p.chosen] == ["best"]
     assert judge_points([Outcome("broken", {}, "broken")])[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [('{"divergence": 0.25}', 0.25), ('{"divergence": NaN}', None), ("{}", None)]
+)
+def test_divergence_is_a_number_or_none(tmp_path: Path, text: str, value: float | None) -> None:
+    """A chart has no place for what a broken model gives."""
+    folder = RunDir(tmp_path).training("preference")
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(text)
+    assert divergence_of(RunDir(tmp_path)) == value
 
 
 def test_divergence_that_was_not_measured_beats_none() -> None:
