@@ -1,9 +1,10 @@
 """What a sweep found: sweep.json and sweep.html, from the metrics and trainings of its runs.
 
 A point's measure is the first that the recipe has: good answers (oracle), replies that hold every
-check, the win rate against the initial policy. A point is on the frontier when no other one has
-both a better measure and a smaller divergence from the model before the training. Chosen is the
-point with the highest lower end of the measure's interval whose trainings raised no alarm.
+check, the win rate against the initial policy. A point is on the frontier when no other one is at
+least as good and at most as far from the model before the training, and better in one of the two.
+Of the points whose trainings raised no alarm, the chosen one has the highest lower end of the
+measure's interval.
 """
 
 import math
