@@ -3,6 +3,7 @@
 It reads the run's folder and writes files of attempts into it, never a manifest.
 """
 
+import asyncio
 import importlib
 import os
 import socket
@@ -127,7 +128,8 @@ class Worker:
         """
         NOTICE.set(self._notes.append)
         for manifest in (*upstream, *filter(None, [old])):
-            fetch(self._runner.root / manifest.path)
+            # In a thread: a slow store must not hold up the calls of other shards.
+            await asyncio.to_thread(fetch, self._runner.root / manifest.path)
         account = self._accounts[made_by["attempt"]] = Account(folder)
         # The driver counts what a run spends.
         runner = replace(self._runner, progress=account, meter=Meter())

@@ -4,10 +4,12 @@ there.
 Does not: print or send anything of its own; Ray's usage reports and dashboard are off.
 """
 
+import asyncio
 import hashlib
 import importlib
 import importlib.util
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +29,12 @@ LOOPBACK = {
     "RAY_worker_niceness": "0",
 }
 """Environment of a Ray that is started for one run on this machine."""
+# Ray's 20 attempts at an address where nothing listens take four minutes.
+ELSEWHERE = {"RAY_gcs_server_port_wait_time_s": "1"}
+"""Environment of a process that joins a cluster."""
 CPUS_FOR_EACH = 1
+HEAD_LIMIT_S = 5.0
+"""Seconds in which the head has to take a connection."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,17 @@ class Cluster:
     def has_room(self, workers: WorkersConfig, num_engines: int) -> bool:
         """Whether the workers of that many engines fit at once."""
         return not _lacking(self.ray, workers, num_engines)
+
+    async def head_answers(self) -> bool:
+        """Whether the cluster's head takes connections."""
+        host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            async with asyncio.timeout(HEAD_LIMIT_S):
+                _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:  # a TimeoutError is one
+            return False
+        writer.close()
+        return True
 
     def gpu_kind(self, node_id: str) -> str:
         """Kind of GPU of a node, such as `H100`; empty where there is none."""
@@ -116,7 +134,7 @@ def _import_ray(*, alone: bool) -> ModuleType:
             "or set it to 'local'"
         )
     # Read when Ray is imported.
-    for name, value in (SETTINGS | LOOPBACK if alone else SETTINGS).items():
+    for name, value in (SETTINGS | (LOOPBACK if alone else ELSEWHERE)).items():
         os.environ.setdefault(name, value)
     # By name: `make check` knows the environment without Ray.
     return importlib.import_module("ray")
@@ -133,6 +151,10 @@ def _start(ray: ModuleType, workers: WorkersConfig) -> None:
         path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
         settings["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
     try:
+        host, _, port = (workers.address or "").rpartition(":")
+        if port.isdecimal() and "/" not in host:
+            # Ray itself would try for most of a minute, and complain meanwhile.
+            socket.create_connection((host, int(port)), HEAD_LIMIT_S).close()
         ray.init(address=workers.address or "local", **settings)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0][:200]

@@ -9,6 +9,7 @@ kills workers takes no other with it.
 
 import asyncio
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,15 @@ class Seat:
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when its first worker has started, or could not."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    rows: int = 0
+    """Rows that its workers were seen to make."""
+    tokens: int = 0
+    """Tokens that they generated."""
+    losses: int = 0
+    reason: str = ""
+    """Why its last worker was lost."""
+    since: float = 0.0
+    """Clock when its first worker had started."""
 
 
 class Pool:
@@ -69,7 +79,7 @@ class Pool:
         self, cluster: Cluster, job: Job, *, num: int, gpus: int, tries: int, progress: Progress
     ) -> None:
         self.seats = [Seat(number) for number in range(num)]
-        self._cluster, self._ray, self._gpus = cluster, cluster.ray, gpus
+        self.cluster, self._ray, self._gpus = cluster, cluster.ray, gpus
         self._job, self._progress, self._tries = job, progress, max(2, tries)
         self._actor = self._ray.remote(
             num_cpus=CPUS_FOR_EACH, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
@@ -79,8 +89,8 @@ class Pool:
         """The worker of each shard that is on its way."""
         self._suspects = 0
         """Shards that wait for a worker of their own."""
-        self._attempts: dict[str, Account] = {}
-        """What each attempt was seen to have made."""
+        self._attempts: dict[str, tuple[Seat, Account]] = {}
+        """Who works on an attempt, and what it was seen to have made."""
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: Exception | None = None
 
@@ -114,7 +124,7 @@ class Pool:
             size = journal.size()
             seat = await self._take(shard_index, alone=careful > 0)
             worker, attempt = seat.worker, secrets.token_hex(4)
-            self._attempts[attempt] = Account(folder)
+            self._attempts[attempt] = seat, Account(folder)
             try:
                 call = worker.make.remote(
                     folder, shard_index, upstream, old, key, self._made_by(seat, attempt), careful
@@ -140,6 +150,34 @@ class Pool:
             f"{self._tries} workers died while they made it alone, one after the other"
         )
 
+    def table(self) -> list[dict[str, str | int]]:
+        """What each worker has done and does, a row each, for people."""
+        now = time.monotonic()
+        return [
+            {
+                "worker": seat.number,
+                "host": seat.station.host if seat.station else "",
+                "GPU": seat.gpu,
+                "shards": seat.busy,
+                "rows": seat.rows,
+                "tokens/s": round(seat.tokens / max(now - seat.since, 1.0)) if seat.since else 0,
+                "restarts": seat.losses,
+                "state": self._state(seat),
+            }
+            for seat in self.seats
+        ]
+
+    def _state(self, seat: Seat) -> str:
+        if seat.worker is None:
+            lost = f"; the last one was lost: {seat.reason}" if seat.reason else ""
+            return f"starts, or waits for room in the cluster{lost}"
+        if seat.busy:
+            return "has a shard alone that lost its workers" if seat.closed else "works"
+        free = next(each for each in self.seats if each.worker is not None)
+        if self._suspects and seat is free:
+            return "idle: kept for a shard that lost its workers"
+        return "idle: no shard is ready for it"
+
     def release(self, shard_index: int) -> None:
         """A shard has ended its way through this pool's stages."""
         self._homes.pop(shard_index, None)
@@ -164,7 +202,7 @@ class Pool:
         if self._gpus:
             self._ray.kill(worker)
         else:
-            self._cluster.parked.append(worker)
+            self.cluster.parked.append(worker)
 
     def _made_by(self, seat: Seat, attempt: str) -> dict[str, str]:
         host = seat.station.host if seat.station else ""
@@ -225,9 +263,12 @@ class Pool:
             return
         seat.worker = None
         self._ray.kill(worker)
-        reason = str(error).strip().partition("\n")[0][:160]
+        seat.losses += 1
+        seat.reason = str(error).strip().partition("\n")[0][:160]
         host = seat.station.host if seat.station else "?"
-        self._progress.note(f"worker {seat.number} on {host} is lost ({reason}); another starts")
+        self._progress.note(
+            f"worker {seat.number} on {host} is lost ({seat.reason}); another starts"
+        )
         self._homes = {index: home for index, home in self._homes.items() if home is not seat}
         seat.lost.set()
 
@@ -244,7 +285,7 @@ class Pool:
     async def _keep_filled(self, seat: Seat) -> None:
         failed = 0
         while self._broken is None:
-            parked = self._cluster.parked if not self._gpus else []
+            parked = self.cluster.parked if not self._gpus else []
             worker = parked.pop() if parked else self._actor.remote()
             try:
                 station = await worker.start.remote(replace(self._job, number=seat.number))
@@ -262,7 +303,8 @@ class Pool:
                     self._broken = station
                 else:
                     seat.worker, seat.station = worker, station
-                    seat.gpu = self._cluster.gpu_kind(station.node)
+                    seat.since = seat.since or time.monotonic()
+                    seat.gpu = self.cluster.gpu_kind(station.node)
                 seat.lost.clear()
                 seat.tried.set()
                 self._changed.notify_all()
@@ -294,17 +336,19 @@ class Pool:
         """Pass on what an attempt has made since it was last seen."""
         if attempt not in self._attempts:
             return
-        before = self._attempts[attempt]
+        seat, before = self._attempts[attempt]
         if account.rows_planned > before.rows_planned:
             self._progress.planned(account.folder, account.rows_planned)
         new = _difference(account.counts, before.counts)
         if new.expected:
+            seat.rows += new.expected
+            seat.tokens += new.generated_tokens
             self._progress.rows_done(account.folder, new)
-        self._attempts[attempt] = account
+        self._attempts[attempt] = seat, account
 
     def _forget(self, attempt: str) -> bool:
         """Take back what a lost attempt was seen to plan and make; whether it made a row."""
-        account = self._attempts.pop(attempt)
+        _, account = self._attempts.pop(attempt)
         if account.rows_planned:
             self._progress.worker_lost(account.folder, account.rows_planned, account.counts)
         return account.counts.expected > 0

@@ -6,11 +6,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Made, Runner, ShardState, StepCall
+from pipeline.stages.runner import Made, Progress, Runner, ShardState, StepCall
 from pipeline.store import Manifest
 from pipeline.store.remote import fetch
 from pipeline.store.shards import publish
+from pipeline.workers.cluster import Cluster
 from pipeline.workers.pool import Pool, ShardBrokeWorkersError
+
+LOOK_AT_HEAD_S = 5.0
+HEAD_IS_BACK = "the head of the Ray cluster answers again"
+HEAD_IS_GONE = (
+    "the head of the Ray cluster does not answer; after a minute of that, Ray ends this process, "
+    "and `rlaif resume` continues the run once a cluster is there: all that succeeded is kept"
+)
 
 
 @dataclass
@@ -19,6 +27,17 @@ class PooledRunner(Runner):
 
     pools: Mapping[str, Pool] = field(default_factory=dict)
     """The pool that makes a stage, by the stage's folder."""
+
+    def workers_table(self) -> list[dict[str, str | int]]:
+        """The workers of all pools, a row each; see `Pool.table`."""
+        stages: dict[Pool, list[str]] = {}
+        for folder, pool in self.pools.items():
+            stages.setdefault(pool, []).append(folder.rpartition("/")[2])
+        return [
+            {"stages": ", ".join(names), **row}
+            for pool, names in stages.items()
+            for row in pool.table()
+        ]
 
     async def attempt(
         self,
@@ -71,4 +90,17 @@ async def pooled(runner: Runner, pools: Mapping[str, Pool]) -> AsyncIterator[Poo
     async with AsyncExitStack() as stack:
         for pool in distinct:
             stack.push_async_callback(pool.close)
+        for pool in distinct[:1]:
+            watch = asyncio.create_task(_watch_head(pool.cluster, runner.progress))
+            stack.callback(watch.cancel)
         yield PooledRunner(**values, pools=pools)
+
+
+async def _watch_head(cluster: Cluster, progress: Progress) -> None:
+    """Say when the cluster's head is gone: soon Ray ends this process without a word."""
+    answered = True
+    while True:
+        await asyncio.sleep(LOOK_AT_HEAD_S)
+        if (answers := await cluster.head_answers()) != answered:
+            answered = answers
+            progress.note(HEAD_IS_BACK if answers else HEAD_IS_GONE)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from pipeline.data.verify import check_files, verify
 from pipeline.errors import ConfigError, MachineError, StoreError
 from pipeline.progress import Progress
 from pipeline.run.context import open_context
+from pipeline.run.driver import PLAIN, PlainDriver
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
 from pipeline.run.start import check_recipe, start_run, work_in
+from pipeline.stages.base import Stage
+from pipeline.stages.runner import Runner, ShardState
 from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
 from pipeline.workers.cluster import connect
+from pipeline.workers.runner import PooledRunner
 from tests.run.builders import write_recipe
 
 RAY = {"kind": "ray", "num": 2}
@@ -55,14 +59,29 @@ def begin(folder: Path, workers: dict[str, Any] | None = None, **args: Any) -> R
     return start_run(recipe, run_id="one", runs_root_folder=folder / "runs")
 
 
-def make(run: RunDir) -> list[str]:
+class Tables(PlainDriver):
+    """Keeps the table of the workers as each pass has ended."""
+
+    def __init__(self) -> None:
+        self.tables: list[list[dict[str, str | int]]] = []
+
+    async def chain(
+        self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
+    ) -> list[ShardState]:
+        states = await super().chain(runner, shards, stages)
+        if isinstance(runner, PooledRunner):
+            self.tables.append(runner.workers_table())
+        return states
+
+
+def make(run: RunDir, driver: PlainDriver = PLAIN) -> list[str]:
     """Take a run to its preference set; returns the remarks."""
     progress = Notes()
 
     async def chains() -> None:
         ctx = open_context(run, progress)
-        await supervised_chain(ctx)
-        await preference_chain(ctx)
+        await supervised_chain(ctx, driver)
+        await preference_chain(ctx, driver)
         preference_dataset(ctx)
 
     with work_in(run):
@@ -83,10 +102,18 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def test_a_worker_dies_and_nothing_differs(local: RunDir, tmp_path: Path) -> None:
-    """Equal bytes; the manifests say who made what; a second time nothing is made."""
+    """Equal bytes; manifests and a table say who made what; a second time nothing is made."""
     log = tmp_path / "log"
     run = begin(tmp_path, RAY, once=str(tmp_path / "once"), log=str(log))
-    (lost,) = make(run)
+    driver = Tables()
+    (lost,) = make(run, driver)
+    table = driver.tables[0]
+    assert [(row["stages"], row["worker"]) for row in table] == [
+        ("sample, critique-1, revise-1", number) for number in (0, 1)
+    ]
+    assert sum(int(row["restarts"]) for row in table) == 1
+    # 24 rows; those of the lost attempt are taken from its journal.
+    assert 16 <= sum(int(row["rows"]) for row in table) <= 24
     assert lost.startswith("worker ") and lost.endswith("another starts")
     assert preference_bytes(run) == preference_bytes(local) and not verify(run)
     manifests = stage_manifests(run.root, "supervised/critique-1")
