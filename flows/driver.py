@@ -13,11 +13,13 @@ from typing import Any
 
 from prefect import flow
 
-from flows.tasks import ChainProgress, Handle, StageCalls, run_step
+from flows.artifacts import PassArtifacts
+from flows.tasks import Handle, StageCalls, run_step
 from pipeline.run.driver import Work
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Runner, ShardState
 from pipeline.store import Manifest, RunDir
+from pipeline.workers.runner import PooledRunner
 
 TASK_RUNS = 200
 """Task runs in a flow run: a larger graph is unreadable, and the server drops records in bursts."""
@@ -67,12 +69,13 @@ class PrefectDriver:
         # Shards of a later draw do not begin at 0.
         start = min((m.shard_index for shard in shards for m in shard.values()), default=0)
 
-        progress = ChainProgress(self._run, [s.folder for s in stages], len(shards) * len(stages))
-        await progress.step(0)
+        table = runner.workers_table if isinstance(runner, PooledRunner) else None
+        folders = [stage.folder for stage in stages]
+        artifacts = PassArtifacts(self._run, folders, len(shards) * len(stages), table)
 
         async def call(stage: Stage, shard_index: int, manifests: Sequence[Manifest]) -> Manifest:
             manifest = await run_task(stage, shard_index, manifests)
-            await progress.step()
+            artifacts.step()
             return manifest
 
         async def run_task(
@@ -91,6 +94,7 @@ class PrefectDriver:
             return await asyncio.create_task(step, context=context.copy())
 
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(artifacts.following())
             states = await runner.wavefront(shards, stages, call)
         self._upstream = list(self._calls.ends.values())
         return states

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
+from flows.artifacts import name_flow_run
 from flows.driver import PrefectDriver
-from flows.phases import PHASE_FLOWS, chosen, open_phase
-from flows.tasks import name_flow_run
+from flows.phases import chosen, open_phase, run_phase
 from pipeline.prefect_server.outlive import outliving_server
 from pipeline.run.phases import report_phase
 from pipeline.run.start import begin_run, work_in
@@ -43,5 +43,5 @@ async def end_to_end(
     with outliving_server(run), work_in(run):
         await name_flow_run(run)
         for phase in chosen(phases):
-            await PHASE_FLOWS[phase](str(run.root))
+            await run_phase(phase, run)
         return str(await report_phase(open_phase(str(run.root)), PrefectDriver(run), phases))

@@ -7,6 +7,8 @@ Anything else is a bug and keeps its traceback.
 Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
+import atexit
+import gc
 import importlib.metadata
 import re
 import sys
@@ -358,6 +360,8 @@ app.add_typer(labels_app, name="labels", rich_help_panel=LABELS)
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, without a traceback."""
     hold_standard_streams()
+    # The interpreter's last collection would take a second to look at what ends anyway.
+    atexit.register(gc.freeze)
     try:
         code = app(standalone_mode=False)
     except PipelineError as error:

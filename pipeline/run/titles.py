@@ -1,9 +1,10 @@
 """What a run and its phases are called where people look for them: in lists and as tags."""
 
-from pipeline.config import load_config
+from pipeline.config import RunConfig, load_config
 from pipeline.store import RunDir
 
 LEFT_OUT = "left out"
+FIGURES = "figures of the data"
 
 
 def run_title(run: RunDir) -> str:
@@ -20,9 +21,17 @@ def run_tags(run: RunDir) -> list[str]:
     return [config.name, f"{constitution.get('name', '?')}@{version}", str(policy)]
 
 
-def phase_title(run: RunDir, phase: str) -> str:
-    """What a phase does in this run, such as `supervised: sample, critique, revise, sft`."""
-    config = load_config(run.recipe)
+def phase_title(config: RunConfig, phase: str) -> str:
+    """What a phase does in a run, such as `supervised: sample, critique, revise, sft`."""
+    return f"{phase}: {', '.join(_steps(config, phase)) or LEFT_OUT}"
+
+
+def is_one_step(config: RunConfig, phase: str) -> bool:
+    """Whether a phase takes no shard through a stage and trains nothing."""
+    return _steps(config, phase) in ([], [FIGURES])
+
+
+def _steps(config: RunConfig, phase: str) -> list[str]:
     supervised, preference = config.supervised, config.preference
     steps: list[str] = []
     if phase == "supervised" and supervised.enabled:
@@ -36,5 +45,5 @@ def phase_title(run: RunDir, phase: str) -> str:
     if phase == "training" and preference.enabled and preference.train:
         steps = [f"train {preference.train.method}"]
     if phase == "evaluation" and config.evaluation.enabled:
-        steps = ["compare policies" if config.prompts.heldout else "figures of the data"]
-    return f"{phase}: {', '.join(steps) or LEFT_OUT}"
+        steps = ["compare policies" if config.prompts.heldout else FIGURES]
+    return steps

@@ -14,14 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows import driver
+from flows.artifacts import PassArtifacts
 from flows.end_to_end import end_to_end
 from flows.nightly import nightly
 from pipeline.engines.openai import pace
 from pipeline.run.start import runs_root
-from pipeline.store import RunLock
+from pipeline.store import RunDir, RunLock
 from tests.audits.bad_judges import recipe as write_bad_recipe
 from tests.engines.fake_endpoint import Answer, chat_reply, fake_endpoint
 from tests.engines.toy_engine import install as install_toy_engine
@@ -65,6 +67,7 @@ async def run_all(folder: Path) -> dict[str, Any]:
     driver.TASK_RUNS = 10  # two shards with five stages each
     await note("groups", await end_to_end(smoke, "groups", return_state=True))
     driver.TASK_RUNS = 200
+    await show_workers()
     recipe = write_nights(folder)
     for name, count in (("night 1", 10), ("night 2", 10), ("night 3", 16)):
         write_prompts(folder, count)
@@ -88,6 +91,15 @@ async def run_all(folder: Path) -> dict[str, Any]:
         path = str(write_recipe(folder / "waiting", prompts=2, policy=policy, **SUPERVISED_ONLY))
         await note("waiting", await end_to_end(path, "waiting", return_state=True))
     return ends
+
+
+@flow(name="workers")
+async def show_workers() -> None:
+    """The table of the workers, of a pass that Ray would have made."""
+    run = RunDir(runs_root() / "groups")
+    artifacts = PassArtifacts(run, ["preference/sample"], 1, lambda: [{"worker": 0, "rows": 3}])
+    async with artifacts.following():
+        artifacts.step()
 
 
 def silent_at_first(number: int, body: dict[str, Any]) -> Answer:

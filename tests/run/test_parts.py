@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.run.context import open_context
 from pipeline.run.driver import PLAIN
 from pipeline.run.phases import PHASES, report_phase
 from pipeline.run.start import begin_run, start_run
-from pipeline.run.titles import phase_title, run_tags, run_title
+from pipeline.run.titles import is_one_step, phase_title, run_tags, run_title
 from pipeline.store import RunDir
 from tests.run.builders import write_recipe
 
@@ -42,11 +43,12 @@ def test_titles_and_tags(tmp_path: Path) -> None:
     digits = run.info()["constitution"]["hash"][:8]
     assert run_title(run) == "small · one"
     assert run_tags(run) == ["small", f"tests@{digits}", "scripted"]
-    assert [phase_title(run, name) for name in PHASES] == [
-        "supervised: sample, critique, revise",
-        "preference: sample, label by judge, pair",
-        "training: left out",
-        "evaluation: compare policies",
+    config = load_config(run.recipe)
+    assert [(phase_title(config, name), is_one_step(config, name)) for name in PHASES] == [
+        ("supervised: sample, critique, revise", False),
+        ("preference: sample, label by judge, pair", False),
+        ("training: left out", True),
+        ("evaluation: compare policies", False),
     ]
 
 
