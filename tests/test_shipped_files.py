@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.audits.canary_set import load_canaries
 from pipeline.cli import schema
@@ -105,6 +106,25 @@ def test_locks_pin_every_line(kind: str) -> None:
     assert any(line.startswith("sqlalchemy==2.0.") for line in pins)
     # An index that also has 2.13.0+cpu gives that for two equals signs.
     assert ("torch===2.13.0" if kind == "cuda" else "torch==2.13.0+cpu") in pins
+
+
+def test_services_of_a_team_are_those_of_the_locks() -> None:
+    """Another version of Prefect's server, or a key in the file, would be noticed too late."""
+    text = (PROJECT_ROOT / "flows/compose.yaml").read_text()
+    services = yaml.safe_load(text)["services"]
+    assert set(services) == {"postgres", "prefect", "store", "model", "worker"}
+    lock = (PROJECT_ROOT / "requirements/cuda.lock").read_text()
+    for name, package, tag in (("prefect", "prefect", ":"), ("model", "vllm", ":v")):
+        version = services[name]["image"].partition(tag)[2].partition("-")[0]
+        assert f"\n{package}=={version}\n" in lock
+    secrets = [
+        value
+        for service in services.values()
+        for key, value in service.get("environment", {}).items()
+        if key.endswith(("PASSWORD", "_KEY", "AUTH_STRING"))
+    ]
+    assert len(secrets) == 5 and all(value.startswith("${") for value in secrets)
+    assert "--block-size 32" in services["model"]["command"]
 
 
 def test_cluster_lock_only_adds() -> None:

@@ -54,7 +54,7 @@ class Cluster:
         host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
         try:
             async with asyncio.timeout(HEAD_LIMIT_S):
-                _, writer = await asyncio.open_connection(host, int(port))
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except OSError:  # a TimeoutError is one
             return False
         writer.close()
@@ -154,14 +154,18 @@ def _start(ray: ModuleType, workers: WorkersConfig) -> None:
         host, _, port = (workers.address or "").rpartition(":")
         if port.isdecimal() and "/" not in host:
             # Ray itself would try for most of a minute, and complain meanwhile.
-            socket.create_connection((host, int(port)), HEAD_LIMIT_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), HEAD_LIMIT_S).close()
         ray.init(address=workers.address or "local", **settings)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray also raises bare ones, as after a start that took too long
         reason = str(error).strip().partition("\n")[0][:200]
-        where = workers.address or "this machine"
+        if workers.address is None:
+            raise MachineError(
+                f"Ray does not start on this machine ({reason}); end other programs, or set "
+                "execution.workers.kind to 'local'"
+            ) from error
         raise MachineError(
-            f"no Ray cluster answers at {where} ({reason}); start one with `ray start --head`, or "
-            "leave execution.workers.address out to use this machine"
+            f"no Ray cluster answers at {workers.address} ({reason}); start one with "
+            "`ray start --head`, or leave execution.workers.address out to use this machine"
         ) from error
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from pipeline.stages.base import Stage
 from pipeline.stages.runner import Runner, ShardState
 from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests
-from pipeline.workers.cluster import connect
+from pipeline.workers import runner
+from pipeline.workers.cluster import Cluster, _start, connect
 from pipeline.workers.runner import PooledRunner
 from tests.run.builders import write_recipe
 
@@ -179,6 +181,37 @@ def test_more_than_there_is(
     recipe = write_recipe(tmp_path, execution={"workers": workers})
     with pytest.raises(error, match=message):
         check_recipe(recipe)
+
+
+def test_cluster_that_does_not_start_or_answer() -> None:
+    """One line, at once where nothing listens: Ray alone tries for most of a minute."""
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    ray: Any = SimpleNamespace(init=init)
+    with pytest.raises(MachineError, match=r"does not start on this machine \(The current node"):
+        _start(ray, WorkersConfig.model_validate(RAY))
+    workers = WorkersConfig.model_validate(RAY | {"address": "127.0.0.1:1"})
+    with pytest.raises(MachineError, match=r"answers at 127\.0\.0\.1:1 \(.*refused"):
+        _start(ray, workers)
+
+
+async def test_head_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOOK_AT_HEAD_S", 0.01)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    ray: Any = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address=address))
+    progress = Notes()
+    watch = asyncio.create_task(runner._watch_head(Cluster(ray, []), progress))
+    await asyncio.sleep(0.1)
+    assert progress.notes == []
+    server.close()
+    async with asyncio.timeout(30):
+        while not progress.notes:
+            await asyncio.sleep(0.01)
+    watch.cancel()
+    assert progress.notes[0].startswith("the head of the Ray cluster does not answer")
 
 
 def test_worker_that_cannot_see_the_run(tmp_path: Path) -> None:
