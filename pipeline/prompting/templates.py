@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -99,6 +100,20 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
+@lru_cache(maxsize=64)
+def _parsed(source: str) -> tuple[Template, frozenset[str]]:
+    """A template and the variables that it uses. A run reads each of its templates twice, to check
+    it and to use it.
+    """
+    environment = _Environment()
+    tree = environment.parse(source)
+    numbers = [n.value for n in tree.find_all(nodes.Const) if isinstance(n.value, int)]
+    if any(abs(number) > MAX_NUMBER for number in numbers):
+        raise OverflowError(f"a number is over {MAX_NUMBER:,}")
+    names = frozenset(meta.find_undeclared_variables(tree))
+    return environment.from_string(tree), names
+
+
 @dataclass(frozen=True)
 class PromptTemplate:
     """A parsed template and its hash, which is part of the id of every row made with it."""
@@ -126,14 +141,8 @@ class PromptTemplate:
         Raises:
             TemplateError: syntax error (with line), unknown variable or attribute.
         """
-        environment = _Environment()
         try:
-            tree = environment.parse(source)
-            numbers = [n.value for n in tree.find_all(nodes.Const) if isinstance(n.value, int)]
-            if any(abs(number) > MAX_NUMBER for number in numbers):
-                raise OverflowError(f"a number is over {MAX_NUMBER:,}")
-            names = meta.find_undeclared_variables(tree)
-            parsed = environment.from_string(source)
+            parsed, names = _parsed(source)
         except TemplateSyntaxError as error:
             raise TemplateError(
                 f"template {name}, line {error.lineno}: {error.message}; fix the Jinja syntax"

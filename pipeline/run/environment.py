@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,20 +41,24 @@ def record_environment(run: RunDir) -> None:
 
 def environment() -> dict[str, Any]:
     """Versions, machine and code revision of this process."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": versions,
+        "packages": package_versions(),
         "code": code_revision(),
         "command": Path(sys.argv[0]).name,
     }
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that make rows or models, those that are installed."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 @cache
