@@ -218,9 +218,10 @@ def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
     if config.evaluation.enabled and num_heldout and policies > 1:
         compared = math.comb(policies, 2) * num_heldout * config.evaluation.sample.num_samples
         like = OF_POLICIES if stage_manifests(run.root, OF_POLICIES) else LABELS
-        if stage_manifests(run.root, like):
-            stages.append(forecast(OF_POLICIES, like, compared, by_row=True))
-        else:
+        plan = forecast(OF_POLICIES, like, compared, by_row=True)
+        if plan.tokens.value:
+            stages.append(plan)
+        else:  # scores and rewards are not comparisons, of which the judge makes these
             notes.append(f"{OF_POLICIES} is not in these figures: no stage like it ran")
     stages = [stage for stage in stages if stage.tokens.value]
     if policies > 1 or config.preference.train:

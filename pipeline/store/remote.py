@@ -31,6 +31,14 @@ LARGE = 8 * 2**20
 """Bytes from which a file is sent in parts: its ETag is then not its MD5."""
 HEADS = ("run.json", "dataset/manifest.json", "report.html")
 """Files that show a run in a list."""
+S3_SETTINGS = {
+    "connect_timeout": 10,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+}
+S3_TRIES = 2
+"""Tries of s3fs, each of several by boto: a store that takes requests and never answers is named
+after three minutes. By default it would take 25."""
 INSTALL = "run `make setup-cluster` for s3, or install the package that fsspec names"
 
 Entry = list[Any]
@@ -53,7 +61,13 @@ class Mirror:
         with self._clear():
             import fsspec
 
-            self._fs, self._base = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            is_s3 = self.url.startswith("s3:")
+            options = {"config_kwargs": S3_SETTINGS} if is_s3 else {}
+            self._fs, self._base = fsspec.core.url_to_fs(
+                self.url, use_listings_cache=False, **options
+            )
+            if is_s3:
+                self._fs.retries = S3_TRIES
         try:
             self._index = json.loads(self._index_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

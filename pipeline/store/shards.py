@@ -82,6 +82,12 @@ class ShardCounts:
         """See `all_prompt_tokens`."""
         return self.seconds + self.earlier_seconds
 
+    def as_reused(self) -> "ShardCounts":
+        """Of the same rows in a run that took all of them from another one, and paid nothing."""
+        paid = ("prompt_tokens", "cached_tokens", "generated_tokens", "seconds")
+        free = dict.fromkeys([*paid, *(f"earlier_{n}" for n in paid if n != "cached_tokens")], 0)
+        return replace(self, reused=self.expected, **free)
+
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(ShardCounts)}

@@ -12,7 +12,7 @@ right for it, and the rest is made again. Reference log-probabilities are shared
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import load_config
@@ -24,6 +24,7 @@ from pipeline.run.start import CheckedRecipe, check_recipe, runs_root, start_run
 from pipeline.store import RunDir, read_json, write_json
 from pipeline.store.files import link_file, write_text
 from pipeline.store.layout import check_folder_name
+from pipeline.store.shards import Manifest, publish
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.sweep.points import Point, read_points
 
@@ -103,12 +104,13 @@ def begin_with(run: RunDir, before: RunDir) -> None:
     config, other = load_config(run.recipe), load_config(before.recipe)
     if (config.prompts, config.seed) != (other.prompts, other.seed):
         return
-    for manifest in sorted(before.root.rglob("shard-*.json")):
-        # The manifest last: without its shard it would be damage.
-        for path in (manifest.with_suffix(".parquet"), manifest):
-            target = run.root / path.relative_to(before.root)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            link_file(path, target)
+    for path in sorted(before.root.rglob("shard-*.json")):
+        manifest = Manifest.from_json(path.read_text("utf-8"))
+        shard = run.root / manifest.path
+        shard.parent.mkdir(parents=True, exist_ok=True)
+        link_file(before.root / manifest.path, shard)
+        # Last: a manifest without its shard would be damage.
+        publish(run.root, replace(manifest, counts=manifest.counts.as_reused()))
     for folder in (PROMPTS, HELDOUT):
         done = read_json(before.root / folder / "complete.json")
         if done is not None:
