@@ -26,7 +26,7 @@ from tests.run.builders import write_recipe
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of its own, which may fail."""
+    """A server of its own, which may fail; the last test kills it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLAIF_STATE", str(tmp_path_factory.mktemp("state")))
         patch.delenv("RLAIF_PREFECT_PORT", raising=False)
@@ -92,39 +92,33 @@ def test_run_goes_on_without_its_server(
 
 @pytest.mark.slow
 def test_run_of_a_worker_goes_on_without_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failing: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RLAIF_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path))
-    monkeypatch.delenv("RLAIF_PREFECT_PORT", raising=False)
-    server = ensure_server()
-    try:
-        variables = with_environment(server.port)
-        prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-        ask(server, "work_pools/", name="local", type="process")
-        subprocess.run(
-            [*prefect, "deploy", "-n", "main"], check=True, cwd=PROJECT_ROOT, env=variables,
-            stdin=subprocess.DEVNULL, capture_output=True,
-        )  # fmt: skip
-        (deployment,) = ask(server, "deployments/filter")
-        parameters = {"recipe": str(slow_recipe(tmp_path)), "run_id": "one"}
-        ask(server, f"deployments/{deployment['id']}/create_flow_run", parameters=parameters)
-        worker = subprocess.Popen(
-            [*prefect, "worker", "start", "--pool", "local", "--run-once"],
-            cwd=PROJECT_ROOT,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            if "supervised/critique-1" in line:
-                break
-        os.kill(server.pid, signal.SIGKILL)
-        said, _ = worker.communicate(timeout=600)
-    finally:
-        stop_server()
+    variables = with_environment(failing.port)
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    ask(failing, "work_pools/", name="local", type="process")
+    subprocess.run(
+        [*prefect, "deploy", "-n", "main"], check=True, cwd=PROJECT_ROOT, env=variables,
+        stdin=subprocess.DEVNULL, capture_output=True,
+    )  # fmt: skip
+    (deployment,) = ask(failing, "deployments/filter")
+    parameters = {"recipe": str(slow_recipe(tmp_path)), "run_id": "one"}
+    ask(failing, f"deployments/{deployment['id']}/create_flow_run", parameters=parameters)
+    worker = subprocess.Popen(
+        [*prefect, "worker", "start", "--pool", "local", "--run-once"],
+        cwd=PROJECT_ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if "supervised/critique-1" in line:
+            break
+    os.kill(failing.pid, signal.SIGKILL)
+    said, _ = worker.communicate(timeout=600)
     (line,) = (line for line in said.splitlines() if "the Prefect server failed" in line)
     assert "continues without its records" in line and "`rlaif resume one`" in line
     assert "exited cleanly" in said and "Service 'EventsWorker'" not in said

@@ -22,7 +22,14 @@ def test_review_is_served_until_it_is_stopped(tmp_path: Path) -> None:
     run = labeled_run(tmp_path / "runs/one", 12)
     command = [sys.executable, "-m", "pipeline.cli", "review", str(run.root), "--pairs", "6"]
     environment = {**os.environ, "RLAIF_OUTPUTS": str(tmp_path)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell starts what it runs in the background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     try:
         first = process.stdout.readline()
@@ -35,7 +42,7 @@ def test_review_is_served_until_it_is_stopped(tmp_path: Path) -> None:
         assert httpx.post(f"{match[1]}/label", json=answer, headers=headers).status_code == 200
     finally:
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Ada: 1 labels" in out and "sources.yaml" in out
     lines = (tmp_path / f"review/{run.run_id}/random.jsonl").read_text().splitlines()

@@ -28,7 +28,7 @@ def test_run_survives_a_full_disk_at_any_point(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     command = [sys.executable, "-m", "tests.run.full_disk", str(recipe), str(tmp_path / "disk")]
     ended = subprocess.run(
-        [*NAMESPACE, *command, "48"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        [*NAMESPACE, *command, "64"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
     *results, last = json.loads(ended.stdout.splitlines()[-1])

@@ -85,6 +85,7 @@ async def test_thumbs_make_a_policy(tmp_path: Path, tiny_model: Path) -> None:
         "weak": 1,
         "undrawn": 0,
         "beaten": 0,
+        "repeated": 0,
         "heldout": 0,
         "used": 4,
         "feedback": 4,

@@ -80,7 +80,7 @@ async def test_killed_parent_then_resume(
     """
     for name, value in FOREIGN.items():
         monkeypatch.setenv(name, value)
-    config = DpoConfig(**CPU, max_steps=90, save_steps=15, batch_size=2)
+    config = DpoConfig(**CPU, max_steps=45, save_steps=15, batch_size=2)
     job = make_job(tmp_path, tiny_model, config)
     path = write_job(describe(job))
     code = (
@@ -98,11 +98,11 @@ async def test_killed_parent_then_resume(
 
     seen: list[int] = []
     result = await launch(job, on_progress=lambda progress: seen.append(progress.step))
-    assert result.resumed_from_step >= 15 and result.num_steps == 90
-    assert seen[0] == result.resumed_from_step + 1 and seen[-1] == 90
+    assert result.resumed_from_step >= 15 and result.num_steps == 45
+    assert seen[0] == result.resumed_from_step + 1 and seen[-1] == 45
     assert result.reference_cache == "hit" and not job.checkpoint_dir.exists()
     lines = job.metrics_path.read_text("utf-8").splitlines()
-    assert len(lines) == 90
+    assert len(lines) == 45
     assert await launch(job, on_line=pytest.fail) == result
 
 
