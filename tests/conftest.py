@@ -11,7 +11,7 @@ from tests.cli.commands import rlaif
 __all__ = ["rlaif"]
 
 # One fixed set of examples, so that a failure on one machine is a failure on all.
-settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=200)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("repeatable")
 
 
