@@ -4,7 +4,7 @@
 
 Prefect begins its SQLite transactions as readers. One that writes after another has committed
 cannot wait: SQLite ends it at once, the server answers 503, and the client tries again two seconds
-later. On an idle machine that met every second run, and three in a row cost the run its records.
+later. On an idle machine that met most runs, and three in a row cost a run its records.
 A transaction that is immediate waits for its turn, at most a minute.
 
 Does not: change a server on PostgreSQL.

@@ -38,7 +38,7 @@ S3_SETTINGS = {
 }
 S3_TRIES = 2
 """Tries of s3fs, each of several by boto: a store that takes requests and never answers is named
-after three minutes. By default it would take 25."""
+after three minutes. By default either tries five times, and each waits for a minute."""
 INSTALL = "run `make setup-cluster` for s3, or install the package that fsspec names"
 
 Entry = list[Any]

@@ -84,9 +84,17 @@ class ShardCounts:
 
     def as_reused(self) -> "ShardCounts":
         """Of the same rows in a run that took all of them from another one, and paid nothing."""
-        paid = ("prompt_tokens", "cached_tokens", "generated_tokens", "seconds")
-        free = dict.fromkeys([*paid, *(f"earlier_{n}" for n in paid if n != "cached_tokens")], 0)
-        return replace(self, reused=self.expected, **free)
+        return replace(
+            self,
+            reused=self.expected,
+            prompt_tokens=0,
+            cached_tokens=0,
+            generated_tokens=0,
+            seconds=0.0,
+            earlier_prompt_tokens=0,
+            earlier_generated_tokens=0,
+            earlier_seconds=0.0,
+        )
 
     def __add__(self, other: "ShardCounts") -> "ShardCounts":
         return ShardCounts(

@@ -24,7 +24,7 @@ from pipeline.run.start import CheckedRecipe, check_recipe, runs_root, start_run
 from pipeline.store import RunDir, read_json, write_json
 from pipeline.store.files import link_file, write_text
 from pipeline.store.layout import check_folder_name
-from pipeline.store.shards import Manifest, publish
+from pipeline.store.shards import load_manifest, publish
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.sweep.points import Point, read_points
 
@@ -105,7 +105,10 @@ def begin_with(run: RunDir, before: RunDir) -> None:
     if (config.prompts, config.seed) != (other.prompts, other.seed):
         return
     for path in sorted(before.root.rglob("shard-*.json")):
-        manifest = Manifest.from_json(path.read_text("utf-8"))
+        stage = path.parent.relative_to(before.root).as_posix()
+        manifest = load_manifest(before.root, stage, int(path.stem.removeprefix("shard-")))
+        if manifest is None:
+            continue  # damaged: this run makes it itself
         shard = run.root / manifest.path
         shard.parent.mkdir(parents=True, exist_ok=True)
         link_file(before.root / manifest.path, shard)

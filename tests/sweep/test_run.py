@@ -82,6 +82,18 @@ def test_what_a_training_wrote_is_not_shared(
     assert (sft / "result.json").read_text() == f'{{"model_dir": "{sft}/model"}}'
 
 
+def test_damaged_shards_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "in")
+    before, run = (start_run(recipe, run_id=name) for name in ("one", "two"))
+    write_prompt_shards(before.root, "prompts", make_prompts(3), 1, "key")
+    (before.root / "prompts/shard-00000.json").write_text("{")
+    (before.root / "prompts/shard-00001.parquet").write_bytes(b"x")
+    begin_with(run, before)
+    taken = sorted(path.name for path in (run.root / "prompts").glob("shard-*"))
+    assert taken == ["shard-00002.json", "shard-00002.parquet"]
+
+
 @pytest.mark.parametrize("links", range(2))
 def test_takeover_that_is_stopped_leaves_nothing_that_looks_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: int
