@@ -9,7 +9,8 @@ calls in flight; the answers before them are in the journals of their shards.
     python -m benchmarks.kill_test [--quick] [--seed N]
 
 The last line is one JSON object: `kills`, `lost`, `doubled`, `same_ids`, `same_datasets`,
-`tokens_paid_twice_share` and the `allowed_share` that the calls in flight give.
+`same_bytes` (of the data sets' files), `tokens_paid_twice_share` and the `allowed_share` that the
+calls in flight give.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.scripted_chain import STAGES, start_scripted
+from pipeline.config import load_config
+from pipeline.config.engines import ScriptedConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import verify
 from pipeline.store import RunDir, read_rows
@@ -90,22 +93,42 @@ def row_ids(run: RunDir) -> Counter[str]:
 
 def bill(run: RunDir) -> int:
     """All tokens that the model was paid for."""
-    return sum(map(int, (run.root.parent.parent / "bill").read_text().split()))
+    return sum(map(int, bill_file(run).read_text().split()))
 
 
-def most_in_flight(run: RunDir) -> int:
-    """Tokens of the dearest row, times the calls that are in flight at once."""
+def bill_file(run: RunDir) -> Path:
+    """Where the run's model writes its bill."""
+    policy = load_config(run.recipe).policy
+    assert isinstance(policy, ScriptedConfig)
+    return Path(str(policy.args["meter"]))
+
+
+def dataset_bytes(run: RunDir) -> dict[str, bytes]:
+    """The files of the data sets, by name."""
+    return {path.name: path.read_bytes() for path in run.dataset.glob("*.parquet")}
+
+
+def dearest_call(run: RunDir) -> int:
+    """Tokens of the dearest row."""
     dearest: int = max(
         row.num_prompt_tokens + row.num_tokens
         for stage in STAGES[:-1]
         for manifest in stage_manifests(run.root, stage)
         for row in read_rows(run.root, manifest)
     )
-    return CALLS_AT_ONCE * dearest
+    return dearest
 
 
-def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:
-    """What the kills changed."""
+def compare(
+    calm: RunDir, killed: RunDir, kills: int, calls_in_flight: int | None = None
+) -> dict[str, Any]:
+    """What the kills changed.
+
+    Args:
+        calls_in_flight: most of all kills together; by default those of one process at each.
+    """
+    if calls_in_flight is None:
+        calls_in_flight = kills * CALLS_AT_ONCE
     expected, found = row_ids(calm), row_ids(killed)
     needed, paid = bill(calm), bill(killed)
     sets, other_sets = load_dataset(calm), load_dataset(killed)
@@ -116,9 +139,10 @@ def compare(calm: RunDir, killed: RunDir, kills: int) -> dict[str, Any]:
         "doubled": sum(count - 1 for count in found.values() if count > 1),
         "same_ids": set(expected) == set(found),
         "same_datasets": bool(sets and other_sets and sets.dataset_id == other_sets.dataset_id),
+        "same_bytes": dataset_bytes(calm) == dataset_bytes(killed),
         "problems": len(verify(killed)),
         "tokens_paid_twice_share": round((paid - needed) / needed, 4),
-        "allowed_share": round(kills * most_in_flight(calm) / needed, 4),
+        "allowed_share": round(calls_in_flight * dearest_call(calm) / needed, 4),
         "tokens_needed": needed,
         "tokens_paid": paid,
     }

@@ -16,6 +16,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.scripted_chain import STAGES, make_data, start_scripted
 from pipeline.store.shards import stage_manifests
@@ -26,7 +27,7 @@ SHARD_SIZE = 16
 
 def measure(folder: Path, num_workers: int, prompts_each: int) -> dict[str, float]:
     """Rows a second of the whole data chain, and what the driver's process spent."""
-    settings = {
+    settings: dict[str, Any] = {
         "latency_s": LATENCY_S,
         "max_concurrency": CALLS_AT_ONCE,
         "shard_size": SHARD_SIZE,

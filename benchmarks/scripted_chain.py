@@ -28,7 +28,7 @@ from pipeline.run.phases import (
     supervised_chain,
     supervised_dataset,
 )
-from pipeline.run.start import start_run
+from pipeline.run.start import find_run, runs_root, start_run
 from pipeline.store import RunDir, RunLock
 from pipeline.types import Messages
 
@@ -89,8 +89,15 @@ def make_engine(
     )
 
 
-def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
-    """A new run of `num_prompts` prompts below `folder`; settings go to `execution` and `args`."""
+def start_scripted(
+    folder: Path, num_prompts: int, *, in_store: bool = False, **settings: Any
+) -> RunDir:
+    """A new run of `num_prompts` prompts; settings go to `execution` and `args`.
+
+    Args:
+        folder: where its recipe and, unless `in_store`, the run itself are.
+        in_store: make the run in RLAIF_OUTPUTS.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "train.jsonl").open("w") as stream:
         for number in range(num_prompts):
@@ -125,7 +132,8 @@ def start_scripted(folder: Path, num_prompts: int, **settings: Any) -> RunDir:
             }
         )
     )
-    return start_run(recipe, run_id="run", runs_root_folder=folder / "runs")
+    runs = None if in_store else folder / "runs"
+    return start_run(recipe, run_id="run", runs_root_folder=runs)
 
 
 async def make_data(run: RunDir) -> dict[str, Any]:
@@ -140,4 +148,5 @@ async def make_data(run: RunDir) -> dict[str, Any]:
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    asyncio.run(make_data(RunDir(Path(sys.argv[1]))))
+    runs_root()  # makes a store known, if the run is in one
+    asyncio.run(make_data(find_run(sys.argv[1])))

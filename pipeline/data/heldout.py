@@ -61,33 +61,35 @@ def check_prompts(
         DataError: a line that cannot be used, a set without prompts, or a held-out prompt that is
             also trained on; names file and line.
     """
-    trained: dict[str, str] = {}
     shapes: set[tuple[str, ...]] = set()
     tags: set[str] = set()
-    ids: dict[str, list[str]] = {"train": [], "heldout": []}
-    for row in prompt_rows(train):
-        ids["train"].append(row.row_id)
-        shapes.add(tuple(message.role for message in row.messages))
-        if heldout:
-            trained.setdefault(conversation_key(row.messages), _place(row))
+    ids: dict[str, set[str]] = {"train": set(), "heldout": set()}
+    lines = {"train": 0, "heldout": 0}
+    # The held-out ones first: they are few, and of millions to train on only the ids are kept.
+    held: dict[str, str] = {}
     for row in prompt_rows(heldout):
-        ids["heldout"].append(row.row_id)
+        ids["heldout"].add(row.row_id)
+        lines["heldout"] += 1
         tags.update(row.tags)
         shapes.add(tuple(message.role for message in row.messages))
-        if place := trained.get(conversation_key(row.messages)):
+        held.setdefault(conversation_key(row.messages), _place(row))
+    for row in prompt_rows(train):
+        ids["train"].add(row.row_id)
+        lines["train"] += 1
+        shapes.add(tuple(message.role for message in row.messages))
+        if held and (place := held.get(conversation_key(row.messages))):
             raise DataError(
-                f"{_place(row)}: this held-out prompt is also trained on ({place}), so its "
+                f"{place}: this held-out prompt is also trained on ({_place(row)}), so its "
                 "evaluation would mean nothing; remove it from one of the files"
             )
     for sources, rows in ((train, ids["train"]), (heldout, ids["heldout"])):
         if sources and not rows:
             raise DataError(f"no prompts in {', '.join(map(str, sources))}; add at least one line")
-    num_train, num_heldout = (len(set(rows)) for rows in ids.values())
     return PromptCounts(
-        num_train,
-        num_heldout,
-        len(ids["train"]) - num_train,
-        len(ids["heldout"]) - num_heldout,
+        len(ids["train"]),
+        len(ids["heldout"]),
+        lines["train"] - len(ids["train"]),
+        lines["heldout"] - len(ids["heldout"]),
         frozenset(shapes),
         frozenset(tags),
     )
@@ -113,11 +115,13 @@ def not_trained_on(rows: Iterable[PromptRow], run: RunDir) -> Iterator[PromptRow
         DataError: the run trains on one of them, or its parent's data set contains it.
         StoreError: the parent's data set is damaged.
     """
-    trained = _stored_keys(run, "prompts")
+    # The held-out prompts are few; those trained on may be millions, and are not kept.
+    held = [(conversation_key(row.messages), row) for row in rows]
+    keys = {key for key, _ in held}
+    trained = {key for key in _stored_keys(run, "prompts") if key in keys}
     parent = parent_run(run)
     inherited = version_keys(parent) if parent else set()
-    for row in rows:
-        key = conversation_key(row.messages)
+    for key, row in held:
         if key in trained:
             raise DataError(
                 f"{_place(row)}: this held-out prompt is one that run {run.run_id} trains on; the "
@@ -134,7 +138,7 @@ def not_held_out(rows: Iterable[PromptRow], run: RunDir) -> Iterator[PromptRow]:
     Raises:
         DataError: the run holds out one of them.
     """
-    held = _stored_keys(run, HELDOUT)
+    held = {*_stored_keys(run, HELDOUT)}
     for row in rows:
         if conversation_key(row.messages) in held:
             raise DataError(
@@ -153,7 +157,7 @@ def heldout_keys(run: RunDir, config: RunConfig) -> set[str]:
         DataError: a held-out file is missing or broken.
     """
     rows = prompt_rows(config.prompts.heldout)
-    return _stored_keys(run, HELDOUT) | {conversation_key(row.messages) for row in rows}
+    return {*_stored_keys(run, HELDOUT)} | {conversation_key(row.messages) for row in rows}
 
 
 def version_keys(run: RunDir) -> set[str]:
@@ -185,9 +189,6 @@ def _place(row: PromptRow) -> str:
     return f"{row.source}, line {row.source_index}"
 
 
-def _stored_keys(run: RunDir, folder: str) -> set[str]:
-    return {
-        conversation_key(row.messages)
-        for manifest in stage_manifests(run.root, folder)
-        for row in read_rows(run.root, manifest)
-    }
+def _stored_keys(run: RunDir, folder: str) -> Iterator[str]:
+    for manifest in stage_manifests(run.root, folder):
+        yield from (conversation_key(row.messages) for row in read_rows(run.root, manifest))

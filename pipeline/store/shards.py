@@ -287,7 +287,7 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
         StoreError: one of them does not parse; without it, the rest would pass for all shards.
     """
     manifests = []
-    for path in sorted((root / folder).glob("shard-*.json")):
+    for path in _manifest_files(root / folder):
         try:
             manifests.append(Manifest.from_json(plain_bytes(path).decode("utf-8")))
         except (OSError, ValueError):
@@ -296,6 +296,11 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
                 f"unfinished; `rlaif resume {root.name}` makes it again"
             ) from None
     return manifests
+
+
+def _manifest_files(folder: Path) -> list[Path]:
+    # The numbers of shards from 100,000 on are longer.
+    return sorted(folder.glob("shard-*.json"), key=lambda path: (len(path.name), path.name))
 
 
 def stage_rows(root: Path, folder: str) -> Iterator[Any]:
@@ -308,10 +313,7 @@ def first_manifest(root: Path, folder: str) -> Manifest | None:
     """The first manifest of a stage whose shard is intact, for the model it names; None when there
     is none.
     """
-    indices = (
-        int(path.stem.removeprefix("shard-"))
-        for path in sorted((root / folder).glob("shard-*.json"))
-    )
+    indices = (int(path.stem.removeprefix("shard-")) for path in _manifest_files(root / folder))
     return next(filter(None, (load_manifest(root, folder, index) for index in indices)), None)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,6 +182,19 @@ def test_heldout_prompt_must_not_be_trained_on(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"h.jsonl, line 3: .*also trained on .*t.jsonl, line 2"):
         check_prompts([train], [held])
     assert check_prompts([train], [write(held, {"prompt": "c"})]) == PromptCounts(2, 1)
+
+
+def test_check_keeps_only_ids_of_training_prompts(tmp_path: Path) -> None:
+    """24 hex digits are a string of 73 bytes; a set of 5,000 has 2**15 slots of 16: 105 each."""
+    train = write_numbers(tmp_path / "t.jsonl", range(5_000))
+    held = write(tmp_path / "h.jsonl", {"prompt": "c"})
+    check_prompts([train], [held])
+    tracemalloc.start()
+    check_prompts([train], [held])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # While a set grows, its smaller table is there as well; a place and a key would be 300 more.
+    assert peak / 5_000 < 250
 
 
 @pytest.mark.parametrize("heldout", ["Is the caf\u00e9 open?\n", "\tIs the cafe\u0301 open?"])

@@ -4,14 +4,12 @@ import asyncio
 import os
 import re
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.kill_storm import s3_server
 from pipeline.data.verify import verify
 from pipeline.errors import StoreError
 from pipeline.run.nightly import nightly_runs, take_run
@@ -27,17 +25,8 @@ NUM_SHARD_STAGES = 2 * 5 + 4
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Address of a server with an empty bucket called `runs`."""
-    # A process of its own: vLLM looks at every module that is loaded, and trips over Flask's.
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        address = next(
-            found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line))
-        )
-        # Its log is read on, so that the server never waits for us.
-        threading.Thread(target=server.stderr.read, daemon=True).start()
+    with s3_server() as address:
         yield address
-        server.kill()
 
 
 @pytest.fixture

@@ -113,6 +113,14 @@ def test_manifests_come_in_order(tmp_path: Path) -> None:
     assert [m.shard_index for m in stage_manifests(tmp_path, "prompts")] == [0, 2, 10]
 
 
+def test_shard_100_000_comes_after_99_999(tmp_path: Path) -> None:
+    """A million prompts in shards of eight have longer numbers at their end."""
+    for index in (100_000, 10_000, 99_999):
+        write_prompts(tmp_path, 1, shard_index=index)
+    found = [manifest.shard_index for manifest in stage_manifests(tmp_path, "prompts")]
+    assert found == [10_000, 99_999, 100_000]
+
+
 @pytest.mark.parametrize("text", [b"", b'{"stage": "prompts"}', b"\xff"])
 def test_broken_manifest_is_no_missing_shard(tmp_path: Path, text: bytes) -> None:
     """A reader of the stage must not take two shards of three for all; a writer may continue."""
