@@ -10,7 +10,6 @@ from pipeline.config import load_config
 from pipeline.judge_eval.tune import WAYS
 from tests.sources.builders import make_label
 
-
 ROWS = [
     make_label(f"Question {number // 2}?", f"Yes, {number}.", rejected, index=number)
     for number, rejected in enumerate(["No."] * 40 + ["no " * 100], start=1)
