@@ -119,13 +119,12 @@ def our_trainer(
     """The trainer that a recipe's job builds, on columns that are tokenized already."""
     from pipeline.training.job import RowCounts
     from pipeline.training.worker.arguments import adapter_config, place, trl_arguments
-    from pipeline.training.worker.joined_rows import VARLEN
     from pipeline.training.worker.loading import ready
     from pipeline.training.worker.methods import method_of
     from pipeline.training.worker.reference import PAIR_COLUMNS, ReferenceCache
 
     placement, method = place(config), method_of(config)
-    model = ready(model_of(placement.weights, VARLEN if placement.varlen else "sdpa"), placement)
+    model, placement = ready(model_of(placement.weights, "sdpa"), placement, config)
     arguments = trl_arguments(config, RowCounts(read=0), placement, folder)
     cache = {"reference": ReferenceCache(folder / "reference.parquet", PAIR_COLUMNS)}
     return method.classes()[0](

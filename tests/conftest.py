@@ -15,27 +15,35 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
-SHARED = {
-    f"tests/flows/test_{name}.py"
-    for name in (
-        *("labeler_flows", "nightly_flow", "smoke_flow", "toy_flows"),
-        *("deployments", "prefect_server"),
-    )
+GROUPS = {
+    "flows": ("tests/flows/",),
+    "vllm": ("tests/engines/vllm/", "tests/engines/test_contract", "tests/engines/test_spellings"),
+    "training": ("tests/training/",),
 }
-"""Files whose tests share a server and flow runs, which take minutes to make."""
+"""Tests that stay in one worker process, by how their files begin: they share a Prefect server and
+the flow runs on it, or an import of many seconds (vLLM; torch, transformers and TRL).
+"""
+
+
+def group(nodeid: str) -> str:
+    """What stays together: a group of files, or else a file."""
+    file = nodeid.partition("::")[0]
+    return next((name for name, starts in GROUPS.items() if file.startswith(starts)), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest."""
-    items.sort(key=lambda item: item.path.parent.name != "flows")
+    order = [*GROUPS]
+    items.sort(
+        key=lambda item: order.index(name) if (name := group(item.nodeid)) in order else len(order)
+    )
 
 
 class Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-    """The tests of a file stay in one worker process, and so do those of `SHARED`."""
+    """The tests of a group stay in one worker process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "flows" if file in SHARED else file
+        return group(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:

@@ -12,7 +12,7 @@
     method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
-`auto` means: bfloat16, gradient checkpointing and padding-free batches on CUDA; float32 and
+`auto` means: batches without padding; bfloat16 and gradient checkpointing on CUDA; float32 and
 plain padding on the CPU.
 """
 
@@ -164,8 +164,9 @@ class JoinableSection(TrainingSection):
     """A method whose rows can be joined into one sequence, without padding between them."""
 
     padding_free: Switch = "auto"
-    """Join the rows of a batch without padding; `auto`: on CUDA in bfloat16, which has a kernel for
-    it. Elsewhere attention takes a mask over the whole batch: exact, and slow for many rows."""
+    """Join the rows of a batch without padding; `auto`: on the CPU, and on CUDA in bfloat16, which
+    has a kernel for it, unless the model would mix the rows. Elsewhere attention takes a mask over
+    the whole batch: exact, and slow for many rows."""
 
 
 class SftConfig(JoinableSection):

@@ -60,9 +60,8 @@ def make_trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
         file, placement, encoder = describe(job), place(config), load_encoder(job)
         columns, counts = training_columns(dataset, config, encoder, feedback)
         cache = reference_cache(file, compute_dtype=placement.compute_dtype)
+        model, placement = load_model(job.model, placement, config)
         arguments = trl_arguments(config, counts, placement, job.checkpoint_dir)
-        return build_trainer(
-            file, load_model(job.model, placement, config), arguments, columns, encoder, cache
-        )
+        return build_trainer(file, model, arguments, columns, encoder, cache)
 
     return go

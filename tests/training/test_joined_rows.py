@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import trl.trainer.utils
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -23,14 +24,17 @@ from pipeline.config.training import (
 )
 from pipeline.errors import ConfigError
 from pipeline.training.job import TrainingJob, describe
+from pipeline.training.worker import train as worker
 from pipeline.training.worker.arguments import place
 from pipeline.training.worker.joined_rows import (
+    ROW_BY_ROW,
     VARLEN,
     joined,
-    prove_rows_apart,
+    row_by_row_attention,
     row_layout,
     varlen_attention,
 )
+from pipeline.training.worker.loading import ready
 from tests.training.builders import pair_row, read_metrics, sft_row, write_rows
 from tests.training.losses import soft_dpo_loss
 
@@ -116,6 +120,20 @@ def test_training_starts_at_log_two_and_learns(train: Callable[..., Any]) -> Non
     assert metrics[-1]["reward_margin"] > metrics[0]["reward_margin"] + 0.02
     # The same tokens are counted, and padding never was.
     assert metrics[-1]["tokens"] > 0 and padded[-1]["tokens"] > 0
+
+
+def test_tiles_of_the_head_change_nothing(
+    train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tile size has the same loss; a training on the CPU sets TRL's to its own."""
+    fields: dict[str, Any] = {"learning_rate": 3e-3, "warmup_share": 0.0, "max_steps": 2}
+    losses = []
+    for size in (1_000_000, 8):
+        monkeypatch.setattr(worker, "TILE", size)
+        metrics = read_metrics(train(DpoConfig(**fields, alarms=NO_ALARMS), PAIRS, name=f"{size}"))
+        assert size == trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE
+        losses.append([row["loss"] for row in metrics])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -261,7 +279,10 @@ def small_llama(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"]
 )
-def test_kernel_path_equals_rows_alone(autocast: bool, compiled: bool, kernel_on_cpu: None) -> None:
+@pytest.mark.parametrize("attention", [VARLEN, ROW_BY_ROW])
+def test_joined_rows_equal_rows_alone(
+    attention: str, autocast: bool, compiled: bool, kernel_on_cpu: None
+) -> None:
     """Grouped heads, three rows in one sequence: logits and gradients of each row by itself."""
     model = small_llama()
     rows = [torch.arange(n) * 7 % 64 for n in (5, 9, 3)]
@@ -272,9 +293,11 @@ def test_kernel_path_equals_rows_alone(autocast: bool, compiled: bool, kernel_on
             logits: Tensor = model(**inputs, use_cache=False).logits.float()
         return logits[0]
 
+    if compiled and attention == ROW_BY_ROW:
+        pytest.skip("rows are not compiled one by one")
     alone = torch.cat([run(input_ids=row[None]) for row in rows])
     expected = torch.autograd.grad(alone.square().mean(), weights)
-    model.set_attn_implementation(VARLEN)
+    model.set_attn_implementation(attention)
     if compiled:
         for layer in model.model.layers:
             layer.compile(dynamic=True, backend="aot_eager")
@@ -295,61 +318,70 @@ def test_kernel_path_equals_rows_alone(autocast: bool, compiled: bool, kernel_on
         assert (gradient - value).norm() / value.norm() < limit
 
 
-def test_sliding_window_and_other_batches(kernel_on_cpu: None) -> None:
+@pytest.mark.parametrize("attention", [varlen_attention, row_by_row_attention])
+def test_sliding_window_and_other_batches(
+    attention: Callable[..., tuple[Tensor, None]], kernel_on_cpu: None
+) -> None:
     """A window of 2 sees itself and one token before; without row ends SDPA answers."""
     torch.manual_seed(1)
     module = small_llama().model.layers[0].self_attn
     q, k, v = (torch.randn(1, heads, 6, 8) for heads in (4, 2, 2))
     ends = torch.tensor([0, 4, 6], dtype=torch.int32)
-    out, _ = varlen_attention(
+    out, _ = attention(
         module, q, k, v, None, scaling=0.3, sliding_window=2, cu_seq_lens_q=ends, max_length_q=4
     )
     head = torch.softmax(torch.stack([q[0, 0, 3] @ k[0, 0, j] * 0.3 for j in (2, 3)]), 0)
     assert torch.allclose(out[0, 3, 0], head[0] * v[0, 0, 2] + head[1] * v[0, 0, 3], atol=1e-6)
     assert torch.allclose(out[0, 4, 0], v[0, 0, 4], atol=1e-6)
-    plain, _ = varlen_attention(module, q, k, v, None, scaling=0.3)
+    plain, _ = attention(module, q, k, v, None, scaling=0.3)
     assert plain.shape == out.shape and not torch.allclose(plain, out)
     with pytest.raises(ConfigError, match="soft cap"):
-        varlen_attention(module, q, k, v, None, cu_seq_lens_q=ends, softcap=30.0)
+        attention(module, q, k, v, None, cu_seq_lens_q=ends, softcap=30.0)
 
 
-def test_padded_batches_keep_their_mask(kernel_on_cpu: None) -> None:
-    """Generation pads on the left: the kernel's model answers as with SDPA."""
+@pytest.mark.parametrize("attention", [VARLEN, ROW_BY_ROW])
+def test_padded_batches_keep_their_mask(attention: str, kernel_on_cpu: None) -> None:
+    """Generation pads on the left: the model answers as with SDPA."""
     model = small_llama().eval()
     ids = torch.tensor([[0, 0, 5, 6], [1, 2, 3, 4]])
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     expected = model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
-    model.set_attn_implementation(VARLEN)
+    model.set_attn_implementation(attention)
     answer = model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
     assert torch.equal(answer, expected)
 
 
-def test_mixing_models_are_refused() -> None:
+def leaky(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
     """An attention that looks across the rows, as a recurrent layer would."""
+    group = q.shape[1] // k.shape[1]
+    k, v = (t.repeat_interleave(group, 1) for t in (k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return out.transpose(1, 2), None
 
-    def leaky(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, **kwargs: Any) -> Any:
-        group = q.shape[1] // k.shape[1]
-        k, v = (t.repeat_interleave(group, 1) for t in (k, v))
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return out.transpose(1, 2), None
 
-    prove_rows_apart(small_llama())
-    AttentionInterface.register("leaky", leaky)
-    model = small_llama()
-    model.set_attn_implementation("leaky")
+def test_models_that_mix_rows_are_padded_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padded where the recipe leaves it open, with the attention that they came with."""
+    model, placement = ready(small_llama(), place(DpoConfig(device="cpu")), DpoConfig())
+    assert placement.padding_free and model.config._attn_implementation == ROW_BY_ROW
+    monkeypatch.setitem(AttentionInterface._global_mapping, ROW_BY_ROW, leaky)
+    model, placement = ready(small_llama(), place(DpoConfig(device="cpu")), DpoConfig())
+    assert not placement.padding_free and model.config._attn_implementation == "sdpa"
+    config = DpoConfig(device="cpu", padding_free=True)
     with pytest.raises(ConfigError, match="LlamaForCausalLM one row changes the results"):
-        prove_rows_apart(model)
+        ready(small_llama(), place(config), config)
 
 
 def test_where_rows_are_joined() -> None:
-    """On the CPU where the recipe says so; by itself never."""
-    for config in (SftConfig(), DpoConfig(), IpoConfig(), RobustDpoConfig(), KtoConfig()):
-        assert not place(config.model_copy(update={"device": "cpu"})).padding_free
-    for config in (SftConfig(packing=True), SftConfig(padding_free=True)):
-        assert place(config.model_copy(update={"device": "cpu"})).padding_free
-    placement = place(DpoConfig(device="cpu", padding_free=True, dtype="bfloat16"))
-    assert placement.padding_free and not placement.varlen
-    assert not place(OrpoConfig(device="cpu")).padding_free
+    """On the CPU wherever the method can, unless the layers are compiled."""
+    for config in (SftConfig(), DpoConfig(), IpoConfig(), RobustDpoConfig()):
+        placement = place(config.model_copy(update={"device": "cpu"}))
+        assert placement.padding_free and placement.attention == ROW_BY_ROW
+        compiled = place(config.model_copy(update={"device": "cpu", "compile": True}))
+        assert not compiled.padding_free and compiled.attention is None
+    for other in (KtoConfig(device="cpu"), OrpoConfig(device="cpu")):
+        assert not place(other).padding_free and place(other).attention is None
+    packed = place(SftConfig(device="cpu", packing=True, compile=True))
+    assert packed.padding_free and packed.attention is None  # a mask over the whole sequence
 
 
 def test_joining_and_compiling_leave_the_job_as_it_is(tiny_model: Path, tmp_path: Path) -> None:

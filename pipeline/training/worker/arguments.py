@@ -1,9 +1,9 @@
 """A training section of the recipe -> TRL's arguments, on the device that this process has.
 
-`auto` is settled here and nowhere else: bfloat16, gradient checkpointing and padding-free
-batches on CUDA (the last in bfloat16 only), float32 and plain padding on the CPU. Full
-training keeps float32 weights and computes in bfloat16 under autocast, since a learning rate of
-5e-7 is lost in bfloat16 weights; an adapter trains on frozen bfloat16 weights.
+`auto` is settled here and nowhere else: bfloat16 and gradient checkpointing on CUDA, float32 on the
+CPU, and batches without padding on both (on CUDA in bfloat16 only). Full training keeps float32
+weights and computes in bfloat16 under autocast, since a learning rate of 5e-7 is lost in bfloat16
+weights; an adapter trains on frozen bfloat16 weights.
 """
 
 import os
@@ -16,6 +16,7 @@ import torch
 from pipeline.config.training import ReferenceSection, TrainingSection
 from pipeline.errors import MachineError
 from pipeline.training.job import RowCounts
+from pipeline.training.worker.joined_rows import ROW_BY_ROW, VARLEN
 from pipeline.training.worker.methods import method_of
 
 SHARDED_BY = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
@@ -46,9 +47,14 @@ class Placement:
         return "bfloat16" if self.autocast or self.weights == torch.bfloat16 else "float32"
 
     @property
-    def varlen(self) -> bool:
-        """Joined rows have a kernel; it takes half precision on CUDA only."""
-        return self.padding_free and self.device == "cuda" and self.compute_dtype == "bfloat16"
+    def attention(self) -> str | None:
+        """Name of the attention for joined rows; None for the model's own."""
+        if not self.padding_free:
+            return None
+        if self.device == "cpu":
+            # Rows of other lengths would be compiled again.
+            return None if self.compiled else ROW_BY_ROW
+        return VARLEN if self.compute_dtype == "bfloat16" else None
 
 
 def place(config: TrainingSection) -> Placement:
@@ -65,7 +71,8 @@ def place(config: TrainingSection) -> Placement:
         )
     autocast = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
     # The kernel came with compute capability 8.0 (A100).
-    fast = cuda and autocast and torch.cuda.get_device_capability() >= (8, 0)
+    kernel = cuda and autocast and torch.cuda.get_device_capability() >= (8, 0)
+    fast = kernel or not (cuda or config.compile)
     joins = method_of(config).padding_free(config)
     checkpointing = config.gradient_checkpointing
     return Placement(

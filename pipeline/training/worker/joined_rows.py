@@ -1,8 +1,9 @@
 """Rows joined into one sequence without padding, each still on its own.
 
 On CUDA in bfloat16 attention is `torch.nn.attention.varlen`, which takes the ends of the rows
-(`cu_seq_lens`) and computes nothing across them. Elsewhere transformers builds a mask of blocks
-from the position ids, which start again at 0 in each row: exact, and quadratic in memory.
+(`cu_seq_lens`) and computes nothing across them. On the CPU each row gets a call of SDPA of its
+own. Elsewhere transformers builds a mask of blocks from the position ids, which start again at 0 in
+each row: exact, and quadratic in memory.
 
 SFT gets joined rows from TRL's collator. TRL 1.16 has no such batches for preference pairs, so
 there the trainer keeps the padded batch, and `joined` turns each call of the model into one on
@@ -10,12 +11,13 @@ the joined rows and its per-token results back into padded ones: every loss of T
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -23,7 +25,9 @@ from transformers.masking_utils import sdpa_mask
 from pipeline.errors import ConfigError
 
 VARLEN = "varlen"
-"""Name of the attention in transformers' table."""
+"""Name of the kernel in transformers' table of attentions."""
+ROW_BY_ROW = "row_by_row"
+"""Name of the attention for the CPU there."""
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1", "label_mask")
 """Fields of TRL's output with one value per predicted token."""
@@ -58,15 +62,8 @@ def varlen_attention(
         ConfigError: the model changes the attention scores in a way that this cannot.
     """
     if cu_seq_lens_q is None:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-        return output, None
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ConfigError(
-            "the attention of this model has a soft cap or sinks, which joined rows do not "
-            "support; set `padding_free: false`"
-        )
+        return padded_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+    refuse_changed_scores(kwargs)
     device = query.device.type
     # Under autocast the rotary embedding leaves queries and keys in float32.
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
@@ -86,13 +83,72 @@ def varlen_attention(
     return output[None], None
 
 
+def row_by_row_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of each row by itself: `varlen_attention` where its kernel does not run."""
+    if cu_seq_lens_q is None:
+        return padded_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+    refuse_changed_scores(kwargs)
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    lengths = cu_seq_lens_q.diff().tolist()
+    rows = zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True)
+    outputs = []
+    for length, row in zip(lengths, rows, strict=True):
+        mask = None
+        if sliding_window is not None and length > sliding_window:
+            ones = torch.ones(length, length, dtype=torch.bool, device=query.device)
+            mask = ones.tril().triu(1 - sliding_window)
+        outputs.append(
+            scaled_dot_product_attention(
+                *row, attn_mask=mask, is_causal=mask is None, scale=scaling
+            )
+        )
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def padded_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """SDPA of a batch that is not joined, as in a probe; its mask knows a sliding window."""
+    output, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
+    return output, None
+
+
+def refuse_changed_scores(kwargs: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a model whose attention scores are more than scaled products."""
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise ConfigError(
+            "the attention of this model has a soft cap or sinks, which joined rows do not "
+            "support; set `padding_free: false`"
+        )
+
+
 def varlen_mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
     """No mask for joined rows, which come without an attention mask; SDPA's for other batches."""
     return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 
-AttentionInterface.register(VARLEN, varlen_attention)
-AttentionMaskInterface.register(VARLEN, varlen_mask)
+for name, attention in ((VARLEN, varlen_attention), (ROW_BY_ROW, row_by_row_attention)):
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, varlen_mask)
 
 
 def row_layout(lengths: Sequence[int], width: int) -> dict[str, Any]:

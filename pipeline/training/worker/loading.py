@@ -23,7 +23,7 @@ from pipeline.training.job import TrainingJob
 from pipeline.training.worker.arguments import Placement
 from pipeline.training.worker.compiled import compile_layers
 from pipeline.training.worker.encoding import ReplyEncoder
-from pipeline.training.worker.joined_rows import VARLEN, prove_rows_apart
+from pipeline.training.worker.joined_rows import prove_rows_apart
 from pipeline.training.worker.methods import method_of
 
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -54,16 +54,22 @@ def encoder_of(
     return ReplyEncoder(tokenizer, _end_ids(tokenizer, folder), dict(template_args))
 
 
-def load_model(folder: Path, placement: Placement, config: TrainingSection) -> Any:
-    """The model that the method trains, on this process's device; remote code stays off.
+def load_model(
+    folder: Path, placement: Placement, config: TrainingSection
+) -> tuple[Any, Placement]:
+    """The model that the method trains, on this process's device, and how it is computed; remote
+    code stays off.
 
     A model that will be sharded stays where it was loaded: no single GPU may hold it.
+
+    Raises:
+        ConfigError: as `ready`, or config.json cannot be saved again.
     """
     model = _load(folder, placement, config)
     prove_savable(model, folder)
     if placement.device == "cuda" and not placement.sharded:
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    return ready(model, placement)
+    return ready(model, placement, config)
 
 
 def load_reference(job: TrainingJob, placement: Placement, config: TrainingSection) -> Any:
@@ -79,20 +85,32 @@ def load_reference(job: TrainingJob, placement: Placement, config: TrainingSecti
             f"the reference '{job.reference}' has another tokenizer than '{job.model}', so its "
             "log-probabilities are of other tokens; name a model of the same family"
         )
-    return load_model(job.reference, replace(placement, compiled=False), config)
+    model, _ = load_model(job.reference, replace(placement, compiled=False), config)
+    return model
 
 
-def ready(model: Any, placement: Placement) -> Any:
-    """The model, proved to keep joined rows apart, and with compiled layers, where it has to be.
+def ready(model: Any, placement: Placement, config: TrainingSection) -> tuple[Any, Placement]:
+    """The model with the attention and the compiled layers of its placement, proved to keep joined
+    rows apart. Where the recipe leaves it open, a model that would mix them has padded rows.
 
     Raises:
-        ConfigError: joined rows would change each other.
+        ConfigError: the recipe asks for joined rows, and they would change each other.
     """
+    own_attention = model.config._attn_implementation
+    if placement.attention:
+        model.set_attn_implementation(placement.attention)
     if placement.padding_free and not placement.sharded:
-        prove_rows_apart(model)
+        try:
+            prove_rows_apart(model)
+        except ConfigError as error:
+            if method_of(config).padding_free(config) != "auto":
+                raise
+            print(f"note: rows are padded ({error})", flush=True)
+            model.set_attn_implementation(own_attention)
+            placement = replace(placement, padding_free=False)
     if placement.compiled:
         compile_layers(model)
-    return model
+    return model, placement
 
 
 def prove_savable(model: Any, folder: Path) -> None:
@@ -155,8 +173,7 @@ def _load(folder: Path, placement: Placement, config: TrainingSection) -> Any:
         # transformers sets it only on a model that writes.
         model.generation_config = None
         return model
-    attention = {"attn_implementation": VARLEN} if placement.varlen else {}
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights, **attention)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

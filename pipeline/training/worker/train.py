@@ -16,6 +16,7 @@ from typing import Any
 
 import datasets
 import transformers
+import trl.trainer.utils
 
 from pipeline.config.training import DpoConfig, ReferenceSection, RewardModelTrainingConfig
 from pipeline.engines.fingerprint import file_hashes, model_fingerprint
@@ -42,6 +43,9 @@ from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, R
 from pipeline.training.worker.rewards import Rewards, load_rewards
 from pipeline.training.worker.saving import save_model, stage_tokenizer
 
+TILE = 1024
+"""Tokens of the vocabulary whose logits TRL's head computes at once on the CPU. Its 32,768 make
+tiles of hundreds of megabytes, and fresh memory takes longer than the multiplication."""
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
 
@@ -60,6 +64,8 @@ def run(file: JobFile, started: float) -> TrainingResult:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.output_dir / "tensorboard"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", (job.output_dir / "mlruns").absolute().as_uri())
     placement = place(config)
+    if placement.device == "cpu":
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILE
     _silence_progress_bars()
     encoder = load_encoder(job)
     columns, rows = training_columns(job.dataset, config, encoder, job.feedback)
@@ -68,8 +74,8 @@ def run(file: JobFile, started: float) -> TrainingResult:
         columns, heldout = split(columns, config.heldout_share, config.seed)
         held = len(heldout["row_id"])
         rows = rows.model_copy(update={"used": rows.used - held, "heldout": held})
+    model, placement = load_model(job.model, placement, config)
     arguments = trl_arguments(config, rows, placement, job.checkpoint_dir)
-    model = load_model(job.model, placement, config)
     writes = config.trains_policy and not placement.sharded
     num_prompts = config.alarms.probe_prompts if writes else 0
     prompts = choose_prompts(columns, num_prompts, config.seed) if num_prompts else []
