@@ -24,7 +24,7 @@ from pipeline.config.training import (
 )
 from pipeline.errors import ConfigError
 from pipeline.training.job import TrainingJob, describe
-from pipeline.training.worker import train as worker
+from pipeline.training.worker import loading
 from pipeline.training.worker.arguments import place
 from pipeline.training.worker.joined_rows import (
     ROW_BY_ROW,
@@ -129,7 +129,7 @@ def test_tiles_of_the_head_change_nothing(
     fields: dict[str, Any] = {"learning_rate": 3e-3, "warmup_share": 0.0, "max_steps": 2}
     losses = []
     for size in (1_000_000, 8):
-        monkeypatch.setattr(worker, "TILE", size)
+        monkeypatch.setattr(loading, "TILE", size)
         metrics = read_metrics(train(DpoConfig(**fields, alarms=NO_ALARMS), PAIRS, name=f"{size}"))
         assert size == trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE
         losses.append([row["loss"] for row in metrics])

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import trl.trainer.utils
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,6 +27,9 @@ from pipeline.training.worker.encoding import ReplyEncoder
 from pipeline.training.worker.joined_rows import prove_rows_apart
 from pipeline.training.worker.methods import method_of
 
+TILE = 1024
+"""Tokens of the vocabulary whose logits TRL's head computes at once on the CPU. Its 32,768 make
+tiles of hundreds of megabytes, and fresh memory takes longer than the multiplication."""
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -90,7 +94,7 @@ def load_reference(job: TrainingJob, placement: Placement, config: TrainingSecti
 
 
 def ready(model: Any, placement: Placement, config: TrainingSection) -> tuple[Any, Placement]:
-    """The model with the attention and the compiled layers of its placement, proved to keep joined
+    """The model with attention, tiles and compiled layers of its placement, proved to keep joined
     rows apart. Where the recipe leaves it open, a model that would mix them has padded rows.
 
     Raises:
@@ -108,6 +112,8 @@ def ready(model: Any, placement: Placement, config: TrainingSection) -> tuple[An
             print(f"note: rows are padded ({error})", flush=True)
             model.set_attn_implementation(own_attention)
             placement = replace(placement, padding_free=False)
+    if placement.device == "cpu":
+        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILE
     if placement.compiled:
         compile_layers(model)
     return model, placement

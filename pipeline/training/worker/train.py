@@ -16,7 +16,6 @@ from typing import Any
 
 import datasets
 import transformers
-import trl.trainer.utils
 
 from pipeline.config.training import DpoConfig, ReferenceSection, RewardModelTrainingConfig
 from pipeline.engines.fingerprint import file_hashes, model_fingerprint
@@ -43,9 +42,6 @@ from pipeline.training.worker.reference import PAIR_COLUMNS, UNPAIRED_COLUMNS, R
 from pipeline.training.worker.rewards import Rewards, load_rewards
 from pipeline.training.worker.saving import save_model, stage_tokenizer
 
-TILE = 1024
-"""Tokens of the vocabulary whose logits TRL's head computes at once on the CPU. Its 32,768 make
-tiles of hundreds of megabytes, and fresh memory takes longer than the multiplication."""
 LIBRARIES = ("torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
 
@@ -64,8 +60,6 @@ def run(file: JobFile, started: float) -> TrainingResult:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.output_dir / "tensorboard"))
     os.environ.setdefault("MLFLOW_TRACKING_URI", (job.output_dir / "mlruns").absolute().as_uri())
     placement = place(config)
-    if placement.device == "cpu":
-        trl.trainer.utils._CHUNKED_LOGPROB_CHUNK_SIZE = TILE
     _silence_progress_bars()
     encoder = load_encoder(job)
     columns, rows = training_columns(job.dataset, config, encoder, job.feedback)
