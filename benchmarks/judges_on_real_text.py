@@ -163,7 +163,7 @@ def labelers(way: str, reward_model: Path, folder: Path) -> dict[str, Recipe]:
 
 def rounded(estimate: Estimate | None) -> dict[str, float] | None:
     """A share with its interval and n."""
-    return estimate and {key: round(value, 3) for key, value in vars(estimate).items()}
+    return {key: round(value, 3) for key, value in vars(estimate).items()} if estimate else None
 
 
 async def measure(request: Request, keep: set[str]) -> EvaluationMetrics:

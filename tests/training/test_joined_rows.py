@@ -277,9 +277,9 @@ def small_llama(**changes: Any) -> Any:
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 @pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"]
+    ("attention", "compiled"),
+    [(VARLEN, False), (ROW_BY_ROW, False), pytest.param(VARLEN, True, marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("attention", [VARLEN, ROW_BY_ROW])
 def test_joined_rows_equal_rows_alone(
     attention: str, autocast: bool, compiled: bool, kernel_on_cpu: None
 ) -> None:
@@ -293,8 +293,6 @@ def test_joined_rows_equal_rows_alone(
             logits: Tensor = model(**inputs, use_cache=False).logits.float()
         return logits[0]
 
-    if compiled and attention == ROW_BY_ROW:
-        pytest.skip("rows are not compiled one by one")
     alone = torch.cat([run(input_ids=row[None]) for row in rows])
     expected = torch.autograd.grad(alone.square().mean(), weights)
     model.set_attn_implementation(attention)

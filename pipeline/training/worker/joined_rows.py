@@ -103,14 +103,14 @@ def row_by_row_attention(
     lengths = cu_seq_lens_q.diff().tolist()
     rows = zip(*(part.split(lengths, dim=2) for part in (query, key, value)), strict=True)
     outputs = []
-    for length, row in zip(lengths, rows, strict=True):
+    for length, (one, keys, values) in zip(lengths, rows, strict=True):
         mask = None
         if sliding_window is not None and length > sliding_window:
             ones = torch.ones(length, length, dtype=torch.bool, device=query.device)
             mask = ones.tril().triu(1 - sliding_window)
         outputs.append(
             scaled_dot_product_attention(
-                *row, attn_mask=mask, is_causal=mask is None, scale=scaling
+                one, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2), None
