@@ -36,6 +36,6 @@ def test_recipes_differ_in_the_labeler_alone(way: str, tmp_path: Path) -> None:
     assert {name: config.preference.labeler for name, config in configs.items()} == {
         name: name for name in ("judge", "reward_model", "follow_up")
     }
-    assert len({config.policy for config in configs.values()}) == 1
+    assert len({config.policy.model_dump_json() for config in configs.values()}) == 1
     follow_ups = yaml.safe_load((tmp_path / "follow_ups.yaml").read_text())
     assert len(follow_ups["categories"]) == 9
