@@ -214,7 +214,9 @@ async def _search(
         heldout_pairs=len(heldout),
         candidates=[Found(rule, tallies[rule], counts[rule]) for rule in order],
         kept=[_found(rule, measured[rule], heldout, counts[rule]) for rule in kept],
-        luck=luck(votes, request.most, draws=DRAWS, seed=request.seed),
+        luck=luck(
+            votes, request.most, [row.prompt_id for row in train], draws=DRAWS, seed=request.seed
+        ),
         found=_share(explained(measured, kept), heldout),
         given=_share(explained(measured, given), heldout) if given else None,
         alone=_share(explained(measured, [ALONE]), heldout),

@@ -91,17 +91,21 @@ def select(votes: Votes, most: int) -> list[str]:
     return names
 
 
-def luck(votes: Votes, most: int, *, draws: int, seed: int) -> float:
+def luck(votes: Votes, most: int, groups: Sequence[str], *, draws: int, seed: int) -> float:
     """The share of random labelings that `select` explains as well as the real one: how easily so
     many candidates would explain labels without any meaning. The real labeling counts as one.
 
-    A label that is the other way round turns each vote about its pair around.
+    A label that is the other way round turns each vote about its pair around. The labels of one
+    conversation turn together, since its pairs are alike.
+
+    Args:
+        groups: the conversation of each pair.
     """
     real = sum(explained(votes, select(votes, most)))
-    number = len(next(iter(votes.values()), ()))
     rng, as_good = random.Random(seed), 1
     for _ in range(draws):
-        signs = [rng.choice((1, -1)) for _ in range(number)]
+        sign = {group: rng.choice((1, -1)) for group in dict.fromkeys(groups)}
+        signs = [sign[group] for group in groups]
         turned = {
             name: [None if v is None else v * s for v, s in zip(row, signs, strict=True)]
             for name, row in votes.items()

@@ -70,8 +70,9 @@ class TruthCounts:
         texts: Mapping[str, str],
     ) -> None:
         """All labels of one prompt; `kept` are the ids of those that became pairs."""
+        by_attribute: dict[str, list[float]] = defaultdict(list)
         scores = {
-            row["row_id"]: self._score(row, messages, texts)
+            row["row_id"]: self._score(row, messages, texts, by_attribute)
             for row in rows
             if row["status"] == "ok" and row["prob_first"] is not None
         }
@@ -80,9 +81,15 @@ class TruthCounts:
             self.raw.add(list(known.values()))
         if pairs := [score for row_id, score in known.items() if row_id in kept]:
             self.kept.add(pairs)
+        for name, values in by_attribute.items():
+            self.by_attribute[name].add(values)
 
     def _score(
-        self, row: RowDict, messages: OracleMessages, texts: Mapping[str, str]
+        self,
+        row: RowDict,
+        messages: OracleMessages,
+        texts: Mapping[str, str],
+        by_attribute: dict[str, list[float]],
     ) -> float | None:
         """1 for a right label, 0 for a wrong one, 0.5 for 0.5; None without a clear truth."""
         first = self.oracle.read(messages, texts[row["first_id"]])
@@ -107,7 +114,7 @@ class TruthCounts:
         first_wins = outcome(label)
         score = first_wins if sign > 0 else 1.0 - first_wins
         for name in attributes:
-            self.by_attribute[name].add([score])
+            by_attribute[name].append(score)
         return score
 
     def metrics(self) -> LabelTruth:

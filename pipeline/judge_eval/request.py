@@ -52,11 +52,20 @@ def check_request(request: Request, config: RunConfig) -> None:
             f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
             f"command measures a model that labels; set it to {' or '.join(asking)}"
         )
+    taken = {path.resolve() for source in request.sources for path in source.paths}
+    taken.add(resolve_path(request.recipe).resolve())
     for option, path in (
         ("--calibrate", request.calibrate),
         ("--known-labels", request.known_labels),
     ):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise ConfigError(
+                f"{option} {path} would overwrite another file of this command; name a new one"
+            )
+        taken.add(path.resolve())
+        if path.is_dir() or not path.absolute().parent.is_dir():
             raise ConfigError(
                 f"{option} {path} is a folder, or its folder does not exist; name a file in a "
                 f"folder that exists, such as {option[2:].replace('-', '_')}.json"

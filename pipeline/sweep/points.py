@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from pipeline.config import RunConfig
-from pipeline.config.training import PreferenceMethod
+from pipeline.config.training import PreferenceMethod, ReferenceSection
 from pipeline.errors import ConfigError
 
 TRAIN = "preference.train."
@@ -103,5 +103,7 @@ def _point(config: RunConfig, values: dict[str, str]) -> Point:
         # The other method's own fields would be refused.
         written = train.model_dump(mode="json", exclude_unset=True)
         section = {name: value for name, value in written.items() if name in fields}
+        if not all(issubclass(each, ReferenceSection) for each in (type(train), SECTIONS[method])):
+            section.pop("beta", None)  # the weight of another term there
         overrides.insert(0, f"preference.train={json.dumps(section | {'method': method})}")
     return Point(kept, tuple(overrides))

@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.discover.votes import Tally, Vote, explained, luck, select, tally
 
+APART = [f"conversation {number}" for number in range(20)]
+
 
 def test_votes_are_counted_apart() -> None:
     """Of five votes 2 for, 1 against, 1 abstains, 1 unreadable: 2 of 3 right, 3 of 4 decide."""
@@ -53,8 +55,13 @@ def test_principle_against_the_labels_is_not_taken() -> None:
 
 def test_turned_labels_turn_votes_around() -> None:
     """A perfect rule on 20 pairs is matched by chance once in 2^20, a constant 0 always."""
-    assert luck({"a": [1] * 20}, 3, draws=99, seed=0) == 0.01
-    assert luck({"a": [0] * 20}, 3, draws=99, seed=0) == 1.0
+    assert luck({"a": [1] * 20}, 3, APART, draws=99, seed=0) == 0.01
+    assert luck({"a": [0] * 20}, 3, APART, draws=99, seed=0) == 1.0
+
+
+def test_pairs_of_one_conversation_turn_together() -> None:
+    """Twelve pairs of one conversation are one coin: every second random labeling is as good."""
+    assert luck({"a": [1] * 12}, 3, ["p"] * 12, draws=99, seed=0) > 0.3
 
 
 def test_many_candidates_can_explain_noise() -> None:
@@ -63,4 +70,4 @@ def test_many_candidates_can_explain_noise() -> None:
 
     rng = random.Random(1)
     votes = {f"r{i}": [rng.choice((1, -1)) for _ in range(10)] for i in range(30)}
-    assert luck(votes, 3, draws=50, seed=0) > 0.05
+    assert luck(votes, 3, APART[:10], draws=50, seed=0) > 0.05

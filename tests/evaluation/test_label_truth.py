@@ -52,6 +52,13 @@ def test_accuracy_of_all_and_of_kept(run: RunDir) -> None:
     assert known(labels.by_attribute["harmlessness"]).share == 0.5
 
 
+def test_labels_of_one_prompt_are_one_cluster(run: RunDir) -> None:
+    """Six labels of one attribute and prompt have the interval of all six together."""
+    sides = [("fine", "bad"), ("bad", "fine")] * 3
+    labels = truth(run, [judgment(f"j{n}", "p", *pair, "harm") for n, pair in enumerate(sides)])
+    assert labels.by_attribute["harmlessness"] == labels.accuracy_raw
+
+
 def test_label_direction_is_first_preferred(run: RunDir) -> None:
     labels = truth(run, [judgment("j", "p", "bad", "fine", forward=0.1, swapped=0.9)])
     assert known(labels.accuracy_raw).share == 1.0

@@ -145,6 +145,13 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
         ({}, ["--sources", "x.yaml"], "FILE and --sources are both given"),
         ({}, ["--name", "../x"], "--name is '../x'"),
         ({}, ["--calibrate", "{tmp}"], "is a folder, or its folder does not exist"),
+        ({}, ["--calibrate", "{tmp}/p.jsonl"], "p.jsonl would overwrite another file of this"),
+        ({}, ["--known-labels", "{tmp}/r/../p.jsonl"], "would overwrite another file of this"),
+        (
+            {},
+            ["--calibrate", "{tmp}/c.json", "--known-labels", "{tmp}/c.json"],
+            "--known-labels .*c.json would overwrite another file of this command",
+        ),
         ({}, ["--calibrate", "{tmp}/c.json", "--limit", "20"], "needs 20 rows in each half"),
         (
             {},
@@ -186,8 +193,11 @@ def test_mistake_is_one_line(
 ) -> None:
     recipe = write_judge_recipe(tmp_path / "r", **changes)
     given = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
-    ended = rlaif("judge-eval", write_pairs(tmp_path / "p.jsonl"), "--recipe", recipe, *given)
+    pairs = write_pairs(tmp_path / "p.jsonl")
+    before = pairs.read_bytes()
+    ended = rlaif("judge-eval", pairs, "--recipe", recipe, *given)
     assert_one_line(ended, pattern, tmp_path)
+    assert pairs.read_bytes() == before
     assert not (tmp_path / "c.json").exists()
 
 

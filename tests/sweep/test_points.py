@@ -56,6 +56,12 @@ def test_another_method_keeps_the_fields_that_it_has() -> None:
     assert points[0].overrides == ("preference.train.beta=0.1",)
 
 
+def test_the_weight_of_another_term_is_not_taken_over() -> None:
+    """Beta of DPO is that of IPO, but SimPO's scales a margin, and ORPO's weighs a loss."""
+    points = read_points(recipe(DPO | {"beta": 0.3}), ["method=ipo,simpo,orpo"])
+    assert ["beta" in point.overrides[0] for point in points] == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("over", "message"),
     [

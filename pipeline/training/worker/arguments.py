@@ -104,9 +104,9 @@ def trl_arguments(
 def _common_arguments(
     config: TrainingSection, placement: Placement, checkpoints: Path
 ) -> dict[str, Any]:
-    # Without padding there is nothing to save, and batches of long rows alone would need the most
-    # memory.
-    groups = config.group_by_length and not placement.padding_free
+    # Without padding there is nothing to save, and on a GPU batches of long rows alone would need
+    # the most memory. On the CPU the batches stay those of padded rows, and so do the results.
+    groups = config.group_by_length and not (placement.padding_free and placement.device == "cuda")
     folder = checkpoints.absolute().parent
     return {
         "output_dir": str(checkpoints),

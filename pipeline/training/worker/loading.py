@@ -109,7 +109,8 @@ def ready(model: Any, placement: Placement, config: TrainingSection) -> tuple[An
         except ConfigError as error:
             if method_of(config).padding_free(config) != "auto":
                 raise
-            print(f"note: rows are padded ({error})", flush=True)
+            reason, _, _ = str(error).rpartition(";")
+            print(f"note: rows are padded ({reason})", flush=True)
             model.set_attn_implementation(own_attention)
             placement = replace(placement, padding_free=False)
     if placement.device == "cpu":
