@@ -29,10 +29,19 @@ LOOK_EVERY_S = 5.0
 
 
 async def name_flow_run(run: RunDir) -> None:
-    """Name the flow run by recipe and run, and tag it with recipe, constitution and policy."""
+    """Name the flow run by recipe and run, and tag it with recipe, constitution and policy. If a
+    person retries or resumes it, it continues this run.
+    """
     tags = sorted({*flow_run.tags, *run_tags(run)})
+    # What replaced values of the recipe is in the run's copy of it.
+    again = {"run_id": str(run.root), "resume": True, "overrides": None, "prompts": None}
     async with get_client() as client:
-        await client.update_flow_run(UUID(flow_run.id), name=run_title(run), tags=tags)
+        await client.update_flow_run(
+            UUID(flow_run.id),
+            name=run_title(run),
+            tags=tags,
+            parameters={**flow_run.parameters, **again},
+        )
 
 
 async def show_audit(run: RunDir) -> None:

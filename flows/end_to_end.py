@@ -11,6 +11,7 @@ from pydantic import Field
 
 from flows.artifacts import name_flow_run
 from flows.driver import PrefectDriver
+from flows.people import wait_for_people
 from flows.phases import chosen, open_phase, run_phase
 from pipeline.prefect_server.outlive import outliving_server
 from pipeline.run.phases import report_phase
@@ -40,8 +41,12 @@ async def end_to_end(
         phases: phases to run, those before them being done; by default all.
     """
     run = begin_run(recipe, run_id, resume, overrides or (), prompts)
-    with outliving_server(run), work_in(run):
-        await name_flow_run(run)
-        for phase in chosen(phases):
-            await run_phase(phase, run)
-        return str(await report_phase(open_phase(str(run.root)), PrefectDriver(run), phases))
+    with outliving_server(run):
+        with work_in(run):
+            await name_flow_run(run)
+            for phase in chosen(phases):
+                await run_phase(phase, run)
+            ctx = open_phase(str(run.root))
+            report = await report_phase(ctx, PrefectDriver(run), phases)
+        await wait_for_people(run, chosen(phases))
+    return str(report)

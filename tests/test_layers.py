@@ -19,9 +19,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("labeling", "data", "sources", "workers"),
     ("audits", "training"),
     ("evaluation",),
-    ("report", "progress"),
+    ("report", "progress", "review"),
     ("run",),
-    ("judge_eval", "discover", "impact", "review", "sweep"),
+    ("judge_eval", "discover", "impact", "sweep"),
     ("prefect_server", "cli"),
 )
 """Lowest first; a module may import its own layer and those before it."""

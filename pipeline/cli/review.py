@@ -10,7 +10,7 @@ from pipeline.review.labels import LabelFiles
 from pipeline.review.pairs import draw_pairs
 from pipeline.review.server import ReviewServer
 from pipeline.review.session import Review
-from pipeline.run.start import find_run, runs_root
+from pipeline.run.start import find_run, review_folder
 
 
 def review_run(name: str, *, num_pairs: int, seed: int, port: int) -> None:
@@ -22,7 +22,7 @@ def review_run(name: str, *, num_pairs: int, seed: int, port: int) -> None:
     """
     run = find_run(name)
     pairs = draw_pairs(run, limit=num_pairs, seed=seed)
-    files = LabelFiles(runs_root().parent / "review" / run.run_id, run.run_id)
+    files = LabelFiles(review_folder(run), run.run_id)
     try:
         review = Review(pairs, files, seed=seed)
         try:

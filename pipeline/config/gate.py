@@ -48,6 +48,17 @@ class ShareRule(Section):
         return {name: value for name, value in values.items() if value is not None}
 
 
+class ReviewRule(Section):
+    """What people have to have said about pairs of the run, in `rlaif review`."""
+
+    min_pairs: int = Field(ge=1)
+    """Least number of pairs with a label of a person. Until they are there, the run waits as a
+    candidate."""
+    min_agreement_lower: Share | None = None
+    """Least lower end of the 95 % interval of the share on which people and judge agree, of the
+    random third of the reviewed pairs."""
+
+
 class GateConfig(Section):
     """Rules that decide whether the last trained policy is `promoted` or stays a `candidate`."""
 
@@ -70,6 +81,8 @@ class GateConfig(Section):
     """Largest share of empty replies."""
     max_length_ratio: float | None = Field(None, ge=1, le=1000)
     """Largest factor by which the mean number of words may grow or shrink."""
+    review: ReviewRule | None = Field(None, exclude_if=lambda value: value is None)
+    """Labels of people, which the run waits for."""
     alarms: bool | tuple[AlarmName, ...] = True
     """Whether an alarm of a training keeps the policy a candidate, or the names of those that do.
     """

@@ -273,6 +273,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"evaluation.{needy} needs {problem}; change that, or remove the {needy}"
             )
+        if section.gate and section.gate.review and not self.preference.enabled:
+            raise ValueError(
+                "evaluation.gate.review waits for labels of pairs, but preference.enabled is "
+                "false, so there will be none; enable the phase, or remove the rule"
+            )
         return self
 
     @model_validator(mode="after")

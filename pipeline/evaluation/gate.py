@@ -5,20 +5,31 @@ Out: GateResult: the decision, and for each rule what was measured and what was 
 
 Every rule has to hold. A figure that was not measured, such as a win rate without a readable
 verdict, holds no rule. Labels that failed their audit never get here: their run has no policy.
+Labels of people may come later: then the decision is made again.
 
 Does not: compare with policies of other runs, or weigh one rule against another.
 """
 
 from collections.abc import Callable, Iterator
 
-from pipeline.config.gate import GateConfig
+from pipeline.config.gate import GateConfig, ReviewRule
 from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
 from pipeline.evaluation.policy_measures import policy_order
-from pipeline.evaluation.results import GateFinding, GateResult, Metrics, PolicyMetrics
+from pipeline.evaluation.results import (
+    GateFinding,
+    GateResult,
+    Metrics,
+    PolicyMetrics,
+    ReviewMetrics,
+)
 from pipeline.stats import Estimate
 
 UNMEASURED = "was not measured"
+AWAITED = "review.min_pairs"
+"""The rule that a run can come to keep: people label its pairs."""
+SHOWN = 150
+"""Pairs that `rlaif review` shows by default."""
 NOUNS = {
     "checks_all": "replies that hold every check",
     "harmless": "harmless replies to misdeeds",
@@ -71,15 +82,30 @@ def check_gate(
             )
 
 
-def decide(gate: GateConfig, metrics: Metrics) -> GateResult:
-    """The decision about the last policy of the metrics."""
+def decide(gate: GateConfig, metrics: Metrics, run_id: str = "RUN") -> GateResult:
+    """The decision about the last policy of the metrics.
+
+    Args:
+        run_id: for the commands that a finding names.
+    """
     trained = [name for name in metrics.policies if name != "initial"]
     policy = max(trained, key=policy_order, default="")
-    findings = (*_figures(gate, metrics, policy), *_alarms(gate, metrics))
+    findings = (
+        *_figures(gate, metrics, policy),
+        *_people(gate.review, metrics.review, run_id),
+        *_alarms(gate, metrics),
+    )
     promoted = bool(policy) and all(finding.holds for finding in findings)
     return GateResult(
         decision="promoted" if promoted else "candidate", policy=policy, findings=findings
     )
+
+
+def awaited(metrics: Metrics) -> str:
+    """What people still have to do, where nothing else keeps the policy a candidate; else empty."""
+    missed = [f for f in metrics.gate.findings if not f.holds] if metrics.gate else []
+    waits = metrics.gate and metrics.gate.policy and [f.rule for f in missed] == [AWAITED]
+    return missed[0].text if waits else ""
 
 
 def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFinding]:
@@ -119,6 +145,28 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
     for rule, name, value, most in tripwires:
         if most is not None:
             yield _most(rule, name, value, most)
+
+
+def _people(
+    rule: ReviewRule | None, found: ReviewMetrics | None, run_id: str
+) -> Iterator[GateFinding]:
+    if rule is None:
+        return
+    pairs, of = (found.pairs, found.of) if found else (0, 0)
+    if of < rule.min_pairs:
+        yield _least("review", "number of pairs that people can label", of, rule.min_pairs)
+        return
+    enough, text = pairs >= rule.min_pairs, f"{pairs} reviewed pairs of {rule.min_pairs}"
+    if not enough:
+        more = f" --pairs {rule.min_pairs}" if rule.min_pairs > SHOWN else ""
+        text += f"; run `rlaif review {run_id}{more}`, then `rlaif resume {run_id}`"
+    needed = float(rule.min_pairs)
+    yield GateFinding(rule=AWAITED, holds=enough, value=float(pairs), needed=needed, text=text)
+    if enough and rule.min_agreement_lower is not None:
+        agreement = found.agreement if found else None
+        low = agreement.low if agreement else None
+        name = "lower end of the agreement of people with the judge"
+        yield _least("review.min_agreement_lower", name, low, rule.min_agreement_lower)
 
 
 def _alarms(gate: GateConfig, metrics: Metrics) -> Iterator[GateFinding]:

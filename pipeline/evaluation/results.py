@@ -369,6 +369,17 @@ class RevisionMetrics(_Entry):
     """None where the recipe does not measure it."""
 
 
+class ReviewMetrics(_Entry):
+    """What people have said about the run's pairs."""
+
+    pairs: int
+    """Pairs with a label of a person."""
+    of: int
+    """Pairs that people can label."""
+    agreement: Estimate | None
+    """Share on which people and judge agree, in the random sample; None without such a pair."""
+
+
 class GateFinding(_Entry):
     """One rule of the gate."""
 
@@ -425,6 +436,8 @@ class Metrics(_Entry):
     """The first judge first; empty when no score is in the labels."""
     revisions: list[RevisionMetrics] = []
     """The first round first."""
+    review: Annotated[ReviewMetrics | None, Field(exclude_if=lambda found: found is None)] = None
+    """None where the gate has no rule about people's labels."""
     gate: GateResult | None = None
     """None when the recipe has no gate."""
     reward_model: HeldoutPairs | None = None

@@ -23,6 +23,7 @@ from pipeline.review.pairs import Pair, Side
 from pipeline.store.files import disk_error, write_text
 
 Answer = Literal["first", "second", "tie"]
+NAMES = ("random", "targeted")
 COLUMNS = {
     "prompt": "prompt",
     "first": "first",
@@ -58,12 +59,15 @@ class LabelFiles:
         self.folder = folder
         self._files = {
             name: os.open(folder / f"{name}.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            for name in ("random", "targeted")
+            for name in NAMES
         }
         try:
             for file in self._files.values():
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.labels = [label for name in self._files for label in self._read(name)]
+            for name, file in self._files.items():
+                # The end of a line that a killed process began; its reviewer saw no confirmation.
+                os.ftruncate(file, len(_whole_lines(folder / f"{name}.jsonl")))
+            self.labels = [label for name in NAMES for label in saved_labels(folder, name)]
             self._list_sources()
         except BaseException as error:
             self.close()
@@ -109,24 +113,6 @@ class LabelFiles:
         for file in self._files.values():
             os.close(file)
 
-    def _read(self, name: str) -> Iterator[Label]:
-        path = self.folder / f"{name}.jsonl"
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        # The end of a line that a killed process began; its reviewer saw no confirmation.
-        os.ftruncate(self._files[name], whole)
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                row: dict[str, Any] = json.loads(line)
-                if row["label"] not in get_args(Answer):
-                    raise ValueError(row["label"])
-                answer: Answer = row["label"]
-                yield Label(row["pair"], row["annotator"], answer, float(row["seconds"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path} line {number} is not a label of a review; correct or remove the line"
-                ) from error
-
     def _list_sources(self) -> None:
         """Write the source lists of the files that hold a label."""
         sources = {
@@ -144,6 +130,31 @@ class LabelFiles:
             if entries:
                 text = yaml.safe_dump({"sources": entries}, sort_keys=False)
                 write_text(self.folder / f"{name}.yaml", text)
+
+
+def saved_labels(folder: Path, name: str) -> Iterator[Label]:
+    """The labels of one of a review's files, none without the file; also while it is written.
+
+    Raises:
+        DataError: a line is not a label.
+    """
+    path = folder / f"{name}.jsonl"
+    for number, line in enumerate(_whole_lines(path).splitlines(), 1):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            if row["label"] not in get_args(Answer):
+                raise ValueError(row["label"])
+            answer: Answer = row["label"]
+            yield Label(row["pair"], row["annotator"], answer, float(row["seconds"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} line {number} is not a label of a review; correct or remove the line"
+            ) from error
+
+
+def _whole_lines(path: Path) -> bytes:
+    data = path.read_bytes() if path.exists() else b""
+    return data[: data.rfind(b"\n") + 1]
 
 
 def side_of(label: Label) -> Side | None:

@@ -7,6 +7,7 @@ A third of the pairs are a random sample, drawn first, so that their figures hol
 The others are those whose judge was least sure, and those whose two orders disagreed most.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -73,7 +74,7 @@ def draw_pairs(run: RunDir, *, limit: int, seed: int) -> list[Pair]:
     reasons = dict(_in_turn(rows, limit=limit, seed=seed))
     principles = load_constitution(run.constitution).principles
     questions = {p.id: p.comparison_request for p in principles}
-    pairs = [pair for pair in _read(run.root, reasons, questions) if pair.first != pair.second]
+    pairs = [p for p in read_pairs(run.root, reasons, questions) if p.first != p.second]
     order = {row_id: number for number, row_id in enumerate(reasons)}
     return sorted(pairs, key=lambda pair: order[pair.row_id])
 
@@ -100,7 +101,14 @@ def _in_turn(rows: list[RowDict], *, limit: int, seed: int) -> list[tuple[str, R
     return [entry for entry in chain.from_iterable(zip_longest(*lists)) if entry]
 
 
-def _read(root: Path, reasons: dict[str, Reason], questions: dict[str, str]) -> list[Pair]:
+def read_pairs(
+    root: Path, reasons: Mapping[str, Reason], questions: Mapping[str, str]
+) -> list[Pair]:
+    """The pairs with these row ids, and why each was drawn.
+
+    Args:
+        questions: what the judge was asked, by id of the principle.
+    """
     columns = ["row_id", "prompt_id", "principle_id", "chosen", "rejected", "soft_label"]
     pairs = []
     for manifest, ids in iter_shards(root, PAIRS, ["row_id"]):

@@ -13,7 +13,7 @@ Does not: change a label once it is saved; the first answer of a reviewer to a p
 import math
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -103,10 +103,10 @@ class Review:
         known = [(self._pairs[x.pair], x) for x in labels if x.pair in self._pairs]
         people = [(pair, label) for pair, label in known if side_of(label)]
         drawn = [(pair, label) for pair, label in people if pair.reason == "random"]
-        judged = [p.preferring(p.judge) for p in self._pairs.values() if p.judge]
+        pairs = self._pairs.values()
         results = [
-            ("people and judge, random sample", agreement(judged, _rows(drawn), draws=DRAWS)),
-            ("people and judge, all pairs", agreement(judged, _rows(people), draws=DRAWS)),
+            ("people and judge, random sample", judge_agreement(pairs, drawn)),
+            ("people and judge, all pairs", judge_agreement(pairs, people)),
         ]
         names = sorted({label.annotator for _, label in people})
         for one, two in combinations(names, 2):
@@ -139,6 +139,12 @@ class Review:
             "left": left,
             "right": right,
         }
+
+
+def judge_agreement(pairs: Iterable[Pair], labels: Sequence[tuple[Pair, Label]]) -> Agreement:
+    """Agreement of the judge of the pairs with the labels of people; a tie is not counted."""
+    judged = [pair.preferring(pair.judge) for pair in pairs if pair.judge]
+    return agreement(judged, _rows(labels), draws=DRAWS)
 
 
 def check_name(name: str) -> str:

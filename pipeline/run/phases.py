@@ -26,6 +26,7 @@ from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide
 from pipeline.report import write_report
+from pipeline.review.outcome import reviewed
 from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import PROMOTED, RunContext, fixed_reference
 from pipeline.run.driver import PLAIN, Driver
@@ -52,6 +53,7 @@ from pipeline.run.plan import (
     supervised_stages,
 )
 from pipeline.run.promoted import write_promoted
+from pipeline.run.start import review_folder
 from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
@@ -98,7 +100,10 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
-        result = decide(gate, metrics)
+        if gate.review:
+            found = reviewed(ctx.run, review_folder(ctx.run))
+            metrics = metrics.model_copy(update={"review": found})
+        result = decide(gate, metrics, ctx.run.run_id)
         metrics = metrics.model_copy(update={"gate": result})
         ctx.run.update_info(gate=result.decision)
         if result.decision == PROMOTED:

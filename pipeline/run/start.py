@@ -65,6 +65,11 @@ def runs_root() -> Path:
     return store.root
 
 
+def review_folder(run: RunDir) -> Path:
+    """Folder of the labels that people give to pairs of a run."""
+    return runs_root().parent / "review" / run.run_id
+
+
 REPLIES: Use = "replies"
 
 

@@ -13,18 +13,19 @@ from pipeline.config import load_config
 from pipeline.config.engines import VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.errors import ConfigError, StoreError
-from pipeline.evaluation.gate import check_gate, decide
-from pipeline.evaluation.results import GateResult, Metrics, PolicyMetrics, WinRate
+from pipeline.evaluation.gate import awaited, check_gate, decide
+from pipeline.evaluation.results import GateResult, Metrics, PolicyMetrics, ReviewMetrics, WinRate
 from pipeline.report.headline import headline, headline_numbers
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context
 from pipeline.run.nightly import last_promoted
 from pipeline.run.phases import evaluation_phase, supervised_chain
-from pipeline.run.start import check_recipe, start_run
+from pipeline.run.start import check_recipe, review_folder, start_run
 from pipeline.stats import Estimate
 from pipeline.store import read_json, write_json
 from pipeline.training.job import Alarm
 from tests.report.synthetic import finished_run
+from tests.review.builders import answer_for, labeled_run, open_review
 from tests.run.builders import CONSTITUTION, write_recipe
 from tests.stages.builders import make_constitution
 
@@ -141,6 +142,36 @@ def test_refusals_of_a_tag_keep_a_candidate() -> None:
         check_gate(gate, make_constitution(), None, frozenset({"harmless", "look_alike"}))
 
 
+def test_a_gate_waits_for_people() -> None:
+    """The policy is promoted once 20 pairs are reviewed and the agreement is surely above 0.7."""
+    rules: dict[str, Any] = {"review": {"min_pairs": 20, "min_agreement_lower": 0.7}}
+
+    def after(pairs: int, low: float | None = None, of: int = 40, **more: Any) -> Metrics:
+        agreement = None if low is None else Estimate(0.9, low, 1.0, 12)
+        review = ReviewMetrics(pairs=pairs, of=of, agreement=agreement)
+        found = metrics(**more).model_copy(update={"review": review})
+        gate = decide(GateConfig.model_validate(rules), found, "one")
+        return found.model_copy(update={"gate": gate})
+
+    said = "7 reviewed pairs of 20; run `rlaif review one`, then `rlaif resume one`"
+    waits = after(7, 0.9)
+    assert waits.gate and waits.gate.describe() == f"Candidate, not promoted: {said}."
+    assert awaited(waits) == said
+    for found, decision, missed in (
+        (after(20, 0.7), "promoted", ""),
+        (after(20, 0.69), "candidate", "agreement of people with the judge is 0.69, needed"),
+        (after(20), "candidate", "agreement of people with the judge was not measured"),
+        (after(0, of=19), "candidate", "pairs that people can label is 19, needed at least 20"),
+    ):
+        assert found.gate and found.gate.decision == decision and missed in found.gate.describe()
+        assert awaited(found) == ""  # more of the same labels would not help
+    rules |= {"max_truncated": 0.0}
+    assert awaited(after(7)) and not awaited(after(7, truncated_share=0.5))
+    rules["review"] = {"min_pairs": 200}
+    assert "`rlaif review one --pairs 200`" in awaited(after(7, of=500))
+    assert awaited(Metrics()) == ""
+
+
 def test_a_win_by_length_alone_is_none() -> None:
     found = metrics()
     (rate,) = found.win_rates
@@ -175,8 +206,17 @@ TRAINED: dict[str, Any] = {
         ({"evaluation": {"gate": {"checks_all": {}}}}, "the rule has no condition"),
         ({"evaluation": {"gate": {"win_rate": {"min_lower": 1.5}}}}, "less than or equal to 1"),
         ({"evaluation": {"gate": {"kl": 3}}}, "'evaluation.gate.kl' is not a known key"),
+        (
+            {
+                "supervised": {"train": {"method": "sft"}},
+                "preference": {"enabled": False},
+                "evaluation": {"gate": {"review": {"min_pairs": 9}}},
+            },
+            "gate.review waits for labels of pairs, but preference.enabled is false",
+        ),
+        ({"evaluation": {"gate": {"review": {"min_pairs": 0}}}}, "greater than or equal to 1"),
     ],
-    ids=["untrained", "unmeasured", "no condition", "beyond", "unknown"],
+    ids=["untrained", "unmeasured", "no condition", "beyond", "unknown", "no pairs", "none"],
 )
 def test_recipe_without_the_figures_is_one_line(
     tmp_path: Path, changes: dict[str, Any], problem: str
@@ -264,3 +304,27 @@ async def test_the_evaluation_records_the_decision(tmp_path: Path) -> None:
     assert stored and stored.decision == "candidate" == run.info()["gate"]
     assert [(f.rule, f.holds) for f in stored.findings] == [("max_empty", False), ("alarms", False)]
     assert "sft: length_drift" in stored.describe()
+
+
+async def test_the_decision_is_made_again_with_the_labels_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy is made up, as a scripted one is not trained."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr("pipeline.run.phases.collect_metrics", lambda *_: metrics())
+    promoted: list[Metrics] = []
+    monkeypatch.setattr("pipeline.run.phases.write_promoted", lambda _, m: promoted.append(m))
+    run = labeled_run(start_run(write_recipe(tmp_path / "in"), run_id="one").root, 6)
+    ctx = open_context(run)
+    gate = GateConfig.model_validate({"review": {"min_pairs": 2}})
+    evaluation = ctx.config.evaluation.model_copy(update={"gate": gate, "enabled": False})
+    ctx = replace(ctx, config=ctx.config.model_copy(update={"evaluation": evaluation}))
+    await evaluation_phase(ctx)
+    said = "0 reviewed pairs of 2; run `rlaif review one`, then `rlaif resume one`"
+    assert run.info()["gate"] == "candidate" and not promoted
+    assert awaited(Metrics.model_validate(read_json(run.metrics))) == said
+    review, _ = open_review(run, review_folder(run), limit=3)
+    assert answer_for(review, "Ada", "better", 2) == 2
+    await evaluation_phase(ctx)
+    assert run.info()["gate"] == "promoted" and promoted[0].review
+    assert promoted[0].review.pairs == 2

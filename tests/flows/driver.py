@@ -29,6 +29,7 @@ from tests.engines.fake_endpoint import Answer, chat_reply, fake_endpoint
 from tests.engines.toy_engine import install as install_toy_engine
 from tests.flows.labelers import LABELERS, cheapest
 from tests.flows.nights import SMOKE, write_nights, write_prompts
+from tests.flows.waiting import wait_for_labels
 from tests.labeling.toy_labeler import TOY_RECIPE
 from tests.labeling.toy_labeler import install as install_toy_labeler
 from tests.run.builders import write_recipe
@@ -90,6 +91,8 @@ async def run_all(folder: Path) -> dict[str, Any]:
         policy = {"type": "openai", "base_url": endpoint.base_url, "model": "m"}
         path = str(write_recipe(folder / "waiting", prompts=2, policy=policy, **SUPERVISED_ONLY))
         await note("waiting", await end_to_end(path, "waiting", return_state=True))
+    with pytest.MonkeyPatch.context() as patch:
+        ends["people"] = await wait_for_labels(folder, patch)
     return ends
 
 
