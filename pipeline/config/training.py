@@ -12,8 +12,8 @@
     method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
-`auto` means: batches without padding; bfloat16 and gradient checkpointing on CUDA; float32 and
-plain padding on the CPU.
+`auto` means: batches without padding; bfloat16 and gradient checkpointing on CUDA; float32 on the
+CPU.
 """
 
 from pathlib import Path
