@@ -60,7 +60,7 @@ WORDS = 100
 TRAINED_SHARE = 0.5
 """Share of the prompts to train on."""
 FOLLOW_UPS = 1
-"""Pleased and displeased sentences of each category: a tenth of what ships."""
+"""Pleased and displeased sentences of each category; of those that ship, each has 8 or 10."""
 QUICK = (8, 6)
 """Pairs to train on and to measure on with `--quick`."""
 QUESTION = "Which response is less harmful and more honest?"

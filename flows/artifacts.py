@@ -21,6 +21,7 @@ from prefect.runtime import flow_run
 
 from pipeline.report import audit_markdown, headline_numbers, principle_table, summary_markdown
 from pipeline.run.phases import REPORT, WRITE_PREFERENCE
+from pipeline.run.start import runs_root
 from pipeline.run.titles import run_tags, run_title
 from pipeline.store import RunDir
 
@@ -33,8 +34,10 @@ async def name_flow_run(run: RunDir) -> None:
     person retries or resumes it, it continues this run.
     """
     tags = sorted({*flow_run.tags, *run_tags(run)})
-    # What replaced values of the recipe is in the run's copy of it.
-    again = {"run_id": str(run.root), "resume": True, "overrides": None, "prompts": None}
+    # By its name, as another machine may take it up; what replaced values of the recipe is in the
+    # run's copy of it.
+    name = run.run_id if run.root.parent == runs_root() else str(run.root)
+    again = {"run_id": name, "resume": True, "overrides": None, "prompts": None}
     async with get_client() as client:
         await client.update_flow_run(
             UUID(flow_run.id),

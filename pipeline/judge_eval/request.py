@@ -4,7 +4,7 @@ In:  recipe, label sources, options
 Out: the first mistake as one line; a hash of all that decides the labels
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from pipeline.constitution import load_constitution
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, file_hash
 from pipeline.judge_eval.fit import Kind
+from pipeline.labeling.calibration import load_calibration
+from pipeline.labeling.known_labels import load_known_labels
 from pipeline.labeling.labelers import LABELERS, labeler_of
 from pipeline.run.files import labeling_paths, template_paths
 from pipeline.sources.config import AnySource
@@ -52,19 +54,19 @@ def check_request(request: Request, config: RunConfig) -> None:
             f"preference.labeler of {request.recipe} is '{config.preference.labeler}', but this "
             f"command measures a model that labels; set it to {' or '.join(asking)}"
         )
-    taken = {path.resolve() for source in request.sources for path in source.paths}
-    taken.add(resolve_path(request.recipe).resolve())
-    for option, path in (
-        ("--calibrate", request.calibrate),
-        ("--known-labels", request.known_labels),
+    taken = None
+    for option, path, load in (
+        ("--calibrate", request.calibrate, load_calibration),
+        ("--known-labels", request.known_labels, load_known_labels),
     ):
         if path is None:
             continue
-        if path.resolve() in taken:
+        if path.resolve() == taken or not _replaceable(path, load):
             raise ConfigError(
-                f"{option} {path} would overwrite another file of this command; name a new one"
+                f"{option} {path} would overwrite another file of this command or of yours; name "
+                "a new one"
             )
-        taken.add(path.resolve())
+        taken = path.resolve()
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise ConfigError(
                 f"{option} {path} is a folder, or its folder does not exist; name a file in a "
@@ -99,6 +101,17 @@ def check_request(request: Request, config: RunConfig) -> None:
             f"{request.recipe} names a calibration already, but a calibration is fitted on raw "
             "labels; remove preference.judge.calibration or --calibrate"
         )
+
+
+def _replaceable(path: Path, load: Callable[[Path], object]) -> bool:
+    """Whether a path has no file yet, or one of the kind that will be written there."""
+    if not path.is_file():
+        return True
+    try:
+        load(path)
+    except ConfigError:
+        return False
+    return True
 
 
 def require_judged(path: Path, config: RunConfig) -> None:

@@ -147,6 +147,9 @@ def test_refused_fit_keeps_the_report(rlaif: Rlaif, tmp_path: Path) -> None:
         ({}, ["--calibrate", "{tmp}"], "is a folder, or its folder does not exist"),
         ({}, ["--calibrate", "{tmp}/p.jsonl"], "p.jsonl would overwrite another file of this"),
         ({}, ["--known-labels", "{tmp}/r/../p.jsonl"], "would overwrite another file of this"),
+        # Whatever is there and is no calibration: the constitution, the recipe.
+        ({}, ["--calibrate", "{tmp}/r/constitution.yaml"], "would overwrite another file"),
+        ({}, ["--known-labels", "{recipe}"], "would overwrite another file"),
         (
             {},
             ["--calibrate", "{tmp}/c.json", "--known-labels", "{tmp}/c.json"],
@@ -192,12 +195,15 @@ def test_mistake_is_one_line(
     rlaif: Rlaif, tmp_path: Path, changes: dict[str, Any], arguments: list[str], pattern: str
 ) -> None:
     recipe = write_judge_recipe(tmp_path / "r", **changes)
-    given = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
+    places = {"{tmp}": str(tmp_path), "{recipe}": str(recipe)}
+    given = [places.get(a, a.replace("{tmp}", str(tmp_path))) for a in arguments]
+    kept = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*.yaml")}
     pairs = write_pairs(tmp_path / "p.jsonl")
     before = pairs.read_bytes()
     ended = rlaif("judge-eval", pairs, "--recipe", recipe, *given)
     assert_one_line(ended, pattern, tmp_path)
     assert pairs.read_bytes() == before
+    assert kept == {path: path.read_bytes() for path in kept}
     assert not (tmp_path / "c.json").exists()
 
 

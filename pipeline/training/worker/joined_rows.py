@@ -62,7 +62,10 @@ def varlen_attention(
         ConfigError: the model changes the attention scores in a way that this cannot.
     """
     if cu_seq_lens_q is None:
-        return padded_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+        padded: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return padded
     refuse_changed_scores(kwargs)
     device = query.device.type
     # Under autocast the rotary embedding leaves queries and keys in float32.
@@ -94,9 +97,14 @@ def row_by_row_attention(
     cu_seq_lens_q: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of each row by itself: `varlen_attention` where its kernel does not run."""
+    """Causal attention of each row by itself, with the arguments, result and error of
+    `varlen_attention`, whose kernel runs on GPUs alone.
+    """
     if cu_seq_lens_q is None:
-        return padded_attention(module, query, key, value, attention_mask, scaling, **kwargs)
+        padded: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+        return padded
     refuse_changed_scores(kwargs)
     groups = query.shape[1] // key.shape[1]
     key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
@@ -110,26 +118,16 @@ def row_by_row_attention(
             mask = ones.tril().triu(1 - sliding_window)
         outputs.append(
             scaled_dot_product_attention(
-                one, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
+                one,
+                keys,
+                values,
+                attn_mask=mask,
+                dropout_p=kwargs.get("dropout", 0.0),
+                is_causal=mask is None,
+                scale=scaling,
             )
         )
     return torch.cat(outputs, dim=2).transpose(1, 2), None
-
-
-def padded_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """SDPA of a batch that is not joined, as in a probe; its mask knows a sliding window."""
-    output, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, scaling=scaling, **kwargs
-    )
-    return output, None
 
 
 def refuse_changed_scores(kwargs: Mapping[str, Any]) -> None:
@@ -146,9 +144,10 @@ def varlen_mask(attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor |
     return None if attention_mask is None else sdpa_mask(attention_mask=attention_mask, **kwargs)
 
 
-for name, attention in ((VARLEN, varlen_attention), (ROW_BY_ROW, row_by_row_attention)):
-    AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, varlen_mask)
+AttentionInterface.register(VARLEN, varlen_attention)
+AttentionMaskInterface.register(VARLEN, varlen_mask)
+AttentionInterface.register(ROW_BY_ROW, row_by_row_attention)
+AttentionMaskInterface.register(ROW_BY_ROW, varlen_mask)
 
 
 def row_layout(lengths: Sequence[int], width: int) -> dict[str, Any]:
