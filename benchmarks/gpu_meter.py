@@ -167,7 +167,8 @@ def one(build: Callable[[], Any], size: Size, name: str, adapter: bool) -> dict[
         end()
     if name == "trl_padding_free" and not trainer.padding_free:
         return {"ignored": said.about("padding_free"), "same_as": "trl"}
-    meter = train(trainer, size, joins=name.startswith("ours"))
+    joins = name.startswith("ours") and name != "ours_padded"
+    meter = train(trainer, size, joins=joins)
     result = figures(trainer, meter, size, adapter)
     if len(passes) > size.warmup:
         rate = median(tokens / seconds for seconds, tokens in passes[size.warmup :])
