@@ -20,8 +20,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("audits", "training"),
     ("evaluation",),
     ("report", "progress", "review"),
-    ("run",),
-    ("judge_eval", "discover", "impact", "sweep"),
+    ("run", "impact"),
+    ("judge_eval", "discover", "sweep"),
     ("prefect_server", "cli"),
 )
 """Lowest first; a module may import its own layer and those before it."""

@@ -167,6 +167,8 @@ def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Tab
         tally.known.update(_keys(table, _text_key, "prompt_id", "completion"))
         yield table
     # The policy that writes the samples of later draws has been trained on the first one.
+    # A run made again for a night takes texts over from another run, and is where they are traced.
+    own_id = run.run_id if run.info().get("night") else None
     for shard in stage_manifests(run.root, PROMPTS)[: first_shards(run.root, PROMPTS)]:
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so repeated texts show here.
@@ -176,7 +178,7 @@ def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Tab
             sft_row
             for folder in sft_folders(config)
             for row in _rows(run, folder, shard.shard_index, tally)
-            if (sft_row := _sft_row(prompts[row.prompt_id], row, tally, seen, thoughts))
+            if (sft_row := _sft_row(prompts[row.prompt_id], row, tally, seen, thoughts, own_id))
         ]
         tally.rows += len(rows)
         yield table_from_rows(rows, SftRow).select(SFT_SCHEMA.names)
@@ -188,6 +190,7 @@ def _sft_row(
     tally: Tally,
     seen: set[str],
     with_thoughts: bool,
+    own_id: str | None,
 ) -> SftRow | None:
     text = row.revision if isinstance(row, RevisionRow) else row.response
     if with_thoughts and text.strip():
@@ -204,7 +207,7 @@ def _sft_row(
     return SftRow(
         row_id=row_id("sft", row.row_id),
         parent_ids=(prompt.row_id, row.row_id),
-        run_id=row.run_id,
+        run_id=own_id or row.run_id,
         prompt_id=prompt.row_id,
         messages=prompt.messages,
         completion=text,

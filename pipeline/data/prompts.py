@@ -72,6 +72,8 @@ def write_prompt_shards(
     shard_size: int,
     key: str,
     later: Iterable[Iterable[PromptRow]] = (),
+    *,
+    may_be_none: bool = False,
 ) -> list[Manifest]:
     """Cut prompts into shards below `root`/`folder`, or return the finished ones of this key.
 
@@ -80,15 +82,19 @@ def write_prompt_shards(
 
     Args:
         later: the prompts of later draws, each of which begins a shard; see `add_prompt_shards`.
+        may_be_none: write the mark alone where there is no prompt.
 
     Raises:
-        DataError: no prompts; or a shard was lost and the prompt files have changed since.
+        DataError: no prompts, unless there may be none; or a shard was lost and the prompt files
+            have changed since.
         StoreError: the disk is full.
     """
     mark = root / folder / "complete.json"
     complete = read_json(mark) or {}
     complete = complete if complete.get("key") == key else {}
     known = complete.get("shards")
+    if known == []:
+        return []
     known = known if isinstance(known, list) else []
     whole = [m for i in range(len(known)) if (m := load_manifest(root, folder, i)) is not None]
     if known and len(whole) == len(known):
@@ -102,7 +108,7 @@ def write_prompt_shards(
             raise _changed(folder)
         counts = ShardCounts(expected=len(batch))
         manifests.append(write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts))
-    if not manifests:
+    if not manifests and not may_be_none:
         raise DataError(f"no prompts for '{folder}'; add prompts to the files of the recipe")
     if known and len(digests) < len(known):
         raise _changed(folder)

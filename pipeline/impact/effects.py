@@ -10,6 +10,7 @@ response before and prefers the other one now; ties are counted apart.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
@@ -37,6 +38,14 @@ class Outcome:
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    def plus(self, other: Self) -> Self:
+        """The counts of both; names stay."""
+        counts = {n: v + getattr(other, n) for n, v in self if isinstance(v, int)}
+        return self.model_copy(update=counts)
+
+
+AnyRecord = TypeVar("AnyRecord", bound=_Record)
 
 
 class Effects(_Record):
@@ -98,6 +107,12 @@ class Effects(_Record):
         self.relabeled += {side_before, side_after} == {0.0, 1.0}
         self.labeled_twice += 1
         self.mean_change += (abs(new - old) - self.mean_change) / self.labeled_twice
+
+    def plus(self, other: Self) -> Self:
+        """The counts of both, and the mean change of all."""
+        both = super().plus(other)
+        change = sum(each.mean_change * each.labeled_twice for each in (self, other))
+        return both.model_copy(update={"mean_change": change / max(1, both.labeled_twice)})
 
 
 class PrincipleImpact(Effects):
@@ -175,6 +190,17 @@ class Impact(BaseModel):
         """Tokens paid now, of those of all rows of these stages, in [0, 1]."""
         return _share(sum(c.tokens for c in self.costs), sum(c.tokens_full for c in self.costs))
 
+    def plus(self, other: "Impact") -> "Impact":
+        """Both together, under the constitutions and with the moves of the other."""
+        principles = _added({p.id: p for p in self.principles}, {p.id: p for p in other.principles})
+        costs = _added({c.folder: c for c in self.costs}, {c.folder: c for c in other.costs})
+        together = {
+            "total": self.total.plus(other.total),
+            "principles": tuple(principles.values()),
+            "costs": tuple(costs.values()),
+        }
+        return other.model_copy(update=together)
+
 
 @dataclass
 class ImpactTally:
@@ -246,6 +272,10 @@ def asked_again(before: Outcome | None, after: Outcome | None) -> bool:
 
 def _deciders(outcome: Outcome | None) -> tuple[str, ...]:
     return outcome.principle_ids if outcome and outcome.prob_first is not None else ()
+
+
+def _added(one: dict[str, AnyRecord], other: dict[str, AnyRecord]) -> dict[str, AnyRecord]:
+    return one | {name: one[name].plus(v) if name in one else v for name, v in other.items()}
 
 
 def _share(part: int, whole: int) -> float:

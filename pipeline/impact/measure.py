@@ -23,8 +23,8 @@ from pipeline.run.context import RunContext
 from pipeline.run.plan import compared_texts
 from pipeline.store import RunDir, read_rows, require_manifest, write_json
 from pipeline.store.files import write_text
-from pipeline.store.shards import stage_manifests
-from pipeline.store.stage_names import PAIRS, POOLED, stage_folders
+from pipeline.store.shards import stage_manifests, stage_rows
+from pipeline.store.stage_names import INITIALS, PAIRS, POOLED, stage_folders
 
 Key = tuple[str, ...]
 TRAINED = (
@@ -54,13 +54,13 @@ def measure_impact(ctx: RunContext, before: RunDir) -> Impact:
         now = dict(outcomes(ctx.run, ctx, index))
         for key in dict.fromkeys((*was, *now)):
             tally.add(was.get(key), now.get(key))
-        for folder, cost in costs.items():
-            for row in _rows(ctx.run, folder, index):
-                cost.add(
-                    num_calls(row, ctx.config),
-                    row.num_prompt_tokens + row.num_tokens,
-                    made=row.run_id == ctx.run.run_id,
-                )
+    for folder, cost in costs.items():
+        for row in stage_rows(ctx.run.root, folder):
+            cost.add(
+                num_calls(row, ctx.config),
+                row.num_prompt_tokens + row.num_tokens,
+                made=row.run_id == ctx.run.run_id,
+            )
     return Impact(
         run_id=ctx.run.run_id,
         before_run=before.run_id,
@@ -86,6 +86,8 @@ def write_impact(run: RunDir, impact: Impact) -> None:
 
 def outcomes(run: RunDir, ctx: RunContext, shard_index: int) -> Iterator[tuple[Key, Outcome]]:
     """What became of each comparison of a shard; the compared folders are those of `ctx`."""
+    if not ctx.config.preference.enabled:
+        return
     folder = compared_texts(ctx).revisions
     revisions: list[RevisionRow] = _rows(run, folder, shard_index) if folder else []
     places = {row.row_id: f"{row.initial_id}/{row.round}" for row in revisions}
@@ -124,7 +126,9 @@ def num_calls(row: ModelRow, config: RunConfig) -> int:
 
 
 def finished_texts(ctx: RunContext) -> list[str]:
-    """Folders of compared texts that depend on no principle."""
+    """Folders of compared texts that depend on no principle; none where nothing is compared."""
+    if not ctx.config.preference.enabled:
+        return []
     compared = compared_texts(ctx)
     folders = (compared.samples, *compared.others, compared.initials)
     return [folder for folder in folders if folder]
@@ -132,7 +136,7 @@ def finished_texts(ctx: RunContext) -> list[str]:
 
 def paid_folders(ctx: RunContext) -> list[str]:
     """Stages of an impact run that ask a model, in the order in which they ran."""
-    root, unpaid = ctx.run.root, finished_texts(ctx)
+    root, unpaid = ctx.run.root, [*finished_texts(ctx), INITIALS]
     return [
         folder
         for folder in stage_folders(root)

@@ -18,7 +18,7 @@ import httpx
 
 from pipeline.errors import PipelineError
 from pipeline.prefect_server import Server, read_key
-from pipeline.run.nightly import AUDIT_FAILED
+from pipeline.run.audit_gate import AUDIT_FAILED
 from pipeline.store import RunDir
 from pipeline.store.layout import is_locked
 

@@ -26,6 +26,8 @@ from pipeline.store.shards import stage_manifests, stage_rows
 from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
+AUDIT_FAILED = "audit failed"
+"""The status in run.json of a run whose labels failed their audit."""
 SELF_PREFERENCE = (
     "the judge of {folder} is the model that wrote the responses; a model may prefer what it would "
     "have written itself, so compare with another judge"
@@ -126,6 +128,8 @@ def require_audit(ctx: RunContext) -> None:
     config = ctx.config.preference
     if not config.enabled or not (config.audit.enabled or config.collapse):
         return
+    if not stage_manifests(ctx.run.root, PROMPTS):
+        return  # A night without new prompts has no labels of its own.
     audit = audit_run(ctx)
     if not config.audit.enabled:
         audit = RunAudit((), audit.collapse)
@@ -134,7 +138,7 @@ def require_audit(ctx: RunContext) -> None:
         ctx.progress.note(note)
     if audit.failed:
         stop_clock(ctx.run)
-        ctx.run.update_info(status="audit failed")
+        ctx.run.update_info(status=AUDIT_FAILED)
         write_report(ctx.run)
         close_inventory(ctx.run.root)
         raise AuditError(refusal(ctx.run, audit))

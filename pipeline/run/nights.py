@@ -20,6 +20,8 @@ import numpy as np
 
 from pipeline.data.dataset import load_dataset
 from pipeline.data.markdown import escape_markdown
+from pipeline.impact.text import headline
+from pipeline.impact.version import relabeled
 from pipeline.report.audit import audit_findings
 from pipeline.report.charts import Line, line_chart
 from pipeline.report.numbers import number
@@ -36,6 +38,16 @@ from pipeline.store.stage_names import CANARY, PREFERENCE, stage_folders
 ALPHA = 0.001
 """Share of nights with a false alarm: at most one in 1,000, since a team reads it every night."""
 POWER = 0.8
+AGAIN = {
+    "labels": "after",
+    "relabeled": "asked_again",
+    "flipped": "relabeled",
+    "became ties": "became_ties",
+    "ties no more": "stopped_being_ties",
+    "pairs gained": "pairs_gained",
+    "pairs lost": "pairs_lost",
+}
+"""Columns on labels of earlier nights that were made again, and their fields of `Effects`."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,16 @@ def write_pages(nights: Sequence[RunDir]) -> list[str]:
         lines += _table(("measured", "before", "tonight"), _side_by_side(*figures[-2:]))
         labels = [(n, f.compared, f.relabeled, f.flipped) for n, f in diff.labels.items()]
         lines += _table(("principle", "labels in both", "relabeled", "flipped"), labels)
+        if again := relabeled(run):
+            said = headline(again)
+            lines += ["Earlier nights under tonight's constitution:", ""]
+            lines += [*(f"- {line}" for line in said), ""]
+            effects = [
+                (each.id, each.change, *(getattr(each, name) for name in AGAIN.values()))
+                for each in again.principles
+            ]
+            lines += _table(("principle", "change", *AGAIN), effects)
+            summary += [f"earlier nights: {line}" for line in said[:2]]
         drifts = drift(*profiles[-2:])
         lines += _table(("drift of", "before", "tonight", "beyond chance"), drifts)
         summary.append(f"{len(diff.figures)} figures differ from {diff.old}: {run.root}/night.md")

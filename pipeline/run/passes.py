@@ -219,7 +219,11 @@ def _write_prompts(
         rows = not_trained_on(rows, ctx.run)
     key = prompts_key(ctx.config, ctx.run.run_id, folder)
     size = ctx.config.execution.shard_size
-    manifests = write_prompt_shards(ctx.run.root, folder, rows, size, key, later)
+    # A night may have no new prompts, and rows of earlier nights to make again.
+    may_be_none = folder == PROMPTS and bool(ctx.run.info().get("relabel"))
+    manifests = write_prompt_shards(
+        ctx.run.root, folder, rows, size, key, later, may_be_none=may_be_none
+    )
     return [{folder: manifest} for manifest in manifests]
 
 

@@ -25,6 +25,7 @@ from pipeline.engines import ENGINES
 from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide
+from pipeline.impact.version import relabel_version
 from pipeline.report import write_report
 from pipeline.review.outcome import reviewed
 from pipeline.run.audit_gate import require_audit
@@ -63,13 +64,18 @@ from pipeline.store.stage_names import PROMPTS
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
+RELABEL = "relabel-version"
 WRITE_SFT, TRAIN_SFT = "write-sft-set", "train-sft"
 WRITE_PREFERENCE, TRAIN_PREFERENCE = "write-preference-set", "train-preference"
 REPORT = "report"
 
 
 async def supervised_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
-    """Revise the initial policy's responses and learn from the revisions."""
+    """Revise the initial policy's responses and learn from the revisions. A night under a changed
+    constitution first makes again what the change touches in the version that it extends.
+    """
+    if ctx.run.info().get("relabel"):
+        await driver.step(RELABEL, lambda: relabel_version(ctx))
     await supervised_chain(ctx, driver)
     await driver.step(WRITE_SFT, lambda: supervised_dataset(ctx))
     await driver.step(TRAIN_SFT, lambda: train(ctx, "sft", ctx.config.supervised))

@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.config import RunConfig
-from pipeline.data.dataset import SourceUse
+from pipeline.data.dataset import SourceUse, iter_tables, load_dataset, set_path
 from pipeline.data.heldout import heldout_keys
 from pipeline.ids import conversation_key
-from pipeline.sources.config import AnySource, MixtureConfig
-from pipeline.sources.files import read_label_files
+from pipeline.sources.config import AnySource, MixtureConfig, load_mixture
+from pipeline.sources.files import LIST, read_label_files
 from pipeline.sources.mixing import drawn, mix_number, quotas
 from pipeline.sources.rows import FeedbackRow, Imported, LabeledRow
-from pipeline.store.layout import RunDir
+from pipeline.store.layout import RunDir, run_beside
 
 HELD_OUT = "its prompt is held out"
 BY_WEIGHT = "left out by weight"
@@ -71,6 +71,8 @@ def mix_into_run(
     """
     if config.preference.sources is None:
         return MixtureResult()
+    if run.info().get("night"):
+        return _taken_over(run, run_beside(run.root.parent, str(run.info()["impact_of"])), own_ids)
     listed, imports = read_label_files(run)
     own, own_name = set(own_ids()), listed.own_name
     reasons: dict[str, Counter[str]] = {each.record.name: Counter() for each in imports}
@@ -120,6 +122,36 @@ def mix_into_run(
         own_ids=frozenset(selected_own),
         pairs=replace(pairs, uses=(own_use, *pairs.uses)),
         feedback=of_kind(unpaired=True),
+    )
+
+
+def _taken_over(run: RunDir, before: RunDir, own_ids: Callable[[], Iterable[str]]) -> MixtureResult:
+    """What the label sources gave to the run that this one makes again: no principle decides it,
+    and the files may have changed since. Of the own pairs, again the number that went in.
+    """
+    dataset = load_dataset(before)
+    sets = dataset.sets if dataset else {}
+
+    def of_set(name: str, row_type: type[AnyRow], own_name: str) -> SourceRows:
+        if name not in sets:
+            return SourceRows()
+        empty = row_type(row_id="").as_dict()  # a set does not have every column
+        rows = [
+            row_type.from_dict({**empty, **values, "run_id": run.run_id})
+            for table in iter_tables(set_path(before, name))
+            for values in table.to_pylist()
+            if values["run_id"] == before.run_id and values["source"] != own_name
+        ]
+        return SourceRows(tuple(rows), candidates=len(rows), uses=sets[name].sources)
+
+    own = sets["preference"].sources[0]
+    seed = load_mixture(run.root / LIST).seed
+    selected = heapq.nsmallest(own.num_selected, own_ids(), lambda i: mix_number(i, seed))
+    return MixtureResult(
+        own_name=own.name,
+        own_ids=None if own.num_selected == own.usable else frozenset(selected),
+        pairs=of_set("preference", LabeledRow, own.name),
+        feedback=of_set("feedback", FeedbackRow, ""),
     )
 
 

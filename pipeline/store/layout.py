@@ -55,7 +55,7 @@ INFO_TYPES: dict[str, type] = {
         ["run_id", "status", "recipe", "name", "parent", "plan", "series", "replaces", "target"],
         str,
     ),
-    **dict.fromkeys(["impact_of", "evaluation"], str),
+    **dict.fromkeys(["impact_of", "night", "audited", "evaluation"], str),
 }
 """Types of the entries of run.json; null is an entry that does not apply."""
 

@@ -26,6 +26,8 @@ from tests.run.builders import CONSTITUTION, write_recipe
 from tests.stages.builders import SLOT
 
 SCRIPT = "tests.impact.impact_runs:make_engine"
+CALLS: list[str] = []
+"""The last message of every call of every engine so far."""
 PRINCIPLES: list[dict[str, str]] = CONSTITUTION["principles"]
 
 
@@ -34,10 +36,12 @@ def make_engine(taste: str = "") -> ScriptedEngine:
     """A judge whose label depends on the principle's words, on exemplars and on both texts."""
 
     def reply(messages: Messages, seed: int) -> str:
+        CALLS.append(messages[-1].content)
         return f"text {seed} after {len(messages)} turns"
 
     def scores(messages: Messages, options: Sequence[str]) -> list[float]:
         last = messages[-1].content
+        CALLS.append(last)
         if not (found := list(SLOT.finditer(last))):
             return [-2 * uniform(taste, last, option) for option in options]
         before = [*(message.content for message in messages[:-1]), last[: found[0].start()]]

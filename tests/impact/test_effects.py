@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.constitution import Constitution, Principle
-from pipeline.impact.effects import ImpactTally, Outcome, kinds_of_change
+from pipeline.impact.effects import Effects, ImpactTally, Outcome, kinds_of_change
 
 NUM_DRAWS = 4000
 
@@ -113,3 +113,11 @@ def test_effects_are_counted_by_hand() -> None:
         ("p", "p"): 1,
         ("", "q"): 1,
     }
+
+
+def test_effects_of_two_runs_together() -> None:
+    """2 labels that changed by 0.1 on average and 6 by 0.3: 8 by (0.2 + 1.8) / 8 = 0.25."""
+    one = Effects(before=2, relabeled=1, labeled_twice=2, mean_change=0.1)
+    both = one.plus(Effects(before=6, relabeled=0, labeled_twice=6, mean_change=0.3))
+    assert (both.before, both.relabeled, both.labeled_twice) == (8, 1, 8)
+    assert both.mean_change == pytest.approx(0.25)
