@@ -45,14 +45,15 @@ class Scale:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers that span [low, high]; for low == high, around it."""
-    if not high > low:
+    """About `count` round numbers that span [low, high]; around it, where both are one number."""
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # means of equal values differ a little
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
+    digits = math.floor(math.log10(raw))
+    power = 10.0**digits
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, last + 1)]
+    return [round(i * step, 2 - digits) for i in range(first, last + 1)]
 
 
 def smooth(values: Sequence[float]) -> list[float]:

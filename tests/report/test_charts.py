@@ -37,6 +37,7 @@ from pipeline.report.tables import Cell, Table, markdown_table
         (-3, 2, [-4, -2, 0, 2]),
         (0.42, 0.69, [0.4, 0.5, 0.6, 0.7]),
         (5, 5, [4.5, 4.75, 5, 5.25, 5.5]),
+        (0.3, 0.1 + 0.2, [-0.25, 0, 0.25, 0.5, 0.75, 1]),
     ],
 )
 def test_ticks_are_round_and_span(low: float, high: float, ticks: list[float]) -> None:
