@@ -19,7 +19,7 @@ from pipeline.cli.terminal import FOR_PROGRAMS, say
 from pipeline.config.paths import shown_path
 from pipeline.errors import ConfigError, MachineError, StoreError, UserError
 from pipeline.progress import LineProgress, duration, progress_context, progress_for_stdout
-from pipeline.run.nightly import plan_nightly, take_run
+from pipeline.run.nightly import night_pages, plan_nightly, take_run
 from pipeline.run.nightly import run_nightly as run_nightly_plan
 from pipeline.run.rounds import run_rounds
 from pipeline.run.start import change_budget, check_recipe, find_run, start_run
@@ -57,6 +57,8 @@ def resume_run(name: str, overrides: Sequence[str], *, with_prefect: bool) -> No
     if with_prefect:
         use_prefect()
     _run(str(run.info().get("recipe") or run.recipe), run, with_prefect=with_prefect)
+    for line in night_pages(run):
+        say(line)
 
 
 def sweep_recipe(

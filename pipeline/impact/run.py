@@ -22,7 +22,7 @@ from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import first_shards
 from pipeline.engines.base import Engine
-from pipeline.engines.lazy import lazy_engine
+from pipeline.engines.lazy import lazy_engine, unopened_engine
 from pipeline.errors import ConfigError, StoreError
 from pipeline.impact.effects import Impact
 from pipeline.impact.measure import finished_texts, measure_impact, write_impact
@@ -167,12 +167,18 @@ def revision_passes(ctx: RunContext, before: RunDir) -> list[Pass]:
 
 
 def check_parts(run: RunDir) -> None:
-    """Refuse a run of which a part is gone that an impact run begins with; opens no engine.
+    """Refuse a run of which a part is gone that an impact run begins with; opens no engine, and so
+    does not see what only an endpoint knows.
 
     Raises:
         StoreError: names the first shard that is missing or damaged.
+        ConfigError, MachineError: a model is not the one that made the rows, or is gone.
     """
     ctx = open_context(run)
+    for config, makers in (*impact_passes(ctx, run), *revision_passes(ctx, run)):
+        if (engine := unopened_engine(config)) is not None:
+            for maker in makers:
+                maker(ctx, engine)
     if ctx.config.preference.enabled:
         _check_shards(run, [*finished_texts(ctx), *judge_folders(ctx), PAIRS])
     if ctx.config.supervised.enabled:

@@ -12,13 +12,15 @@ from functools import reduce
 
 from pipeline.constitution import Constitution, load_constitution
 from pipeline.data.dataset import load_dataset, parent_run
-from pipeline.errors import AuditError, StoreError
+from pipeline.errors import AuditError, StoreError, UserError
 from pipeline.impact.effects import Impact
 from pipeline.impact.run import check_parts, load_impact, run_impact
 from pipeline.run.audit_gate import AUDIT_FAILED
 from pipeline.run.context import RunContext
 from pipeline.store import RunDir
 from pipeline.store.layout import run_beside
+
+KEEP = "set nightly.relabel to false, which keeps all rows of earlier nights as they are"
 
 
 async def relabel_version(ctx: RunContext) -> None:
@@ -60,6 +62,7 @@ def outdated_runs(last: RunDir, new: Constitution) -> list[RunDir]:
 
     Raises:
         StoreError: there are such runs, and one of them, or a part of it, is gone.
+        ConfigError, MachineError: a model that made their rows is gone.
     """
     runs, gone = [last], ""
     while name := runs[0].info().get("parent"):
@@ -74,10 +77,13 @@ def outdated_runs(last: RunDir, new: Constitution) -> list[RunDir]:
     if gone:
         raise StoreError(
             f"the constitution has changed, but the data set of run {gone}, whose rows it touches, "
-            "is gone; bring it back, or set nightly.relabel to false, which keeps all rows"
+            "is gone; bring it back, or {KEEP}"
         )
     for run in runs[first:]:
-        check_parts(run)
+        try:
+            check_parts(run)
+        except UserError as error:
+            raise type(error)(f"{error}; or {KEEP}") from None
     return runs[first:]
 
 

@@ -260,12 +260,16 @@ async def run_nightly(
     """
     if plan.run is not None:
         await take(plan.run)
-        nights = nightly_runs(str(plan.run.info().get("series")))
-        if (
-            plan.run.info().get("status") == "finished"
-            and nights
-            and nights[-1].run_id == plan.run.run_id
-        ):
-            for line in write_pages(nights):
-                current_progress().note(line)
+        for line in night_pages(plan.run):
+            current_progress().note(line)
     return plan.message
+
+
+def night_pages(run: RunDir) -> list[str]:
+    """Write the pages of a night that is finished and the last one; returns lines for people. For
+    other runs nothing.
+    """
+    info = run.info()
+    nights = nightly_runs(info["series"]) if info.get("series") else []
+    last = nights[-1].run_id if nights and info.get("status") == "finished" else None
+    return write_pages(nights) if last == run.run_id else []

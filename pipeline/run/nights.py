@@ -135,6 +135,7 @@ def write_pages(nights: Sequence[RunDir]) -> list[str]:
             effects = [
                 (each.id, each.change, *(getattr(each, name) for name in AGAIN.values()))
                 for each in again.principles
+                if each.asked_again or each.change != "unchanged"
             ]
             lines += _table(("principle", "change", *AGAIN), effects)
             summary += [f"earlier nights: {line}" for line in said[:2]]

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from pipeline.cli.run import resume_run
 from pipeline.config import load_config
 from pipeline.data.dataset import load_dataset, parent_run
 from pipeline.data.lineage import trace
 from pipeline.data.verify import verify
-from pipeline.errors import AuditError, StoreError
+from pipeline.errors import AuditError, ConfigError, StoreError
 from pipeline.impact.measure import num_calls
 from pipeline.impact.version import relabel_version, relabeled
 from pipeline.run.context import open_context
@@ -214,6 +215,13 @@ def test_version_of_which_a_part_is_gone(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"has no finished preference/judge/shard-00001; finish"):
         series.night(7)
     shutil.move(aside, shard)
+    text = first.recipe.read_text()
+    script = f"script: {SCRIPT}"
+    first.recipe.write_text(text.replace(script, f"{script}\n  args: {{taste: other}}"))
+    with pytest.raises(ConfigError, match=r"fingerprint.* or set nightly.relabel to false"):
+        series.night(7)
+    first.recipe.write_text(text)
+    assert len(nightly_runs("small")) == len(list(runs_root().iterdir())) == 2
     shutil.rmtree(first.root)
     with pytest.raises(StoreError, match=f"data set of run {first.run_id}.* is gone; bring"):
         series.night(7)
@@ -233,9 +241,12 @@ def test_stopped_night_needs_no_source_of_prompts(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         series.night(6, stopped)
     (tmp_path / "train.jsonl").unlink()
-    assert series.night().startswith("continues small-nightly")
-    dataset = load_dataset(nightly_runs("small")[-1])
+    run = nightly_runs("small")[-1]
+    assert plan_nightly(str(series.recipe)).message.startswith(f"continues {run.run_id}")
+    resume_run(run.run_id, (), with_prefect=False)
+    dataset = load_dataset(run)
     assert dataset and (dataset.version, dataset.num_prompts) == (2, 6)
+    assert (run.root / "night.md").exists()
 
 
 def test_nights_planned_at_the_same_moment_are_one(tmp_path: Path) -> None:
