@@ -148,7 +148,7 @@ def resume(run: Run, overrides: Overrides = None, no_prefect: NoPrefect = False)
 
 @app.command(rich_help_panel=RUNS)
 def nightly(recipe: Recipe, no_prefect: NoPrefect = False) -> None:
-    """Add a data set version from prompts that no earlier version has, and train on it."""
+    """Add a data set version from new prompts, or under a changed constitution, and train on it."""
     from pipeline.cli.run import run_nightly
 
     run_nightly(recipe, with_prefect=not no_prefect)

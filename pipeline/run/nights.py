@@ -117,6 +117,13 @@ def write_pages(nights: Sequence[RunDir]) -> list[str]:
     summary = [judge] if raised else []
     profiles = [profile(night) for night in nights]
     figures = [night_figures(*night) for night in zip(nights, known, profiles, strict=True)]
+    impacts = [relabeled(night) for night in nights]
+    for values, impact in zip(figures, impacts, strict=True):
+        if any(impacts):
+            values["Labels of earlier nights made again"] = (
+                impact.total.asked_again if impact else 0
+            )
+            values["Of these, flipped"] = impact.total.relabeled if impact else 0
     series = run.root.parent.parent / "nights" / f"{run.info().get('series')}.html"
     links = ["[report](report.html)", f"[all nights](../../nights/{series.name})"]
     if earlier:
@@ -128,7 +135,7 @@ def write_pages(nights: Sequence[RunDir]) -> list[str]:
         lines += _table(("measured", "before", "tonight"), _side_by_side(*figures[-2:]))
         labels = [(n, f.compared, f.relabeled, f.flipped) for n, f in diff.labels.items()]
         lines += _table(("principle", "labels in both", "relabeled", "flipped"), labels)
-        if again := relabeled(run):
+        if again := impacts[-1]:
             said = headline(again)
             lines += ["Earlier nights under tonight's constitution:", ""]
             lines += [*(f"- {line}" for line in said), ""]

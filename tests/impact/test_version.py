@@ -275,6 +275,24 @@ def test_labels_made_again_that_fail_their_audit_stop_the_night(tmp_path: Path) 
     assert versions(nightly_runs("small")) == [1, 0]
 
 
+def test_rows_made_again_for_a_failed_night_serve_the_next(tmp_path: Path) -> None:
+    series = make_series(tmp_path)
+    series.night(4)
+    series.edit(reworded())
+    values = yaml.safe_load(series.recipe.read_text())
+    strict = {**QUIET, "collapse": {"min_prompts": 2, "length_ratio": [8, 9]}}
+    series.recipe.write_text(yaml.safe_dump(values | {"preference": strict}))
+    with pytest.raises(AuditError):
+        series.night(7)
+    failed = nightly_runs("small")[-1]
+    series.recipe.write_text(yaml.safe_dump(values))
+    CALLS.clear()
+    assert series.night().startswith("3 new prompts go into version 2")
+    _, last = nightly_runs("small")
+    assert len(CALLS) == paid(last) and last.run_id != failed.run_id
+    assert last.info()["parent"] == f"{failed.run_id}-v1" and relabeled(last) is not None
+
+
 def test_labels_of_people_are_taken_over(tmp_path: Path) -> None:
     """No principle decides them, and their file has grown since the first night."""
 
