@@ -3,8 +3,8 @@
 In:  labeled pairs and an engine, or a text file with one principle a line
 Out: rules that begin with "Select the response that", the most frequent first
 
-Does not: understand a rule. Two wordings of one thought stay two; `votes.select` keeps the one that
-explains more.
+Does not: understand a rule. Two wordings of one thought may stay two; `votes.select` keeps the one
+that explains more. One thought and its opposite must not become one.
 """
 
 import re
@@ -26,6 +26,15 @@ MAX_RULE = 200
 """Characters of a rule; a longer one is an essay."""
 LIKE = 0.6
 """Jaccard index of content words from which two rules are one."""
+LIGHT = frozenset(("gives", "includes", "offers", "presents", "provides", "shows", "uses"))
+"""Verbs that say no more than that the response has the quality."""
+_TURNS = re.compile(
+    r"\b(?:no|non|not|never|none|nothing|neither|nor|without|too|less|least|few|fewer|little|minimal"
+    r"|rarely|seldom|hardly|barely|only|unless|except|instead|rather|than|over|before|unlike"
+    r"|(?:against|avoid|cut|declin|discourag|exclud|fail|hid|ignor|lack|limit|miss|omit|oppos|prevent"
+    r"|reduc|refrain|refus|reject|remov|skip|withh)\w*)\b|n't\b"
+)
+"""Words that can turn a rule into its opposite, or that make its word order count."""
 
 _RULE = re.compile(rf"^\W*(?:\d+\W+)?{START}\s+(.{{3,{MAX_RULE}}})$", re.IGNORECASE | re.MULTILINE)
 
@@ -84,19 +93,32 @@ def read_rules(path: Path) -> list[str]:
 
 
 def merge(proposed: Sequence[str], most: int) -> list[tuple[str, int]]:
-    """At most `most` rules with how often each was proposed, the most frequent first.
-
-    A rule joins the first one whose content words are like its own; that one stands for both.
+    """At most `most` rules with how often each was proposed, the most frequent first. A rule joins
+    the first one that is like it; that one stands for both.
     """
-    groups: list[tuple[str, set[str], int]] = []
+    groups: list[tuple[str, int]] = []
     for rule in proposed:
-        # A rule of function words alone is compared by all of its words.
-        key = content_words(rule.removeprefix(START)) or set(words(rule))
-        for place, (name, own, number) in enumerate(groups):
-            if key == own or jaccard(key, own) >= LIKE:
-                groups[place] = (name, own, number + 1)
+        for place, (name, number) in enumerate(groups):
+            if alike(name, rule):
+                groups[place] = (name, number + 1)
                 break
         else:
-            groups.append((rule, key, 1))
-    ranked = sorted(groups, key=lambda group: -group[2])
-    return [(name, number) for name, _, number in ranked[:most]]
+            groups.append((rule, 1))
+    return sorted(groups, key=lambda group: -group[1])[:most]
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two rules are one: equal words, or the content words of one and a few more.
+
+    A word that is replaced by another one may be replaced by its opposite (`formal` by `informal`),
+    and so may a whole rule by a word that turns it (`avoids`): such rules are one only if all of
+    their words are equal.
+    """
+    texts = [words(rule.removeprefix(START)) for rule in (one, other)]
+    if texts[0] == texts[1]:
+        return True
+    if any(_TURNS.search(" ".join(text)) for text in texts):
+        return False
+    # A rule of function words alone is compared by all of its words.
+    first, second = (content_words(" ".join(text)) - LIGHT or set(text) for text in texts)
+    return (first <= second or second <= first) and jaccard(first, second) >= LIKE

@@ -14,6 +14,7 @@ same responses would too.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -197,8 +198,13 @@ async def _search(
     try:
         async with open_engine(resolved_engine(config.judge_engine)) as engine:
             judge = Judge(engine, constitution, template, config.preference.judge, config.seed)
-            proposed = rules or await _proposed(request, engine, train, answers, say)
-            counts = dict(merge(proposed, request.candidates))
+            if rules:
+                counts = dict(list(Counter(rules).items())[: request.candidates])
+                if more := len({*rules}) - len(counts):
+                    say(f"{more} more rules of {request.rules} are left out; raise --candidates")
+            else:
+                proposed = await _proposed(request, engine, train, answers, say)
+                counts = dict(merge(proposed, request.candidates))
             say(f"voting on {len(counts)} candidates over {len(train)} pairs, in both orders")
             votes = await _votes(judge, list(counts), train, answers)
             kept = select(votes, request.most)

@@ -38,6 +38,25 @@ def test_likely_wordings_are_one() -> None:
     assert merge(proposed, 1) == [(proposed[0], 3)]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("provides clear steps to follow at home", "avoids clear steps to follow at home"),
+        ("states the risks of the plan", "does not state the risks of the plan"),
+        ("states the risks", "states the risks only when asked"),
+        ("uses a formal tone and clear structure", "uses an informal tone and clear structure"),
+        ("uses plain words rather than jargon", "uses jargon rather than plain words"),
+        ("gives useful advice", "gives too much useful advice"),
+        ("gives useful advice", "doesn't give useful advice"),
+    ],
+)
+def test_opposite_rules_stay_two(one: str, other: str) -> None:
+    """Also where one word of many turns the rule around, or their order does."""
+    pair = [f"Select the response that {rule}" for rule in (one, other)]
+    assert merge(pair, 5) == [(pair[0], 1), (pair[1], 1)]
+    assert merge([pair[1], f"{pair[1]}!"], 5) == [(pair[1], 2)]
+
+
 def test_place_of_the_preferred_response_is_drawn() -> None:
     rows = [
         LabeledRow(row_id=f"r{i}", messages=(user("hi"),), chosen="yes", rejected="no")
