@@ -55,6 +55,11 @@ def lines_of(discovery: Discovery) -> list[str]:
         f"  by the recipe's constitution: {_told(found.given)}",
         f"  by the judge without a principle: {_told(found.alone)}",
     ]
+    if found.num_unreadable:
+        lines.append(
+            f"{found.num_unreadable} of {found.num_votes} votes could not be read or failed; they "
+            "decide nothing"
+        )
     for trait in found.traits:
         named = "" if trait.named else ", and no principle of the recipe names it"
         way = "with" if trait.explains and trait.explains.share > 0.5 else "against"

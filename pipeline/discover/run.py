@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.checks import label, run_check
 from pipeline.config import RunConfig
 from pipeline.config.paths import resolve_path
 from pipeline.constitution import Constitution, Principle
@@ -29,8 +30,8 @@ from pipeline.discover.traits import TRAITS, is_named, trait_votes
 from pipeline.discover.votes import Tally, Vote, explained, luck, select, tally
 from pipeline.engines import open_engine
 from pipeline.engines.base import Engine
-from pipeline.errors import DataError, EngineError, RunStoppedError
-from pipeline.ids import content_hash, uniform
+from pipeline.errors import CheckError, DataError, EngineError, RunStoppedError
+from pipeline.ids import content_hash, input_hash, uniform
 from pipeline.judge_eval.items import usable_rows
 from pipeline.labeling.judge import Judge
 from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
@@ -101,9 +102,14 @@ class Discovery:
     """Held-out labels that the found constitution explains; a pair that it does not decide counts
     0.5, as in the two below."""
     given: Estimate | None
-    """The share that the recipe's constitution explains; None where no judge decides in it."""
+    """The share that the recipe's constitution explains, its checks included."""
     alone: Estimate | None
     """The share that the judge explains without any principle."""
+    num_votes: int
+    """All votes asked for, in training and on held-out pairs."""
+    num_unreadable: int
+    """Of these, the ones whose replies could not be read or whose call failed; none decides
+    anything."""
     traits: list[Found]
     """On all pairs, those that go with the labels, or against them, clearly."""
 
@@ -210,9 +216,14 @@ async def _search(
             kept = select(votes, request.most)
             given = [principle.comparison_request for principle in constitution.judged]
             say(f"measuring {len(kept)} of them on {len(heldout)} held-out pairs")
-            measured = await _votes(judge, [*kept, *given, ALONE], heldout, answers)
+            measured = {**await _votes(judge, [*kept, *given, ALONE], heldout, answers)}
     finally:
         answers.close()
+    for principle in constitution.checked:
+        # A name that no rule has: rules are asked about by their text.
+        given.append(f"check {principle.id}")
+        measured[given[-1]] = [_checked_vote(principle, row) for row in heldout]
+    every = [vote for asked in (votes, measured) for row in asked.values() for vote in row]
     tallies = {rule: tally(row) for rule, row in votes.items()}
     order = [*kept, *(rule for rule in counts if rule not in kept)]
     return Discovery(
@@ -224,9 +235,14 @@ async def _search(
             votes, request.most, [row.prompt_id for row in train], draws=DRAWS, seed=request.seed
         ),
         found=_share(explained(measured, kept), heldout),
-        given=_share(explained(measured, given), heldout) if given else None,
+        given=_share(explained(measured, given), heldout),
         alone=_share(explained(measured, [ALONE]), heldout),
-        traits=_traits([*train, *heldout], [*given, *(p.rationale for p in constitution.judged)]),
+        num_votes=len(every),
+        num_unreadable=every.count(None),
+        traits=_traits(
+            [*train, *heldout],
+            [text for p in constitution.principles for text in (p.comparison_request, p.rationale)],
+        ),
     )
 
 
@@ -245,7 +261,9 @@ async def _proposed(
     say(f"asking {engine.name} why the preferred response of {len(train)} pairs was preferred")
 
     async def ask(row: LabeledRow) -> list[str]:
-        key = content_hash(["propose", engine.fingerprint, request.per_pair, row.row_id])
+        key = content_hash(
+            ["propose", engine.fingerprint, request.per_pair, request.seed, *_asked_about(row)]
+        )
         said = await answers.get(key, lambda: propose(engine, row, request.per_pair, request.seed))
         return said or []
 
@@ -267,7 +285,7 @@ async def _votes(
 
     async def vote(rule: str, row: LabeledRow) -> Vote:
         key = content_hash(
-            ["vote", judge.engine.fingerprint, judge.settings_hash, rule, row.row_id]
+            ["vote", judge.engine.fingerprint, judge.settings_hash, rule, *_asked_about(row)]
         )
         principle = Principle(
             id="candidate", critique_request=rule, revision_request=rule, comparison_request=rule
@@ -289,12 +307,30 @@ async def _votes(
     return {rule: list(votes[i * n : (i + 1) * n]) for i, rule in enumerate(unique)}
 
 
+def _asked_about(row: LabeledRow) -> tuple[str, str]:
+    """Id and texts of a pair: a data set can keep its ids and exchange the sides."""
+    return row.row_id, input_hash(row.messages, row.chosen, row.rejected)
+
+
 def _vote(row: JudgmentRow) -> Vote:
     """1 where both orders prefer the first response, -1 the second; 0 where they disagree."""
     if row.status != "ok" or row.prob_forward is None or row.prob_swapped is None:
         return None
     sides = (row.prob_forward - 0.5, 0.5 - row.prob_swapped)
     return (min(sides) > 0) - (max(sides) < 0)
+
+
+def _checked_vote(principle: Principle, row: LabeledRow) -> Vote:
+    """What the check of a principle says about a pair; None where it raised."""
+    assert principle.check is not None
+    try:
+        results = [
+            run_check(principle.check, text, row.messages) for text in (row.chosen, row.rejected)
+        ]
+    except CheckError:
+        return None
+    prefers = label(*results)
+    return (prefers > 0.5) - (prefers < 0.5)
 
 
 def _found(name: str, votes: Sequence[Vote], rows: Sequence[LabeledRow], proposed: int) -> Found:

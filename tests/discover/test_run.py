@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.constitution import load_constitution
 from pipeline.discover.run import Answers
 from pipeline.errors import EngineError
 from tests.cli.commands import Rlaif
-from tests.discover.worlds import PLEASE, SHORTER, write_world
+from tests.discover.worlds import PLEASE, SHORTER, write_dataset, write_world
 from tests.judge_eval.command_runs import assert_one_line
 from tests.run.builders import write_recipe
 
@@ -20,11 +21,19 @@ def recipe(tmp_path: Path, **arguments: Any) -> Path:
     return write_recipe(tmp_path / "r", judge=judge)
 
 
-def search(rlaif: Rlaif, tmp_path: Path, *options: object, **arguments: Any) -> dict[str, Any]:
+def search(
+    rlaif: Rlaif, tmp_path: Path, *options: object, constitution: str = "", **arguments: Any
+) -> dict[str, Any]:
     figures = tmp_path / "figures.json"
+    pairs = [] if "--sources" in options else [tmp_path / "pairs.jsonl"]
+    path = recipe(tmp_path, **arguments)
+    for name in ("found.yaml", "figures.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    if constitution:
+        path.with_name("constitution.yaml").write_text(constitution)
     ended = rlaif(
-        *("constitution", "discover", tmp_path / "pairs.jsonl"),
-        *("--recipe", recipe(tmp_path, **arguments), "--out", tmp_path / "found.yaml"),
+        *("constitution", "discover", *pairs),
+        *("--recipe", path, "--out", tmp_path / "found.yaml"),
         *("--figures", figures, *options),
     )
     assert ended.code == 0, ended.err
@@ -77,11 +86,69 @@ def test_same_command_asks_nothing_again(rlaif: Rlaif, tmp_path: Path) -> None:
     (answers,) = (tmp_path / "outputs/discover").glob("*/answers.jsonl")
     before = answers.read_bytes()
     answers.write_bytes(before + b'{"torn": ')
-    for name in ("found.yaml", "figures.json"):
-        (tmp_path / name).unlink()
     again = search(rlaif, tmp_path)
     assert again == {**first, "text": again["text"]}
     assert answers.read_bytes() == before + b'{"torn": \n'
+
+
+def test_exchanged_sides_are_asked_about_again(rlaif: Rlaif, tmp_path: Path) -> None:
+    """A corrected data set keeps its row ids: neither its rules nor its votes are the old ones."""
+    sources = tmp_path / "pairs.yaml"
+    (tmp_path / "rules.txt").write_text(f"{PLEASE}\n{SHORTER}\n")
+    write_dataset(tmp_path / "pairs.parquet")
+    before = search(rlaif, tmp_path, "--sources", sources)
+    assert {each["name"] for each in before["kept"]} == {PLEASE, SHORTER}
+    write_dataset(tmp_path / "pairs.parquet", inverted=True)
+    asked = search(rlaif, tmp_path, "--sources", sources)
+    assert [each["name"] for each in asked["candidates"]] == ["Select the response that is blue"]
+    listed = search(rlaif, tmp_path, "--sources", sources, "--principles", tmp_path / "rules.txt")
+    assert all(each["votes"]["agree"] == 0 for each in listed["candidates"])
+
+
+def test_rules_of_a_file_stay_apart(rlaif: Rlaif, tmp_path: Path) -> None:
+    """A judge's rules of like wording are one candidate, but a person who writes two tests two; a
+    line that is there twice is one. What --candidates leaves out is named.
+    """
+    write_world(tmp_path / "pairs.jsonl")
+    rules = [f"{PLEASE} to all of its readers", f"{PLEASE} to all readers", SHORTER]
+    (tmp_path / "rules.txt").write_text("".join(f"{rule}\n" for rule in [rules[0], *rules]))
+    options = ("--principles", tmp_path / "rules.txt", "--candidates", 2)
+    found = search(rlaif, tmp_path, *options)
+    assert {each["name"] for each in found["candidates"]} == set(rules[:2])
+    assert "1 more rules of" in found["text"]
+
+
+def test_checked_principles_are_part_of_the_constitution(rlaif: Rlaif, tmp_path: Path) -> None:
+    """A check of at most two words holds for `take 1` alone: it explains the half of the pairs
+    whose chosen response is shorter. The judge, asked for politeness, explains the other half, and
+    none of the two is against any label: 100 %. The check's request names the length.
+    """
+    write_world(tmp_path / "pairs.jsonl")
+    path = recipe(tmp_path)
+    constitution = path.with_name("constitution.yaml")
+    text = yaml.safe_load(constitution.read_text())
+    text["principles"][2] |= {
+        "comparison_request": "Which response is more brief?", "check": {"name": "words", "max": 2}
+    }  # fmt: skip
+    changed = yaml.safe_dump(text)
+    found = search(rlaif, tmp_path, constitution=changed)
+    assert found["given"]["share"] == 1.0
+    assert [trait["named"] for trait in found["traits"]] == [True]
+
+
+def test_unread_votes_are_counted_and_said(rlaif: Rlaif, tmp_path: Path) -> None:
+    """Of the rule that the judge cannot answer each vote on a pair for training is unread; it is
+    not kept, so it is not measured.
+    """
+    write_world(tmp_path / "pairs.jsonl")
+    (tmp_path / "rules.txt").write_text(f"{PLEASE}\n{SHORTER}\n")
+    found = search(
+        rlaif, tmp_path, "--principles", tmp_path / "rules.txt", unread="that is shorter"
+    )
+    assert [each["name"] for each in found["kept"]] == [PLEASE]
+    assert found["num_unreadable"] == found["train_pairs"]
+    line = f"{found['num_unreadable']} of {found['num_votes']} votes could not be read or failed"
+    assert line in found["text"]
 
 
 def test_failing_judge_keeps_what_was_answered(rlaif: Rlaif, tmp_path: Path) -> None:
