@@ -10,7 +10,7 @@ without a readable label is a Verdict too: it counts in the shares that say so.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pipeline.constitution import Constitution, Principle
@@ -23,6 +23,9 @@ from pipeline.sources.rows import Imported, LabeledRow
 
 FIRSTS, SECONDS = "labeled/first", "labeled/second"
 """Folders of the responses; a pair has the same `sample_index` in both."""
+TAG = "principle:"
+"""Begins the tag by which a label names its principle, as `rlaif review` writes it."""
+UNDECIDED = "given under a principle that no judge decides"
 
 
 @dataclass(frozen=True)
@@ -64,32 +67,80 @@ def make_items(rows: Iterable[LabeledRow], *, seed: int, limit: int | None = Non
 
 
 def usable_rows(imports: Sequence[Imported]) -> list[LabeledRow]:
-    """All pairs that say which response is better; ties were dropped by their importer.
+    """All pairs that say which response is better; ties were dropped by their importer. A label
+    that several sources hold, such as two versions of one run's data set, is there once.
 
     Raises:
         DataError: a source has no pairs.
     """
-    pairs: list[LabeledRow] = []
+    pairs: dict[str, LabeledRow] = {}
     for each in imports:
         if not all(isinstance(row, LabeledRow) for row in each.rows):
             raise DataError(
                 f"source '{each.record.name}' holds single replies, but a judge compares two; "
                 "leave it out of the source list"
             )
-        pairs += [row for row in each.usable if row.soft_label is not None and row.soft_label > 0.5]
+        for row in each.usable:
+            if row.soft_label is not None and row.soft_label > 0.5:
+                pairs.setdefault(row.label_key, row)
     if not pairs:
         raise DataError("the sources hold no pair with a better response; check the label column")
-    return pairs
+    return list(pairs.values())
 
 
-def named_principles(items: Iterable[Item], constitution: Constitution) -> dict[str, Principle]:
-    """By row id: the principle under which people compared a pair, where a tag says `principle:ID`
-    and a judge decides that principle.
+def named_principles(row: LabeledRow, constitution: Constitution) -> tuple[Principle, ...] | None:
+    """The principles under which a pair was compared, several for a pooled label, as far as a judge
+    decides them; None for a label that names none.
     """
-    by_tag = {f"principle:{p.id}": p for p in constitution.judged}
-    return {
-        item.row.row_id: by_tag[tag] for item in items for tag in item.row.tags if tag in by_tag
+    tags = [tag.removeprefix(TAG) for tag in row.tags if tag.startswith(TAG)]
+    if not (names := row.principle_id or "+".join(tags)):
+        return None
+    by_id = {principle.id: principle for principle in constitution.judged}
+    return tuple(by_id[name] for name in dict.fromkeys(names.split("+")) if name in by_id)
+
+
+def without_undecided(
+    imports: Sequence[Imported], constitution: Constitution
+) -> tuple[list[Imported], dict[str, tuple[Principle, ...]]]:
+    """The sources without the labels that were given under principles of which a judge decides
+    none, and by row id the principles of the others: under another principle a label says nothing.
+
+    Raises:
+        DataError: no label is left.
+    """
+    under = {
+        row.row_id: principles
+        for each in imports
+        for row in each.rows
+        if isinstance(row, LabeledRow)
+        and (principles := named_principles(row, constitution)) is not None
     }
+    left = [_without(each, {name for name, p in under.items() if not p}) for each in imports]
+    if not any(each.usable for each in left):
+        raise DataError(
+            "all labels were given under principles that constitution "
+            f"'{constitution.name}' does not have or has a check for, so no judge is asked; name "
+            "the recipe of their run, or other labels"
+        )
+    return left, {name: principles for name, principles in under.items() if principles}
+
+
+def _without(each: Imported, names: set[str]) -> Imported:
+    rows = tuple(
+        replace(row, status="dropped", reason=UNDECIDED)
+        if row.row_id in names and row.status == "ok"
+        else row
+        for row in each.rows
+    )
+    if not (number := sum(row.reason == UNDECIDED for row in rows)):
+        return each
+    record = replace(
+        each.record,
+        num_ok=each.record.num_ok - number,
+        num_dropped=each.record.num_dropped + number,
+        reasons={**each.record.reasons, UNDECIDED: number},
+    )
+    return Imported(rows, record)
 
 
 def prompt_rows(items: Sequence[Item], run_id: str) -> list[PromptRow]:

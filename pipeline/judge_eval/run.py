@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load_config
+from pipeline.config.paths import resolve_path
 from pipeline.constitution import Principle, load_constitution
 from pipeline.data.prompts import write_prompt_shards
 from pipeline.engines.base import Engine
@@ -32,11 +33,11 @@ from pipeline.judge_eval.items import (
     Verdict,
     known_labels,
     make_items,
-    named_principles,
     prompt_rows,
     read_verdicts,
     response_rows,
     usable_rows,
+    without_undecided,
 )
 from pipeline.judge_eval.metrics import EvaluationMetrics, JudgeMetrics, source_facts
 from pipeline.judge_eval.report.page import write_judge_report
@@ -47,6 +48,7 @@ from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.labeling.known_labels import KnownLabels
 from pipeline.labeling.labelers import labeler_of
 from pipeline.labeling.pool import PoolStage
+from pipeline.labeling.score import ScoreStage
 from pipeline.records import ResponseRow
 from pipeline.run.context import RunContext, open_context
 from pipeline.run.passes import run_pass
@@ -98,8 +100,8 @@ class Evaluation:
     sources: Sequence[Imported]
     seed: int
     is_new: bool
-    principles: Mapping[str, Principle] = field(default_factory=dict)
-    """By row id of a pair: the principle to ask under; for others one is drawn."""
+    principles: Mapping[str, tuple[Principle, ...]] = field(default_factory=dict)
+    """By row id of a pair: the principles to ask under; for others they are drawn."""
 
 
 def prepare_evaluation(request: Request) -> Evaluation:
@@ -117,12 +119,17 @@ def prepare_evaluation(request: Request) -> Evaluation:
         if known
         else [import_source(source, seed=seed) for source in request.sources]
     )
+    identity = identity_of(request, config, imports, seed)
+    under: dict[str, tuple[Principle, ...]] = {}
+    if known is not None:
+        under = {name: (principle,) for name, principle in known.principles.items()}
+    elif labeler_of(config.preference).principles(config.preference) != "none":
+        require_judged(request.recipe, config)
+        constitution = load_constitution(resolve_path(config.constitution))
+        imports, under = without_undecided(imports, constitution)
     items = make_items(usable_rows(imports), seed=seed, limit=request.limit)
     if request.calibrate is not None:
         check_halves([item.row.prompt_id for item in items], seed)
-    identity = identity_of(request, config, imports, seed)
-    if known is None:
-        require_judged(request.recipe, config)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", imports[0].record.name)
     name = request.name or f"{config.name}-{stem}-{identity[:8]}"
     root = runs_root().parent / "judge-eval"
@@ -139,9 +146,7 @@ def prepare_evaluation(request: Request) -> Evaluation:
             "another --name, or leave it out"
         )
     run.update_info(evaluation=identity, sources=[source_facts(each.record) for each in imports])
-    constitution = load_constitution(run.constitution)
-    principles = known.principles if known else named_principles(items, constitution)
-    return Evaluation(request, run, items, imports, seed, is_new, principles)
+    return Evaluation(request, run, items, imports, seed, is_new, under)
 
 
 async def run_evaluation(
@@ -238,7 +243,12 @@ async def _ask(
 ) -> list[AskedJudge]:
     """The judges, and the pool where there are several labels of a pair."""
     items, principles = evaluation.items, evaluation.principles
-    under = {i.key[0]: principles[i.row.row_id] for i in items if i.row.row_id in principles}
+    under = {
+        side: principles[item.row.row_id]
+        for item in items
+        if item.row.row_id in principles
+        for side in item.key
+    }
     judges: list[AskedJudge] = []
     folders = judge_folders(ctx)
     for number, (folder, config) in enumerate(zip(folders, ctx.label_engines(), strict=True)):
@@ -255,7 +265,8 @@ async def _ask(
                 **_method(opened[-1]),
             )
         )
-    if label_folder(ctx) == POOLED:
+    has_orders = labeler_of(ctx.config.preference).has_orders
+    if label_folder(ctx) == POOLED or (has_orders and any(len(p) > 1 for p in under.values())):
         pool = PoolStage(folders, ctx.run.run_id, conflicts=conflicts(ctx))
         shards = await ctx.runner.wavefront(shards, [pool])
         models = " + ".join(dict.fromkeys(judge.model for judge in judges))
@@ -268,7 +279,7 @@ def _label_stages(
     engine: Engine,
     number: int,
     opened: list[Stage],
-    under: Mapping[str, Principle],
+    under: Mapping[str, tuple[Principle, ...]],
 ) -> list[Stage]:
     """The stages of the recipe's labeler; the last one makes the labels."""
     # Known labels hold for the labels of a run, not for those that are measured here.
@@ -277,7 +288,9 @@ def _label_stages(
     labeler = labeler_of(ctx.config.preference)
     stages = labeler.stages(replace(ctx.labeling, files=files), engine, compared, number)
     opened += [
-        replace(stage, judged_only=True, under=under) if isinstance(stage, JudgeStage) else stage
+        replace(stage, judged_only=True, under=under)
+        if isinstance(stage, JudgeStage | ScoreStage)
+        else stage
         for stage in stages
     ]
     return opened

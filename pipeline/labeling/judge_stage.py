@@ -40,8 +40,8 @@ class JudgeStage:
     judged_only: bool = False
     """True to ask the judge alone, and draw among the principles that it decides, as its
     measurement does."""
-    under: Mapping[str, Principle] = field(default_factory=dict)
-    """By id of a first response: the principle to ask under, instead of a drawn one."""
+    under: Mapping[str, tuple[Principle, ...]] = field(default_factory=dict)
+    """By id of a response: the principles to ask under, instead of drawn ones."""
     consults: bool = False
     """True to ask also under the principles that may overrule the drawn ones, for `PoolStage`."""
 
@@ -58,7 +58,9 @@ class JudgeStage:
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
         constitution = self.judge.constitution
-        under = sorted((name, principle.hash) for name, principle in self.under.items())
+        under = sorted(
+            (name, "+".join(p.hash for p in asked)) for name, asked in self.under.items()
+        )
         return {
             **({"under": under} if under else {}),
             **self.judge.settings(),
@@ -82,7 +84,7 @@ class JudgeStage:
         if pairing.principle_id:
             return (constitution.by_id(pairing.principle_id),)
         if pairing.first.row_id in self.under:
-            return (self.under[pairing.first.row_id],)
+            return self.under[pairing.first.row_id]
         sides = (pairing.first.row_id, pairing.second.row_id)
         count = self.judge.config.num_principles
         drawn_from = constitution.judged if self.judged_only else constitution.principles

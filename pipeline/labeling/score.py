@@ -18,14 +18,14 @@ probabilities (`engines/options.py`).
 
 import asyncio
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from pipeline.checks import run_check
 from pipeline.config.labeling import MAX_CHARACTERS, PreferenceConfig, ScoreConfig
-from pipeline.constitution import Constitution, Principle
+from pipeline.constitution import Constitution, Principle, weighted_draw
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
 from pipeline.ids import input_hash, row_id
@@ -53,6 +53,10 @@ class ScoreStage:
     run_id: str
     compared: Compared
     folder: str = nth_folder(SCORE, 0)
+    judged_only: bool = False
+    """True to rate under the principles that the model decides alone, as its measurement does."""
+    under: Mapping[str, tuple[Principle, ...]] = field(default_factory=dict)
+    """By id of a response: the principles to rate it under, instead of those of its prompt."""
 
     @cached_property
     def _method(self) -> dict[str, Any]:
@@ -69,7 +73,12 @@ class ScoreStage:
 
     def settings(self) -> dict[str, Any]:
         """Template, options, constitution and seed; the scale belongs to the labels."""
+        under = sorted(
+            (name, "+".join(p.hash for p in asked)) for name, asked in self.under.items()
+        )
         return {
+            **({"under": under} if under else {}),
+            **({"judged_only": True} if self.judged_only and self.constitution.checked else {}),
             "template": self.template.hash_for(*self.constitution.principles),
             "constitution": self.constitution.hash,
             "method": self._method,
@@ -79,16 +88,18 @@ class ScoreStage:
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per response, prompt after prompt."""
         return [
-            self._item(prompt, side, self.principles(prompt.row_id))
+            self._item(prompt, side, self.under.get(side.row_id) or self.principles(prompt.row_id))
             for prompt, sides in self.compared.candidates(inputs)
             for side in sides
         ]
 
     def principles(self, prompt_id: str) -> tuple[Principle, ...]:
         """The principles under which all responses to a prompt are rated."""
+        constitution = self.constitution
+        drawn_from = constitution.judged if self.judged_only else constitution.principles
         if self.config.principles == "all":
-            return self.constitution.principles
-        return (self.constitution.draw(self.seed, "score", prompt_id),)
+            return drawn_from
+        return weighted_draw(drawn_from, self.seed, "score", prompt_id)
 
     def messages(
         self, conversation: Messages, response: str, principle: Principle, fence: str = ""

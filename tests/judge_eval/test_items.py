@@ -15,9 +15,10 @@ from pipeline.judge_eval.items import (
     usable_rows,
 )
 from pipeline.records import JudgmentRow
-from pipeline.sources.config import FeedbackSource, PairsSource, TranscriptsSource
+from pipeline.sources.config import DatasetSource, FeedbackSource, PairsSource, TranscriptsSource
 from pipeline.sources.importing import import_source
 from pipeline.types import user
+from tests.discover.worlds import write_dataset
 from tests.sources.builders import make_label, write_lines
 
 
@@ -121,6 +122,13 @@ def test_unusable_rows_are_counted_not_used(tmp_path: Path) -> None:
     imported = import_source(TranscriptsSource(name="t", path=path))
     assert [row.chosen for row in usable_rows([imported])] == ["a"]
     assert imported.record.reasons == {"identical responses": 1, "empty response": 1}
+
+
+def test_label_of_two_versions_counts_once(tmp_path: Path) -> None:
+    """A later version of a run's data set holds the rows of the earlier one."""
+    write_dataset(path := tmp_path / "d.parquet")
+    versions = [import_source(DatasetSource(name=name, path=path)) for name in ("one", "two")]
+    assert len(usable_rows(versions)) == len(usable_rows(versions[:1])) == 80
 
 
 def test_ties_are_counted_not_used(tmp_path: Path) -> None:
