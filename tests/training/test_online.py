@@ -192,9 +192,12 @@ def test_log_ratio_to_the_start_is_taken_off_the_score(
 
     trainer.reward_funcs[0] = noted
     trainer.model.train()
+    # What the folder says about sampling is not the policy: no byte could be drawn.
+    trainer.model.generation_config.suppress_tokens = list(range(256))
     rows = [trainer.train_dataset[i // 4] for i in range(16)]
     batch = trainer._generate_and_score_completions(rows)
     mask = batch["completion_mask"]
+    assert (batch["completion_ids"][mask.bool()] < 256).any()
     with torch.no_grad():
         reference, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.ref_model,

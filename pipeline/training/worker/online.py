@@ -21,6 +21,7 @@ from trl import RLOOConfig, RLOOTrainer
 from pipeline.errors import DataError
 from pipeline.training.worker.kto_rows import Ids
 from pipeline.training.worker.p3o import LOSSES, moved_too_far
+from pipeline.training.worker.probe import own_settings
 
 # TRL prints a prompt for each batch with a reply without a reward; `unfinished_share` counts them.
 logging.getLogger("trl.trainer.rloo_trainer").setLevel(logging.ERROR)
@@ -44,7 +45,11 @@ class RlooTrainer(RLOOTrainer):  # type: ignore[misc]  # TRL has no types
 
     def _generate_single_turn(self, *inputs: Any) -> Any:
         # Compiled layers would be compiled again for every length of the cache.
-        with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
+        with (
+            torch.compiler.set_stance("force_eager"),
+            self.accelerator.autocast(),
+            own_settings(self.model),
+        ):
             return super()._generate_single_turn(*inputs)
 
 

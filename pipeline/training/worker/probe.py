@@ -7,8 +7,8 @@ sampled give the divergence: their log-probability under it less that under the 
 """
 
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -142,17 +142,33 @@ def _generate(
     config = GenerationConfig(
         max_new_tokens=max_tokens,
         do_sample=do_sample,
+        # Else the 50 likeliest tokens alone would be drawn.
+        top_k=0 if do_sample else None,
         eos_token_id=sorted(end_ids),
         pad_token_id=pad_id,
     )
     was_training = model.training
     model.eval()
     # Compiled layers would be compiled again for every length of the cache.
-    with torch.compiler.set_stance("force_eager"), torch.inference_mode():
+    with torch.compiler.set_stance("force_eager"), torch.inference_mode(), own_settings(model):
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
     model.train(was_training)
     replies = output[:, width:].tolist()
     return [reply[: _length(reply, end_ids) or max_tokens] for reply in replies]
+
+
+@contextmanager
+def own_settings(model: Any) -> Iterator[None]:
+    """Without the folder's generation_config.json: `generate` takes from it all that a call leaves
+    open, such as a temperature or a repetition penalty, and the replies would be those of another
+    distribution than the model's.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def _length(reply: list[int], end_ids: frozenset[int]) -> int | None:
