@@ -47,8 +47,13 @@ AlarmName = Literal[
     "loss_spike",
     "unlike_reference",
     "rows_dropped",
+    "unmeasured",
 ]
 """What an alarm is about."""
+PROBED: frozenset[AlarmName] = frozenset(
+    {"length_drift", "missing_end", "repeated_phrases", "divergence", "unlike_reference"}
+)
+"""The alarms that replies to training prompts decide."""
 
 
 class LoraConfig(Section):

@@ -4,15 +4,20 @@ In:  the rules of the recipe (`evaluation.gate`), the metrics of the run
 Out: GateResult: the decision, and for each rule what was measured and what was needed
 
 Every rule has to hold. A figure that was not measured, such as a win rate without a readable
-verdict, holds no rule. Labels that failed their audit never get here: their run has no policy.
+verdict, holds no rule, and neither do alarms that could not be decided. Labels that failed their
+audit never get here: their run has no policy.
 Labels of people may come later: then the decision is made again.
 
 Does not: compare with policies of other runs, or weigh one rule against another.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from pipeline.config import RunConfig
 from pipeline.config.gate import GateConfig, ReviewRule
+from pipeline.config.labeling import PreferenceConfig
+from pipeline.config.recipe import SupervisedConfig
+from pipeline.config.training import PROBED
 from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
 from pipeline.evaluation.policy_measures import policy_order
@@ -50,11 +55,13 @@ def check_gate(
     constitution: Constitution,
     oracle: str | None,
     tags: frozenset[str] = frozenset(),
+    unprobed: Sequence[str] = (),
 ) -> None:
     """Raises ConfigError for a rule on a figure that this recipe will not measure.
 
     Args:
         tags: of the held-out prompts.
+        unprobed: `unprobed_trainings` of the recipe.
     """
     if gate is None:
         return
@@ -80,20 +87,43 @@ def check_gate(
                 f"evaluation.gate.{name} is read by an oracle, but evaluation.oracle names none; "
                 "remove the rule, or name an oracle"
             )
+    if unprobed and _counts_probes(gate):
+        raise ConfigError(
+            f"evaluation.gate.alarms counts {', '.join(sorted(PROBED))}, which replies to training "
+            f"prompts decide, but {unprobed[0]} is 0; raise it, or name only other alarms, such as "
+            "loss_spike"
+        )
 
 
-def decide(gate: GateConfig, metrics: Metrics, run_id: str = "RUN") -> GateResult:
+def unprobed_trainings(config: RunConfig) -> list[str]:
+    """The settings of a recipe that have a policy trained without a look at its replies."""
+    sections: dict[str, SupervisedConfig | PreferenceConfig] = {
+        "supervised": config.supervised,
+        "preference": config.preference,
+    }
+    return [
+        f"{name}.train.alarms.probe_prompts"
+        for name, section in sections.items()
+        if section.enabled and (train := section.train) and train.trains_policy
+        if not train.alarms.probe_prompts
+    ]
+
+
+def decide(
+    gate: GateConfig, metrics: Metrics, run_id: str = "RUN", unprobed: Sequence[str] = ()
+) -> GateResult:
     """The decision about the last policy of the metrics.
 
     Args:
         run_id: for the commands that a finding names.
+        unprobed: `unprobed_trainings` of the recipe.
     """
     trained = [name for name in metrics.policies if name != "initial"]
     policy = max(trained, key=policy_order, default="")
     findings = (
         *_figures(gate, metrics, policy),
         *_people(gate.review, metrics.review, run_id),
-        *_alarms(gate, metrics),
+        *_alarms(gate, metrics, unprobed),
     )
     promoted = bool(policy) and all(finding.holds for finding in findings)
     return GateResult(
@@ -169,7 +199,12 @@ def _people(
         yield _least("review.min_agreement_lower", name, low, rule.min_agreement_lower)
 
 
-def _alarms(gate: GateConfig, metrics: Metrics) -> Iterator[GateFinding]:
+def _counts_probes(gate: GateConfig) -> bool:
+    """Whether an alarm counts that needs replies to training prompts."""
+    return gate.alarms if isinstance(gate.alarms, bool) else bool(PROBED & {*gate.alarms})
+
+
+def _alarms(gate: GateConfig, metrics: Metrics, unprobed: Sequence[str]) -> Iterator[GateFinding]:
     if not gate.alarms:
         return
     names = None if isinstance(gate.alarms, bool) else gate.alarms
@@ -177,8 +212,11 @@ def _alarms(gate: GateConfig, metrics: Metrics) -> Iterator[GateFinding]:
         f"{job}: {alarm.name} ({alarm.message})"
         for job, alarms in metrics.alarms.items()
         for alarm in alarms
-        if names is None or alarm.name in names
+        if names is None
+        or alarm.name in names
+        or (alarm.name == "unmeasured" and _counts_probes(gate))
     ]
+    raised += [f"unmeasured ({name} is 0)" for name in unprobed if _counts_probes(gate)]
     kind = f"an alarm of {' or '.join(names)}" if names else "an alarm"
     yield GateFinding(
         rule="alarms",

@@ -24,7 +24,7 @@ from pipeline.data.prompts import first_shards
 from pipeline.engines import ENGINES
 from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
-from pipeline.evaluation.gate import decide
+from pipeline.evaluation.gate import decide, unprobed_trainings
 from pipeline.impact.version import relabel_version
 from pipeline.report import write_report
 from pipeline.review.outcome import reviewed
@@ -109,7 +109,7 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
         if gate.review:
             found = reviewed(ctx.run, review_folder(ctx.run))
             metrics = metrics.model_copy(update={"review": found})
-        result = decide(gate, metrics, ctx.run.run_id)
+        result = decide(gate, metrics, ctx.run.run_id, unprobed_trainings(ctx.config))
         metrics = metrics.model_copy(update={"gate": result})
         ctx.run.update_info(gate=result.decision)
         if result.decision == PROMOTED:

@@ -25,7 +25,7 @@ from pipeline.engines.base import Use
 from pipeline.engines.lazy import unopened_engine
 from pipeline.engines.template_trial import Roles, TemplateUse, try_template, turns
 from pipeline.errors import ConfigError, StoreError, UserError
-from pipeline.evaluation.gate import check_gate
+from pipeline.evaluation.gate import check_gate, unprobed_trainings
 from pipeline.evaluation.oracle import find_oracle
 from pipeline.ids import canonical_json, file_hash
 from pipeline.labeling.comparisons import Compared
@@ -103,7 +103,8 @@ def check_recipe(
     constitution = load_constitution(resolve_path(config.constitution))
     files = load_files(config, constitution)
     counts = check_prompts(config.prompts.train, config.prompts.heldout)
-    check_gate(config.evaluation.gate, constitution, config.evaluation.oracle, counts.tags)
+    rules, unprobed = config.evaluation, unprobed_trainings(config)
+    check_gate(rules.gate, constitution, rules.oracle, counts.tags, unprobed)
     check_rounds(config, counts.train)
     for section in (config.supervised.train, config.preference.train):
         check_trackers(section)

@@ -13,7 +13,7 @@ from pipeline.config import load_config
 from pipeline.config.engines import VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.errors import ConfigError, StoreError
-from pipeline.evaluation.gate import awaited, check_gate, decide
+from pipeline.evaluation.gate import awaited, check_gate, decide, unprobed_trainings
 from pipeline.evaluation.results import GateResult, Metrics, PolicyMetrics, ReviewMetrics, WinRate
 from pipeline.report.headline import headline, headline_numbers
 from pipeline.report.source import read_run
@@ -128,6 +128,41 @@ def test_a_gate_may_name_the_alarms_that_count() -> None:
     assert named.decision == "candidate" and named.findings[0].value == 1
     with pytest.raises(ValidationError, match=r"Input should be 'chosen_falls'"):
         GateConfig.model_validate({"alarms": ["length"]})
+
+
+def test_alarms_that_could_not_be_decided_count() -> None:
+    """A failed probe has no alarm of length_drift: neither that name nor `true` may hold then."""
+    lost = ("sft", Alarm(name="unmeasured", value=0, limit=16, message="was not probed (lost)"))
+    for alarms, decision in (
+        (True, "candidate"),
+        (["length_drift"], "candidate"),
+        (["loss_spike"], "promoted"),
+        (False, "promoted"),
+    ):
+        result = decided({"alarms": alarms}, metrics(), lost)
+        assert result.decision == decision
+        assert ("was not probed (lost)" in result.describe()) == (decision == "candidate")
+    place = "preference.train.alarms.probe_prompts"
+    old = decide(GateConfig(), metrics(), "one", [place])
+    assert old.decision == "candidate" and f"unmeasured ({place} is 0)" in old.describe()
+
+
+@pytest.mark.parametrize(
+    ("alarms", "refused"),
+    [(True, True), (["divergence"], True), (["loss_spike"], False), (False, False)],
+)
+def test_alarms_without_probes_are_refused(tmp_path: Path, alarms: Any, refused: bool) -> None:
+    """Before anything is paid for, whatever else the recipe lacks."""
+    train = {"method": "dpo", "alarms": {"probe_prompts": 0}}
+    changes = {"preference": {"train": train}, "evaluation": {"gate": {"alarms": alarms}}}
+    config = load_config(write_recipe(tmp_path, **{**TRAINED, **changes}))
+    unprobed = unprobed_trainings(config)
+    assert unprobed == ["preference.train.alarms.probe_prompts"]
+    if not refused:
+        check_gate(config.evaluation.gate, make_constitution(), None, unprobed=unprobed)
+        return
+    with pytest.raises(ConfigError, match=r"preference.train.alarms.probe_prompts is 0; raise it"):
+        check_gate(config.evaluation.gate, make_constitution(), None, unprobed=unprobed)
 
 
 def test_refusals_of_a_tag_keep_a_candidate() -> None:

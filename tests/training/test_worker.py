@@ -5,12 +5,15 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
 from pipeline.config.training import (
     AlarmConfig,
@@ -29,6 +32,7 @@ from pipeline.training.job import TrainingJob
 from pipeline.training.launch import prove_model
 from pipeline.training.worker import train as worker_train
 from pipeline.training.worker.loading import prove_savable
+from pipeline.training.worker.probe import run_probe, sample_texts
 from pipeline.training.worker.prove import prove_folder
 from pipeline.training.worker.saving import stage_tokenizer
 from tests.training.builders import pair_row, read_metrics, sft_row, write_rows
@@ -258,8 +262,36 @@ def test_a_probe_that_fails_loses_no_training(
             raise RuntimeError("no memory left for a reply")
 
     monkeypatch.setattr(worker_train, "run_probe", run_probe)
-    result = train(SftConfig(**FAST), [sft_row(i) for i in range(8)])
+    config = SftConfig(**FAST | {"alarms": AlarmConfig(probe_prompts=2, probe_tokens=4)})
+    result = train(config, [sft_row(i) for i in range(8)])
     assert result.probe_after is None and (result.model_dir / "model.safetensors").is_file()
+    (alarm,) = [alarm for alarm in result.alarms if alarm.name == "unmeasured"]
+    assert "was not probed (RuntimeError('no memory left for a reply'))" in alarm.message
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_probes_sample_the_model_itself(tiny_model: Path, adapter: bool) -> None:
+    """At temperature 1 from all 261 tokens, whatever generation_config.json says. The weights are
+    random and small, so about 1 - 50 / 261 = 0.8 of the tokens are not among the 50 likeliest.
+    """
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    if adapter:
+        model = get_peft_model(model, PeftLora(target_modules=["q_proj"]))
+    prompts, ends, pad = [[1, 2]] * 200, frozenset({model.config.eos_token_id}), 256
+    with torch.inference_mode():
+        likeliest = model(torch.tensor(prompts[:1])).logits[0, -1].topk(50).indices.tolist()
+    drawn = sample_texts(model, prompts, ends, pad, 3, seed=0)
+    assert fmean(reply[0] not in likeliest for _, reply in drawn) > 0.5
+    inner = model.get_base_model() if adapter else model
+    inner.generation_config = folder = GenerationConfig(
+        do_sample=True, temperature=0.1, top_p=0.1, top_k=1, repetition_penalty=9.0,
+        no_repeat_ngram_size=1, suppress_tokens=list(range(200)),
+    )  # fmt: skip
+    assert sample_texts(model, prompts, ends, pad, 3, seed=0) == drawn
+    assert inner.generation_config is folder
+    greedy = run_probe(model, prompts[:1], ends, pad, 3)
+    inner.generation_config = GenerationConfig()
+    assert run_probe(model, prompts[:1], ends, pad, 3) == greedy
 
 
 def test_a_model_that_cannot_be_saved_leaves_its_weights(

@@ -10,6 +10,8 @@
     unlike_reference  most chosen replies are unlike anything that the model before writes, so the
                     log-ratios say little (off-policy pairs, a wrong reference, another template)
     rows_dropped    many rows were longer than `max_length`
+    unmeasured      the replies after the training could not be looked at, so that alarms which
+                    they decide are missing
 
 A loss that is not finite raises no alarm: it ends the training.
 
@@ -19,7 +21,13 @@ Does not: judge quality. A training without alarms can still be a bad one.
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from pipeline.config.training import AlarmConfig, OnlineSection, ReferenceSection, TrainingSection
+from pipeline.config.training import (
+    PROBED,
+    AlarmConfig,
+    OnlineSection,
+    ReferenceSection,
+    TrainingSection,
+)
 from pipeline.training.job import Alarm, Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsRow
 from pipeline.training.worker.methods import method_of
@@ -37,12 +45,14 @@ def find_alarms(
     chosen_tokens: float,
     divergence: float | None = None,
     familiarity: Familiarity | None = None,
+    unprobed: str = "",
 ) -> list[Alarm]:
     """All alarms of one training.
 
     Args:
         chosen_tokens: mean length of the chosen replies.
         divergence: from the model before, in nats per token.
+        unprobed: why there is no probe although the settings ask for one.
     """
     limits = config.alarms
     checks = [
@@ -52,6 +62,7 @@ def find_alarms(
         _unfinished(config, metrics),
         _loss_spike(config, metrics),
         _unlike_reference(limits, familiarity),
+        _unmeasured(limits, unprobed),
     ]
     if before is not None and after is not None:
         checks += [
@@ -236,6 +247,20 @@ def _unlike_reference(limits: AlarmConfig, familiarity: Familiarity | None) -> A
             f" before than all its own samples ({familiarity.chosen:.2f} nats a token on average, "
             f"its own {familiarity.own:.2f}); train by SFT on such replies first, or use pairs of "
             "its own replies"
+        ),
+    )
+
+
+def _unmeasured(limits: AlarmConfig, reason: str) -> Alarm | None:
+    if not reason:
+        return None
+    return Alarm(
+        name="unmeasured",
+        value=0.0,
+        limit=float(limits.probe_prompts),
+        message=(
+            f"the trained model was not probed ({reason}), so {', '.join(sorted(PROBED))} cannot "
+            "be trusted to be absent; look at its replies yourself"
         ),
     )
 

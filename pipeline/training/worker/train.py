@@ -70,8 +70,10 @@ def run(file: JobFile, started: float) -> TrainingResult:
         rows = rows.model_copy(update={"used": rows.used - held, "heldout": held})
     model, placement = load_model(job.model, placement, config)
     arguments = trl_arguments(config, rows, placement, job.checkpoint_dir)
-    writes = config.trains_policy and not placement.sharded
-    num_prompts = config.alarms.probe_prompts if writes else 0
+    num_prompts = config.alarms.probe_prompts if config.trains_policy else 0
+    unprobed = ""
+    if num_prompts and placement.sharded:
+        num_prompts, unprobed = 0, "its weights are spread over several GPUs"
     prompts = choose_prompts(columns, num_prompts, config.seed) if num_prompts else []
     end_ids, pad_id = encoder.end_ids, encoder.tokenizer.pad_token_id
     limit = config.alarms.probe_tokens
@@ -110,13 +112,15 @@ def run(file: JobFile, started: float) -> TrainingResult:
     except Exception as error:
         # A measurement is worth less than the training before it.
         print(f"the model is not measured after training: {error!r}", flush=True)
+        unprobed = repr(error) if prompts else ""
     familiar = None
     asks = method.shape == "pairs" and "chosen_weights" not in columns and job.reference is None
     if cache is not None and asks:
         logps = {name: trainer.train_dataset[name][:] for name in cache.columns}
         familiar = familiarity(own_means, columns, logps)
+    chosen_tokens = _chosen_tokens(columns)
     alarms = find_alarms(
-        config, log.rows, rows, before, after, _chosen_tokens(columns), divergence, familiar
+        config, log.rows, rows, before, after, chosen_tokens, divergence, familiar, unprobed
     )
     phase("saving")
     is_adapter = save_model(trainer, job, stored_dtype(job.model))
