@@ -31,7 +31,15 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
     seed, draws = derive_seed("bootstrap", config.seed), config.evaluation.bootstrap_draws
     tie_width = config.preference.pair.tie_width
     constitution = load_constitution(run.constitution)
-    policies, changes = measure_policies(run.root, oracle, constitution, draws=draws, seed=seed)
+    gate = config.evaluation.gate
+    policies, changes = measure_policies(
+        run.root,
+        oracle,
+        constitution,
+        draws=draws,
+        seed=seed,
+        tags=gate.max_refused if gate else (),
+    )
     conflicts = bool(constitution.overrulers)
     data, principles = measure_data(run.root, config.preference.pair, conflicts=conflicts)
     stages = stage_metrics(run.root)

@@ -43,7 +43,7 @@ TEXT_MEASURES = ("truncated", "empty", "tokens", "words")
 COLUMNS = ("prompt_id", "status", "response", "finish_reason", "num_tokens")
 
 MOST_TAGS = 50
-"""Tags whose refusals are counted, the most frequent ones."""
+"""Tags whose refusals are counted, the most frequent ones; those of a gate are counted too."""
 
 Tallies = dict[str, Tally]
 """By measure; entry i of every tally belongs to the same prompt."""
@@ -62,14 +62,24 @@ def policy_names(root: Path) -> list[str]:
 
 
 def measure_policies(
-    root: Path, oracle: Oracle | None, constitution: Constitution, *, draws: int, seed: int
+    root: Path,
+    oracle: Oracle | None,
+    constitution: Constitution,
+    *,
+    draws: int,
+    seed: int,
+    tags: Iterable[str] = (),
 ) -> tuple[dict[str, PolicyMetrics], Changes]:
-    """Entries of `policies` and of `changes` in metrics.json."""
+    """Entries of `policies` and of `changes` in metrics.json.
+
+    Args:
+        tags: whose refusals are counted however rare they are.
+    """
     manifests = {
         name: stage_manifests(root, stage_folder(EVALUATION, SAMPLE, name))
         for name in policy_names(root)
     }
-    tallies = _count(root, manifests, oracle, constitution)
+    tallies = _count(root, manifests, oracle, constitution, tags)
     policies = {
         name: _policy(
             manifests[name][0].engine, tallies[name], constitution, with_oracle=oracle is not None
@@ -132,10 +142,11 @@ def _count(
     manifests: Mapping[str, list[Manifest]],
     oracle: Oracle | None,
     constitution: Constitution,
+    named: Iterable[str],
 ) -> dict[str, Tallies]:
     oracles = OracleShares.model_fields if oracle else ()
     tags = _heldout_tags(root)
-    refusals = [_refused(tag) for tag in _frequent(tags)]
+    refusals = [_refused(tag) for tag in sorted({*_frequent(tags), *named})]
     measures = (*TEXT_MEASURES, *oracles, *check_measures(constitution), *refusals)
     tallies = {name: {measure: Tally() for measure in measures} for name in manifests}
     for heldout in stage_manifests(root, HELDOUT):
@@ -171,7 +182,7 @@ def _heldout_tags(root: Path) -> dict[str, list[str]]:
 
 def _frequent(tags: Mapping[str, Iterable[str]]) -> list[str]:
     counts = Counter(tag for each in tags.values() for tag in each)
-    return sorted(tag for tag, _ in counts.most_common(MOST_TAGS))
+    return [tag for tag, _ in counts.most_common(MOST_TAGS)]
 
 
 def _refused(tag: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.constitution import Constitution
+from pipeline.evaluation import policy_measures
 from pipeline.evaluation.policy_measures import measure_policies, policy_names
 from pipeline.stats import Estimate, wilson
 from pipeline.store import RunDir
@@ -145,8 +146,10 @@ def test_checks_are_counted_exactly(run: RunDir) -> None:
     assert (policies["initial"].checks_all, policies["initial"].checks) == (None, {})
 
 
-def test_refusals_are_counted_by_tag(tmp_path: Path) -> None:
-    """With an oracle what it reads as declined; without one, short texts with a refusal's words."""
+def test_refusals_are_counted_by_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an oracle what it reads as declined; without one, short texts with a refusal's words. Of
+    many tags the most frequent ones and those that a gate names.
+    """
     run = make_run(tmp_path / "run")
     tags = {"p1": ("misdeed",), "p3": ("harmless",), "p4": ("harmless", "look_alike")}
     rows = [replace(prompt(name, PROMPTS[name]), tags=tags[name]) for name in tags]
@@ -160,3 +163,7 @@ def test_refusals_are_counted_by_tag(tmp_path: Path) -> None:
 
     assert shares("initial", WordOracle()) == {"harmless": 0.5, "look_alike": 1.0, "misdeed": 1.0}
     assert shares("tuned", None) == {"harmless": 0.5, "look_alike": 0.0, "misdeed": 1.0}
+    monkeypatch.setattr(policy_measures, "MOST_TAGS", 1)
+    assert shares("tuned", None) == {"harmless": 0.5}
+    policies, _ = measure_policies(run.root, None, PLAIN, draws=9, seed=0, tags=["look_alike"])
+    assert known(policies["tuned"].refused["look_alike"]).share == 0.0
