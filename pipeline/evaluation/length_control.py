@@ -9,7 +9,8 @@ length-controlled AlpacaEval (Dubois et al. 2024, arXiv:2404.04475), a logistic 
     P(win) = sigmoid(a + b tanh(difference / its standard deviation))
 
 is fitted, and sigmoid(a) is the win rate at equal lengths. The prior b ~ N(0, 9) keeps the fit
-finite where the longer reply always wins.
+finite where the longer reply always wins. Where one side is always the longer, no comparison says
+what happens at equal lengths: a and b cannot be told apart, and there is no figure.
 
 Does not: correct for other habits that a judge likes, such as lists.
 """
@@ -28,8 +29,8 @@ STEPS = 50
 
 
 def length_controlled(prompts: Sequence[Sequence[tuple[float, float]]]) -> Estimate | None:
-    """The win rate at equal lengths; None for fewer than two prompts, or when all outcomes are
-    equal, which no regression explains.
+    """The win rate at equal lengths; None for fewer than two prompts, when all outcomes are equal,
+    which no regression explains, and when all replies of one side are longer.
 
     Args:
         prompts: per prompt, pairs of an outcome in [0, 1] and words of the policy's reply minus
@@ -38,7 +39,8 @@ def length_controlled(prompts: Sequence[Sequence[tuple[float, float]]]) -> Estim
     prompts = [pairs for pairs in prompts if pairs]
     outcomes = np.array([outcome for pairs in prompts for outcome, _ in pairs])
     differences = np.array([words for pairs in prompts for _, words in pairs], dtype=float)
-    if len(prompts) < 2 or float(np.ptp(outcomes)) == 0:
+    overlap = differences.size and differences.min() <= 0 <= differences.max()
+    if len(prompts) < 2 or not overlap or float(np.ptp(outcomes)) == 0:
         return None
     spread = float(differences.std())
     lengths = np.tanh(differences / spread) if spread else np.zeros_like(differences)

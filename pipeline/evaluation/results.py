@@ -113,7 +113,8 @@ class WinRate(_Entry):
     left_out: int
     """Comparisons that failed or lacked a response; not in `num_comparisons`."""
     length_controlled: Estimate | None = None
-    """The win rate at equal lengths; None without a difference in outcomes."""
+    """The win rate at equal lengths; None without a difference in outcomes, or where the replies of
+    one policy are always longer."""
     prob_preferred: Estimate | None
     """Mean of P(`policy` preferred) over `num_comparisons`."""
     position_consistency: float | None

@@ -35,6 +35,11 @@ def match_table(data: ReportData) -> Table:
         "Detectable: the smallest true difference, in points, that an evaluation of this size "
         "finds four times in five."
     )
+    if any(row["at equal lengths"] == MISSING for row in rows):
+        note += (
+            " Without a figure at equal lengths, all outcomes are equal, or the replies of one "
+            "policy are always longer, so that no comparison says what happens at equal lengths."
+        )
     if judge := data.metrics.judge:
         note = f"The judge is {judge.describe()}. {note}"
     return Table(rows, "Matches", note if rows else "")

@@ -47,6 +47,17 @@ def test_prompts_are_the_unit() -> None:
     assert together.high - together.low > apart.high - apart.low
 
 
+def test_lengths_that_do_not_overlap_say_nothing() -> None:
+    """The policy is 20 words longer, give or take one, and wins 3 of 4: whether by its length, no
+    comparison tells. Shorter replies that lose would.
+    """
+    longer = [[(float(i % 4 > 0), 20.0 + i % 3 - 1)] for i in range(40)]
+    assert length_controlled(longer) is None
+    assert length_controlled([[(o, -words)] for ((o, words),) in longer]) is None
+    even = known(length_controlled([*longer, *[[(0.0, -20.0)]] * 4]))
+    assert even.share < 0.5
+
+
 def test_equal_outcomes_or_one_prompt_say_nothing() -> None:
     assert length_controlled([[(1.0, 3.0)], [(1.0, -2.0)]]) is None
     assert length_controlled([[(1.0, 3.0), (0.0, 1.0)]]) is None
