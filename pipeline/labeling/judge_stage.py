@@ -175,11 +175,31 @@ def judge_stages(
 
 def describe_judge(config: PreferenceConfig) -> str:
     """How a judge makes labels, for the card of a data set."""
-    a, b = map(code_span, config.judge.options)
-    return (
-        "For each, one principle is drawn by seed and the judge is asked twice, with the responses "
-        f"in both orders. Each time the probabilities of the whole options {a} and {b} are "
-        "normalized to add up to 1; the soft label is the mean over both orders of what the "
-        "response got. Nothing is parsed from text, and a verdict that cannot be read is never a "
-        "label (Bai et al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267)."
+    judge, thought = config.judge, config.judge.chain_of_thought
+    a, b = map(code_span, judge.options)
+    several = judge.num_principles > 1
+    drawn = (
+        f"{judge.num_principles} principles are drawn by seed and the judge is asked twice under "
+        "each"
+        if several
+        else "one principle is drawn by seed and the judge is asked twice"
     )
+    clamp = (
+        f" and kept within {thought.clamp[0]:g} and {thought.clamp[1]:g}"
+        if thought and thought.clamp
+        else ""
+    )
+    sentences = {
+        f"For each, {drawn}, with the responses in both orders.": True,
+        f"{judge.num_exemplars} solved comparisons precede each question.": judge.num_exemplars,
+        f"It writes a rationale first; the probabilities are read after it{clamp}.": thought,
+        f"Each time the probabilities of the whole options {a} and {b} are normalized to add up to "
+        "1; the soft label is the mean over both orders of what the response got.": True,
+        "The labels of the principles are averaged.": several,
+        "A calibration that was fitted on labeled comparisons is applied to each label.": (
+            judge.calibration
+        ),
+        "Nothing is parsed from text, and a verdict that cannot be read is never a label (Bai et "
+        "al. 2022, arXiv:2212.08073; Lee et al. 2023, arXiv:2309.00267).": True,
+    }
+    return " ".join(sentence for sentence, applies in sentences.items() if applies)

@@ -1,6 +1,7 @@
 """How a judge is asked: exemplars, chain of thought, several principles, panels, calibration."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.labeling import ChainOfThoughtConfig, JudgeConfig
+from pipeline.config.labeling import ChainOfThoughtConfig, JudgeConfig, PreferenceConfig
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.engines import ScriptedEngine
 from pipeline.errors import RunStoppedError
@@ -16,7 +17,7 @@ from pipeline.labeling.calibration import Calibration
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.few_shot import Exemplar, ExemplarSet, Turn, draw_shots, load_exemplars
 from pipeline.labeling.judge import Judge
-from pipeline.labeling.judge_stage import JudgeStage
+from pipeline.labeling.judge_stage import JudgeStage, describe_judge
 from pipeline.labeling.pool import PoolStage, pool
 from pipeline.prompting.templates import JUDGE_VARIABLES, PromptTemplate
 from pipeline.records import JudgmentRow
@@ -55,6 +56,27 @@ THOUGHT = ChainOfThoughtConfig()
 def judge(engine: ScriptedEngine, config: JudgeConfig = JudgeConfig(), **options: Any) -> Judge:
     """A judge of the test constitution."""
     return Judge(engine, make_constitution(), template(JUDGE), config, seed=0, **options)
+
+
+def test_card_says_how_the_judge_was_asked() -> None:
+    """Principles, rationales, exemplars and calibration change what a label means."""
+    plain = describe_judge(PreferenceConfig())
+    assert plain.startswith(
+        "For each, one principle is drawn by seed and the judge is asked twice,"
+    )
+    assert not re.search("rationale|calibration|averaged|precede", plain)
+    shots = {"num_exemplars": 2, "exemplars": Path("shots.yaml")}
+    config = JudgeConfig(
+        num_principles=3, chain_of_thought=THOUGHT, calibration=Path("c.json"), **shots
+    )
+    full = describe_judge(PreferenceConfig(judge=config))
+    for words in (
+        "For each, 3 principles are drawn by seed and the judge is asked twice under each, with",
+        "2 solved comparisons precede each question.",
+        "It writes a rationale first; the probabilities are read after it and kept within 0.4 and",
+        "The labels of the principles are averaged. A calibration that was fitted on labeled",
+    ):
+        assert words in full
 
 
 def stage(asked: Judge, folder: str = "preference/judge") -> JudgeStage:
