@@ -262,7 +262,9 @@ class Runner:
             async with turn:
                 rows[number] = row = await self._attempt(items[number])
                 if stage.engine is not None:
-                    journal.add(row)
+                    if _reusable([row]):
+                        # A failure is made again, and what grows the journal counts as progress.
+                        journal.add(row)
                     self.meter.add(row, stage.engine.name)
             self.progress.rows_done(stage.folder, _costs([row]))
             others = self._calls - {asyncio.current_task()}

@@ -118,7 +118,7 @@ class Pool:
         for task in late:
             task.cancel()
         journal = Journal(self._job.root, folder, shard_index, CODE_VERSION)
-        losses = 0
+        losses = most_tokens = 0
         while losses < MOST_SHARED_LOSSES + self._tries:
             careful = 0 if losses < MOST_SHARED_LOSSES else 1 + losses % 2
             size = journal.size()
@@ -134,8 +134,11 @@ class Pool:
             except self._ray.exceptions.RayError as error:
                 if isinstance(error, self._ray.exceptions.RayTaskError):
                     raise  # a bug, with the traceback of the worker
-                # An attempt without a new row may be what kills workers.
-                advanced = self._forget(attempt) or journal.size() > size
+                # A shard-stage that gets no further may be what kills workers. The journal has rows
+                # that are not made again; that of a machine with a copy of the run is not seen.
+                tokens = self._forget(attempt)
+                advanced = journal.size() > size or tokens > most_tokens
+                most_tokens = max(most_tokens, tokens)
                 losses = min(losses, MOST_SHARED_LOSSES) if advanced else losses + 1
                 await self._lose(seat, worker, error)
                 continue
@@ -147,7 +150,8 @@ class Pool:
             result: Made = made
             return result
         raise ShardBrokeWorkersError(
-            f"{self._tries} workers died while they made it alone, one after the other"
+            f"{self._tries} workers died while they made the rest of this shard alone, one after "
+            "the other"
         )
 
     def table(self) -> list[dict[str, str | int]]:
@@ -346,12 +350,12 @@ class Pool:
             self._progress.rows_done(account.folder, new)
         self._attempts[attempt] = seat, account
 
-    def _forget(self, attempt: str) -> bool:
-        """Take back what a lost attempt was seen to plan and make; whether it made a row."""
+    def _forget(self, attempt: str) -> int:
+        """Take back what a lost attempt was seen to plan and make; returns its tokens."""
         _, account = self._attempts.pop(attempt)
         if account.rows_planned:
             self._progress.worker_lost(account.folder, account.rows_planned, account.counts)
-        return account.counts.expected > 0
+        return account.counts.prompt_tokens + account.counts.generated_tokens
 
 
 async def _done(call: Any) -> Any:

@@ -244,6 +244,17 @@ async def test_a_server_that_is_gone_fails_no_row_and_keeps_those_made(tmp_path:
     )
 
 
+async def test_failed_row_is_not_in_the_journal(tmp_path: Path) -> None:
+    """A bug ends the shard at its third row, and the journal has what need not be made again."""
+    faults = {"question 0": PromptTooLongError("700 of 512"), "question 2": KeyError("a bug")}
+    engine = make_engine(failure=lambda call: faults.get(call.messages[0].content))
+    stage = sample(engine, num_samples=1)
+    with pytest.raises(KeyError, match="a bug"):
+        await run_chain(tmp_path, [stage], 3, shards_in_flight=1)
+    journal = Journal(tmp_path, stage.folder, 0, runner_module.CODE_VERSION)
+    assert [row.status for row in journal.rows()] == ["ok"]
+
+
 async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
     engine = make_engine(failure=fail_when(lambda c: int(c.messages[0].content.split()[1]) < 6))
     with pytest.raises(RunStoppedError):

@@ -9,16 +9,20 @@ from pathlib import Path
 
 from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
+from pipeline.errors import PromptTooLongError
 from pipeline.types import Messages
 from tests.run import scripted_world
 
 
 @recipe_factory
-def make_engine(poison: str = "", once: str = "", log: str = "") -> ScriptedEngine:
+def make_engine(
+    poison: str = "", too_long: str = "", once: str = "", log: str = ""
+) -> ScriptedEngine:
     """The model of `scripted_world`, on which a worker dies.
 
     Args:
         poison: every worker that is asked this dies.
+        too_long: a prompt that does not fit the context.
         once: folder; the first worker that finds it empty dies at its first critique.
         log: file to which each reply adds the number of its process.
     """
@@ -37,6 +41,8 @@ def make_engine(poison: str = "", once: str = "", log: str = "") -> ScriptedEngi
 
     def reply(messages: Messages, seed: int) -> str:
         die(messages)
+        if too_long and too_long in messages[-1].content:
+            raise PromptTooLongError("700 of 512")
         if log:
             with open(log, "a") as stream:
                 stream.write(f"{os.getpid()}\n")
