@@ -171,7 +171,10 @@ class Endpoint:
         return await self.pace.send(ask)
 
     async def _is_alive(self) -> bool:
-        """Whether the endpoint answers a question of one token, be it by refusing it."""
+        """Whether the endpoint answers a question of one token, if only to refuse it.
+
+        Raises Busy.
+        """
         try:
             await self.once(
                 lambda: self.client.chat.completions.create(
@@ -183,7 +186,7 @@ class Endpoint:
             )
         except Broken:
             return False
-        except (Busy, EngineError, ConfigError):
+        except (EngineError, ConfigError):
             return True
         return True
 

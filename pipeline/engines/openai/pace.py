@@ -7,7 +7,8 @@
 
 The number in flight is halved by a busy answer or a timeout and grows by one with each round of
 answers, up to `max_concurrency`. When nothing has been answered for 15 minutes the run stops; its
-waiting rows are not failed. Nothing else repeats a request: the HTTP client is set not to.
+waiting rows are not failed. Where other servers answer, one that has been busy for as long is
+silent. Nothing else repeats a request: the HTTP client is set not to.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from pipeline.errors import EngineDeadError, EngineError, FinalCallError, RunSto
 
 T = TypeVar("T")
 PATIENCE_S = 15 * 60.0
-"""Seconds without any answer after which the run stops."""
+"""Seconds without any answer after which the run stops, or requests move to other servers."""
 SILENT_AFTER = 5
 """Broken requests in a row after which the endpoint may be gone."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
@@ -52,7 +53,8 @@ class Broken(Exception):
 
 def pause_s(number: int) -> float:
     """Seconds of the first, second, ... pause in a row: 0.5, 1, 2, ... 30; 0 before the first."""
-    return min(FIRST_PAUSE_S * 2.0 ** (number - 1), LONGEST_PAUSE_S) if number > 0 else 0.0
+    # A server may be gone for days, and 2.0**1024 is no number.
+    return min(FIRST_PAUSE_S * 2.0 ** min(number - 1, 99), LONGEST_PAUSE_S) if number > 0 else 0.0
 
 
 class Pace:
@@ -62,7 +64,7 @@ class Pace:
         name: the endpoint, as a person reads it.
         most: requests in flight at once, at most.
         max_retries: times that a broken request is sent again.
-        is_alive: asks a small question; False when that is broken too.
+        is_alive: asks a small question; False when that is broken too. Raises Busy.
     """
 
     def __init__(
@@ -75,9 +77,9 @@ class Pace:
             is_alive,
         )
         self.on_silence: Callable[[], object] = lambda: None
-        """Called when a small question finds that the endpoint does not answer."""
-        self.is_needed: Callable[[], bool] = lambda: True
-        """Whether the run stops when this endpoint is silent for too long."""
+        """Called when the endpoint is asked small questions alone, since it does not answer."""
+        self.nobody_since: Callable[[], float | None] = lambda: self.trouble_since
+        """When the last server that could answer stopped answering; None while one answers."""
         self.limit = float(most)
         """Requests in flight at once, now; its whole part counts."""
         self._gate = asyncio.Semaphore(most)
@@ -88,8 +90,9 @@ class Pace:
         self.trouble = ""
         """What the endpoint does instead of answering, in a few words; empty while it answers."""
         self._resume_at = self._cut_at = self._quiet_since = self._noticed_at = float("-inf")
-        self._trouble_since: float | None = None
-        self._has_noticed = False
+        self.trouble_since: float | None = None
+        """When it began; None while the endpoint answers."""
+        self._needs_revival = self._has_noticed = False
 
     async def send(self, request: Callable[[], Awaitable[T]]) -> T:
         """The answer to a request, which is sent as often as the rules above say.
@@ -123,7 +126,7 @@ class Pace:
                         return answer
                 faults += 1
                 if self._in_a_row and (faults > allowed or self._in_a_row >= SILENT_AFTER):
-                    outages = self._outages
+                    outages, self._needs_revival = self._outages, True
                     await self.revive()
                     # An outage is not the fault of a request, unless the request brings it about.
                     most = 2 * self._max_retries + 1
@@ -173,7 +176,7 @@ class Pace:
 
     def _answered(self) -> None:
         self._in_a_row = self._num_pauses = 0
-        self._trouble_since = None
+        self._needs_revival, self.trouble_since = False, None
         self.limit = min(float(self._most), self.limit + 1 / self.limit)
         if int(self.limit) > self._most - self._withheld:
             self._withheld -= 1
@@ -185,15 +188,18 @@ class Pace:
 
     def _pause(self, sent_at: float, busy: Busy) -> None:
         """All requests wait. Raises RunStoppedError where that would be too long."""
-        self._in_a_row = 0
-        self._begin_trouble(str(busy))
-        if busy.wait_s is not None and busy.wait_s > PATIENCE_S:
-            raise self.stop(f"{busy} and asks to wait {_span(busy.wait_s)}")
+        self._count_busy(busy)
         self._check_patience()
         # The answers to one wave of requests are one event.
         self._num_pauses += self._slow_down(sent_at)
         own = pause_s(self._num_pauses - (0 if busy.wait_s is None else HONORED))
         self._resume_at = max(self._resume_at, _now() + max(own, busy.wait_s or 0.0))
+
+    def _count_busy(self, busy: Busy) -> None:
+        self._in_a_row = 0
+        self._begin_trouble(str(busy))
+        if busy.wait_s is not None and busy.wait_s > PATIENCE_S:
+            raise self.stop(f"{busy} and asks to wait {_span(busy.wait_s)}")
 
     def _count_broken(self, sent_at: float, broken: Broken) -> None:
         self._in_a_row += 1
@@ -216,29 +222,37 @@ class Pace:
         """
         async with self._reviving:
             number = 0
-            while self._in_a_row and not self._stopped:
-                if await self._is_alive():
-                    self._answered()
-                    self._resume_at = _now()
-                    break
+            while self._needs_revival and not self._stopped:
+                asked_s = 0.0
+                try:
+                    if await self._is_alive():
+                        self._answered()
+                        self._resume_at = _now()
+                        break
+                except Busy as busy:
+                    self._count_busy(busy)
+                    asked_s = busy.wait_s or 0.0
                 self._outages += not number
                 number += 1
                 self.on_silence()
                 self._check_patience()
-                self._resume_at = _now() + pause_s(number + 1)
-                await asyncio.sleep(pause_s(number + 1))
+                wait_s = max(asked_s, pause_s(number + 1))
+                self._resume_at = _now() + wait_s
+                await asyncio.sleep(wait_s)
         if self._stopped:
             raise RunStoppedError(self._stopped)
 
     def _begin_trouble(self, cause: str) -> None:
         self.trouble = cause
-        if self._trouble_since is None:
-            self._trouble_since = _now()
+        if self.trouble_since is None:
+            self.trouble_since = _now()
 
     def _check_patience(self) -> None:
-        since = self._trouble_since
-        if since is not None and _now() - since > PATIENCE_S and self.is_needed():
+        if _left(self.nobody_since()) < 0:
             raise self.stop(f"has answered no request for {_span(PATIENCE_S)}: it {self.trouble}")
+        if _left(self.trouble_since) < 0:
+            self._needs_revival = True
+            self.on_silence()
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -266,9 +280,11 @@ class Pace:
             line = f"waiting: {self.name} {cause}, {self._num_waiting} requests wait"
             if self._resume_at > now:
                 line += f", next try in {_span(self._resume_at - now)}"
-            if self._trouble_since is not None:
-                left = max(0.0, self._trouble_since + PATIENCE_S - now)
-                line += f"; without an answer the run stops in {_span(left)}"
+            if (since := self.nobody_since()) is not None:
+                line += f"; without an answer the run stops in {_span(max(0.0, _left(since)))}"
+            elif self.trouble_since is not None:
+                left = max(0.0, _left(self.trouble_since))
+                line += f"; without an answer they move to another server in {_span(left)}"
             NOTICE.get()(line)
             self._noticed_at, self._has_noticed = now, True
         self._plan_notice()
@@ -276,6 +292,11 @@ class Pace:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _left(since: float | None) -> float:
+    """Seconds of patience with what has lasted since then."""
+    return PATIENCE_S if since is None else since + PATIENCE_S - _now()
 
 
 def _span(seconds: float) -> str:

@@ -4,8 +4,8 @@ In:  the settings of an endpoint that names further addresses (`replicas`)
 Out: an Engine; all requests about one prompt go to one server, for its prefix cache
 
 Prompts are spread evenly, by hash. Each server has a pace of its own (`pace.py`). One that does not
-answer is named, its requests move to the others, and it is asked small questions until it answers
-again.
+answer, or is busy for too long, is named, its requests move to the others, and it is asked small
+questions until it answers again. The run's patience begins when the last of them stops answering.
 
 Does not: balance by load.
 """
@@ -43,7 +43,7 @@ class ReplicatedEngine:
         """Done when a server stops answering or begins again; then there is another one."""
         for engine in engines:
             engine.pace.on_silence = partial(self._lose, engine)
-            engine.pace.is_needed = self._all_gone
+            engine.pace.nobody_since = self._nobody_since
 
     async def generate(
         self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
@@ -91,7 +91,6 @@ class ReplicatedEngine:
         order = self._order(messages)
         while True:
             answering = (each for each in order if each not in self._gone)
-            # Where none answers, the one that did last says how long the run waits.
             engine = next(answering, None) or [*self._gone][-1]
             work = asyncio.ensure_future(call(engine))
             try:
@@ -121,6 +120,11 @@ class ReplicatedEngine:
 
     def _all_gone(self) -> bool:
         return len(self._gone) == len(self._engines)
+
+    def _nobody_since(self) -> float | None:
+        """When the last server stopped answering; None while one answers."""
+        times = (engine.pace.trouble_since for engine in self._engines if self._all_gone())
+        return max((time for time in times if time is not None), default=None)
 
     def _lose(self, engine: OpenAIEngine) -> None:
         """Send nothing more to a server until it answers again."""

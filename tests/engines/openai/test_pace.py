@@ -45,7 +45,10 @@ class Server:
     async def is_alive(self) -> bool:
         self.questions.append(now())
         await asyncio.sleep(self._seconds)
-        return not isinstance(self._answer(now(), 0), Broken)
+        error = self._answer(now(), 0)
+        if isinstance(error, Busy):
+            raise error
+        return not isinstance(error, Broken)
 
     def pace(self, most: int = 4, max_retries: int = 2) -> Pace:
         NOTICE.set(lambda line: self.lines.append((now(), line)))
@@ -62,7 +65,7 @@ def run_all(server: Server, count: int, **settings: Any) -> list[Any]:
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:
-    assert [pause_s(n) for n in (-1, 0, 1, 2, 3, 7, 50)] == [0, 0, 0.5, 1, 2, 30, 30]
+    assert [pause_s(n) for n in (-1, 0, 1, 2, 3, 7, 5000)] == [0, 0, 0.5, 1, 2, 30, 30]
 
 
 def test_a_request_waits_as_long_as_the_server_asks() -> None:
@@ -162,6 +165,18 @@ def test_a_server_that_is_busy_for_good_stops_the_run() -> None:
     assert {type(result) for result in results} == {RunStoppedError}
     assert "no request for 15 min: it answers 429; correct" in str(results[0])
     assert len(server.sent) < 60
+
+
+def test_a_server_that_loads_after_it_was_gone_is_asked_small_questions() -> None:
+    """Its 503 is no answer yet: it waits as long as it is asked to, and patience is not renewed."""
+    busy = Busy("answers 503", 100.0)
+    server = Server(lambda at, number: None if at > 400 else busy if at > 60 else REFUSED)
+    assert run_all(server, 12) == ["fine"] * 12
+    assert sum(at < 400 for at in server.sent) < 10
+    assert 3 <= sum(60 < at < 400 for at in server.questions) <= 5
+    server = Server(lambda at, number: busy if at > 60 else REFUSED)
+    assert "no request for 15 min: it answers 503" in str(run_all(server, 2)[0])
+    assert PATIENCE_S < server.questions[-1] < PATIENCE_S + 110
 
 
 def test_a_wait_of_hours_stops_the_run_at_once() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from pipeline.config.engines import OpenAIConfig
 from pipeline.config.yaml_file import parse_model
 from pipeline.engines import open_engine
 from pipeline.engines.base import NOTICE, Engine
+from pipeline.engines.openai import pace
+from pipeline.engines.openai.pace import Broken, Busy, Pace
+from pipeline.engines.openai.replicas import ReplicatedEngine
 from pipeline.errors import ConfigError, RunStoppedError
-from pipeline.types import SamplingParams, user
+from pipeline.types import Generation, SamplingParams, user
 from tests.engines.fake_endpoint import Answer, Endpoint, chat_reply, fake_endpoint
+from tests.engines.virtual_time import run_virtually
 
 pytestmark = pytest.mark.usefixtures("quick")
 PROMPTS = [f"question {number}" for number in range(40)]
@@ -88,6 +92,96 @@ async def test_a_run_stops_when_all_are_gone() -> None:
             one.is_on = two.is_on = False
             with pytest.raises(RunStoppedError, match="has answered no request for"):
                 await replies(engine, PROMPTS[:4])
+
+
+class Toy:
+    """A server on a clock that jumps: `fault(time)` instead of an answer; None is good."""
+
+    def __init__(self, name: str, fault: Callable[[float], Exception | None]) -> None:
+        self.name = self.fingerprint = self.version = name
+        self.max_context, self._fault = 512, fault
+        self.pace = Pace(name, 64, 2, self._is_alive)
+
+    async def _reply(self) -> Generation:
+        await asyncio.sleep(0.01)
+        if error := self._fault(asyncio.get_running_loop().time()):
+            raise error
+        return Generation(self.name, "stop", 1, 1)
+
+    async def _is_alive(self) -> bool:
+        try:
+            await self._reply()
+        except Broken:
+            return False
+        return True
+
+    async def generate(self, *_: object, **__: object) -> Generation:
+        return await self.pace.send(self._reply)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def refused(_: float) -> Exception:
+    return Broken("refused", "cannot be reached")
+
+
+def busy(_: float) -> Exception:
+    return Busy("answers 503", None)
+
+
+def test_a_server_that_is_busy_for_good_loses_its_requests() -> None:
+    """After the patience of a run, and not for the moment of one small question."""
+    lines: list[str] = []
+    NOTICE.set(lines.append)
+
+    async def work() -> list[float]:
+        engine, times = ReplicatedEngine(servers), [0.0]
+        for _ in range(2):
+            assert await replies(engine) == ["one"] * len(PROMPTS)
+            times.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(5 * pace.PATIENCE_S)
+        await engine.close()
+        return times
+
+    servers: Any = [Toy("one", lambda at: None), Toy("two", busy)]
+    _, first, second = run_virtually(work())
+    assert pace.PATIENCE_S < first < 1.2 * pace.PATIENCE_S
+    assert second - first < 5.1 * pace.PATIENCE_S
+    assert lines == ["two answers 503; its requests move to the other server"]
+
+
+@pytest.mark.parametrize("fault", [busy, refused])
+def test_a_run_stops_when_the_last_server_is_busy_for_good(fault: Callable[..., Any]) -> None:
+    async def work() -> float:
+        engine = ReplicatedEngine(servers)
+        with pytest.raises(RunStoppedError, match="has answered no request for"):
+            await replies(engine)
+        await engine.close()
+        return asyncio.get_running_loop().time()
+
+    servers: Any = [Toy("one", busy), Toy("two", fault)]
+    assert pace.PATIENCE_S < run_virtually(work()) < 1.3 * pace.PATIENCE_S
+
+
+def test_patience_begins_when_nobody_answers() -> None:
+    """Server two has been gone for longer than any patience when the other one hiccups."""
+    patience = pace.PATIENCE_S
+
+    async def work() -> None:
+        engine = ReplicatedEngine(servers)
+        assert await replies(engine) == ["one"] * len(PROMPTS)
+        await asyncio.sleep(3 * patience)
+        assert {*await replies(engine)} <= {"one", "two"}
+        await asyncio.sleep(3 * patience)
+        assert {*await replies(engine)} == {"one", "two"}
+        await engine.close()
+
+    servers: Any = [
+        Toy("one", lambda at: refused(at) if 3 < at / patience < 3.5 else None),
+        Toy("two", lambda at: refused(at) if at / patience < 4 else None),
+    ]
+    run_virtually(work())
 
 
 async def test_a_server_that_cannot_be_reached_at_first_is_left_out() -> None:
