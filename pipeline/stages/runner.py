@@ -209,6 +209,12 @@ class Runner:
         journal = Journal(self.root, stage.folder, shard_index, CODE_VERSION)
         stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
         journaled = await asyncio.to_thread(_reusable, journal.rows())
+        # A journal may outlive its manifest, which has counted its rows.
+        journaled = {
+            row_id: row
+            for row_id, row in journaled.items()
+            if row_id not in stored or stored[row_id].input_hash != row.input_hash
+        }
         for row in journaled.values():
             self.meter.add(row, stage.engine.name if stage.engine else "")
         known = stored | journaled

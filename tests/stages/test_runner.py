@@ -255,6 +255,24 @@ async def test_failed_row_is_not_in_the_journal(tmp_path: Path) -> None:
     assert [row.status for row in journal.rows()] == ["ok"]
 
 
+async def test_journal_that_outlives_its_manifest_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process ends between the two; one row of the shard has failed and is made again."""
+    engine = make_engine(failure=fail_when(lambda c: c.messages[0].content == "question 0"))
+    options: dict[str, Any] = {"retries": 0, "max_failed_share": 1.0}
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "remove", lambda journal: None)
+        await run_chain(tmp_path, [sample(engine, num_samples=1)], 3, **options)
+    meter = Meter()
+    states = await run_chain(tmp_path, [sample(make_engine(), num_samples=1)], 3, meter=meter)
+    counts = states[0]["preference/sample"].counts
+    every = rows(tmp_path, states, "preference/sample")
+    assert counts.all_generated_tokens == sum(row.num_tokens for row in every)
+    assert meter.tokens == every[0].num_prompt_tokens + every[0].num_tokens and counts.reused == 2
+    assert not list(tmp_path.rglob("*.journal"))
+
+
 async def test_stop_lets_shards_in_flight_finish(tmp_path: Path) -> None:
     engine = make_engine(failure=fail_when(lambda c: int(c.messages[0].content.split()[1]) < 6))
     with pytest.raises(RunStoppedError):
