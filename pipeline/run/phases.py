@@ -11,6 +11,7 @@ A driver runs the pieces, as plain calls or as Prefect's tasks (`flows/`).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.config.training import ReferenceSection, TrainingConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.export import export_preference, export_sft
 from pipeline.data.prompts import first_shards
-from pipeline.engines import ENGINES
+from pipeline.engines import ENGINES, ScriptedEngine
 from pipeline.errors import BudgetSpentError
 from pipeline.evaluation import collect_metrics, load_oracle
 from pipeline.evaluation.gate import decide, unprobed_trainings
@@ -60,7 +61,7 @@ from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
 from pipeline.store.remote import mirror_of
 from pipeline.store.spending import stop_clock
-from pipeline.store.stage_names import PROMPTS
+from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import launch
 
@@ -338,6 +339,29 @@ def policies(ctx: RunContext) -> dict[str, Path | None]:
 def matches(names: list[str]) -> list[tuple[str, str]]:
     """The policies to compare: each later one with each earlier one."""
     return [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
+
+
+def planned_folders(ctx: RunContext) -> set[str]:
+    """Folders that the recipe of a run fills with shards."""
+    config, names = ctx.config, list(policies(ctx))
+    makers: list[StageMaker] = []
+    if config.supervised.enabled:
+        makers.append(supervised_stages)
+    if config.preference.enabled:
+        makers.append(sample_stages)
+        makers += [partial(other_sample_stages, name=name) for name in config.policies.named]
+        makers += [maker for _, of_pass in label_passes(ctx) for maker in of_pass]
+    if config.evaluation.enabled and config.prompts.heldout:
+        makers += [partial(evaluation_samples, policy=name) for name in names]
+        makers.append(partial(evaluation_judges, matches=matches(names)))
+    # No folder is named by a model, or by what was fitted to one.
+    labeling = replace(ctx.files.labeling, calibration=None, known_labels=None)
+    ctx, engine = (
+        replace(ctx, files=replace(ctx.files, labeling=labeling)),
+        ScriptedEngine(lambda messages: ""),
+    )
+    stages = (stage for maker in makers for stage in maker(ctx, engine))
+    return {PROMPTS, HELDOUT, *(stage.folder for stage in stages)}
 
 
 def holds_reference(config: TrainingConfig) -> bool:

@@ -5,8 +5,9 @@ Out: a run folder per point; sweep.json and sweep.html in outputs/sweeps/<name>/
 
 A point's run is named by its recipe and the files that it copies, so a sweep with more values
 finds the points of the one before. A new run takes over the prompts, the shards and the SFT policy
-of the first finished point; the keys of the manifests and the hash of the training decide what is
-right for it, and the rest is made again. Reference log-probabilities are shared by all runs anyway.
+of the first finished point, as far as its own recipe has such stages; the keys of the manifests and
+the hash of the training decide what is right for it, and the rest is made again. Reference
+log-probabilities are shared by all runs anyway.
 """
 
 import json
@@ -18,8 +19,10 @@ from pathlib import Path
 from pipeline.config import load_config
 from pipeline.errors import AuditError, TrainingError
 from pipeline.ids import content_hash, file_hash
+from pipeline.run.context import open_context
 from pipeline.run.files import copied_paths
 from pipeline.run.passes import prompts_key
+from pipeline.run.phases import planned_folders, sl_cai_model
 from pipeline.run.start import CheckedRecipe, check_recipe, runs_root, start_run
 from pipeline.store import RunDir, read_json, write_json
 from pipeline.store.files import link_file, write_text
@@ -100,12 +103,19 @@ def run_sweep(plan: Sequence[Planned], take: Callable[[RunDir], None]) -> dict[s
 
 
 def begin_with(run: RunDir, before: RunDir) -> None:
-    """Link what another run has finished into a new one, where both read the same prompts."""
-    config, other = load_config(run.recipe), load_config(before.recipe)
+    """Link what another run has finished, and the recipe of a new one makes too, into the new one,
+    where both read the same prompts.
+    """
+    ctx = open_context(run)
+    config, other = ctx.config, load_config(before.recipe)
     if (config.prompts, config.seed) != (other.prompts, other.seed):
         return
+    # Whatever lies in a run folder is read as its own: a pool of labels, another round, a policy.
+    planned = planned_folders(ctx)
     for path in sorted(before.root.rglob("shard-*.json")):
         stage = path.parent.relative_to(before.root).as_posix()
+        if stage not in planned:
+            continue
         manifest = load_manifest(before.root, stage, int(path.stem.removeprefix("shard-")))
         if manifest is None:
             continue  # damaged: this run makes it itself
@@ -120,7 +130,7 @@ def begin_with(run: RunDir, before: RunDir) -> None:
             key = prompts_key(config, run.run_id, folder)
             write_json(run.root / folder / "complete.json", {**done, "key": key})
     trained = before.training("sft")
-    if (trained / "result.json").is_file():
+    if sl_cai_model(ctx) is not None and (trained / "result.json").is_file():
         shutil.copytree(
             trained,
             run.training("sft"),

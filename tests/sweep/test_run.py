@@ -4,15 +4,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.data.prompts import write_prompt_shards
+from pipeline.run.context import open_context
 from pipeline.run.nightly import take_run
+from pipeline.run.phases import planned_folders
 from pipeline.run.start import find_run, start_run
 from pipeline.store import RunDir, read_json
 from pipeline.store.files import link_file
 from pipeline.store.shards import stage_manifests
 from pipeline.store.spending import spending
-from pipeline.store.stage_names import PAIRS, SAMPLES
+from pipeline.store.stage_names import PAIRS, POOLED, SAMPLES, stage_folders
 from pipeline.sweep.page import write_sweep
 from pipeline.sweep.run import begin_with, plan_sweep, run_sweep, sweep_folder
 from tests.run.builders import write_recipe
@@ -58,15 +61,48 @@ def test_points_share_what_is_equal_and_run_once(
     assert "preference.pair.tie_width=0.2" in page.read_text()
 
 
+def trains(run: RunDir) -> RunDir:
+    """The run with a policy that is trained, which no test opens."""
+    policy = {"type": "vllm", "model": "models/pocket"}
+    changes = {"policy": policy, "supervised": {"train": {}}}
+    run.recipe.write_text(yaml.safe_dump(yaml.safe_load(run.recipe.read_text()) | changes))
+    return run
+
+
+def test_a_point_takes_over_what_its_own_recipe_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One principle has no pool of labels and one round no second; readers take what is there."""
+    monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
+    recipe = write_recipe(tmp_path / "in", prompts=4)
+    over = ["preference.judge.num_principles=3,1", "supervised.revise.rounds=2,1"]
+    plan = plan_sweep(recipe, over)
+    ends = (plan[0].run, plan[-1].run)
+
+    def take(run: RunDir) -> None:
+        if run in ends:
+            asyncio.run(take_run(run))
+
+    run_sweep(plan, take)
+    extra = {POOLED, "supervised/critique-2", "supervised/revise-2"}
+    taken = [extra & set(stage_folders(each.run.root)) for each in plan]
+    assert taken == [extra, {POOLED}, extra - {POOLED}, set()]
+    for run in ends:
+        assert set(stage_folders(run.root)) == planned_folders(open_context(run))
+    sft = ends[0].training("sft")
+    sft.mkdir(parents=True)
+    (sft / "result.json").write_text("{}")
+    begin_with(other := start_run(recipe, run_id="other"), ends[0])
+    assert stage_folders(other.root) and not other.training("sft").exists()
+
+
 def test_what_a_training_wrote_is_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights are linked, the log is not, and the records name the folder that they are in."""
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
-    recipe = write_recipe(tmp_path / "in", supervised={"enabled": False})
-    runs = []
-    for name in ("one", "two"):
-        runs.append(start_run(recipe, run_id=name))
+    recipe = write_recipe(tmp_path / "in")
+    runs = [trains(start_run(recipe, run_id=name)) for name in ("one", "two")]
     sft = runs[0].training("sft")
     (sft / "model").mkdir(parents=True)
     for name in ("train.log", "model/model.safetensors"):
@@ -101,7 +137,7 @@ def test_takeover_that_is_stopped_leaves_nothing_that_looks_whole(
     """No manifest without its shard, and no result of a training without its model."""
     monkeypatch.setenv("RLAIF_OUTPUTS", str(tmp_path / "out"))
     recipe = write_recipe(tmp_path / "in")
-    before, run = (start_run(recipe, run_id=name) for name in ("one", "two"))
+    before, run = (trains(start_run(recipe, run_id=name)) for name in ("one", "two"))
     write_prompt_shards(before.root, "prompts", make_prompts(1), 1, "key")
     sft = before.training("sft")
     (sft / "model").mkdir(parents=True)
