@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.prefect_server import Server, read_key
 from pipeline.run.audit_gate import AUDIT_FAILED
 from pipeline.store import RunDir
-from pipeline.store.layout import is_locked
+from pipeline.store.remote import is_locked
 
 Json = dict[str, Any]
 GRACE = timedelta(minutes=1)

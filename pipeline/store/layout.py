@@ -224,17 +224,3 @@ class RunLock:
             if self._stream is not None:
                 self._stream.close()
                 self._stream = None
-
-
-def is_locked(root: Path) -> bool:
-    """Whether a process works in the run folder now. Raises OSError when that cannot be seen."""
-    try:
-        lock = os.open(root / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return False
-    with open(lock, "rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

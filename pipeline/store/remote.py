@@ -3,32 +3,36 @@
 In:  `RLAIF_OUTPUTS=s3://bucket/folder`, or any other URL that fsspec knows
 Out: outputs/stores/<name>/runs, a working copy; what is written there is uploaded in the same order
 
-A run is fetched when it is opened: what the store has changed since, by its ETags. The store is
-what counts; a local file that it never had is what a killed process could not send, and is sent
-then.
+A run is fetched when it is opened: what the store has changed since, by its mark of each file, such
+as an ETag. A log beside the copy has the mark of every file that was sent or fetched. The store is
+what counts, but for what this machine has changed since, which is sent; so is a local file that the
+store never had. A run in which a process works here is not fetched.
 Models and training need local files, and have them here.
 
 Does not: send journals, temporary files or locks. Does not compare clocks, or need a store that can
 create a file exclusively: of two drivers on two machines the second one finds the first one's name.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import StoreError
 
 LOCK = ".lock"
 LARGE = 8 * 2**20
-"""Bytes from which a file is sent in parts: its ETag is then not its MD5."""
+"""Bytes from which a file is sent in parts: its ETag is then not its MD5, as it is with keys of KMS
+and in other stores than s3."""
 HEADS = ("run.json", "dataset/manifest.json", "report.html")
 """Files that show a run in a list."""
 S3_SETTINGS = {
@@ -56,6 +60,8 @@ class Mirror:
     """Requests to the store so far."""
     _index: dict[str, Entry] = field(default_factory=dict)
     _pulled: set[str] = field(default_factory=set)
+    _marks_are_md5: bool | None = None
+    """Whether the store's mark of a small file is its MD5; None until one was sent."""
 
     def __post_init__(self) -> None:
         with self._clear():
@@ -68,10 +74,7 @@ class Mirror:
             )
             if is_s3:
                 self._fs.retries = S3_TRIES
-        try:
-            self._index = json.loads(self._index_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._index = {}
+        self._read_index()
 
     @property
     def _index_file(self) -> Path:
@@ -98,6 +101,7 @@ class Mirror:
             if not _is_sent(name):
                 continue
             state, size = path.stat(), path.stat().st_size
+            mark = ""
             with self._clear():
                 if size < LARGE:
                     data = path.read_bytes()
@@ -105,15 +109,17 @@ class Mirror:
                     mark = hashlib.md5(data, usedforsecurity=False).hexdigest()
                 else:
                     self._fs.put_file(str(path), f"{self._base}/{name}")
-                    mark = _mark(self._fs.info(f"{self._base}/{name}"))
+                self.calls += 1
+                if not (mark and self._marks_are_md5):
+                    md5, mark = mark, _mark(self._fs.info(f"{self._base}/{name}"))
+                    self._marks_are_md5 = mark == md5 if md5 else self._marks_are_md5
                     self.calls += 1
-            self.calls += 1
-            self._index[name] = [mark, size, state.st_mtime_ns]
+            self._enter(name, [mark, size, state.st_mtime_ns])
 
     def remove(self, path: Path) -> None:
         """Delete a file from the store."""
         name = path.relative_to(self.root).as_posix()
-        self._index.pop(name, None)
+        self._enter(name, None)
         with self._clear():
             self.calls += 1
             self._fs.rm_file(f"{self._base}/{name}")
@@ -131,6 +137,7 @@ class Mirror:
         """Fetch what shows every run in a list, once per process."""
         if "" in self._pulled:
             return
+        self._read_index()
         with self._clear():
             self.calls += len(HEADS)
             for head in HEADS:
@@ -139,11 +146,17 @@ class Mirror:
         self._save()
         self._pulled.add("")
 
-    def pull(self, run: Path) -> None:
-        """Fetch what the store has changed of a run, once per process, and send what it lacks."""
+    def pull(self, run: Path, *, again: bool = False) -> None:
+        """Fetch what the store has changed of a run, once per process, and send what it lacks.
+
+        Args:
+            again: also when this process has done so before.
+        """
         name = run.relative_to(self.root).as_posix()
-        if name in self._pulled or not _is_sent(name):
+        if (name in self._pulled and not again) or not _is_sent(name) or is_locked(run):
             return
+        # Before the store is asked: what is entered later need not be in its answer.
+        self._read_index()
         with self._clear():
             self.calls += 1
             listed = self._fs.find(f"{self._base}/{name}", detail=True)
@@ -160,7 +173,7 @@ class Mirror:
         for path in self._files(run):
             each = path.relative_to(self.root).as_posix()
             if each not in found and each in self._index:
-                del self._index[each]
+                self._enter(each, None)
                 path.unlink()
         self.push(run, found)
         self._pulled.add(name)
@@ -170,6 +183,7 @@ class Mirror:
         removed here.
         """
         if found is None:
+            self._read_index()
             with self._clear():
                 self.calls += 1
                 listed = self._fs.find(f"{self._base}/{run.name}", detail=True)
@@ -213,11 +227,13 @@ class Mirror:
 
     def _take(self, found: dict[str, Any]) -> None:
         for name, info in found.items():
-            entry = self._index.get(name)
+            entry, is_here = self._index.get(name), (self.root / name).exists()
             if not _is_sent(name) or self._is_current(name, _mark(info)):
                 continue
-            if entry and entry[0] == _mark(info) and (self.root / name).exists():
+            if entry and entry[0] == _mark(info) and is_here:
                 continue  # changed here since it was sent
+            if is_here and is_locked(self.root / name.partition("/")[0]):
+                continue  # and is being changed
             self._download(name, info)
 
     def _is_current(self, name: str, mark: str) -> bool:
@@ -233,7 +249,7 @@ class Mirror:
             return False
         same = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == mark
         if same:
-            self._index[name] = [mark, state.st_size, state.st_mtime_ns]
+            self._enter(name, [mark, state.st_size, state.st_mtime_ns])
         return same
 
     def _download(self, name: str, info: dict[str, Any]) -> None:
@@ -247,7 +263,7 @@ class Mirror:
             os.utime(aside, (written.timestamp(), written.timestamp()))
         os.replace(aside, path)
         state = path.stat()
-        self._index[name] = [_mark(info), state.st_size, state.st_mtime_ns]
+        self._enter(name, [_mark(info), state.st_size, state.st_mtime_ns])
 
     def _files(self, run: Path) -> list[Path]:
         paths = (Path(folder, name) for folder, _, names in os.walk(run) for name in sorted(names))
@@ -260,12 +276,37 @@ class Mirror:
     def _name(self, path: str) -> str:
         return path[len(self._base) :].lstrip("/")
 
+    def _enter(self, name: str, entry: Entry | None) -> None:
+        """Note a file at once: without its mark, a killed process could not tell old from new."""
+        with self._log() as stream:
+            stream.write("\n" + json.dumps([name, entry]))
+        _apply(self._index, [name, entry])
+
+    def _read_index(self) -> None:
+        """Read what all processes of this machine have noted."""
+        index: dict[str, Entry] = {}
+        with suppress(OSError, ValueError):
+            for line in self._index_file.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError, TypeError):  # empty, or cut by a full disk
+                    _apply(index, json.loads(line))
+        self._index = index
+
     def _save(self) -> None:
+        """Make one line of all that was noted."""
+        with self._log():
+            self._read_index()
+            aside = self._index_file.with_suffix(f".{os.getpid()}.tmp")
+            aside.write_text(json.dumps(self._index), encoding="utf-8")
+            os.replace(aside, self._index_file)
+
+    @contextmanager
+    def _log(self) -> Iterator[TextIO]:
+        """The log, to append to; no other process writes it meanwhile."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._index_file.with_suffix(f".{os.getpid()}.tmp")
-        # A copy: a write that is still under way may enter its file meanwhile.
-        aside.write_text(json.dumps(dict(self._index)), encoding="utf-8")
-        os.replace(aside, self._index_file)
+        with self._index_file.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with self._index_file.open("a", encoding="utf-8") as stream:
+                yield stream
 
     @contextmanager
     def _clear(self) -> Iterator[None]:
@@ -324,6 +365,31 @@ def fetch(path: Path) -> None:
         store.fetch(path)
 
 
+def is_locked(root: Path) -> bool:
+    """Whether a process works in the run folder now. Raises OSError when that cannot be seen."""
+    try:
+        lock = os.open(root / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    with open(lock, "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _apply(index: dict[str, Entry], line: Any) -> None:
+    """Enter a line of the log: a whole index, or a name with its entry, null for a removed file."""
+    if isinstance(line, dict):
+        index.update(line)
+        return
+    name, entry = line
+    index.pop(name, None)
+    if entry is not None:
+        index[name] = entry
+
+
 def _is_sent(name: str) -> bool:
     """Whether a file belongs into the store: no journal, lock or temporary file does."""
     return not name.endswith(".journal") and not any(p.startswith(".") for p in name.split("/"))
@@ -331,5 +397,7 @@ def _is_sent(name: str) -> bool:
 
 def _mark(info: dict[str, Any]) -> str:
     """What a store says of a file's version."""
-    mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created")
-    return str(mark).strip('"')
+    names = ("ETag", "etag", "mtime", "created", "size")
+    mark = next((info[name] for name in names if info.get(name)), "")
+    # Of one file, a list may have seconds and a question the date.
+    return str(mark.timestamp() if isinstance(mark, datetime) else mark).strip('"')

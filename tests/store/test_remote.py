@@ -136,6 +136,51 @@ def test_emptied_store_empties_no_copy(
     assert {path: path.read_bytes() for path in run.root.rglob("*") if path.is_file()} == before
 
 
+def test_store_whose_marks_are_no_hashes(tmp_path: Path) -> None:
+    """As with keys of KMS, or gs://: what is unchanged is neither sent nor fetched once more, and
+    what a killed process could not send is not replaced by what it had sent before.
+    """
+    url, run = f"memory://{tmp_path.name}/runs", tmp_path / "here/runs/one"
+    run.mkdir(parents=True)
+    info, shard = run / "run.json", run / "shard-00000.parquet"
+    killed = Mirror(url, run.parent)
+    for path, text in ((shard, "rows"), (info, "1")):
+        path.write_text(text)
+        killed.send([path])
+    info.write_text("newer")
+    resumed = Mirror(url, run.parent)
+    resumed.pull(run)
+    stored = f"{resumed._base}/one/run.json"
+    assert resumed._fs.cat_file(stored) == b"newer" and info.read_text() == "newer"
+    assert resumed.calls == 3  # the list, the file and its mark
+    resumed.pull(run, again=True)
+    assert resumed.calls == 4
+    # What another machine has sent since is fetched, unless a process here works in the run.
+    resumed._fs.pipe_file(stored, b"elsewhere")
+    with RunLock(run):
+        reader = Mirror(url, run.parent)
+        reader.pull_heads()
+        reader.pull(run)
+        assert info.read_text() == "newer"
+    resumed.pull(run, again=True)
+    assert info.read_text() == "elsewhere"
+
+
+def test_log_of_the_marks_is_read_in_both_shapes(tmp_path: Path) -> None:
+    """One line of an older version, then lines of two processes, one of them cut."""
+    log = tmp_path / "index.json"
+    log.write_text('{"one/a": ["m", 1, 2], "one/b": ["n", 3, 4]}')
+    url = f"memory://{tmp_path.name}/runs"
+    first, second = (Mirror(url, tmp_path / "runs") for _ in range(2))
+    first._enter("one/a", None)
+    log.write_text(f'{log.read_text()}\n["one/c", ["o", 5')
+    second._enter("one/d", ["p", 6, 7])
+    marks = {"one/b": ["n", 3, 4], "one/d": ["p", 6, 7]}
+    assert Mirror(url, tmp_path / "runs")._index == marks
+    first._save()
+    assert first._index == marks and len(log.read_text().splitlines()) == 1
+
+
 def test_driver_of_another_machine_is_named(
     outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
