@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.config.engines import EngineSection
 from pipeline.engines.base import NOTICE, Engine
 from pipeline.engines.lazy import lazy_engine
-from pipeline.errors import MachineError, PipelineError, StoreError, UserError
+from pipeline.errors import MachineError, PipelineError, StoreError
 from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
 from pipeline.stages.runner import Made, Progress, Runner
@@ -82,7 +82,7 @@ class Worker:
         self._accounts: dict[str, Account] = {}
         self._notes: list[str] = []
 
-    async def start(self, job: Job) -> Station | UserError:
+    async def start(self, job: Job) -> Station | PipelineError:
         """Check that this process can do the job, before anything is paid for. The engine opens
         with its first call.
         """
@@ -97,7 +97,8 @@ class Worker:
             root = job.root
             if job.store:
                 root = mirror(job.store).root / root.name
-                mirror(job.store).pull(root)
+                # Again for each job: a model may have been trained since the last one.
+                mirror(job.store).pull(root, again=True)
             if RunDir(root).info().get("run_id") != job.run_id:
                 raise StoreError(
                     f"worker {job.number} on {host} does not see the run's folder {job.root}; put "
@@ -106,7 +107,7 @@ class Worker:
                 )
             engine = await self._stack.enter_async_context(lazy_engine(job.engine))
             self._runner, stages = job.open_stages(root, engine)
-        except UserError as error:
+        except PipelineError as error:
             return error
         self._stages = {stage.folder: stage for stage in stages}
         return Station(host, ray.get_runtime_context().get_node_id(), os.getpid())
@@ -127,14 +128,14 @@ class Worker:
             What was made, or the error that a person has to see, and what it planned and made.
         """
         NOTICE.set(self._notes.append)
-        for manifest in (*upstream, *filter(None, [old])):
-            # In a thread: a slow store must not hold up the calls of other shards.
-            await asyncio.to_thread(fetch, self._runner.root / manifest.path)
         account = self._accounts[made_by["attempt"]] = Account(folder)
         # The driver counts what a run spends.
         runner = replace(self._runner, progress=account, meter=Meter())
         stage = self._stages[folder]
         try:
+            for manifest in (*upstream, *filter(None, [old])):
+                # In a thread: a slow store must not hold up the calls of other shards.
+                await asyncio.to_thread(fetch, self._runner.root / manifest.path)
             made = await runner.make(
                 stage, shard_index, upstream, old, key, made_by=made_by, careful=careful
             )

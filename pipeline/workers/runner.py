@@ -48,9 +48,11 @@ class PooledRunner(Runner):
         key: str,
     ) -> Made:
         """Have a worker make the rows, and write their manifest. Where workers die of a shard, the
-        rows that it lacks are failed. A budget is looked at before and after.
+        rows that it lacks are failed. A budget is looked at before and after a model
+        is asked.
         """
-        self._check_budget()
+        if stage.engine is not None:
+            self._check_budget()
         try:
             made = await self.pools[stage.folder].make(
                 stage.folder, shard_index, upstream, old, key
