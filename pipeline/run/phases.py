@@ -57,6 +57,7 @@ from pipeline.run.plan import (
 from pipeline.run.promoted import write_promoted
 from pipeline.run.start import review_folder
 from pipeline.run.target import count_kept, describe_target, next_draw
+from pipeline.run.webhook import send_promotion
 from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
 from pipeline.store.remote import mirror_of
@@ -112,9 +113,11 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
             metrics = metrics.model_copy(update={"review": found})
         result = decide(gate, metrics, ctx.run.run_id, unprobed_trainings(ctx.config))
         metrics = metrics.model_copy(update={"gate": result})
-        ctx.run.update_info(gate=result.decision)
         if result.decision == PROMOTED:
             write_promoted(ctx, metrics)
+            # Before the entry: a run that is stopped between the two sends it twice, and not never.
+            send_promotion(ctx.run, ctx.config.webhook_env)
+        ctx.run.update_info(gate=result.decision)
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
 
 

@@ -27,8 +27,13 @@ def webhook_address(variable: str) -> str:
         ConfigError: it is not set, or is not an http address; the value is never shown.
     """
     address = os.environ.get(variable, "")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(address)
+        # Both find wrong addresses that the other takes; reading the port checks it.
+        usable = bool(parts.hostname and httpx.URL(address).host and parts.port != 0)
+    except (httpx.InvalidURL, ValueError):
+        usable = False
+    if not usable or parts.scheme not in ("http", "https"):
         found = "is not an http(s) address" if address else "is not set"
         raise ConfigError(
             f"webhook_env names {variable}, but that environment variable {found}; set it to the "
@@ -39,7 +44,7 @@ def webhook_address(variable: str) -> str:
 
 @contextmanager
 def reporting(run: RunDir, variable: str | None) -> Iterator[None]:
-    """Within it, the end of a run is sent to a webhook, unless it was stopped by hand or is plain.
+    """Within it, what ends a run early is sent to a webhook, unless it was stopped by hand.
 
     Args:
         variable: the environment variable with the address; None to send nothing.
@@ -47,7 +52,6 @@ def reporting(run: RunDir, variable: str | None) -> Iterator[None]:
     if variable is None:
         yield
         return
-    before = run.info().get("gate")
     try:
         yield
     except AuditError as error:
@@ -60,7 +64,15 @@ def reporting(run: RunDir, variable: str | None) -> Iterator[None]:
         known = isinstance(error, PipelineError)
         _send(run, variable, "failure", str(error) if known else type(error).__name__)
         raise
-    if run.info().get("gate") == PROMOTED != before:
+
+
+def send_promotion(run: RunDir, variable: str | None) -> None:
+    """Send that a run promotes its policy, unless run.json says so already.
+
+    Args:
+        variable: as of `reporting`.
+    """
+    if variable is not None and run.info().get("gate") != PROMOTED:
         _send(run, variable, "promotion", f"run {run.run_id} promoted its policy")
 
 

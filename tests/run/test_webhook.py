@@ -4,16 +4,21 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from pipeline.config.gate import GateConfig
 from pipeline.errors import AuditError, BudgetSpentError
+from pipeline.run.context import open_context
 from pipeline.run.nightly import take_run
+from pipeline.run.phases import evaluation_phase
 from pipeline.run.start import start_run
 from pipeline.run.webhook import reporting
 from tests.cli.commands import Rlaif, rlaif
+from tests.evaluation.test_gate import metrics
 from tests.run.builders import make_run, write_recipe
 
 __all__ = ["rlaif"]
@@ -72,14 +77,33 @@ def test_audit_and_failure_are_sent(hook: Hook, tmp_path: Path) -> None:
     assert failure["report"] == str(run.report)
 
 
-def test_promotion_is_sent_once(hook: Hook, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "one")
+async def test_promotion_is_sent_once_and_not_lost(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends between its decision and its report has sent it; one that ends before sends
+    it when it is resumed. The policy is made up, as a scripted one is not trained.
+    """
+    written = [tmp_path, tmp_path]
+    monkeypatch.setattr("pipeline.run.phases.collect_metrics", lambda *_: metrics())
+    monkeypatch.setattr("pipeline.run.phases.write_promoted", lambda *_: written.pop())
+    recipe = write_recipe(tmp_path / "in", webhook_env=NAME)
+    ctx = open_context(start_run(recipe, run_id="one", runs_root_folder=tmp_path))
+    evaluation = ctx.config.evaluation.model_copy(update={"gate": GateConfig(), "enabled": False})
+    ctx = replace(ctx, config=ctx.config.model_copy(update={"evaluation": evaluation}))
+    ctx.run.update_info(gate="candidate")
     for _ in range(2):
-        with reporting(run, NAME):
-            run.update_info(gate="promoted")
-    with pytest.raises(KeyboardInterrupt), reporting(run, NAME):
-        raise KeyboardInterrupt
+        await evaluation_phase(ctx)
     assert [message["event"] for message in hook.messages] == ["promotion"]
+    ctx.run.update_info(gate="candidate")
+    with pytest.raises(IndexError, match="pop from empty"):
+        await evaluation_phase(ctx)
+    assert len(hook.messages) == 1
+    written.append(tmp_path)
+    await evaluation_phase(ctx)
+    assert len(hook.messages) == 2 and ctx.run.info()["gate"] == "promoted"
+    with pytest.raises(KeyboardInterrupt), reporting(ctx.run, NAME):
+        raise KeyboardInterrupt
+    assert len(hook.messages) == 2
 
 
 def test_webhook_that_fails_ends_nothing(hook: Hook, tmp_path: Path) -> None:
@@ -97,9 +121,18 @@ def test_address_must_be_there(
     recipe = write_recipe(tmp_path, prompts=4, webhook_env=NAME)
     ended = rlaif("check", recipe)
     assert ended.code == 2 and f"names {NAME}, but that environment variable is not" in ended.err
-    monkeypatch.setenv(NAME, "ftp://key@host")
-    ended = rlaif("check", recipe)
-    assert ended.code == 2 and "is not an http(s) address" in ended.err and "key" not in ended.err
+    for wrong in (
+        "ftp://key@host",
+        "https://[key/",
+        "https://key:99999x/",
+        "https://",
+        "http://key:99999/",
+        "http://k\x01ey",
+    ):
+        monkeypatch.setenv(NAME, wrong)
+        ended = rlaif("check", recipe)
+        assert ended.code == 2 and "is not an http(s) address" in ended.err, wrong
+        assert "key" not in ended.err and "k\x01ey" not in ended.err
     recipe = write_recipe(tmp_path, prompts=4, webhook_env="https://hooks.example/key")
     ended = rlaif("check", recipe)
     assert ended.code == 2 and "webhook_env" in ended.err
