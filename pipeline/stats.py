@@ -35,7 +35,7 @@ class Estimate:
     low: float
     high: float
     n: int
-    """Observations, not prompts."""
+    """Observations, not prompts; of a change, the prompts that both sides have."""
 
 
 def detectable(low: float, high: float) -> float:

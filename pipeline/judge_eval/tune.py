@@ -10,6 +10,7 @@ stopped comparison continues and a second one asks nothing again.
 Does not: combine the ways further, or tell two ways apart whose intervals overlap.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ import yaml
 
 from pipeline.config import RunConfig, load_config
 from pipeline.config.paths import resolve_path
-from pipeline.errors import ConfigError, DataError, TemplateError
+from pipeline.errors import ConfigError, DataError, TemplateError, UserError
 from pipeline.judge_eval.figures import JudgeFigures, judge_figures
 from pipeline.judge_eval.fit import in_fit_half
 from pipeline.judge_eval.items import Verdict, read_verdicts
@@ -124,10 +125,13 @@ async def try_ways(
             path.write_text(changed_recipe(config, way), encoding="utf-8")
             try:
                 evaluation = prepare_evaluation(replace(request, recipe=path))
-            except (ConfigError, TemplateError) as error:
-                if not number:
-                    raise
-                say(f"{name}: left out ({error})")
+            except UserError as error:
+                # A person knows the recipe of which this is a changed copy.
+                copy = rf"{re.escape(str(path))}(, line \d+)?"
+                problem = re.sub(copy, lambda _: str(request.recipe), str(error))
+                if not number or not isinstance(error, ConfigError | TemplateError):
+                    raise type(error)(problem) from error
+                say(f"{name}: left out ({problem})")
                 continue
             if not number:
                 check_size(evaluation)

@@ -60,8 +60,10 @@ def read_points(config: RunConfig, over: Sequence[str]) -> list[Point]:
                 f"--over {each[:120]!r} is no field with values; write {', '.join(FIELDS)}, or a "
                 "path in the recipe such as preference.pair.tie_width, then =VALUE,VALUE"
             )
-        if name in axes:
-            raise ConfigError(f"--over names '{name}' twice; give all its values at once")
+        path = FIELDS.get(name, name)
+        if path in (FIELDS.get(other, other) for other in axes):
+            named = name if name in axes else path
+            raise ConfigError(f"--over names '{named}' twice; give all its values at once")
         axes[name] = list(dict.fromkeys(values.split(",")))
     combinations = [
         dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())

@@ -82,6 +82,14 @@ def test_few_pairs_are_one_line(rlaif: Rlaif, tmp_path: Path) -> None:
     )
 
 
+def test_error_names_the_recipe_of_the_person(rlaif: Rlaif, tmp_path: Path) -> None:
+    path = recipe(tmp_path, "nothing")
+    path.write_text(f"{path.read_text()}templates: {{judge: nowhere.jinja}}\n")
+    ended = rlaif("judge-tune", path, write_pairs(tmp_path / "pairs.jsonl"))
+    expected = rf"nowhere.jinja does not exist; correct the path in {re.escape(str(path))}$"
+    assert_one_line(ended, expected, tmp_path)
+
+
 def test_checked_constitution_asks_no_judge(rlaif: Rlaif, tmp_path: Path) -> None:
     path = recipe(tmp_path, "nothing", "constitutions/short_answers.yaml")
     ended = rlaif("judge-tune", path, write_pairs(tmp_path / "pairs.jsonl"))
