@@ -8,7 +8,9 @@ from pipeline.cli.run import complete
 from pipeline.cli.tables import console, number_table
 from pipeline.cli.terminal import print_json, say
 from pipeline.errors import ConfigError
-from pipeline.run.pilot import Plan, Range, StagePlan, plan_recipe
+from pipeline.run.forecast import Range
+from pipeline.run.pilot import Plan, StagePlan, plan_recipe
+from pipeline.run.plan_trainings import TrainingPlan
 
 
 def make_plan(recipe: Path, overrides: Sequence[str], num_prompts: int) -> Plan:
@@ -30,8 +32,20 @@ def print_plan(plan: Plan, as_json: bool = False) -> None:
         f"{_spelled(plan.prompts, 0)} prompts give {_spelled(plan.pairs, 0)} pairs, by a pilot of "
         f"{plan.pilot_prompts} prompts ({plan.pilot_tokens:,} tokens)"
     )
+    for training in plan.trainings:
+        say(_training_line(training))
     for note in plan.notes:
         say(f"note: {note}")
+
+
+def _training_line(plan: TrainingPlan) -> str:
+    hours = (
+        f"{_spelled(plan.hours, 2)} hours at the pace of run {plan.like}"
+        if plan.hours
+        else "hours unknown, since no run of this recipe has trained like that here"
+    )
+    steps, rows = (_spelled(value, 0) for value in (plan.steps, plan.rows))
+    return f"{plan.name}, not in the sums: {steps} steps over {rows} rows, {hours}"
 
 
 def _cells(stage: StagePlan) -> list[str]:

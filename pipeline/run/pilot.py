@@ -6,7 +6,8 @@ Out: Plan: rows, tokens, hours and money of each stage, with 95 % intervals
 The prompt is the unit: a stage's total over N prompts follows from its values for the n prompts of
 the pilot. Hours assume the pilot's pace; an engine that batches is faster with more prompts.
 
-Does not: train, or see the responses of trained policies, which may be longer.
+Does not: train (`plan_trainings.py` counts steps), or see the responses of trained policies, which
+may be longer.
 """
 
 import math
@@ -17,13 +18,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pipeline.config import RunConfig
 from pipeline.config.budget import ModelPrice, PricesConfig
 from pipeline.config.engines import EngineConfig
 from pipeline.config.overrides import override
 from pipeline.config.yaml_file import parse_model
+from pipeline.data.export import sft_folders
 from pipeline.data.heldout import check_prompts
 from pipeline.engines.base import Engine
 from pipeline.errors import BudgetSpentError, UserError
@@ -31,13 +31,14 @@ from pipeline.labeling.judge_stage import JudgeStage
 from pipeline.progress import current_progress
 from pipeline.records import ModelRow
 from pipeline.run.context import RunContext, open_context, resolved_engine
+from pipeline.run.forecast import Range, forecast_sum
 from pipeline.run.passes import heldout_shards, run_pass
 from pipeline.run.phases import preference_chain, supervised_chain
 from pipeline.run.plan import compared_texts, evaluation_samples, second_judge
+from pipeline.run.plan_trainings import TrainingPlan, plan_training
 from pipeline.run.start import CheckedRecipe, check_recipe, start_run, work_in
 from pipeline.run.target import first_draw
 from pipeline.stages.base import Stage
-from pipeline.stats import t95
 from pipeline.store import RunDir
 from pipeline.store.shards import Manifest, stage_manifests, stage_rows
 from pipeline.store.spending import spending
@@ -58,22 +59,6 @@ from pipeline.store.stage_names import (
 PROMPTS_OF_PILOT = 8
 OF_POLICIES = stage_folder(EVALUATION, JUDGE)
 """Comparisons of policies."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """A forecast with its 95 % interval; all three are equal where nothing is uncertain."""
-
-    value: float
-    low: float
-    high: float
-
-    def __add__(self, other: "Range") -> "Range":
-        return Range(self.value + other.value, self.low + other.low, self.high + other.high)
-
-    def times(self, factor: float) -> "Range":
-        """The range in another unit."""
-        return Range(self.value * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -104,25 +89,10 @@ class Plan:
     stages: list[StagePlan]
     total: StagePlan
     """The sums; their intervals add up, as if all stages were long or short together."""
+    trainings: list[TrainingPlan]
+    """Not in the sums."""
     notes: list[str]
     """What is not in the figures, or will not fit."""
-
-
-def forecast_sum(values: Sequence[float], number: float) -> Range:
-    """Sum over `number` units of which these are a sample, with a 95 % prediction interval.
-
-    N m -+ t[n-1] s N sqrt(1/n + 1/N) for n values with mean m and deviation s; at least 0. With a
-    single value the interval is from 0 to infinity, unless N is 0.
-    """
-    n = len(values)
-    if not n or not number:
-        return Range(0.0, 0.0, 0.0)
-    mean = float(np.mean(values))
-    if n == 1:
-        return Range(number * mean, 0.0, math.inf)
-    deviation = float(np.std(values, ddof=1))
-    half = t95(n - 1) * deviation * number * math.sqrt(1 / n + 1 / number)
-    return Range(number * mean, max(0.0, number * mean - half), number * mean + half)
 
 
 async def plan_recipe(
@@ -224,8 +194,11 @@ def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
         else:  # scores and rewards are not comparisons, of which the judge makes these
             notes.append(f"{OF_POLICIES} is not in these figures: no stage like it ran")
     stages = [stage for stage in stages if stage.tokens.value]
-    if policies > 1 or config.preference.train:
-        notes.append("the trainings are not in these figures")
+    if config.supervised.enabled and config.supervised.train and config.preference.enabled:
+        notes.append(
+            "the pilot's samples are those of the initial policy; after SFT they are often more "
+            "alike, and give fewer pairs and steps than these figures say"
+        )
     total = _total(stages)
     for name, limit in config.budget.limits.items():
         needed: Range | None = getattr(total, name)
@@ -241,8 +214,34 @@ def _scaled(config: RunConfig, recipe: str, run: RunDir) -> Plan:
         currency=config.prices.currency if config.prices else None,
         stages=stages,
         total=total,
+        trainings=_trainings(config, run, kept, first, number),
         notes=notes,
     )
+
+
+def _trainings(
+    config: RunConfig, run: RunDir, kept: dict[str, float], first: float, number: Range
+) -> list[TrainingPlan]:
+    """The trainings, from the pilot's texts and pairs of each prompt.
+
+    Args:
+        kept: pairs by prompt.
+        first: prompts of the supervised phase.
+        number: prompts of the preference phase.
+    """
+    plans = []
+    if config.supervised.enabled and (sft := config.supervised.train):
+        texts = dict.fromkeys(kept, 0.0)
+        for folder in sft_folders(config):
+            for row in stage_rows(run.root, folder):
+                texts[row.prompt_id] += row.status == "ok"
+        rows = forecast_sum(list(texts.values()), first)
+        plans.append(plan_training(config, "sft", sft, rows, Range(first, first, first)))
+    if config.preference.enabled and (train := config.preference.train):
+        pairs = forecast_sum(list(kept.values()), number.value)
+        prompts = forecast_sum([float(n > 0) for n in kept.values()], number.value)
+        plans.append(plan_training(config, "preference", train, pairs, prompts))
+    return plans
 
 
 def prompts_needed(

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.run.forecast import forecast_sum
 from pipeline.run.nightly import take_run
-from pipeline.run.pilot import forecast_sum, plan_recipe, prompts_needed
+from pipeline.run.pilot import plan_recipe, prompts_needed
 from pipeline.run.start import start_run
 from pipeline.store.spending import spending
 from tests.cli.commands import Rlaif, rlaif
