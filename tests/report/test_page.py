@@ -158,6 +158,16 @@ def test_metrics_of_an_older_version_lack_some_parts(tmp_path: Path) -> None:
     assert "Right where the truth is known" in page and "another version" not in page
 
 
+def test_missing_figure_at_equal_lengths_is_explained(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    values = json.loads(run.metrics.read_text())
+    for number, share in enumerate([{"share": 0.5, "low": 0.4, "high": 0.6, "n": 9}, None]):
+        for entry in values["win_rates"]:
+            entry["length_controlled"] = share
+        write_json(run.metrics, values)
+        assert page_of(run).count("replies of one policy are always longer") == number
+
+
 def test_metrics_that_do_not_fit_come_from_the_rows(tmp_path: Path) -> None:
     """One line says so; only the oracle's figures are gone, as a report asks no oracle."""
     run = finished_run(tmp_path / "run")
