@@ -21,8 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.alarms import AlarmConfig, AlarmName
 from pipeline.config.gate import GateConfig
-from pipeline.config.training import AlarmConfig, AlarmName, DpoConfig
+from pipeline.config.training import DpoConfig
 from pipeline.evaluation.gate import decide
 from pipeline.evaluation.results import Metrics, PolicyMetrics
 from pipeline.run.start import find_run

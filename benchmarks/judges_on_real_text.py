@@ -37,8 +37,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.config.training import AlarmConfig, LoraConfig, RewardModelTrainingConfig
+from pipeline.config.training import LoraConfig, RewardModelTrainingConfig
 from pipeline.ids import uniform
 from pipeline.judge_eval.checked import checked_comparisons
 from pipeline.judge_eval.metrics import EvaluationMetrics

@@ -43,6 +43,13 @@ def assistant(content: str) -> Message:
     return Message("assistant", content)
 
 
+def with_system(messages: Messages, text: str) -> Messages:
+    """The conversation with `text` in its system message, after what that says already."""
+    if messages and messages[0].role == "system":
+        return (Message("system", f"{messages[0].content}\n\n{text}"), *messages[1:])
+    return (Message("system", text), *messages)
+
+
 def messages_from(dicts: Sequence[dict[str, str]]) -> Messages:
     """Messages from dictionaries with `role` and `content`."""
     return tuple(Message(d["role"], d["content"]) for d in dicts)  # type: ignore[arg-type]

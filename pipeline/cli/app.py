@@ -270,6 +270,27 @@ def export(
     export_run(run, out, format)
 
 
+@app.command(
+    rich_help_panel=RESULTS,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def chat(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Folder of a model, or a run with a tuned policy.")],
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the sampling.")] = 0.7,
+) -> None:
+    """Talk to a model here; to one trained by `method: dpa` in a direction of its attributes.
+
+    Example: rlaif chat RUN --helpful 0.8 --harmless 0.2
+    """
+    from pipeline.cli.chat import chat_with
+    from pipeline.types import SamplingParams
+
+    sampling = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+    chat_with(model, context.args, sampling)
+
+
 @app.command(rich_help_panel=RESULTS)
 def submit(
     run: Run,

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.config.alarms import AlarmName
 from pipeline.config.section import Section
-from pipeline.config.training import AlarmName
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -19,7 +19,7 @@ from pipeline.config.audits import CollapseConfig, LabelAuditConfig
 from pipeline.config.engines import AnyEngine, RewardModelEngine
 from pipeline.config.sampling import SampleConfig
 from pipeline.config.section import Section, Words
-from pipeline.config.training import PreferenceTrainingConfig
+from pipeline.config.training import DpaConfig, PreferenceTrainingConfig
 from pipeline.soft_labels import is_tie, margin
 
 SIGNS = " ().[]:\n"
@@ -298,6 +298,16 @@ class PreferenceConfig(Section):
                 f"method '{train.method}' needs reward_model.engine, the model whose score "
                 "its replies are to raise: {type: reward_model, model: FOLDER}; train one with "
                 "`method: reward_model`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attributes_are_rated(self) -> Self:
+        rates_all = self.labeler == "score" and self.score.principles == "all"
+        if isinstance(self.train, DpaConfig) and not rates_all:
+            raise ValueError(
+                "method 'dpa' needs a rating under each principle; set labeler to score and "
+                "score.principles to all"
             )
         return self
 

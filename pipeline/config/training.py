@@ -9,6 +9,7 @@
     method: rft          rejection sampling: SFT on the best reply of each prompt
     method: rloo         Ahmadian et al. 2024: the policy's own replies, scored by a reward model
     method: p3o          Wu et al. 2023: pairs of them
+    method: dpa          Wang et al. 2024: the best reply in each of several directions
     method: reward_model a classification head instead of a policy (Bradley and Terry 1952)
 
 Pure values: nothing here looks at the disk or the machine; `pipeline.training.launch` does.
@@ -21,6 +22,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.section import Section
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -38,23 +40,6 @@ REPORTING_FIELDS = frozenset(
 Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 """A program that shows training metrics, by the name that transformers has for it."""
 
-AlarmName = Literal[
-    "chosen_falls",
-    "length_drift",
-    "missing_end",
-    "repeated_phrases",
-    "divergence",
-    "loss_spike",
-    "unlike_reference",
-    "rows_dropped",
-    "unmeasured",
-]
-"""What an alarm is about."""
-PROBED: frozenset[AlarmName] = frozenset(
-    {"length_drift", "missing_end", "repeated_phrases", "divergence", "unlike_reference"}
-)
-"""The alarms that replies to training prompts decide."""
-
 
 class LoraConfig(Section):
     """Train a low-rank adapter instead of all weights."""
@@ -71,35 +56,6 @@ class LoraConfig(Section):
     """Write a whole model (true), or the adapter alone (false)."""
 
 
-class AlarmConfig(Section):
-    """When a finished training counts as suspicious. An alarm is reported, it stops nothing."""
-
-    chosen_logp_drop: float = Field(0.2, gt=0)
-    """Nats per token that the chosen replies may lose while the reward margin rises."""
-    length_ratio: float = Field(1.5, gt=1)
-    """Factor by which the mean length of probe replies may grow or shrink."""
-    missing_end_share: float = Field(0.2, ge=0, le=1)
-    """Largest share of probe replies that run into the token limit, above the share before."""
-    repeated_share: float = Field(0.2, ge=0, le=1, exclude_if=lambda value: value == 0.2)
-    """Largest share of repeated runs of four tokens in probe replies, above the share before."""
-    divergence: float = Field(1.0, gt=0, exclude_if=lambda value: value == 1.0)
-    """Largest divergence of the trained model from the one before, in nats per token, on replies
-    that the latter sampled."""
-    loss_spike: float = Field(3.0, gt=1, exclude_if=lambda value: value == 3.0)
-    """A step's loss may be this many times the larger of the first loss and the median of the
-    eight steps before."""
-    unlike_reference: float = Field(0.5, ge=0, le=1, exclude_if=lambda value: value == 0.5)
-    """Largest share of chosen replies that are less likely, per token, under the model before the
-    training than every reply that it sampled itself."""
-    dropped_share: float = Field(0.1, ge=0, le=1)
-    """Largest share of rows that may be left out because they exceed `max_length`."""
-    probe_prompts: int = Field(16, ge=0)
-    """Training prompts answered before and after training, to see length, endings, repetitions and
-    divergence; 0: none."""
-    probe_tokens: int = Field(128, ge=1)
-    """Token limit of a probe reply."""
-
-
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW.")]
 
 
@@ -108,10 +64,14 @@ class TrainingSection(Section):
 
     takes_feedback: ClassVar[bool] = False
     """True for a method that learns from single replies that users judged."""
+    directs: ClassVar[bool] = False
+    """True for a method that asks the policy for a direction in its system message."""
     trains_policy: ClassVar[bool] = True
     """False for a method whose model gives scores and writes no replies."""
     learns_online: ClassVar[bool] = False
     """True for a method that learns from replies which the policy writes during the training."""
+    learns_from: ClassVar[str] = "preference"
+    """The data set that it is trained on."""
 
     method: str
     """Training method: a key of `METHODS`."""
@@ -176,6 +136,8 @@ class JoinableSection(TrainingSection):
 
 class SftConfig(JoinableSection):
     """Supervised fine-tuning on the revisions; the loss is on the reply alone."""
+
+    learns_from: ClassVar[str] = "sft"
 
     method: Literal["sft"] = "sft"
     """Supervised method; the only one."""
@@ -293,6 +255,51 @@ class RftConfig(JoinableSection):
     learning_rate: LearningRate = 2e-5
 
 
+NUM_MEASURED = 5
+"""Directions in which the evaluation samples a policy of `method: dpa`."""
+
+
+class DpaConfig(JoinableSection):
+    """Directional preference alignment: SFT on the reply that is best in a drawn direction of two
+    attributes, with the direction in the system message. One policy then serves every trade-off.
+    """
+
+    directs: ClassVar[bool] = True
+    learns_from: ClassVar[str] = "directed"
+
+    method: Literal["dpa"] = "dpa"
+    """Preference method."""
+    learning_rate: LearningRate = 2e-5
+    attributes: tuple[str, str] = ("helpful", "harmless")
+    """Ids of two principles, whose ratings are the attributes."""
+    angles: tuple[float, float] = (0.0, 90.0)
+    """Least and largest angle of the drawn directions, in degrees from -90 to 180: at 0 the first
+    attribute counts alone, at 90 the second; outside, one of them counts against."""
+    directions: int = Field(4, ge=1, le=64)
+    """Directions drawn for each prompt."""
+
+    @property
+    def measured_angles(self) -> tuple[float, ...]:
+        """The angles at which the evaluation samples the policy, in degrees, evenly spaced."""
+        low, high = self.angles
+        return tuple(low + (high - low) * i / (NUM_MEASURED - 1) for i in range(NUM_MEASURED))
+
+    @model_validator(mode="after")
+    def _spans_a_plane(self) -> Self:
+        if self.attributes[0] == self.attributes[1]:
+            raise ValueError(
+                f"attributes names '{self.attributes[0]}' twice, which leaves no direction to "
+                "choose; name two principles"
+            )
+        low, high = self.angles
+        if not -90 <= low < high <= 180:
+            raise ValueError(
+                f"angles [{low:g}, {high:g}] must rise and lie from -90 to 180 degrees, such as "
+                "[0, 90]"
+            )
+        return self
+
+
 class RewardModelTrainingConfig(TrainingSection):
     """A reward model: one score per reply, such that sigmoid(score of chosen - score of rejected)
     is P(chosen preferred). It starts from the policy's weights with a new head and tunes no policy.
@@ -387,6 +394,7 @@ PreferenceMethod = (
     | RftConfig
     | RlooConfig
     | P3oConfig
+    | DpaConfig
     | RewardModelTrainingConfig
 )
 
@@ -395,6 +403,13 @@ PreferenceTrainingConfig = Annotated[PreferenceMethod, Field(discriminator="meth
 
 TrainingConfig = Annotated[SftConfig | PreferenceMethod, Field(discriminator="method")]
 """The settings of any training method, told apart by `method`."""
+
+
+def learns_from(method: str) -> str:
+    """Name of the data set that the training method of this name learns from."""
+    sections = (SftConfig, *get_args(PreferenceMethod))
+    names: dict[str, str] = {s.model_fields["method"].default: s.learns_from for s in sections}
+    return names.get(method, TrainingSection.learns_from)
 
 
 def takes_feedback(method: str) -> bool:

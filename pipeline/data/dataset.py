@@ -31,17 +31,18 @@ GROUP_ROWS = 4096
 """Rows of a Parquet row group; also the most rows that are in memory at once."""
 
 
-def _schema(row_type: type[Row], columns: str) -> pa.Schema:
+def schema_of(row_type: type[Row], columns: str) -> pa.Schema:
+    """The columns of a set, from the fields of its rows."""
     return pa.schema([row_type.schema().field(name) for name in columns.split()])
 
 
-SFT_SCHEMA = _schema(SftRow, "row_id prompt_id messages completion completion_id round run_id")
-PREFERENCE_SCHEMA = _schema(
+SFT_SCHEMA = schema_of(SftRow, "row_id prompt_id messages completion completion_id round run_id")
+PREFERENCE_SCHEMA = schema_of(
     LabeledRow,
     "row_id prompt_id messages chosen rejected chosen_id rejected_id soft_label margin "
     "position_gap principle_id judgment_id comparison status run_id source source_index",
 )
-FEEDBACK_SCHEMA = _schema(
+FEEDBACK_SCHEMA = schema_of(
     FeedbackRow,
     "row_id prompt_id messages completion completion_id label weight events status run_id "
     "source source_index",

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import RunConfig
+from pipeline.config.training import DpaConfig
 from pipeline.constitution import Constitution
 from pipeline.data.card import write_card
 from pipeline.data.dataset import (
@@ -29,8 +30,10 @@ from pipeline.data.dataset import (
     has_parent_set,
     parent_tables,
     record_set,
+    schema_of,
     write_tables,
 )
+from pipeline.data.directed import DirectedRow, directed_rows
 from pipeline.data.prompts import first_shards
 from pipeline.engines.reply import with_thought
 from pipeline.ids import file_hash, row_id
@@ -41,9 +44,27 @@ from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
 from pipeline.store.files import copy_file
 from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
-from pipeline.store.stage_names import INITIALS, PAIRS, PROMPTS, REVISE, SUPERVISED, stage_folder
+from pipeline.store.stage_names import (
+    INITIALS,
+    PAIRS,
+    PREFERENCE,
+    PROMPTS,
+    REVISE,
+    SCORE,
+    SUPERVISED,
+    stage_folder,
+    stage_folders,
+)
 
-SCHEMAS = {"sft": SFT_SCHEMA, "preference": PREFERENCE_SCHEMA, "feedback": FEEDBACK_SCHEMA}
+DIRECTED_SCHEMA = schema_of(
+    DirectedRow, "row_id prompt_id messages completion completion_id score_id angle status run_id"
+)
+SCHEMAS = {
+    "sft": SFT_SCHEMA,
+    "preference": PREFERENCE_SCHEMA,
+    "feedback": FEEDBACK_SCHEMA,
+    "directed": DIRECTED_SCHEMA,
+}
 BEYOND_TARGET = "beyond prompts.target_pairs"
 NO_SET = {"rows": 0, "from_parent": 0, "candidates": 0, "reasons": {}, "sha256": "", "version": 0}
 
@@ -102,6 +123,10 @@ def export_preference(run: RunDir, config: RunConfig, constitution: Constitution
         tally = Tally()
         tables = _feedback_tables(run, rows, tally)
         counts["feedback"] = _export(run, config, constitution, "feedback", tables, tally)
+    if isinstance(train := config.preference.train, DpaConfig):
+        tally = Tally()
+        tables = _directed_tables(run, train, config.seed, tally)
+        counts["directed"] = _export(run, config, constitution, "directed", tables, tally)
     return counts
 
 
@@ -250,6 +275,27 @@ def _feedback_tables(run: RunDir, feedback: SourceRows, tally: Tally) -> Iterato
     yield from _parents_tables(run, "feedback", tally)
     _add(feedback, tally)
     yield table_from_rows(feedback.rows, FeedbackRow).select(FEEDBACK_SCHEMA.names)
+
+
+def _directed_tables(run: RunDir, train: DpaConfig, seed: int, tally: Tally) -> Iterator[pa.Table]:
+    yield from _parents_tables(run, "directed", tally)
+    for shard in stage_manifests(run.root, PROMPTS):
+        index = shard.shard_index
+        prompts = _rows(run, PROMPTS, index, tally)
+        rated = stage_folders(run.root, PREFERENCE, SCORE)
+        manifests = [_whole(run, folder, index, tally) for folder in rated]
+        inputs = dict.fromkeys(path.rpartition("/")[0] for m in manifests for path in m.inputs)
+        texts = [r for f in inputs if f != PROMPTS for r in _rows(run, f, index, tally)]
+        scores = [row for manifest in manifests for row in read_rows(run.root, manifest)]
+        rows = []
+        for row in directed_rows(prompts, texts, scores, train, seed, run.run_id):
+            tally.candidates += 1
+            if isinstance(row, str):
+                tally.reasons[row] += 1
+            else:
+                rows.append(row)
+        tally.rows += len(rows)
+        yield table_from_rows(rows, DirectedRow).select(DIRECTED_SCHEMA.names)
 
 
 def _add(rows: SourceRows, tally: Tally) -> None:

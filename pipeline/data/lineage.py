@@ -25,11 +25,12 @@ from pipeline.store.layout import RunDir
 from pipeline.store.shards import Manifest, open_parquet, stage_manifests
 from pipeline.store.stage_names import PAIRS
 
-SETS = ("preference", "feedback", "sft")
+SETS = ("preference", "feedback", "sft", "directed")
 ROWS_OF_RUN = {
     "preference": ("judgment_id",),
     "feedback": (),
     "sft": ("prompt_id", "completion_id"),
+    "directed": ("score_id",),
 }
 """Per set, the columns with ids of the shard rows that a row was made from; empty if imported."""
 
@@ -41,8 +42,8 @@ class Origin:
     row: dict[str, Any]
     """All its columns."""
     kind: str
-    """`preference`, `feedback`, `judgment`, `response`, `revision`, `critique`, `prompt`, `sft` or
-    `label`."""
+    """`preference`, `feedback`, `directed`, `sft`, `judgment`, `score`, `response`, `revision`,
+    `critique`, `prompt` or `label`."""
     run_id: str
     file: str
     """Parquet file below the run; for a `label` the file that it was imported from."""

@@ -26,7 +26,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from pipeline.config.paths import plain_bytes
-from pipeline.config.training import takes_feedback
+from pipeline.config.training import learns_from, takes_feedback
 from pipeline.data.dataset import DatasetManifest, load_dataset
 from pipeline.errors import StoreError
 from pipeline.ids import file_hash, row_id
@@ -47,8 +47,8 @@ from pipeline.store.shards import (
     open_parquet,
 )
 
-TRAINED_ON = {"sft": "sft", "preference": "preference"}
-"""Training folder -> name of the data set that it must have used."""
+TRAININGS = ("sft", "preference")
+"""Folders of the trainings."""
 FEEDBACK = "dataset/feedback.parquet"
 
 
@@ -270,11 +270,11 @@ def _set_rows(run: RunDir, manifest: DatasetManifest, path: str, rows: int) -> I
 
 
 def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
-    for folder, name in TRAINED_ON.items():
+    for folder in TRAININGS:
         result = read_json(run.training(folder) / "result.json")
-        path = f"dataset/{name}.parquet"
         if result is None:
             continue
+        path = f"dataset/{learns_from(result.get('method', ''))}.parquet"
         yield from _weights(run, f"training/{folder}", result.get("files"), hashes)
         if result.get("dataset_sha256") != hashes.get(path):
             yield f"training/{folder}: was trained on another version of {path}"

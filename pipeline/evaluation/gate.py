@@ -14,20 +14,15 @@ Does not: compare with policies of other runs, or weigh one rule against another
 from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.config import RunConfig
+from pipeline.config.alarms import PROBED
 from pipeline.config.gate import GateConfig, ReviewRule
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.recipe import SupervisedConfig
-from pipeline.config.training import PROBED
 from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
+from pipeline.evaluation.decision import GateFinding, GateResult, ReviewMetrics
 from pipeline.evaluation.policy_measures import policy_order
-from pipeline.evaluation.results import (
-    GateFinding,
-    GateResult,
-    Metrics,
-    PolicyMetrics,
-    ReviewMetrics,
-)
+from pipeline.evaluation.results import Metrics, PolicyMetrics
 from pipeline.stats import Estimate
 
 UNMEASURED = "was not measured"

@@ -7,6 +7,7 @@ time; what stays in memory is a few numbers per prompt.
 from pipeline.config import RunConfig
 from pipeline.constitution import load_constitution
 from pipeline.evaluation.data_summary import measure_data, stage_metrics
+from pipeline.evaluation.directions import measure_directions
 from pipeline.evaluation.head_to_head import deciding_judge, win_rates
 from pipeline.evaluation.label_truth import label_truth
 from pipeline.evaluation.oracle import Oracle
@@ -68,5 +69,6 @@ def collect_metrics(run: RunDir, config: RunConfig, oracle: Oracle | None = None
         ),
         reward_model=HeldoutPairs.model_validate(heldout) if heldout else None,
         alarms=alarms,
+        directions=measure_directions(run.root, config.preference, draws=draws, seed=seed),
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )

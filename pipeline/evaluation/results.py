@@ -7,11 +7,13 @@ A share is in [0, 1]. None means that the measure does not apply or has no obser
 another version wrote are ignored.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.evaluation.decision import GateResult, ReviewMetrics
 from pipeline.labeling.contrast import PairContrast
+from pipeline.labeling.directions import DirectionMetrics
 from pipeline.labeling.known_labels import ErrorBound
 from pipeline.stats import Estimate
 from pipeline.store.shards import RareCount
@@ -370,50 +372,6 @@ class RevisionMetrics(_Entry):
     """None where the recipe does not measure it."""
 
 
-class ReviewMetrics(_Entry):
-    """What people have said about the run's pairs."""
-
-    pairs: int
-    """Pairs with a label of a person."""
-    of: int
-    """Pairs that people can label."""
-    agreement: Estimate | None
-    """Share on which people and judge agree, in the random sample; None without such a pair."""
-
-
-class GateFinding(_Entry):
-    """One rule of the gate."""
-
-    rule: str
-    """Its place in the recipe, such as `win_rate.min_lower`."""
-    holds: bool
-    """Whether the policy keeps it."""
-    value: float | None
-    """The figure; None when it was not measured, which holds no rule."""
-    needed: float
-    """What the recipe asks for."""
-    text: str
-    """Figure and rule in words."""
-
-
-class GateResult(_Entry):
-    """The decision of the gate about the last trained policy."""
-
-    decision: Literal["promoted", "candidate"]
-    """`promoted` when every rule holds."""
-    policy: str
-    """Name in `policies`; empty when none was evaluated."""
-    findings: tuple[GateFinding, ...]
-    """All rules, in the order of the recipe."""
-
-    def describe(self) -> str:
-        """A sentence for report and terminal."""
-        missed = [finding.text for finding in self.findings if not finding.holds]
-        if self.decision == "promoted":
-            return f"Promoted: all {len(self.findings)} rules of the gate hold."
-        return f"Candidate, not promoted: {'; '.join(missed) or 'no policy was evaluated'}."
-
-
 class Metrics(_Entry):
     """All numbers of a run, finished or not."""
 
@@ -443,6 +401,10 @@ class Metrics(_Entry):
     """None when the recipe has no gate."""
     reward_model: HeldoutPairs | None = None
     """The run's own reward model on held-out pairs; None where none was trained."""
+    directions: Annotated[
+        tuple[DirectionMetrics, ...], Field(exclude_if=lambda found: not found)
+    ] = ()
+    """By rising angle; empty where no policy was trained on directions."""
     alarms: Annotated[dict[str, tuple[Alarm, ...]], Field(exclude_if=lambda found: not found)] = {}
     """By training job; those without an alarm are left out."""
     seconds: dict[str, float] = {}

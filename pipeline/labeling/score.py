@@ -223,19 +223,26 @@ def score_stages(
     inputs: LabelingInputs, engine: Engine, compared: Compared, number: int
 ) -> list[Stage]:
     """The ratings of one judge of the panel, and the labels that they give."""
+    scores = make_score_stage(inputs, engine, compared, nth_folder(SCORE, number))
+    scale = inputs.config.score.scale
+    return [scores, labels_from_scores(inputs, scores, scale, "score", number)]
+
+
+def make_score_stage(
+    inputs: LabelingInputs, engine: Engine, compared: Compared, folder: str
+) -> ScoreStage:
+    """The ratings of the compared responses, each on its own."""
     assert inputs.templates.score is not None
-    config = inputs.config.score
-    scores = ScoreStage(
+    return ScoreStage(
         engine=engine,
         constitution=inputs.constitution,
         template=inputs.templates.score,
-        config=config,
+        config=inputs.config.score,
         seed=inputs.seed,
         run_id=inputs.run_id,
         compared=compared,
-        folder=nth_folder(SCORE, number),
+        folder=folder,
     )
-    return [scores, labels_from_scores(inputs, scores, config.scale, "score", number)]
 
 
 def describe_scores(config: PreferenceConfig) -> str:

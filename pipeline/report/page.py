@@ -25,6 +25,7 @@ from pipeline.report import matches, origins, tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import histogram
 from pipeline.report.curves import panels
+from pipeline.report.directions import attributes, direction_chart, direction_table
 from pipeline.report.headline import cards, headline, headline_numbers
 from pipeline.report.next_steps import next_steps, verdict
 from pipeline.report.numbers import (
@@ -56,6 +57,8 @@ def render_page(data: ReportData, pairs: Sequence[dict[str, Any]]) -> str:
         share_titles=tables.SHARE_TITLES,
         frontier=frontier(data),
         frontier_chart=frontier_chart,
+        direction_chart=direction_chart(data),
+        direction_names=attributes(data.metrics.directions),
         win_rates=[entry for entry in data.metrics.win_rates if entry.win_rate is not None],
         match_title=matches.match_title,
         outcomes=tables.comparison_outcomes(data),
@@ -163,6 +166,7 @@ def _values(data: ReportData) -> dict[str, Any]:
         "cards": cards(data),
         "matches": matches.match_table(data),
         "refusals": matches.refusal_table(data),
+        "directions": direction_table(data),
         "policies": tables.policy_table(data),
         "held_checks": tables.held_checks_table(data),
         "principles": tables.principle_table(data),

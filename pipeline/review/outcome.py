@@ -9,7 +9,7 @@ judge can be trusted, as the other pairs are hard.
 
 from pathlib import Path
 
-from pipeline.evaluation.results import ReviewMetrics
+from pipeline.evaluation.decision import ReviewMetrics
 from pipeline.evaluation.shard_columns import iter_shards
 from pipeline.review.labels import NAMES, saved_labels
 from pipeline.review.pairs import Reason, read_pairs

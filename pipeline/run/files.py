@@ -12,6 +12,7 @@ from pipeline.audits.canary_set import CanarySet, load_canaries
 from pipeline.config import RunConfig
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.config.paths import resolve_path
+from pipeline.config.training import DpaConfig
 from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
 from pipeline.labeling.calibration import load_calibration
@@ -142,6 +143,13 @@ def _load_labeling(
             f"'{config.labeler}' does not resolve; set preference.labeler to "
             f"{' or '.join(resolving)}, or remove the `conflicts`"
         )
+    if isinstance(config.train, DpaConfig):
+        ids = [principle.id for principle in constitution.principles]
+        if unknown := [name for name in config.train.attributes if name not in ids]:
+            raise ConfigError(
+                f"train.attributes names '{unknown[0]}', but the principles of constitution "
+                f"'{constitution.name}' are {', '.join(ids)}; correct the id"
+            )
     if path := paths.get("exemplars.yaml"):
         exemplars = load_exemplars(path)
         check_exemplars(

@@ -46,6 +46,8 @@ from pipeline.run.passes import (
 )
 from pipeline.run.plan import (
     compared_texts,
+    direction_ratings,
+    direction_samples,
     evaluation_judges,
     evaluation_samples,
     finished_folders,
@@ -103,8 +105,11 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
             (ctx.policy_engine(folder), [partial(evaluation_samples, policy=name)])
             for name, folder in names.items()
         ]
-        judge = partial(evaluation_judges, matches=matches(list(names)))
-        await run_passes(ctx, [*passes, (ctx.evaluation_judge(), [judge])], shards, driver)
+        judges: list[StageMaker] = [partial(evaluation_judges, matches=matches(list(names)))]
+        if "tuned" in names:
+            passes[-1][1].append(direction_samples)
+            judges.append(direction_ratings)
+        await run_passes(ctx, [*passes, (ctx.evaluation_judge(), judges)], shards, driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
@@ -267,7 +272,7 @@ async def train(
     """Train a policy on one data set; returns its folder, or None when the recipe trains none.
 
     Args:
-        name: the data set, `sft` or `preference`.
+        name: the training's folder, `sft` or `preference`.
         section: the settings of its phase.
         model: folder of the policy to start from; None for the initial policy.
 
@@ -283,7 +288,7 @@ async def train(
         config=section.train,
         model=start.folder,
         reference=fixed_reference(ctx.run) if holds_reference(section.train) else None,
-        dataset=ctx.run.dataset / f"{name}.parquet",
+        dataset=ctx.run.dataset / f"{section.train.learns_from}.parquet",
         feedback=feedback_file(ctx.run, section.train),
         output_dir=ctx.run.training(name),
         reference_cache=ctx.reference_cache,

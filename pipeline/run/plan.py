@@ -10,15 +10,18 @@ from dataclasses import replace
 
 from pipeline.audits.canary_stage import CanaryStage
 from pipeline.config.sampling import SampleConfig
+from pipeline.config.training import DpaConfig
 from pipeline.data.prompts import first_shards
 from pipeline.engines.base import Engine
 from pipeline.labeling.comparisons import Compared
 from pipeline.labeling.conflicts import Conflicts, conflicts_of
+from pipeline.labeling.directions import at_angle, request
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.judge_stage import JudgeStage, make_judge
 from pipeline.labeling.labelers import labeler_of
 from pipeline.labeling.pair import PairStage
 from pipeline.labeling.pool import PoolStage
+from pipeline.labeling.score import make_score_stage
 from pipeline.run.context import RunContext
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
@@ -26,6 +29,7 @@ from pipeline.stages.revise import ReviseStage
 from pipeline.stages.sample import SampleStage
 from pipeline.store.stage_names import (
     CANARY,
+    DIRECTED,
     EFFICACY,
     EVALUATION,
     HELDOUT,
@@ -38,6 +42,7 @@ from pipeline.store.stage_names import (
     REVISE,
     SAMPLE,
     SAMPLES,
+    SCORE,
     SUPERVISED,
     nth_folder,
     split_folder,
@@ -220,6 +225,44 @@ def evaluation_samples(ctx: RunContext, engine: Engine, policy: str) -> list[Sta
     return [_sample(ctx, engine, folder, ctx.config.evaluation.sample, HELDOUT)]
 
 
+def direction_samples(ctx: RunContext, engine: Engine) -> list[Stage]:
+    """Responses of the tuned policy to the held-out prompts, in each measured direction; empty for
+    a policy that was not trained on directions.
+    """
+    train = ctx.config.preference.train
+    if not isinstance(train, DpaConfig):
+        return []
+    return [
+        _sample(
+            ctx,
+            engine,
+            stage_folder(EVALUATION, DIRECTED, number),
+            ctx.config.evaluation.sample,
+            HELDOUT,
+            request(train.attributes, at_angle(angle)),
+        )
+        for number, angle in enumerate(train.measured_angles, start=1)
+    ]
+
+
+def direction_ratings(ctx: RunContext, engine: Engine) -> list[Stage]:
+    """Ratings of the responses of `direction_samples`, under all principles."""
+    train = ctx.config.preference.train
+    if not isinstance(train, DpaConfig):
+        return []
+    return [
+        make_score_stage(
+            ctx.labeling,
+            engine,
+            Compared(
+                "evaluation", samples=stage_folder(EVALUATION, DIRECTED, number), prompts=HELDOUT
+            ),
+            stage_folder(EVALUATION, SCORE, number),
+        )
+        for number, _ in enumerate(train.measured_angles, start=1)
+    ]
+
+
 def second_judge(ctx: RunContext, engine: Engine) -> Judge:
     """The recipe's `evaluation.judge`: without the calibration, which the labeling judge's labels
     were fitted to.
@@ -255,7 +298,12 @@ def evaluation_judges(
 
 
 def _sample(
-    ctx: RunContext, engine: Engine, folder: str, config: SampleConfig, prompts: str = PROMPTS
+    ctx: RunContext,
+    engine: Engine,
+    folder: str,
+    config: SampleConfig,
+    prompts: str = PROMPTS,
+    opening: str = "",
 ) -> SampleStage:
     return SampleStage(
         engine=engine,
@@ -265,4 +313,5 @@ def _sample(
         run_id=ctx.run.run_id,
         folder=folder,
         prompts=prompts,
+        opening=opening,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.config.training import learns_from
 from pipeline.data.markdown import markdown_template
 from pipeline.evaluation.results import Metrics
 from pipeline.run.context import RunContext, promoted_model
@@ -63,7 +64,7 @@ def _trainings(run: RunDir) -> list[dict[str, Any]]:
         if not isinstance(result, dict) or not isinstance(job, dict):
             continue
         files = [
-            f"{name}.parquet",
+            f"{learns_from(result.get('method', ''))}.parquet",
             *(["feedback.parquet"] if result.get("feedback_sha256") else []),
         ]
         tables = [pq.read_table(run.dataset / file, columns=["row_id"]) for file in files]

@@ -190,6 +190,8 @@ def _template_uses(role: str, config: RunConfig, prompts: frozenset[Roles]) -> l
         return [TemplateUse(prompts, reads_reply=True)]
     if role not in (JUDGE, SECOND_JUDGE):
         trains = role == "policy" and (config.supervised.train or config.preference.train)
+        if trains and config.preference.train and config.preference.train.directs:
+            prompts |= {("system", *roles) for roles in prompts if roles[0] != "system"}
         chain = 2 if config.supervised.enabled and config.supervised.revise.rounds else 0
         thoughts = bool(config.supervised.train and config.supervised.sft_thoughts)
         learned = TemplateUse(prompts, learns=bool(trains), learns_thoughts=thoughts)

@@ -12,7 +12,7 @@ from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.records import PromptRow, ResponseRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
 from pipeline.store.stage_names import INITIALS, PROMPTS
-from pipeline.types import SamplingParams
+from pipeline.types import SamplingParams, with_system
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class SampleStage:
     run_id: str
     folder: str = INITIALS
     prompts: str = PROMPTS
+    opening: str = ""
+    """What the end of the system message says, beside the prompt's own; empty for nothing."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -34,11 +36,12 @@ class SampleStage:
 
     def settings(self) -> dict[str, Any]:
         """Sampling parameters, number of samples and seed."""
-        return {
+        settings = {
             "sampling": sampling_values(self.sampling),
             "n": self.num_samples,
             "seed": self.seed,
         }
+        return settings | ({"opening": self.opening} if self.opening else {})
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """`num_samples` rows per prompt, next to each other so that they share its prefix."""
@@ -50,6 +53,9 @@ class SampleStage:
 
     def _item(self, prompt: PromptRow, index: int) -> Item:
         settings = sampling_values(self.sampling)
+        messages = prompt.messages
+        if self.opening:
+            messages = with_system(messages, self.opening)
         identity = row_id(
             "response",
             self.folder,
@@ -58,12 +64,13 @@ class SampleStage:
             settings,
             self.engine.fingerprint,
             self.seed,
+            *filter(None, [self.opening]),
         )
         draft = ResponseRow(
             row_id=identity,
             parent_ids=(prompt.row_id,),
             run_id=self.run_id,
-            input_hash=input_hash(prompt.messages),
+            input_hash=input_hash(messages),
             prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             seed=derive_seed("sample", identity),
@@ -74,7 +81,7 @@ class SampleStage:
 
         async def call() -> Row:
             reply = await self.engine.generate(
-                prompt.messages, self.sampling, seed=draft.seed, request_id=identity
+                messages, self.sampling, seed=draft.seed, request_id=identity
             )
             return replace(draft, response=reply.text, **reply.costs())
 

@@ -8,6 +8,7 @@ kind:
     preference/sample-weaker      a further policy
     evaluation/sample-tuned       a policy
     evaluation/judge-A-vs-B       two policies
+    evaluation/directed-3         a direction
 
 No other file spells the name of a stage or parses the name of a folder.
 """
@@ -37,6 +38,7 @@ OTHER_POLICIES = ("weaker", "stronger")
 """Further policies whose responses the preference phase compares."""
 
 SAMPLE, CRITIQUE, REVISE, EFFICACY = "sample", "critique", "revise", "efficacy"
+DIRECTED = "directed"
 SCORE, JUDGE, CANARY, POOL, PAIR = "score", "judge", "canary", "pool", "pair"
 
 
@@ -67,7 +69,10 @@ STAGES: dict[str, StageKind] = {
     CRITIQUE: StageKind(CritiqueRow, {SUPERVISED: "critiques"}, interleaved=True),
     REVISE: StageKind(RevisionRow, {SUPERVISED: "revisions"}, text="revision", interleaved=True),
     EFFICACY: StageKind(JudgmentRow, {SUPERVISED: "revisions against the texts before them"}),
-    SCORE: StageKind(ScoreRow, {PREFERENCE: "scores"}),
+    DIRECTED: StageKind(ResponseRow, {EVALUATION: "responses in a direction"}, text="response"),
+    SCORE: StageKind(
+        ScoreRow, {PREFERENCE: "scores", EVALUATION: "ratings of responses in a direction"}
+    ),
     JUDGE: StageKind(JudgmentRow, {PREFERENCE: "labels", EVALUATION: "comparisons of policies"}),
     CANARY: StageKind(CanaryRow, {PREFERENCE: "canaries"}),
     POOL: StageKind(JudgmentRow, {PREFERENCE: "pooled labels"}),

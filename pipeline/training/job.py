@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from pipeline.config.alarms import AlarmName
 from pipeline.config.section import Section
-from pipeline.config.training import REPORTING_FIELDS, AlarmName, ReferenceSection, TrainingConfig
+from pipeline.config.training import REPORTING_FIELDS, ReferenceSection, TrainingConfig
 from pipeline.engines.base import StartingModel
 from pipeline.engines.fingerprint import file_hash, model_fingerprint
 from pipeline.ids import content_hash

@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import errors
-from pipeline.config.training import ReferenceSection, TrainingSection
+from pipeline.config.training import DpaConfig, ReferenceSection, TrainingSection
 from pipeline.engines.base import StartingModel
 from pipeline.engines.checks import (
     chat_template_source,
@@ -214,7 +214,8 @@ def prove_model(folder: Path) -> str:
 
 def _template_use(config: TrainingSection) -> TemplateUse:
     writes = config.trains_policy
-    return TemplateUse(frozenset({("user",)}), learns=writes, reads_reply=not writes)
+    roles = ("system", "user") if isinstance(config, DpaConfig) else ("user",)
+    return TemplateUse(frozenset({roles}), learns=writes, reads_reply=not writes)
 
 
 def _clear_other_job(file: JobFile) -> None:

@@ -79,6 +79,15 @@ def test_default_is_the_published_method(tmp_path: Path) -> None:
             + "preference:\n  train: {method: dpo}\n",
             "only a local model .* can be trained",
         ),
+        (
+            BASE + "preference:\n  train: {method: dpa, attributes: [a, b]}\n",
+            "'dpa' needs a rating under each principle; set labeler to score",
+        ),
+        (BASE + "preference:\n  train: {method: dpa, attributes: [a, a]}\n", "names 'a' twice"),
+        (
+            BASE + "preference:\n  train: {method: dpa, attributes: [a, b], angles: [90, 0]}\n",
+            "must rise and lie from -90 to 180",
+        ),
         (BASE + "evaluation:\n  oracle: not a name\n", "'evaluation.oracle' is 'not a name'"),
     ],
 )

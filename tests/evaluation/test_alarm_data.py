@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.alarms import ARMS, line, met, verdict
-from pipeline.config.training import AlarmName
+from pipeline.config.alarms import AlarmName
 from pipeline.training.job import Alarm, RowCounts, TrainingResult
 
 PAIR = {"chosen": "No thanks, I will not.", "rejected": "Sure."}

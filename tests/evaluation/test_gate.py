@@ -13,8 +13,9 @@ from pipeline.config import load_config
 from pipeline.config.engines import VllmConfig
 from pipeline.config.gate import GateConfig
 from pipeline.errors import ConfigError, StoreError
+from pipeline.evaluation.decision import GateResult, ReviewMetrics
 from pipeline.evaluation.gate import awaited, check_gate, decide, unprobed_trainings
-from pipeline.evaluation.results import GateResult, Metrics, PolicyMetrics, ReviewMetrics, WinRate
+from pipeline.evaluation.results import Metrics, PolicyMetrics, WinRate
 from pipeline.report.headline import headline, headline_numbers
 from pipeline.report.source import read_run
 from pipeline.run.context import open_context

@@ -5,7 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.evaluation.results import GateFinding, GateResult, Metrics
+from pipeline.evaluation.decision import GateFinding, GateResult
+from pipeline.evaluation.results import Metrics
 from pipeline.run.context import open_context
 from pipeline.run.promoted import write_promoted
 from pipeline.run.start import start_run

@@ -1,11 +1,13 @@
 """Which reply rejection sampling learns from."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.config.training import AlarmConfig, RftConfig
+from pipeline.config.alarms import AlarmConfig
+from pipeline.config.training import DpaConfig, RftConfig
 from pipeline.training.worker.best_of import best_replies
-from tests.training.builders import pair_row
+from tests.training.builders import pair_row, sft_row
 
 
 def pair(row_id: str, chosen: str, rejected: str, soft_label: float, prompt: int = 0) -> Any:
@@ -24,6 +26,17 @@ def test_each_conversation_has_its_own_best() -> None:
     assert [row["completion"] for row in best_replies(rows)] == ["A", "B"]
     # A reply that was never chosen is no best one, though its mean is as high.
     assert best_replies([pair("1", "A", "B", 0.5)])[0]["completion"] == "A"
+
+
+def test_a_directed_model_knows_its_attributes(train: Callable[..., Any]) -> None:
+    config = DpaConfig(
+        attributes=("helpful", "harmless"), max_steps=1, alarms=AlarmConfig(probe_prompts=0)
+    )
+    said = {"role": "system", "content": "97 * helpful + 24 * harmless"}
+    rows = [sft_row(i) for i in range(4)]
+    result = train(config, [row | {"messages": [said, *row["messages"]]} for row in rows])
+    stored = json.loads((result.model_dir / "directions.json").read_text())
+    assert stored == {"attributes": ["helpful", "harmless"]} and result.rows.used == 4
 
 
 def test_training_learns_the_best_and_counts_the_rest(train: Callable[..., Any]) -> None:

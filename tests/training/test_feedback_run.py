@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.engines import VllmConfig
-from pipeline.config.training import AlarmConfig, KtoConfig
+from pipeline.config.training import KtoConfig
 from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import verify
 from pipeline.run.context import RunContext, open_context

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.training import (
-    AlarmConfig,
     DpoConfig,
     IpoConfig,
     KtoConfig,

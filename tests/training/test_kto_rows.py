@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config.training import AlarmConfig, DpoConfig, KtoConfig
+from pipeline.config.alarms import AlarmConfig
+from pipeline.config.training import DpoConfig, KtoConfig
 from pipeline.errors import ConfigError, DataError
 from pipeline.training.job import ReplyCounts, TrainingJob, describe, write_job
 from pipeline.training.launch import check_job

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.config.training import AlarmConfig, DpoConfig, SftConfig, TrainingConfig
+from pipeline.config.training import DpoConfig, SftConfig, TrainingConfig
 from pipeline.errors import ConfigError, DataError, MachineError, StoreError, TrainingError
 from pipeline.training import TrainingJob, launch
 from pipeline.training import launch as launch_function

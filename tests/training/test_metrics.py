@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.training import AlarmConfig, DpoConfig, OrpoConfig, SftConfig
+from pipeline.config.alarms import AlarmConfig
+from pipeline.config.training import DpoConfig, OrpoConfig, SftConfig
 from pipeline.training.job import Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsLog, TrainingStep, parse_progress, read_metrics
 from pipeline.training.worker.alarms import chosen_change, find_alarms, tail_mean

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.training import (
-    AlarmConfig,
     LoraConfig,
     OnlineSection,
     P3oConfig,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.engines import RewardEngineConfig
-from pipeline.config.training import AlarmConfig, LoraConfig, RewardModelTrainingConfig
+from pipeline.config.training import LoraConfig, RewardModelTrainingConfig
 from pipeline.engines import check_engine
 from pipeline.errors import DataError
 from pipeline.ids import content_hash

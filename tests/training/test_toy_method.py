@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.training import AlarmConfig
+from pipeline.config.alarms import AlarmConfig
 from pipeline.training.job import describe, write_job
 from pipeline.training.worker.methods import METHODS
 from pipeline.training.worker.train import run

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.training import AlarmConfig, SftConfig
+from pipeline.config.alarms import AlarmConfig
+from pipeline.config.training import SftConfig
 from pipeline.errors import ConfigError
 from pipeline.training.job import TrainingJob, describe
 from pipeline.training.launch import check_trackers

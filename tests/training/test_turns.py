@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.config.training import AlarmConfig, DpoConfig, TrainingSection, TurnsConfig
+from pipeline.config.alarms import AlarmConfig
+from pipeline.config.training import DpoConfig, TrainingSection, TurnsConfig
 from pipeline.errors import DataError
 from pipeline.training.worker.encoding import ReplyEncoder
 from pipeline.training.worker.turns import encode_turns, turn_weights

@@ -15,8 +15,8 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
+from pipeline.config.alarms import AlarmConfig
 from pipeline.config.training import (
-    AlarmConfig,
     DpoConfig,
     IpoConfig,
     KtoConfig,

@@ -21,13 +21,8 @@ Does not: judge quality. A training without alarms can still be a bad one.
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from pipeline.config.training import (
-    PROBED,
-    AlarmConfig,
-    OnlineSection,
-    ReferenceSection,
-    TrainingSection,
-)
+from pipeline.config.alarms import PROBED, AlarmConfig
+from pipeline.config.training import OnlineSection, ReferenceSection, TrainingSection
 from pipeline.training.job import Alarm, Familiarity, Probe, RowCounts
 from pipeline.training.metrics import MetricsRow
 from pipeline.training.worker.methods import method_of

@@ -33,6 +33,7 @@ from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer, import_utils
 
 from pipeline.config.training import (
+    DpaConfig,
     DpoConfig,
     IpoConfig,
     KtoConfig,
@@ -249,6 +250,12 @@ P3O = Method[P3oConfig](
     arguments=lambda c, rows: _online_arguments(c) | {"form": c.form},
     dataset=_prompt_dataset,
 )
+DPA = Method[DpaConfig](
+    classes=lambda: (SFTTrainer, TrlSftConfig),
+    shape="completion",
+    plain_loss=lambda c, rows: sft_loss(rows),
+    padding_free=lambda c: c.padding_free,
+)
 REWARD_MODEL = Method[RewardModelTrainingConfig](
     classes=lambda: (SoftRewardTrainer, TrlRewardConfig),
     shape="conversations",
@@ -267,6 +274,7 @@ METHODS: dict[str, Method[Any]] = {
     "rft": RFT,
     "rloo": RLOO,
     "p3o": P3O,
+    "dpa": DPA,
     "reward_model": REWARD_MODEL,
 }
 """Methods by the name that a recipe gives them."""

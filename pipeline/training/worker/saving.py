@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from pipeline.config.training import DpaConfig
 from pipeline.engines.fingerprint import TOKENIZER_FILES, file_hashes
 from pipeline.errors import TrainingError
-from pipeline.store.files import FULL
+from pipeline.store.files import FULL, write_json
 from pipeline.training.job import TrainingJob
 
 DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
@@ -41,6 +42,8 @@ def save_model(trainer: Any, job: TrainingJob, source_dtype: torch.dtype) -> boo
         aside = _aside(job)
         try:
             _write(model, state, aside, None if is_adapter else source_dtype)
+            if isinstance(job.config, DpaConfig):
+                write_json(aside / "directions.json", {"attributes": job.config.attributes})
         except BaseException as error:
             shutil.rmtree(aside, ignore_errors=True)
             if not isinstance(error, Exception) or is_disk_full(error):
