@@ -1,28 +1,86 @@
-"""A simple alternative to a work pool: one process that serves the main and the nightly flow.
+"""One process that serves the deployments of prefect.yaml, instead of a work pool and its worker.
 
-eval "$(rlaif env)" && python -m flows.serve
+In:  prefect.yaml of this project
+Out: flow runs, one at a time, each a process; one that is in progress at the end is canceled
 """
 
+import asyncio
+import signal
+from collections.abc import Callable
 from typing import Any
 
-from prefect import serve
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.schedules import Cron
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+from prefect.schedules import Schedule
+from pydantic import BaseModel
 
-from flows.end_to_end import end_to_end
-from flows.nightly import nightly
+from pipeline.config.paths import PROJECT_ROOT
+from pipeline.config.yaml_file import load_yaml
 
-RECIPE = {"recipe": "flows/configs/demo.yaml"}
-# The slug of prefect.yaml: the server refuses to update a deployment whose schedule has lost it.
-NIGHT = Cron("15 2 * * *", timezone="UTC", slug="nightly")
-ONE_NIGHT = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
-if __name__ == "__main__":
-    # Prefect types these as a deployment or a coroutine; outside of an event loop it is the first.
-    deployments: list[Any] = [
-        end_to_end.to_deployment("main", parameters=RECIPE),
-        nightly.to_deployment(
-            "nightly", schedules=[NIGHT], parameters=RECIPE, concurrency_limit=ONE_NIGHT
-        ),
-    ]
-    serve(*deployments, limit=1, pause_on_shutdown=False)
+class Deployment(BaseModel, extra="forbid"):
+    """A deployment of prefect.yaml."""
+
+    name: str
+    description: str
+    entrypoint: str
+    parameters: dict[str, Any]
+    schedules: list[Schedule] = []
+    concurrency_limit: ConcurrencyLimitConfig | None = None
+    work_pool: dict[str, Any] = {}
+    """For workers alone."""
+
+    def served(self) -> RunnerDeployment:
+        """The deployment as Prefect's runner takes it."""
+        return RunnerDeployment.from_entrypoint(
+            # As a module: a file is looked for below a folder, which a deployment that was made
+            # for a work pool does not have.
+            self.entrypoint.replace(".py:", ".").replace("/", "."),
+            **self.model_dump(include={"name", "description", "parameters"}),
+            schedules=self.schedules,
+            concurrency_limit=self.concurrency_limit,
+        )
+
+
+class Deployments(BaseModel):
+    """The part of prefect.yaml that is served."""
+
+    deployments: list[Deployment]
+
+
+def deployments() -> list[Deployment]:
+    """The deployments of prefect.yaml. Raises ConfigError as `load_yaml`."""
+    path = PROJECT_ROOT / "prefect.yaml"
+    return load_yaml(path, Deployments, what="the file of deployments").deployments
+
+
+class _Runner(Runner):
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """End as after Ctrl-C."""
+        signal.raise_signal(signal.SIGINT)
+
+
+async def serve_deployments(say: Callable[[str], None]) -> None:
+    """Serve the deployments until this is canceled.
+
+    Args:
+        say: called with lines for a person.
+    """
+    # Schedules continue with the next process, or with a worker.
+    runner = _Runner(limit=1, pause_on_shutdown=False)
+    for deployment in deployments():
+        served = deployment.served()
+        await runner.aadd_deployment(served)
+        say(f"serving {served.full_name}: {deployment.description}")
+    say("Ctrl-C ends this and cancels a run in progress, which `rlaif resume` continues")
+    serving = asyncio.ensure_future(runner.start())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        # Left alone, Prefect would kill the processes of its runs, and call them running.
+        if runner.started:
+            await runner.astop()
+        else:
+            serving.cancel()
+        await asyncio.wait([serving])

@@ -19,11 +19,12 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline.cli.constitution import constitution_app
+from pipeline.cli.examples import show_examples
 from pipeline.cli.judge_eval import judge_eval, judge_tune
 from pipeline.cli.labels import labels_app
 from pipeline.cli.terminal import AsJson, hold_standard_streams, print_json, say
 from pipeline.config.paths import shown_path
-from pipeline.errors import EXIT_AUDIT, EXIT_USER, PipelineError, TrainingError
+from pipeline.errors import EXIT_AUDIT, EXIT_USER, ConfigError, PipelineError, TrainingError
 
 EXIT_INTERRUPTED = 130
 RUNS, RESULTS = "Make runs", "Look at a run"
@@ -86,10 +87,7 @@ def init(
 def run(
     recipe: Recipe, overrides: Overrides = None, run_id: RunId = None, no_prefect: NoPrefect = False
 ) -> None:
-    """Run a recipe from its prompts to its report.
-
-    Example: rlaif run flows/configs/demo.yaml --set seed=1 --set preference.train.beta=0.05
-    """
+    """Run a recipe from its prompts to its report."""
     from pipeline.cli.run import run_recipe
 
     run_recipe(recipe, run_id, overrides or (), with_prefect=not no_prefect)
@@ -120,10 +118,7 @@ def sweep(
     name: Annotated[str | None, typer.Option(help="Name of the folder for the page.")] = None,
     no_prefect: NoPrefect = False,
 ) -> None:
-    """Run a recipe at several values and compare the policies on one page.
-
-    Example: rlaif sweep flows/configs/demo.yaml --over beta=0.05,0.1 --over method=dpo,ipo
-    """
+    """Run a recipe at several values and compare the policies on one page."""
     from pipeline.cli.run import sweep_recipe
 
     sweep_recipe(recipe, over, name, with_prefect=not no_prefect)
@@ -131,9 +126,8 @@ def sweep(
 
 @app.command(rich_help_panel=RUNS)
 def resume(run: Run, overrides: Overrides = None, no_prefect: NoPrefect = False) -> None:
-    """Continue a run that was stopped; finished work is not repeated.
-
-    Only its budget can be changed: rlaif resume RUN --set budget.tokens=2000000
+    """Continue a run that was stopped; finished work is not repeated, and only its budget can be
+    changed.
     """
     from pipeline.cli.constitution import resume_impact
     from pipeline.cli.run import resume_run
@@ -211,11 +205,11 @@ def clean(run: Run) -> None:
 
 
 @app.command(rich_help_panel=RESULTS)
-def audit(run: Run) -> None:
+def audit(run: Run, json: AsJson = False) -> None:
     """Audit the labels of a run; exit code 3 when they fail the recipe's thresholds."""
     from pipeline.cli.audit import print_audit
 
-    raise typer.Exit(EXIT_AUDIT if print_audit(run) else 0)
+    raise typer.Exit(EXIT_AUDIT if print_audit(run, json) else 0)
 
 
 app.command(rich_help_panel=LABELS)(judge_eval)
@@ -245,7 +239,11 @@ def diff(
 @app.command(rich_help_panel=RESULTS)
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="File to write; must not exist.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; must not exist.")] = None,
+    push_to: Annotated[
+        str | None,
+        typer.Option(metavar="REPO", help="Data set on the Hub to push to, instead of a file."),
+    ] = None,
     format: Annotated[
         Literal[
             "trl",
@@ -264,10 +262,17 @@ def export(
         typer.Option(help="Shape of a line."),
     ] = "trl",
 ) -> None:
-    """Write the preference set of a run as JSON Lines for other programs."""
-    from pipeline.cli.inspect import export_run
+    """Write the preference set of a run as JSON Lines for other programs, or push its whole data
+    set with the card to the Hub.
+    """
+    from pipeline.cli.inspect import export_run, push_run
 
-    export_run(run, out, format)
+    if (out is None) == (push_to is None):
+        raise ConfigError("an export goes to one place; give --out FILE or --push-to REPO")
+    if out is not None:
+        export_run(run, out, format)
+    elif push_to is not None:
+        push_run(run, push_to, format)
 
 
 @app.command(
@@ -306,10 +311,7 @@ def submit(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the server's.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job of this run.")] = False,
 ) -> None:
-    """Train on the pairs of a run by a DPO job at OpenAI or a server with its API, and watch it.
-
-    Example: rlaif submit RUN --model gpt-4.1-mini-2025-04-14 --beta 0.2
-    """
+    """Train on the pairs of a run by a DPO job at OpenAI or a server with its API, and watch it."""
     from pipeline.cli.submit import submit_run
 
     options = {"beta": beta, "n_epochs": epochs, "batch_size": batch_size}
@@ -352,6 +354,16 @@ def ui() -> None:
 
 
 @app.command(rich_help_panel=SERVER)
+def serve() -> None:
+    """Serve the deployments of prefect.yaml, the nightly one with its schedule, until Ctrl-C; needs
+    no work pool.
+    """
+    from pipeline.cli.run import serve_flows
+
+    serve_flows()
+
+
+@app.command(rich_help_panel=SERVER)
 def stop() -> None:
     """Stop the Prefect server that was started here."""
     from pipeline.prefect_server import stop_server
@@ -376,6 +388,7 @@ def env() -> None:
 
 app.add_typer(constitution_app, name="constitution", rich_help_panel=LABELS)
 app.add_typer(labels_app, name="labels", rich_help_panel=LABELS)
+show_examples(app)
 
 
 def main() -> None:

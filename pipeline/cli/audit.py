@@ -8,6 +8,7 @@ from pipeline.audits.findings import AuditFinding
 from pipeline.audits.judge_audit import JudgeAudit
 from pipeline.audits.label_figures import EVERYTHING, FIGURES
 from pipeline.cli.tables import console, number_table
+from pipeline.cli.terminal import print_json
 from pipeline.run.audit_gate import audit_run
 from pipeline.run.context import open_context
 from pipeline.run.start import find_run
@@ -15,7 +16,7 @@ from pipeline.run.start import find_run
 STYLES = {"failed": "bold red", "skipped": "dim", "passed": ""}
 
 
-def print_audit(name: str) -> bool:
+def print_audit(name: str, as_json: bool = False) -> bool:
     """Audit a run's labels and texts and print all tables; True when a check failed.
 
     Raises:
@@ -23,6 +24,9 @@ def print_audit(name: str) -> bool:
     """
     run = find_run(name)
     audit = audit_run(open_context(run))
+    if as_json:
+        print_json({"run": run.run_id, **audit.as_dict()})
+        return bool(audit.failed)
     out = console()
     for judge in audit.judges:
         out.print(checks_table(f"{judge.folder}: {judge.judge}", judge.findings))

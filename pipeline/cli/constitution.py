@@ -4,12 +4,13 @@ Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import AsJson, print_json, say
 from pipeline.errors import AuditError, ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Constitutions = Annotated[list[Path], typer.Argument(help="Constitutions, YAML."
 
 
 @constitution_app.command()
-def lint(files: Constitutions) -> None:
+def lint(files: Constitutions, json: AsJson = False) -> None:
     """List everything that is wrong or doubtful; exit code 2 when a file cannot be used."""
     from pipeline.constitution.lint import lint_constitution
 
@@ -38,6 +39,8 @@ def lint(files: Constitutions) -> None:
             f"{report.path}: {_count(report.num_principles, 'principle')}, "
             f"{_count(report.num_errors, 'error')}, {_count(warnings, 'warning')}"
         )
+    if json:
+        print_json([asdict(report) for report in reports])
     raise typer.Exit(EXIT_ERRORS if any(report.num_errors for report in reports) else 0)
 
 
@@ -141,10 +144,7 @@ def discover(
     seed: Annotated[int, typer.Option(help="Another seed draws other pairs.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
 ) -> None:
-    """Find the principles that explain preference labels, and compare them with a constitution.
-
-    Example: rlaif constitution discover labels.jsonl --recipe recipe.yaml --out found.yaml
-    """
+    """Find the principles that explain preference labels, and compare them with a constitution."""
     from pipeline.cli.discover import discover_constitution
     from pipeline.cli.judge_eval import sources_of
     from pipeline.discover.run import Request

@@ -14,6 +14,7 @@ from pipeline.cli.terminal import print_json, say
 from pipeline.config.yaml_file import parse_yaml, read_text
 from pipeline.constitution import load_constitution
 from pipeline.data.dataset import load_dataset
+from pipeline.data.hub import push_dataset
 from pipeline.data.json_lines import export_lines
 from pipeline.data.lineage import Origin, trace
 from pipeline.data.verify import check_files
@@ -239,6 +240,13 @@ def export_run(run: str, out: Path, shape: str) -> None:
         more = " ..." if len(ids) > SHOWN_IDS else ""
         rows = f"{len(ids):,} row{'s' * (len(ids) != 1)}"
         say(f"left out {rows}: {reason} ({', '.join(ids[:SHOWN_IDS])}{more})")
+
+
+def push_run(run: str, repository: str, shape: str) -> None:
+    """Push the data set of a run to the Hub. Raises UserError as `push_dataset`."""
+    if shape != "trl":
+        raise ConfigError(f"a push is Parquet as it is, but --format is {shape}; leave it out")
+    say(f"pushed: {push_dataset(find_run(run), repository, say)}")
 
 
 def print_runs(as_json: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The commands that run something: `run`, `sweep`, `resume`, `nightly`, `report`.
+"""The commands that run something: `run`, `sweep`, `resume`, `nightly`, `serve`, `report`.
 
 Under Prefect the flow runs in this process too, so progress bars, Ctrl-C and exit codes are as
 without it; the server is another process and keeps running.
@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,6 +93,24 @@ def run_nightly(recipe: Path, *, with_prefect: bool) -> None:
     else:
         job = run_nightly_plan(plan)
     _complete(job, plan.run, "stopped; the next night continues from here")
+
+
+def serve_flows() -> None:
+    """Serve the deployments of prefect.yaml until Ctrl-C.
+
+    Raises:
+        UserError: the server cannot start, or prefect.yaml cannot be used.
+    """
+    from pipeline.prefect_server import ensure_server, join_server
+
+    server = ensure_server(say)
+    with _light_imports():
+        join_server(server)
+    from flows.serve import serve_deployments
+
+    say(f"start a deployment at {server.url}/deployments")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(serve_deployments(say))
 
 
 def print_report(run: str) -> None:

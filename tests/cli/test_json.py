@@ -47,6 +47,11 @@ def test_every_command_that_a_program_reads(rlaif: Rlaif, tmp_path: Path) -> Non
     }
     (tmp_path / "outputs/runs/one/report.md").write_text("other")
     assert len(values("verify", "one", code=1)["problems"]) == 1
+    audit = values("audit", "one")
+    assert {*audit} == {"run", "passed", "notes", "judges", "collapse"} and audit["passed"]
+    assert audit["judges"][0]["findings"][0]["status"] in ("passed", "failed", "skipped")
+    (linted,) = values("constitution", "lint", "constitutions/house_style.yaml")
+    assert {*linted} == {"path", "findings", "num_principles"}
     plan = values("plan", recipe, "--prompts", 2)
     assert {*plan["total"]} == {"stage", "rows", "tokens", "hours", "money"}
     ended = rlaif("diff", "one", "none", "--json")

@@ -1,20 +1,29 @@
 """prefect.yaml: its deployments can be made, and a cron gets a scheduled run."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import yaml
 from prefect import Flow
 
 from flows import end_to_end, nightly
 from pipeline.config.paths import PROJECT_ROOT
+from pipeline.data.verify import verify
 from pipeline.prefect_server import Server, with_environment
 from pipeline.run.phases import PHASES
+from pipeline.store import RunDir
+from pipeline.store.remote import is_locked
+from pipeline.store.shards import stage_manifests
 from tests.flows.conftest import ask
+from tests.flows.test_failing_server import slow_recipe
 
 
-def test_cron_gets_a_scheduled_run(server: Server) -> None:
+def test_cron_gets_a_scheduled_run(server: Server, tmp_path: Path) -> None:
     """SQLAlchemy 2.1 breaks the scheduler without a word: no run is ever scheduled."""
     ask(server, "work_pools/", name="local", type="process")
     subprocess.run(
@@ -40,27 +49,54 @@ def test_cron_gets_a_scheduled_run(server: Server) -> None:
             break
         time.sleep(0.2)
     assert runs and runs[0]["state_type"] == "SCHEDULED" and runs[0]["auto_scheduled"]
-    assert "nightly/nightly" in serve_until_ready(server)
+    assert_served(server, found, tmp_path)
 
 
-def serve_until_ready(server: Server) -> str:
-    """`python -m flows.serve` beside deployments that are there already; what it says then."""
-    said = ""
+def assert_served(server: Server, deployed: dict[str, Any], folder: Path) -> None:
+    """`rlaif serve` beside deployments that are there already makes the same ones and runs them;
+    Ctrl-C cancels the run.
+    """
+    parameters = {"recipe": str(slow_recipe(folder)), "run_id": "one"}
+    create = f"deployments/{deployed['main']['id']}/create_flow_run"
+    run = RunDir(folder / "runs/one")
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", "flows.serve"],
+        [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
         cwd=PROJECT_ROOT,
         text=True,
-        env=with_environment(server.port),
+        env=os.environ | {"RLAIF_OUTPUTS": str(folder)},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            said += line
-            if "nightly/nightly" in line:
+        flow_run = ask(server, create, parameters=parameters)["id"]
+        for _ in range(600):
+            if stage_manifests(run.root, "supervised/sample"):
                 break
-        process.terminate()
-    return said
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        said, problem = process.communicate()
+    assert (process.returncode, problem) == (0, "")
+    (canceled,) = ask(server, "flow_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+    assert canceled["state_type"] == "CANCELLED" and not is_locked(run.root)
+    assert run.info()["status"] != "finished" and verify(run) == []
+    served = {d["name"]: d for d in ask(server, "deployments/filter")}
+    assert {name: settings(d) for name, d in served.items()} == {
+        name: settings(d) for name, d in deployed.items()
+    }
+    for name, deployment in served.items():
+        assert f"/{name}: {deployment['description']}\n" in said
+
+
+def settings(deployment: dict[str, Any]) -> dict[str, Any]:
+    """What prefect.yaml says of a deployment, and its form."""
+    keys = ("description", "parameters", "parameter_openapi_schema", "concurrency_options")
+    limit = deployment["global_concurrency_limit"]
+    return {
+        **{key: deployment[key] for key in keys},
+        "limit": limit and limit["limit"],
+        "schedules": [(s["slug"], s["active"], s["schedule"]) for s in deployment["schedules"]],
+    }
 
 
 def test_entrypoints_name_flows() -> None:
