@@ -285,10 +285,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="Of the sampling.")] = 0.7,
 ) -> None:
-    """Talk to a model here; to one trained by `method: dpa` in a direction of its attributes.
-
-    Example: rlaif chat RUN --helpful 0.8 --harmless 0.2
-    """
+    """Talk to a model here; to one trained by `method: dpa` in a direction of its attributes."""
     from pipeline.cli.chat import chat_with
     from pipeline.types import SamplingParams
 

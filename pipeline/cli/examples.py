@@ -33,6 +33,7 @@ EXAMPLES = {
         "rlaif export RUN --out pairs.jsonl --format openai",
         "rlaif export RUN --push-to polite-pairs",
     ],
+    "chat": ["rlaif chat RUN --helpful 0.8 --harmless 0.2"],
     "submit": [
         "rlaif submit RUN --model gpt-4.1-mini-2025-04-14 --beta 0.2",
         "rlaif submit RUN --model gpt-4.1-mini-2025-04-14 --cancel",
@@ -61,15 +62,11 @@ EXAMPLES = {
 
 
 def show_examples(app: typer.Typer, group: str = "") -> None:
-    """Put the examples at the end of the help of every command of an app, and of its groups.
-
-    Raises:
-        KeyError: a command has none.
-    """
+    """Put the examples at the end of the help of every command of an app, and of its groups."""
     for command in app.registered_commands:
         assert command.callback is not None
         name = command.name or command.callback.__name__.replace("_", "-")
-        command.epilog = "\n\n".join(["Examples:", *EXAMPLES[group + name]])
+        command.epilog = "\n\n".join(["Examples:", *EXAMPLES.get(group + name, [])])
     for inner in app.registered_groups:
         assert inner.typer_instance is not None
         show_examples(inner.typer_instance, f"{inner.name} ")
