@@ -11,6 +11,7 @@ from uuid import UUID
 from prefect import get_client, get_run_logger
 from prefect.artifacts import (
     Artifact,
+    ImageArtifact,
     LinkArtifact,
     MarkdownArtifact,
     ProgressArtifact,
@@ -19,7 +20,13 @@ from prefect.artifacts import (
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.runtime import flow_run
 
-from pipeline.report import audit_markdown, headline_numbers, principle_table, summary_markdown
+from pipeline.report import (
+    audit_markdown,
+    headline_numbers,
+    key_plot,
+    principle_table,
+    summary_markdown,
+)
 from pipeline.run.phases import REPORT, WRITE_PREFERENCE
 from pipeline.run.start import runs_root
 from pipeline.run.titles import run_tags, run_title
@@ -56,7 +63,9 @@ async def show_audit(run: RunDir) -> None:
 
 
 async def show_report(run: RunDir) -> None:
-    """Show the report's summary, its table of principles and a link to it as artifacts."""
+    """Show the report's summary, its main plot, its table of principles and a link to it as
+    artifacts. The plot is not in the summary, as one of Prefect's two UIs shows no image there.
+    """
     key = artifact_key(run)
     summary = MarkdownArtifact(
         markdown=summary_markdown(run),
@@ -74,7 +83,12 @@ async def show_report(run: RunDir) -> None:
         key=f"report-{key}",
         description=f"The whole report of {run.run_id}, a file on the machine that made it",
     )
-    await asyncio.gather(*(artifact.acreate() for artifact in (summary, principles, link)))
+    shown: list[Artifact] = [summary, principles, link]
+    if plot := key_plot(run):
+        title, address = plot
+        text = f"{title}, {run.run_id}"
+        shown.append(ImageArtifact(image_url=address, key=f"plot-{key}", description=text))
+    await asyncio.gather(*(artifact.acreate() for artifact in shown))
     for name, value in headline_numbers(run):
         get_run_logger().info("%s: %s", name, value)
 

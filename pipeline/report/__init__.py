@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.headline import headline_numbers as _headline_numbers
-from pipeline.report.page import render_audit, render_markdown, render_page, render_summary
+from pipeline.report.page import (
+    render_audit,
+    render_markdown,
+    render_page,
+    render_plot,
+    render_summary,
+)
 from pipeline.report.pairs import MAX_PAIRS, sample_pairs
 from pipeline.report.source import read_audit, read_run
 from pipeline.report.tables import principles_in_order
@@ -15,6 +21,7 @@ from pipeline.store.inventory import update_inventory
 __all__ = [
     "audit_markdown",
     "headline_numbers",
+    "key_plot",
     "principle_table",
     "summary_markdown",
     "write_report",
@@ -41,6 +48,11 @@ def write_report(run: RunDir, *, max_pairs: int = MAX_PAIRS) -> Path:
 def summary_markdown(run: RunDir) -> str:
     """A few lines of Markdown: headline, figures, where the report is."""
     return render_summary(read_run(run))
+
+
+def key_plot(run: RunDir) -> tuple[str, str] | None:
+    """The plot that says most of a run: title and `data:` address; None without figures."""
+    return render_plot(read_run(run))
 
 
 def audit_markdown(run: RunDir) -> str:

@@ -1,6 +1,6 @@
 """report.html and report.md: one file each, no request to anywhere, every foreign text escaped.
 
-In:  ReportData, the sampled pairs, and the templates, report.css and report.js beside this file
+In:  ReportData, the sampled pairs, and the templates, styles and report.js beside this file
 Out: the page and its Markdown as text
 
 Values reach the page through autoescape; the pairs travel as base64, and the script puts them on
@@ -23,7 +23,7 @@ from markupsafe import Markup
 from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.report import matches, origins, tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
-from pipeline.report.charts import histogram
+from pipeline.report.charts import HEIGHT, WIDE, histogram
 from pipeline.report.curves import panels
 from pipeline.report.directions import attributes, direction_chart, direction_table
 from pipeline.report.headline import cards, headline, headline_numbers
@@ -93,6 +93,27 @@ def render_summary(data: ReportData) -> str:
     return render("summary.md.jinja", data=data, headline=headline(data), figures=_figures(data))
 
 
+def render_plot(data: ReportData) -> tuple[str, str] | None:
+    """The plot that says most of a run, as a title and the `data:` address of an SVG with its own
+    style: the policies, else the margins of the labels. None where there are neither.
+    """
+    points, title = frontier(data), "Margins of all labeled pairs"
+    chart = frontier_chart(points) or histogram(title, data.metrics.data)
+    if points:
+        title = f"{points.y_name} and {points.x_name}, by policy".capitalize()
+    if not chart:
+        return None
+    # In the page, the name of a point may lie above the chart.
+    whole = chart.replace(f"0 0 {WIDE} {HEIGHT}", f"0 -14 {WIDE} {HEIGHT + 14}")
+    root = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="920" height="448" '
+        f'style="background:var(--panel)" {whole.removeprefix("<svg ")}'
+    )
+    tag, _, body = root.partition(">")
+    text = f"{tag}><style>{_style('chart.css')}</style>{body}"
+    return title, "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode("ascii")
+
+
 def render_audit(audit: Audit) -> str:
     """The audit of labels and texts as Markdown; empty without one."""
     return render("audit.md.jinja", **_audit_values(audit))
@@ -108,6 +129,10 @@ def render(template: str, *, folder: Path = _HERE, **values: Any) -> str:
         return text
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return text and text + "\n"
+
+
+def _style(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def script_hash(script: str) -> str:
@@ -150,7 +175,7 @@ def _environment(folder: Path) -> Environment:
     jinja.globals |= {
         "count_of": count_of,
         "percent_range": percent_range,
-        "style": Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        "style": Markup(_style("chart.css") + _style("report.css")),
     }
     return jinja
 

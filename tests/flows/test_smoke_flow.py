@@ -86,6 +86,9 @@ def test_artifacts_show_the_result(flows: Flows) -> None:
     assert all(found[f"{kind}-graph"]["description"] for kind in ("summary", "report", "audit"))
     assert (found["progress-graph"]["type"], found["progress-graph"]["data"]) == ("progress", 100)
     assert json.loads(found["workers-groups"]["data"]) == [{"worker": 0, "rows": 3}]
+    plot = found["plot-graph"]
+    assert plot["type"] == "image" and plot["data"].startswith("data:image/svg+xml;base64,")
+    assert plot["description"] == "Margins of all labeled pairs, graph"
     assert run.report.is_file() and run.report.as_uri() in found["report-graph"]["data"]
 
 

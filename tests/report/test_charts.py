@@ -1,8 +1,13 @@
 """Axes, curves and columns by hand; and numbers as people read them."""
 
+import base64
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -26,7 +31,11 @@ from pipeline.report.numbers import (
     percent_range,
     points,
 )
+from pipeline.report.page import render_plot
+from pipeline.report.source import read_run
 from pipeline.report.tables import Cell, Table, markdown_table
+from tests.evaluation.builders import make_run
+from tests.report.synthetic import finished_run
 
 
 @pytest.mark.parametrize(
@@ -143,3 +152,28 @@ def test_notes_become_a_column_at_the_end() -> None:
         "| a | 1 | why |",
         "| b | 2 |  |",
     ]
+
+
+@pytest.mark.parametrize(
+    "changes, title",
+    [
+        ({}, "Harmless replies to misdeeds and good replies to harmless prompts, by policy"),
+        ({"policies": {}}, "Margins of all labeled pairs"),
+    ],
+    ids=["policies", "labels"],
+)
+def test_plot_stands_alone(tmp_path: Path, changes: dict[str, Any], title: str) -> None:
+    """A picture of its own has a name space, a size, and a style for each of its classes."""
+    data = read_run(finished_run(tmp_path / "run"))
+    data = replace(data, metrics=data.metrics.model_copy(update=changes))
+    said, address = render_plot(data) or ("", "")
+    assert said == title
+    root = ElementTree.fromstring(base64.b64decode(address.partition(",")[2]))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.get("width"), root.get("viewBox")) == ("920", "0 -14 460 224")
+    classes = {name for each in root.iter() for name in (each.get("class") or "").split()}
+    assert classes and all(f".{name} {{" in (root[0].text or "") for name in classes - {"name"})
+
+
+def test_run_without_figures_has_no_plot(tmp_path: Path) -> None:
+    assert render_plot(read_run(make_run(tmp_path / "run"))) is None
