@@ -74,21 +74,29 @@ def variant(
     return changed
 
 
-def run_one(recipe: Path, runs: Path) -> None:
-    """Run a recipe in this process and print the run's folder."""
+def run_one(recipe: Path, runs: Path, before: Path | None = None) -> None:
+    """Run a recipe in this process and print the run's folder.
+
+    Args:
+        before: a finished run whose samples and labels it takes over.
+    """
     # Imported here: the process that only starts others and adds up stays light.
     from pipeline.run.context import open_context
     from pipeline.run.phases import run_all
     from pipeline.run.start import start_run
+    from pipeline.sweep.run import begin_with
 
     run = start_run(recipe, runs_root_folder=runs)
+    if before is not None:
+        begin_with(run, RunDir(before))
     asyncio.run(run_all(open_context(run)))
     print(run.root)
 
 
-def run_apart(recipe: Path, runs: Path) -> tuple[RunDir, float]:
+def run_apart(recipe: Path, runs: Path, before: RunDir | None = None) -> tuple[RunDir, float]:
     """One run in a process of its own, with its seconds, start of the process included."""
     command = [sys.executable, "-m", "benchmarks.demo_truth", "--one", str(recipe), str(runs)]
+    command += [str(before.root)] if before else []
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT)
     if done.returncode:
@@ -167,7 +175,7 @@ def main() -> None:
         "--quick", action="store_true", help="one short run: shows that it works, no more"
     )
     parser.add_argument("--keep", type=Path, help="folder for the runs and their reports")
-    parser.add_argument("--one", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs="+", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         run_one(*arguments.one)
