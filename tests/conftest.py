@@ -32,11 +32,17 @@ def group(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests that take longest."""
-    order = [*GROUPS]
-    items.sort(
-        key=lambda item: order.index(name) if (name := group(item.nodeid)) in order else len(order)
-    )
+    """Begin with the tests that take longest: the groups, then those of Ray, which would otherwise
+    be the last ones and keep one process busy while the others have nothing left.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        name = group(item.nodeid)
+        if name in GROUPS:
+            return list(GROUPS).index(name)
+        return len(GROUPS) + (not name.startswith("tests/workers/"))
+
+    items.sort(key=rank)
 
 
 class Together(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

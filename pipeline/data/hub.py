@@ -31,10 +31,8 @@ def push_dataset(run: RunDir, repository: str, say: Callable[[str], None]) -> st
         MachineError: the server cannot be reached, or failed.
     """
     _require(run)
-    # Another way of sending large files, with a cache of its own, which few servers speak.
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     from httpx2 import HTTPError, InvalidURL
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import disable_progress_bars
 
@@ -42,6 +40,9 @@ def push_dataset(run: RunDir, repository: str, say: Callable[[str], None]) -> st
     if token is None:
         raise UserError("there is no token of the Hub; set HF_TOKEN, or give `hf auth login`")
     disable_progress_bars()
+    # Another way of sending large files, with a cache of its own, which few servers speak. Its
+    # environment variable is read at the first import, which may have been long ago.
+    constants.HF_HUB_DISABLE_XET = True
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     files = sorted(path for path in run.dataset.iterdir() if path.is_file())
     operations = [CommitOperationAdd(path.name, path) for path in files]

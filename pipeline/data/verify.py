@@ -274,7 +274,7 @@ def _training(run: RunDir, hashes: dict[str, str]) -> Iterator[str]:
         result = read_json(run.training(folder) / "result.json")
         if result is None:
             continue
-        path = f"dataset/{learns_from(result.get('method', ''))}.parquet"
+        path = f"dataset/{learns_from(result.get('method', folder))}.parquet"
         yield from _weights(run, f"training/{folder}", result.get("files"), hashes)
         if result.get("dataset_sha256") != hashes.get(path):
             yield f"training/{folder}: was trained on another version of {path}"

@@ -362,6 +362,7 @@ def planned_folders(ctx: RunContext) -> set[str]:
     if config.evaluation.enabled and config.prompts.heldout:
         makers += [partial(evaluation_samples, policy=name) for name in names]
         makers.append(partial(evaluation_judges, matches=matches(names)))
+        makers += [direction_samples, direction_ratings] if "tuned" in names else []
     # No folder is named by a model, or by what was fitted to one.
     labeling = replace(ctx.files.labeling, calibration=None, known_labels=None)
     ctx, engine = (
