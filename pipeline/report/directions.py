@@ -26,7 +26,9 @@ def direction_chart(data: ReportData) -> Markup:
 
 
 def direction_table(data: ReportData) -> Table:
-    """The same ratings with their intervals, of every principle, and whether they follow."""
+    """Mean rating under every principle in each direction, from 1 to the number of options, with
+    its 95 % interval, and whether both attributes follow the angle.
+    """
     rows: list[Row] = []
     measured = data.metrics.directions
     for entry in measured:

@@ -64,7 +64,7 @@ def _trainings(run: RunDir) -> list[dict[str, Any]]:
         if not isinstance(result, dict) or not isinstance(job, dict):
             continue
         files = [
-            f"{learns_from(result.get('method', ''))}.parquet",
+            f"{learns_from(result.get('method', name))}.parquet",
             *(["feedback.parquet"] if result.get("feedback_sha256") else []),
         ]
         tables = [pq.read_table(run.dataset / file, columns=["row_id"]) for file in files]

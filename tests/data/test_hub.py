@@ -3,9 +3,7 @@
 import asyncio
 import base64
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from pipeline.constitution import load_constitution
 from pipeline.data.export import export_preference
 from pipeline.store import RunDir
 from tests.cli.commands import Rlaif, rlaif
+from tests.data.loopback import serve_json
 from tests.judge_eval.command_runs import assert_one_line
 from tests.run.builders import CONFIG, whole_run
 
@@ -98,44 +97,11 @@ class Hub:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     service = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.do_POST()
-
-        def do_PUT(self) -> None:
-            self.do_POST()
-
-        def do_POST(self) -> None:
-            if self.headers.get("Transfer-Encoding") == "chunked":
-                body = b""
-                while size := int(self.rfile.readline(), 16):
-                    body += self.rfile.read(size)
-                    self.rfile.readline()
-                self.rfile.readline()
-            else:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = self.path.partition("?")[0]
-            status, value = service.answer(self.command, path, self.headers, body)
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-        thread.start()
-        service.url = f"http://127.0.0.1:{http.server_port}"
+    with serve_json(service.answer) as address:
+        service.url = address
         monkeypatch.setenv("HF_ENDPOINT", service.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield service
-        http.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

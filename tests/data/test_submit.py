@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from pipeline.data.submit import Submission, cancel, submit, watch
 from pipeline.errors import MachineError, TrainingError, UserError
 from pipeline.store import RunDir, read_json
 from tests.cli.commands import Rlaif
+from tests.data.loopback import serve_json
 from tests.judge_eval.command_runs import assert_one_line
 from tests.run.builders import CONFIG, whole_run
 
@@ -76,32 +75,10 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     service = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.do_POST()
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = self.path.partition("?")[0]
-            status, value = service.answer(self.command, path, self.headers, body)
-            data = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
-        thread.start()
-        service.url = f"http://127.0.0.1:{http.server_port}/v1"
+    with serve_json(service.answer) as address:
+        service.url = f"{address}/v1"
         monkeypatch.setenv("TUNING_KEY", KEY)
         yield service
-        http.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
