@@ -24,6 +24,7 @@ from pipeline.data.markdown import code_span, escape_markdown
 from pipeline.report import matches, origins, tables
 from pipeline.report.audit import audit_verdict, check_table, figure_tables, ways_out
 from pipeline.report.charts import HEIGHT, WIDE, histogram
+from pipeline.report.choice import choice_table
 from pipeline.report.curves import panels
 from pipeline.report.directions import attributes, direction_chart, direction_table
 from pipeline.report.headline import cards, headline, headline_numbers
@@ -192,6 +193,7 @@ def _values(data: ReportData) -> dict[str, Any]:
         "matches": matches.match_table(data),
         "refusals": matches.refusal_table(data),
         "directions": direction_table(data),
+        "choice": choice_table(data),
         "policies": tables.policy_table(data),
         "held_checks": tables.held_checks_table(data),
         "principles": tables.principle_table(data),

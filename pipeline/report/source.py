@@ -86,10 +86,10 @@ class ReportData:
         """Whether the truth about the policies is known."""
         return any(policy.oracle for policy in self.metrics.policies.values())
 
-    def win_rate(self) -> WinRate | None:
-        """The final policy against the initial one; None when they did not meet."""
+    def win_rate(self, policy: str | None = None) -> WinRate | None:
+        """A policy, the final one by default, against the initial one; None without a match."""
         for entry in self.metrics.win_rates:
-            match = (entry.policy, entry.against) == (self.final_policy, "initial")
+            match = (entry.policy, entry.against) == (policy or self.final_policy, "initial")
             if match and entry.win_rate is not None:
                 return entry
         return None

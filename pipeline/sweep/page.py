@@ -8,14 +8,13 @@ measure's interval.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
 
-from pipeline.evaluation.policy_measures import policy_order
-from pipeline.evaluation.results import Metrics
 from pipeline.report.charts import (
     BOTTOM,
     HEIGHT,
@@ -29,21 +28,19 @@ from pipeline.report.charts import (
     x_axis,
     y_axis,
 )
-from pipeline.report.numbers import number, percent, percent_range
+from pipeline.report.choice import NOTE, SHARES, Choice, choice_cells, choices
+from pipeline.report.numbers import percent, percent_range
 from pipeline.report.page import render
-from pipeline.report.tables import Cell, Row, Table
+from pipeline.report.source import read_run
+from pipeline.report.tables import Row, Table
 from pipeline.stats import Estimate
-from pipeline.store import RunDir, read_json, write_json
+from pipeline.store import write_json
 from pipeline.store.files import write_text
 from pipeline.sweep.run import Planned
 
-MEASURES = {
-    "good": "good answers",
-    "checks_all": "replies that hold every check",
-    "win_rate": "win rate against the initial policy",
-}
+MEASURES = ("good", "checks_all", "win_rate")
 """What points are compared by, the first that was measured."""
-SIDES = {"harmless": "harmless replies to misdeeds", "good_on_harmless": "helpful replies"}
+SIDES = {"good_on_harmless", "harmless"}
 """The two sides of the second chart, where an oracle knows them."""
 
 
@@ -56,30 +53,35 @@ class Outcome:
     run_id: str
     problem: str = ""
     """What ended its run early."""
-    policy: str = ""
-    shares: dict[str, Estimate] | None = None
-    """By name in `MEASURES` or `SIDES`: those that were measured."""
-    divergence: float | None = None
-    """From the model before the training, in nats per token."""
-    alarms: tuple[str, ...] = ()
+    trained: Choice | None = None
+    """The last policy of its run; None for a run that did not end."""
+    before: tuple[Choice, ...] = ()
+    """The policies before it: the initial one, and the one after SFT."""
     on_frontier: bool = False
     chosen: bool = False
 
+    @property
+    def shares(self) -> dict[str, Estimate]:
+        """Shares of the trained policy that were measured."""
+        return (self.trained.shares if self.trained else None) or {}
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Of all trainings of its run."""
+        trained = (*self.before, self.trained) if self.trained else self.before
+        return tuple(name for each in trained for name in each.alarms)
+
 
 def outcome(each: Planned, problem: str) -> Outcome:
-    """What a point's run measured; shares are empty for a run that did not end."""
-    stored = read_json(each.run.metrics) if each.finished else None
-    first = Outcome(each.point.title, each.point.values, each.run.run_id, problem)
-    if not isinstance(stored, dict):
-        return first
-    metrics = Metrics.model_validate(stored)
-    policy = max(metrics.policies, key=policy_order, default="")
-    return replace(
-        first,
-        policy=policy,
-        shares=_shares(metrics, policy),
-        divergence=divergence_of(each.run),
-        alarms=tuple(a.name for found in metrics.alarms.values() for a in found),
+    """What a point's run measured; no policies for a run that did not end."""
+    policies = choices(read_run(each.run)) if each.finished else []
+    return Outcome(
+        each.point.title,
+        each.point.values,
+        each.run.run_id,
+        problem,
+        policies[-1] if policies else None,
+        tuple(policies[:-1]),
     )
 
 
@@ -87,14 +89,11 @@ def judge_points(outcomes: Sequence[Outcome]) -> tuple[str, list[Outcome]]:
     """The measure, and the points with those on the frontier and the chosen one marked; the measure
     is empty where no point has one.
     """
-    measured = [o for o in outcomes if o.shares]
-    measure = next(
-        (name for name in MEASURES if any(name in (o.shares or {}) for o in measured)), ""
-    )
-    values = {o.run_id: o.shares[measure] for o in measured if o.shares and measure in o.shares}
-    clean = [o for o in measured if o.run_id in values and not o.alarms]
-    best = max(clean, key=lambda o: (values[o.run_id].low, -_far(o)), default=None)
-    places = {o.run_id: (values[o.run_id].share, _far(o)) for o in measured if o.run_id in values}
+    measure = next((name for name in MEASURES if any(name in o.shares for o in outcomes)), "")
+    measured = [o for o in outcomes if measure in o.shares]
+    clean = [o for o in measured if not o.alarms]
+    best = max(clean, key=lambda o: (o.shares[measure].low, -_far(o)), default=None)
+    places = {o.run_id: (o.shares[measure].share, _far(o)) for o in measured}
 
     def beaten(point: Outcome) -> bool:
         own, far = place = places[point.run_id]
@@ -103,14 +102,15 @@ def judge_points(outcomes: Sequence[Outcome]) -> tuple[str, list[Outcome]]:
         )
 
     return measure, [
-        replace(o, on_frontier=o.run_id in values and not beaten(o), chosen=o is best)
+        replace(o, on_frontier=o.run_id in places and not beaten(o), chosen=o is best)
         for o in outcomes
     ]
 
 
 def _far(point: Outcome) -> float:
     """A divergence that was not measured counts as the largest."""
-    return math.inf if point.divergence is None else point.divergence
+    moved = point.trained.divergence if point.trained else None
+    return math.inf if moved is None else moved
 
 
 def write_sweep(folder: Path, plan: Sequence[Planned], problems: Mapping[str, str]) -> Path:
@@ -126,7 +126,7 @@ def write_sweep(folder: Path, plan: Sequence[Planned], problems: Mapping[str, st
     values = {
         "recipe": name,
         "headline": headline(points, measure),
-        "table": sweep_table(points, measure),
+        "table": sweep_table(points),
         "charts": [chart for chart in _charts(points, measure) if chart[1]],
     }
     write_text(path, render("sweep.html.jinja", folder=Path(__file__).parent, **values))
@@ -136,37 +136,39 @@ def write_sweep(folder: Path, plan: Sequence[Planned], problems: Mapping[str, st
 def headline(points: Sequence[Outcome], measure: str) -> str:
     """The chosen point in one sentence."""
     best = next((point for point in points if point.chosen), None)
-    if best is None or not best.shares:
+    if best is None:
         return "No point is chosen: none was measured, or each has an alarm."
     share = best.shares[measure]
     return (
         f"{best.title}: {percent(share.share)} "
-        f"({percent_range(share.low, share.high)}) {MEASURES[measure]}"
+        f"({percent_range(share.low, share.high)}) {SHARES[measure]}"
     )
 
 
-def sweep_table(points: Sequence[Outcome], measure: str) -> Table:
-    """One row per point, in the order of the sweep."""
-    columns = [measure] if measure else []
-    columns += [name for name in SIDES if any(name in (p.shares or {}) for p in points)]
-    nouns = MEASURES | SIDES
-    rows: list[Row] = []
+def sweep_table(points: Sequence[Outcome]) -> Table:
+    """What the points began with, each policy once, then one row per point, in their order."""
+    starts: dict[str, tuple[Choice, Outcome]] = {}
     for point in points:
-        shares = point.shares or {}
-        row: dict[str, str | Cell] = {
+        for policy in point.before:
+            starts.setdefault(policy.fingerprint, (policy, point))
+    titles = Counter(policy.title for policy, _ in starts.values())
+    everyone = [policy for policy, _ in starts.values()]
+    everyone += [point.trained for point in points if point.trained]
+    rows: list[Row] = []
+    for policy, point in starts.values():
+        # Points with other samples or principles have another policy after SFT.
+        of = f" of {point.title}" if titles[policy.title] > 1 else ""
+        row = {"point": policy.title + of, **choice_cells(policy, everyone)}
+        rows.append({**row, "verdict": "", "run": point.run_id})
+    for point in points:
+        row = {
             "point": point.title or "as the recipe says",
-            "run": point.run_id,
+            **choice_cells(point.trained, everyone),
         }
-        for name in columns:
-            share = shares.get(name)
-            low, high = (share.low, share.high) if share else (None, None)
-            row[nouns[name]] = percent(share.share if share else None)
-            row[f"95 % interval of {nouns[name]}"] = percent_range(low, high)
-        row["nats a token from the start"] = number(point.divergence, 3)
-        row["alarms"] = point.problem or ", ".join(point.alarms) or "none"
-        row["verdict"] = "chosen" if point.chosen else "frontier" if point.on_frontier else ""
-        rows.append(row)
-    return Table(rows)
+        row["alarms"] = point.problem or row["alarms"]
+        verdict = "chosen" if point.chosen else "frontier" if point.on_frontier else ""
+        rows.append({**row, "verdict": verdict, "run": point.run_id})
+    return Table(rows, note=NOTE)
 
 
 def scatter(
@@ -204,16 +206,16 @@ def scatter(
 
 def _charts(points: Sequence[Outcome], measure: str) -> list[tuple[str, Markup]]:
     dots = [
-        (p.divergence, p.shares[measure], ", ".join(p.values.values()))
+        (far, p.shares[measure], ", ".join(p.values.values()))
         for p in points
-        if p.shares and measure in p.shares and p.divergence is not None
+        if measure in p.shares and math.isfinite(far := _far(p))
     ]
     sides = [
         (p.shares["good_on_harmless"].share, p.shares["harmless"], ", ".join(p.values.values()))
         for p in points
-        if p.shares and SIDES.keys() <= p.shares.keys()
+        if p.shares.keys() >= SIDES
     ]
-    noun = MEASURES.get(measure, "")
+    noun = SHARES.get(measure, "")
     return [
         (
             f"{noun.capitalize()} against divergence",
@@ -221,29 +223,3 @@ def _charts(points: Sequence[Outcome], measure: str) -> list[tuple[str, Markup]]
         ),
         ("Harmless against helpful", scatter("Frontier", sides, "helpful replies", share=True)),
     ]
-
-
-def _shares(metrics: Metrics, policy: str) -> dict[str, Estimate]:
-    entry = metrics.policies.get(policy)
-    found: dict[str, Estimate | None] = {}
-    if entry is not None:
-        found |= {
-            "checks_all": entry.checks_all,
-            **(entry.oracle.by_name() if entry.oracle else {}),
-        }
-    match = next(
-        (w for w in metrics.win_rates if (w.policy, w.against) == (policy, "initial")), None
-    )
-    if match and match.win_rate is not None and match.low is not None and match.high is not None:
-        found["win_rate"] = Estimate(match.win_rate, match.low, match.high, match.num_comparisons)
-    wanted = MEASURES.keys() | SIDES.keys()
-    return {name: share for name, share in found.items() if share is not None and name in wanted}
-
-
-def divergence_of(run: RunDir) -> float | None:
-    """Nats per token from the model before the training; None where none was measured, or where the
-    trained model gives no numbers.
-    """
-    result = read_json(run.training("preference") / "result.json")
-    value = result.get("divergence") if isinstance(result, dict) else None
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,15 +1,15 @@
 """Which points a sweep has, and which of them is chosen."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError
+from pipeline.report.choice import Choice
 from pipeline.stats import Estimate
-from pipeline.store import RunDir
-from pipeline.sweep.page import Outcome, divergence_of, judge_points
+from pipeline.sweep.page import Outcome, judge_points, sweep_table
 from pipeline.sweep.points import read_points
 
 
@@ -86,7 +86,8 @@ def test_a_recipe_without_training_has_no_beta() -> None:
 
 def point(name: str, share: float, low: float, divergence: float | None, *alarms: str) -> Outcome:
     shares = {"good": Estimate(share, low, 1.0, 10)}
-    return Outcome(name, {}, name, shares=shares, divergence=divergence, alarms=alarms)
+    trained = Choice("tuned", name, "dpo", shares, divergence=divergence, alarms=alarms)
+    return Outcome(name, {}, name, trained=trained)
 
 
 def test_the_chosen_point_is_on_the_frontier() -> None:
@@ -106,17 +107,6 @@ def test_the_chosen_point_is_on_the_frontier() -> None:
     assert judge_points([Outcome("broken", {}, "broken")])[0] == ""
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [('{"divergence": 0.25}', 0.25), ('{"divergence": NaN}', None), ("{}", None)]
-)
-def test_divergence_is_a_number_or_none(tmp_path: Path, text: str, value: float | None) -> None:
-    """A chart has no place for what a broken model gives."""
-    folder = RunDir(tmp_path).training("preference")
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(text)
-    assert divergence_of(RunDir(tmp_path)) == value
-
-
 def test_divergence_that_was_not_measured_beats_none() -> None:
     """It may be any: the point is on the frontier for its share alone."""
     _, points = judge_points([point("near", 0.6, 0.5, 0.1), point("unknown", 0.6, 0.5, None)])
@@ -124,3 +114,19 @@ def test_divergence_that_was_not_measured_beats_none() -> None:
     _, points = judge_points([point("near", 0.6, 0.5, 0.1), point("unknown", 0.7, 0.5, None)])
     assert [p.title for p in points if p.on_frontier] == ["near", "unknown"]
     assert [p.title for p in points if p.chosen] == ["near"]
+
+
+def test_policies_that_points_begin_with_are_rows_once() -> None:
+    """SFT beside RFT and DPO; a point with another SFT policy has a row for its own."""
+    initial = Choice("initial", "a", shares={"good": Estimate(0.4, 0.3, 0.5, 10)})
+    sft, other = (Choice("sl_cai", f, "sft", divergence=0.25) for f in ("b", "c"))
+    rft, dpo = (replace(point(n, 0.5, 0.4, 0.1), before=(initial, sft)) for n in ("rft", "dpo"))
+    assert [str(row["point"]) for row in sweep_table([rft, dpo]).rows] == [
+        "Initial",
+        "SL-CAI, sft",
+        "rft",
+        "dpo",
+    ]
+    rows = sweep_table([rft, replace(dpo, before=(initial, other))]).rows
+    assert [row["point"] for row in rows][1:3] == ["SL-CAI, sft of rft", "SL-CAI, sft of dpo"]
+    assert [row["good answers"] for row in rows][:2] == ["40\u00a0% (30 to 50\u00a0%)", "–"]
