@@ -1,6 +1,7 @@
 """What labels real text best on a laptop: a prompted judge, follow-ups, or a reward model?
 
     python -m benchmarks.judges_on_real_text PAIRS RUN [--way NAME] [--train-pairs N] [--measure N]
+                                             [--keep FOLDER]
 
 PAIRS is a file of hh-rlhf, such as harmless-base/test.jsonl.gz: what people preferred, and did not
 always agree on. RUN is the folder of a run whose constitution has checks, such as one of `make
@@ -15,8 +16,9 @@ of the prompts of each are for training; the others are measured on, the same fo
     longer, shorter, coin   rules that read nothing
 
 Needs models/smollm2/weights (`python -m models.smollm2.build`). `--quick` trains two steps and
-measures six pairs of each kind. The last line is one JSON object: for each kind of comparison and
-each labeler the accuracy (a row without a label is wrong) with its 95 % interval and n.
+measures six pairs of each kind. With `--keep`, a stopped call goes on where it was. The last line
+is one JSON object: for each kind of comparison and each labeler the accuracy (a row without a
+label is wrong) with its 95 % interval and n.
 
 Does not: take long conversations, which would keep two cores busy for hours, or say anything about
 larger models.
@@ -29,7 +31,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,7 @@ def labelers(way: str, reward_model: Path, folder: Path) -> dict[str, Recipe]:
 
 def rounded(estimate: Estimate | None) -> dict[str, float] | None:
     """A share with its interval and n."""
-    return {key: round(value, 3) for key, value in vars(estimate).items()} if estimate else None
+    return {key: round(value, 3) for key, value in asdict(estimate).items()} if estimate else None
 
 
 async def measure(request: Request, keep: set[str]) -> EvaluationMetrics:
@@ -221,11 +223,14 @@ def main() -> None:
     parser.add_argument("--train-pairs", type=int, default=150, help="of each kind, at most")
     parser.add_argument("--measure", type=int, default=150, help="of each kind, at most")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--keep", type=Path, help="folder for what was trained and asked")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="judges-") as folder:
-        os.environ["RLAIF_OUTPUTS"] = str(Path(folder) / "outputs")
+    with tempfile.TemporaryDirectory(prefix="judges-") as temporary:
+        folder = (arguments.keep or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["RLAIF_OUTPUTS"] = str(folder / "outputs")
         started = time.monotonic()
-        table = asyncio.run(compare(arguments, Path(folder)))
+        table = asyncio.run(compare(arguments, folder))
         print(json.dumps({**table, "minutes": round((time.monotonic() - started) / 60, 1)}))
 
 
