@@ -15,6 +15,7 @@ from pipeline.config.engines import EngineSection
 from pipeline.errors import ConfigError, EngineError
 from pipeline.types import FinishReason, Generation, Messages, OptionScores, SamplingParams
 
+T = TypeVar("T")
 NOTICE: ContextVar[Callable[[str], object]] = ContextVar("notice", default=lambda line: None)
 """Takes the lines that an engine has for the person who waits for it; the runner shows them."""
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
@@ -102,6 +103,42 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Release the model; calling twice is harmless."""
         ...
+
+
+class Forwarding:
+    """The calls of an Engine, each passed on to another engine by `_ask`."""
+
+    async def _ask(self, messages: Messages, call: Callable[[Engine], Awaitable[T]]) -> T:
+        """`call` with the engine that answers requests about `messages`."""
+        raise NotImplementedError
+
+    async def generate(
+        self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
+    ) -> Generation:
+        """See Engine.generate."""
+        return await self._ask(
+            messages,
+            lambda engine: engine.generate(messages, sampling, seed=seed, request_id=request_id),
+        )
+
+    async def score(
+        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
+    ) -> OptionScores:
+        """See Engine.score."""
+        wanted = {"request_id": request_id, "reply_prefix": reply_prefix}
+        return await self._ask(messages, lambda engine: engine.score(messages, options, **wanted))
+
+    async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """See Engine.score_reply."""
+        return await self._ask(
+            messages, lambda engine: engine.score_reply(messages, request_id=request_id)
+        )
+
+    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
+        """See Engine.reward."""
+        return await self._ask(
+            messages, lambda engine: engine.reward(messages, request_id=request_id)
+        )
 
 
 Settings = TypeVar("Settings", bound=EngineSection)

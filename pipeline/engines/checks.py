@@ -168,9 +168,7 @@ def _known_architectures() -> frozenset[str]:
 
 def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
     """Sizes in config.json are numbers that the weights can have."""
-    settings = json_object(folder / "config.json")
-    text = settings.get("text_config")
-    known = text if isinstance(text, dict) else settings
+    known = model_settings(folder)
     for name in _SIZES:
         value = known.get(name, 1)
         if type(value) is not int or value < 1:
@@ -217,9 +215,7 @@ def _check_index(folder: Path) -> None:
 
 def _check_context(config: VllmConfig, folder: Path) -> None:
     """A longer context than the model has positions for; one that is stretched may have more."""
-    settings = json_object(folder / "config.json")
-    text = settings.get("text_config")
-    known = text if isinstance(text, dict) else settings
+    known = model_settings(folder)
     positions = known.get("max_position_embeddings")
     stretched = any(
         isinstance(known.get(name), dict) and "factor" in known[name]
@@ -318,6 +314,13 @@ def json_object(path: Path) -> dict[str, Any]:
             "again"
         )
     return value if isinstance(value, dict) else {}
+
+
+def model_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a model's text part, which config.json may hold apart. Raises ConfigError."""
+    settings = json_object(folder / "config.json")
+    text = settings.get("text_config")
+    return text if isinstance(text, dict) else settings
 
 
 def _check_chat_template(config: VllmConfig, folder: Path) -> None:

@@ -5,21 +5,21 @@ never the model: nothing is loaded then.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from pipeline.config.engines import EngineSection
 from pipeline.engines import ENGINES, check_engine, open_engine
-from pipeline.engines.base import Engine, Identity
+from pipeline.engines.base import Engine, Forwarding, Identity
 from pipeline.errors import EngineDeadError
-from pipeline.types import Generation, Messages, OptionScores, SamplingParams
+from pipeline.types import Messages
 
 T = TypeVar("T")
 MAX_OPENINGS = 3
 
 
-class LazyEngine:
+class LazyEngine(Forwarding):
     """An Engine that is opened at the first call; name and fingerprint are known before.
 
     `version` and `max_context` are those of the opened engine from then on.
@@ -34,32 +34,6 @@ class LazyEngine:
         self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
         self._openings = 0
-
-    async def generate(
-        self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
-    ) -> Generation:
-        """See Engine.generate."""
-        return await self._ask(
-            lambda engine: engine.generate(messages, sampling, seed=seed, request_id=request_id)
-        )
-
-    async def score(
-        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
-    ) -> OptionScores:
-        """See Engine.score."""
-        return await self._ask(
-            lambda engine: engine.score(
-                messages, options, request_id=request_id, reply_prefix=reply_prefix
-            )
-        )
-
-    async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
-        """See Engine.score_reply."""
-        return await self._ask(lambda engine: engine.score_reply(messages, request_id=request_id))
-
-    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
-        """See Engine.reward."""
-        return await self._ask(lambda engine: engine.reward(messages, request_id=request_id))
 
     async def opened(self) -> Engine:
         """The loaded engine.
@@ -87,7 +61,7 @@ class LazyEngine:
         self._engine = None
         await self._stack.aclose()
 
-    async def _ask(self, call: Callable[[Engine], Awaitable[T]]) -> T:
+    async def _ask(self, messages: Messages, call: Callable[[Engine], Awaitable[T]]) -> T:
         engine = self._engine or await self.opened()
         try:
             return await call(engine)

@@ -80,6 +80,29 @@ def check_distinct(options: Sequence[str], ids: Sequence[Sequence[int | str]]) -
         first[tuple(tokens)] = option
 
 
+def continuation(option: str, before: Sequence[int], together: Sequence[int]) -> TokenIds:
+    """Tokens of an option behind a prompt, from those of the prompt and of both.
+
+    Raises:
+        ConfigError: the option is empty, or changes the tokens before it.
+    """
+    if list(together[: len(before)]) != list(before) or len(together) == len(before):
+        raise ConfigError(
+            f"option {option!r} changes the tokens of the prompt before it, or is empty, so its "
+            "score would be wrong; begin it on a token boundary, for instance by moving a space "
+            "between `reply_prefix` and the options"
+        )
+    return tuple(together[len(before) :])
+
+
+def rewritten(role: str) -> ConfigError:
+    """The content of a message cannot be scored, since the template changes it."""
+    return ConfigError(
+        f"the chat template rewrites the content of a {role} message, so its log-probability has "
+        "no meaning; use a template that keeps the text as it is"
+    )
+
+
 def _next_longer(options: Sequence[TokenIds], index: int) -> list[int]:
     """Options that begin with this one, without those that begin with another of them."""
     start = options[index]

@@ -17,6 +17,7 @@ from pipeline.engines.checks import (
     check_vllm,
     json_object,
     model_folder,
+    model_settings,
 )
 from pipeline.errors import ConfigError
 
@@ -108,20 +109,12 @@ def _check_head(folder: Path) -> None:
 
 def _check_vocabulary(folder: Path) -> None:
     """Compare the tokens of tokenizer.json with the rows of the embeddings."""
-    stored, settings = folder / "tokenizer.json", json_object(folder / "config.json")
-    text = settings.get("text_config")
-    rows = settings.get("vocab_size", text.get("vocab_size") if isinstance(text, dict) else None)
+    stored, rows = folder / "tokenizer.json", model_settings(folder).get("vocab_size")
     if not stored.is_file() or not isinstance(rows, int):
         return
-    from tokenizers import Tokenizer
+    from pipeline.engines.template_trial import read_tokenizer
 
-    try:
-        ids = Tokenizer.from_file(str(stored)).get_vocab(with_added_tokens=True).values()
-    except Exception as error:  # the library raises nothing more exact
-        raise ConfigError(
-            f"'{stored}' holds no tokenizer ({str(error)[:120]}); download it again"
-        ) from None
-    most = max(ids, default=-1) + 1
+    most = max(read_tokenizer(stored).get_vocab(with_added_tokens=True).values(), default=-1) + 1
     if not math.ceil(rows * LEAST_FILLED) <= most <= rows:
         raise ConfigError(
             f"model folder '{folder}': its tokenizer has {most:,} tokens, but the model has "

@@ -113,7 +113,7 @@ class _Trial:
         stored = folder / "tokenizer.json"
         self.tokenizer = None
         if stored.is_file():
-            self.tokenizer = _tokenizer(stored, stored.stat().st_mtime_ns)
+            self.tokenizer = read_tokenizer(stored)
 
     def run(self, use: TemplateUse) -> None:
         """Try each shape. Raises _Refusal."""
@@ -209,6 +209,11 @@ def turns(shapes: Iterable[Roles], rounds: int) -> frozenset[Roles]:
     return frozenset(
         shape + ("assistant", "user") * number for shape in shapes for number in range(rounds + 1)
     )
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises ConfigError when it holds none."""
+    return _tokenizer(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(2)

@@ -16,16 +16,16 @@ from functools import partial
 from typing import TypeVar
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.base import NOTICE, no_rewards
+from pipeline.engines.base import NOTICE, Forwarding
 from pipeline.engines.openai.engine import OpenAIEngine, open_openai
 from pipeline.errors import ConfigError, RunStoppedError
 from pipeline.ids import content_hash, uniform
-from pipeline.types import Generation, Messages, OptionScores, SamplingParams
+from pipeline.types import Messages
 
 T = TypeVar("T")
 
 
-class ReplicatedEngine:
+class ReplicatedEngine(Forwarding):
     """An Engine over several servers; safe to call from many coroutines of one event loop.
 
     Args:
@@ -44,36 +44,6 @@ class ReplicatedEngine:
         for engine in engines:
             engine.pace.on_silence = partial(self._lose, engine)
             engine.pace.nobody_since = self._nobody_since
-
-    async def generate(
-        self, messages: Messages, sampling: SamplingParams, *, seed: int, request_id: str
-    ) -> Generation:
-        """See Engine.generate."""
-        return await self._ask(
-            messages,
-            lambda engine: engine.generate(messages, sampling, seed=seed, request_id=request_id),
-        )
-
-    async def score(
-        self, messages: Messages, options: Sequence[str], *, request_id: str, reply_prefix: str = ""
-    ) -> OptionScores:
-        """See Engine.score."""
-        return await self._ask(
-            messages,
-            lambda engine: engine.score(
-                messages, options, request_id=request_id, reply_prefix=reply_prefix
-            ),
-        )
-
-    async def score_reply(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
-        """See Engine.score_reply."""
-        return await self._ask(
-            messages, lambda engine: engine.score_reply(messages, request_id=request_id)
-        )
-
-    async def reward(self, messages: Messages, *, request_id: str) -> tuple[float, int]:
-        """Refused: an endpoint is asked for replies and their probabilities alone."""
-        no_rewards(self.name)
 
     async def close(self) -> None:
         """Close the connections; calling twice is harmless."""

@@ -17,7 +17,15 @@ import openai
 
 from pipeline.engines.base import Use
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
-from pipeline.engines.options import TokenIds, check_distinct, longest_only, option_nodes, sum_along
+from pipeline.engines.options import (
+    TokenIds,
+    check_distinct,
+    continuation,
+    longest_only,
+    option_nodes,
+    rewritten,
+    sum_along,
+)
 from pipeline.engines.reply import whole_text
 from pipeline.engines.spellings import TOP_TOKENS, forms_may_matter, other_forms
 from pipeline.errors import ConfigError, FinalCallError, PromptTooLongError
@@ -182,10 +190,7 @@ class VllmServer:
             (n for n, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), len(one)
         )
         if full[:num_head] != one[:num_head]:
-            raise ConfigError(
-                f"the chat template rewrites the content of a {last.role} message, so its "
-                "log-probability has no meaning; use a template that keeps the text as it is"
-            )
+            raise rewritten(last.role)
 
         def read(reply: Any) -> float:
             listed: Any = getattr(reply.choices[0], "prompt_logprobs", None)
@@ -275,13 +280,7 @@ class VllmServer:
             for option in options:
                 whole = (*messages, Message("assistant", reply_prefix + option))
                 together = await self._tokenize(whole, open_ended=True)
-                if together[: len(prompt)] != prompt or len(together) == len(prompt):
-                    raise ConfigError(
-                        f"option {option!r} changes the tokens of the prompt before it, or is "
-                        "empty, so its score would be wrong; begin it on a token boundary, for "
-                        "instance by moving a space between `reply_prefix` and the options"
-                    )
-                ids.append(tuple(together[len(prompt) :]))
+                ids.append(continuation(option, prompt, together))
             check_distinct(options, ids)
             self._options[key] = tuple(ids)
         return self._options[key]

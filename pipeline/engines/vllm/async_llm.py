@@ -11,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.engines import VllmConfig
-from pipeline.engines.vllm.settings import engine_arguments, lora_request, vllm_environment
-from pipeline.errors import ConfigError, EngineDeadError, EngineError
+from pipeline.engines.vllm.settings import (
+    cannot_open,
+    engine_arguments,
+    lora_request,
+    vllm_environment,
+)
+from pipeline.errors import EngineDeadError, EngineError
 
 
 class AsyncBackend:
@@ -76,6 +81,5 @@ async def open_async(
         try:
             engine = AsyncLLM.from_engine_args(arguments)
         except ValueError as error:
-            line = " ".join(str(error).split())[:400]
-            raise ConfigError(f"vLLM cannot open this model with these settings: {line}") from error
+            raise cannot_open(error) from error
     return AsyncBackend(engine, lora_request(config), f"vllm {vllm.__version__}")

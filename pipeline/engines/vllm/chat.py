@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.literal import MARK, encode_marked, mark_spelled, spelled_tokens
-from pipeline.engines.options import TokenIds, check_distinct
+from pipeline.engines.options import TokenIds, check_distinct, continuation, rewritten
 from pipeline.engines.reply import is_thought_mark
 from pipeline.errors import ConfigError
 from pipeline.types import Message, Messages
@@ -109,10 +109,7 @@ class ChatRenderer:
             None,
         )
         if content is None or head is None:
-            raise ConfigError(
-                f"the chat template rewrites the content of a {last.role} message, so its "
-                "log-probability has no meaning; use a template that keeps the text as it is"
-            )
+            raise rewritten(last.role)
         rendered = Rendered(head + content, self.encode(head + content))
         head_ids = self.encode(head)
         if rendered.token_ids[: len(head_ids)] != head_ids:
@@ -135,7 +132,9 @@ class ChatRenderer:
         if key in self._tails:
             return self._tails[key]
         before = prompt.token_ids if tail is None else self.encode(tail)
-        ids = tuple(self._continuation(key[0], before, option) for option in options)
+        ids = tuple(
+            continuation(option, before, self.encode(key[0] + option)) for option in options
+        )
         check_distinct(options, ids)
         if tail is not None:
             self._tails[key] = ids
@@ -248,17 +247,6 @@ class ChatRenderer:
             if content is not None:
                 return prompt.text[prompt.text.rindex(content) :]
         return None
-
-    def _continuation(self, text: str, before: list[int], option: str) -> TokenIds:
-        together = self.encode(text + option)
-        ids = tuple(together[len(before) :])
-        if together[: len(before)] != before or not ids:
-            raise ConfigError(
-                f"option {option!r} changes the tokens of the prompt before it, or is empty, so "
-                "its score would be wrong; begin it on a token boundary, for instance by moving "
-                "a leading space between `reply_prefix` and the options"
-            )
-        return ids
 
 
 def load_renderer(

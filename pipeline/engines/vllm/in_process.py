@@ -23,11 +23,12 @@ from pipeline.config.engines import VllmConfig
 from pipeline.engines.vllm import top_p
 from pipeline.engines.vllm.settings import (
     CPU_ENVIRONMENT,
+    cannot_open,
     engine_arguments,
     lora_request,
     vllm_environment,
 )
-from pipeline.errors import ConfigError, EngineDeadError, EngineError
+from pipeline.errors import EngineDeadError, EngineError
 
 
 @dataclass(slots=True)
@@ -230,9 +231,7 @@ def _thread_count() -> int:
 
 def _fail_opening(opened: "asyncio.Future[None]", error: BaseException) -> None:
     if isinstance(error, (ValueError, OSError)):
-        # vLLM reports unusable models and settings as ValueError, pydantic's included.
-        line = " ".join(str(error).split())[:400]
-        wrapped = ConfigError(f"vLLM cannot open this model with these settings: {line}")
+        wrapped = cannot_open(error)
         wrapped.__cause__ = error
         error = wrapped
     if not opened.done():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.engines import RewardEngineConfig, VllmConfig
-from pipeline.errors import MachineError
+from pipeline.engines.checks import model_settings
+from pipeline.errors import ConfigError, MachineError
 
 GIB = 1024**3
 CPU_BLOCK_SIZE = 32  # the CPU attention kernel wants multiples of 32; smaller is finer reuse
@@ -120,9 +121,13 @@ def lora_request(config: VllmConfig) -> Any:
 
 def _model_context(folder: Path) -> int:
     """Most tokens that the model's positions reach, as its configuration says."""
-    settings = json.loads((folder / "config.json").read_text("utf-8"))
-    settings = settings.get("text_config", settings)
-    return int(settings.get("max_position_embeddings") or CPU_CONTEXT)
+    return int(model_settings(folder).get("max_position_embeddings") or CPU_CONTEXT)
+
+
+def cannot_open(error: Exception) -> ConfigError:
+    """VLLM refuses the model or the settings; pydantic's refusals included."""
+    line = " ".join(str(error).split())[:400]
+    return ConfigError(f"vLLM cannot open this model with these settings: {line}")
 
 
 def _lora_rank(rank: int) -> int:
