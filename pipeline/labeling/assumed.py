@@ -14,16 +14,16 @@ from typing import Any
 
 from pipeline.config.labeling import PreferenceConfig
 from pipeline.engines.base import Engine
-from pipeline.ids import input_hash, row_id
-from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.ids import row_id
+from pipeline.labeling.comparisons import Compared, Pairing, TextStage
 from pipeline.labeling.inputs import LabelingInputs
-from pipeline.records import JudgmentRow, PromptRow
+from pipeline.records import PromptRow
 from pipeline.stages.base import Inputs, Item, Stage, dropped
 from pipeline.store.stage_names import JUDGE, LABELS, nth_folder
 
 
 @dataclass(frozen=True)
-class AssumeStage:
+class AssumeStage(TextStage):
     """Labels comparisons by their origin. No model call."""
 
     compared: Compared
@@ -32,11 +32,6 @@ class AssumeStage:
     run_id: str
     folder: str = LABELS
     engine: None = None
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Prompts and the folders that are compared."""
-        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """What is compared, and the label."""
@@ -51,26 +46,8 @@ class AssumeStage:
         return [self._item(prompt, pairing) for prompt, pairing in self.compared.pairings(inputs)]
 
     def _item(self, prompt: PromptRow, pairing: Pairing) -> Item:
-        first, second = pairing.first, pairing.second
-        draft = JudgmentRow(
-            row_id=row_id(
-                "judgment",
-                "assumed",
-                pairing.comparison,
-                first.row_id,
-                second.row_id,
-                self.label_accuracy,
-            ),
-            parent_ids=(prompt.row_id, first.row_id, second.row_id),
-            run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, first.text, second.text),
-            prompt_id=prompt.row_id,
-            comparison=pairing.comparison,
-            method="assumed",
-            first_id=first.row_id,
-            second_id=second.row_id,
-            num_verdicts=0,
-        )
+        identity = row_id("judgment", "assumed", *pairing.ids, self.label_accuracy)
+        draft = self.judgment(prompt, pairing, row_id=identity, method="assumed", num_verdicts=0)
         if problem := pairing.problem:
             return dropped(draft, problem)
         return Item(replace(draft, prob_first=self.label_accuracy))

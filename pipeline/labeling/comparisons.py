@@ -6,7 +6,8 @@ from itertools import combinations
 from typing import Any, Literal
 
 from pipeline.config.labeling import Comparisons
-from pipeline.records import PromptRow, ResponseRow, RevisionRow
+from pipeline.ids import input_hash
+from pipeline.records import JudgmentRow, PromptRow, ResponseRow, RevisionRow, ScoreRow
 from pipeline.stages.base import Inputs
 from pipeline.store.stage_names import PROMPTS
 
@@ -30,6 +31,11 @@ class Pairing:
     second: Candidate
     principle_id: str = ""
     """The principle to judge under; empty for a drawn one."""
+
+    @property
+    def ids(self) -> tuple[str, str, str]:
+        """What the comparison is: its kind and its two sides."""
+        return (self.comparison, self.first.row_id, self.second.row_id)
 
     @property
     def problem(self) -> str | None:
@@ -76,6 +82,43 @@ class Compared:
         groups = by_prompt([row for folder in self.texts for row in inputs[folder]])
         for prompt in inputs[self.prompts]:
             yield prompt, [candidate(row) for row in groups.get(prompt.row_id, [])]
+
+
+class TextStage:
+    """What all stages do that read the compared texts: name their inputs, and draft rows."""
+
+    compared: Compared
+    run_id: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Prompts and the folders of the compared texts."""
+        return (self.compared.prompts, *self.compared.texts)
+
+    def judgment(self, prompt: PromptRow, pairing: Pairing, **values: Any) -> JudgmentRow:
+        """The row of a comparison, still without its label; `values` has its id."""
+        first, second = pairing.first, pairing.second
+        draft = {
+            "parent_ids": (prompt.row_id, first.row_id, second.row_id),
+            "run_id": self.run_id,
+            "input_hash": input_hash(prompt.messages, first.text, second.text),
+            "prompt_id": prompt.row_id,
+            "comparison": pairing.comparison,
+            "first_id": first.row_id,
+            "second_id": second.row_id,
+        }
+        return JudgmentRow(**(draft | values))
+
+    def score(self, prompt: PromptRow, side: Candidate, **values: Any) -> ScoreRow:
+        """The row of a response, still without its score; `values` has its id."""
+        return ScoreRow(
+            parent_ids=(prompt.row_id, side.row_id),
+            run_id=self.run_id,
+            input_hash=input_hash(prompt.messages, side.text),
+            prompt_id=prompt.row_id,
+            response_id=side.row_id,
+            **values,
+        )
 
 
 def candidate(row: ResponseRow | RevisionRow) -> Candidate:

@@ -24,8 +24,8 @@ from pipeline.config.labeling import PreferenceConfig
 from pipeline.data.markdown import code_span
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
-from pipeline.ids import input_hash, row_id
-from pipeline.labeling.comparisons import Candidate, Compared
+from pipeline.ids import row_id
+from pipeline.labeling.comparisons import Candidate, Compared, TextStage
 from pipeline.labeling.follow_up_sets import (
     FollowUpSet,
     category_values,
@@ -59,7 +59,7 @@ class Once:
 
 
 @dataclass(frozen=True)
-class FollowUpStage:
+class FollowUpStage(TextStage):
     """Scores responses by their follow-ups. One call per row and follow-up, and with a neutral
     reply one per prompt and follow-up.
     """
@@ -71,11 +71,6 @@ class FollowUpStage:
     run_id: str
     neutral_reply: str | None = None
     folder: str = nth_folder(SCORE, 0)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Prompts and the folders of their texts."""
-        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """The sentences and the neutral reply."""
@@ -118,16 +113,13 @@ class FollowUpStage:
         identity = row_id(
             "score", "follow_up", side.row_id, self.settings(), self.engine.fingerprint
         )
-        draft = ScoreRow(
+        draft = self.score(
+            prompt,
+            side,
             row_id=identity,
-            parent_ids=(prompt.row_id, side.row_id),
-            run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, side.text),
-            prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.follow_ups.hash,
             method="follow_up",
-            response_id=side.row_id,
             parts=tuple(category.id for category in self.follow_ups.categories),
         )
         if side.status != "ok":
@@ -174,7 +166,7 @@ def follow_up_stages(
         neutral_reply=config.neutral_reply,
         folder=nth_folder(SCORE, number),
     )
-    return [scores, labels_from_scores(inputs, scores, config.scale, "follow_up", number)]
+    return [scores, labels_from_scores(inputs, scores, compared, config.scale, "follow_up", number)]
 
 
 def describe_follow_ups(config: PreferenceConfig) -> str:

@@ -13,21 +13,20 @@ of each part, which shows the attribute that decided.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.engines.base import Engine
 from pipeline.ids import content_hash, input_hash, row_id
-from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.labeling.comparisons import Compared, Pairing, TextStage
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.known_labels import check_known_labels
 from pipeline.records import JudgmentRow, PromptRow, ScoreRow
 from pipeline.soft_labels import sigmoid
-from pipeline.stages.base import Inputs, Item, dropped
-from pipeline.store.stage_names import JUDGE, LABELS, SCORE, nth_folder
+from pipeline.stages.base import Inputs, Item, Stage, dropped
+from pipeline.store.stage_names import JUDGE, LABELS, nth_folder
 
 
 @dataclass(frozen=True)
-class CompareScoresStage:
+class CompareScoresStage(TextStage):
     """Labels comparisons by scores. No model call."""
 
     compared: Compared
@@ -45,7 +44,7 @@ class CompareScoresStage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Prompts, the folders that are compared, and the scores."""
-        return (self.compared.prompts, *self.compared.texts, self.scores)
+        return (*super().inputs, self.scores)
 
     def settings(self) -> dict[str, Any]:
         """What is compared, and how a difference becomes a label."""
@@ -60,35 +59,24 @@ class CompareScoresStage:
         ]
 
     def _item(self, prompt: PromptRow, pairing: Pairing, scores: Mapping[str, ScoreRow]) -> Item:
-        first, second = pairing.first, pairing.second
-        sides = [scores[side.row_id] for side in (first, second) if side.row_id in scores]
+        texts = (pairing.first, pairing.second)
+        sides = [scores[side.row_id] for side in texts if side.row_id in scores]
         known = sides[0] if sides else ScoreRow(row_id="")
-        draft = JudgmentRow(
-            row_id=row_id(
-                "judgment",
-                self.method,
-                pairing.comparison,
-                first.row_id,
-                second.row_id,
-                [side.row_id for side in sides],
-                self.scale,
-            ),
-            parent_ids=(prompt.row_id, first.row_id, second.row_id, *(s.row_id for s in sides)),
-            run_id=self.run_id,
+        ids = [side.row_id for side in sides]
+        draft = self.judgment(
+            prompt,
+            pairing,
+            row_id=row_id("judgment", self.method, *pairing.ids, ids, self.scale),
+            parent_ids=(prompt.row_id, *(side.row_id for side in texts), *ids),
             # The scores are inputs too: a response with a new rating gets a new label.
             input_hash=input_hash(
                 prompt.messages,
-                first.text,
-                second.text,
+                *(side.text for side in texts),
                 *(f"{s.status} {s.score!r} {s.values!r}" for s in sides),
             ),
-            prompt_id=prompt.row_id,
             model_fingerprint=known.model_fingerprint,
             template_hash=known.template_hash,
-            comparison=pairing.comparison,
             method=self.method,
-            first_id=first.row_id,
-            second_id=second.row_id,
             parts=known.parts,
             # Only parts that are principles have a hash.
             principle_id="+".join(known.parts) if known.principle_hash else "",
@@ -118,31 +106,19 @@ class CompareScoresStage:
         )
 
 
-class Scorer(Protocol):
-    """A stage that scores responses."""
-
-    @property
-    def engine(self) -> Engine | None:
-        """What gives the scores; None where a formula does."""
-        ...
-
-    @property
-    def compared(self) -> Compared:
-        """The folders whose texts are scored."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """All that changes a score, apart from texts and model."""
-        ...
-
-
 def labels_from_scores(
-    inputs: LabelingInputs, scorer: Scorer, scale: float, method: str, number: int
+    inputs: LabelingInputs,
+    scorer: Stage,
+    compared: Compared,
+    scale: float,
+    method: str,
+    number: int,
 ) -> CompareScoresStage:
     """The stage that turns the scores of one judge into its labels.
 
     Args:
         scorer: the stage that makes the scores.
+        compared: the folders whose texts it scores.
         scale: score difference that means a log-odds of 1 nat.
         method: labeler whose scores they are.
         number: index of the judge in the panel, from 0.
@@ -157,11 +133,11 @@ def labels_from_scores(
     if inputs.files.known_labels is not None:
         check_known_labels(inputs.files.known_labels, identity, number)
     return CompareScoresStage(
-        compared=scorer.compared,
+        compared=compared,
         scale=scale,
         method=method,
         run_id=inputs.run_id,
-        scores=nth_folder(SCORE, number),
+        scores=scorer.folder,
         folder=nth_folder(JUDGE, number),
         identity_hash=identity,
     )

@@ -17,9 +17,9 @@ from pipeline.config.labeling import PreferenceConfig
 from pipeline.constitution import Principle, weighted_draw
 from pipeline.data.markdown import code_span
 from pipeline.engines.base import Engine
-from pipeline.ids import input_hash, row_id
+from pipeline.ids import row_id
 from pipeline.labeling.calibration import check_calibration
-from pipeline.labeling.comparisons import Compared, Pairing
+from pipeline.labeling.comparisons import Compared, Pairing, TextStage
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.labeling.judge import Judge
 from pipeline.labeling.known_labels import check_known_labels
@@ -30,7 +30,7 @@ from pipeline.types import Messages
 
 
 @dataclass(frozen=True)
-class JudgeStage:
+class JudgeStage(TextStage):
     """Labels comparisons. Two scoring calls per row, with chain of thought two generations more."""
 
     judge: Judge
@@ -49,11 +49,6 @@ class JudgeStage:
     def engine(self) -> Engine:
         """The judge's model."""
         return self.judge.engine
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Prompts and the folders that are compared."""
-        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """Labeling method, constitution, what is compared, and seed."""
@@ -94,25 +89,14 @@ class JudgeStage:
 
     def _item(self, prompt: PromptRow, pairing: Pairing, principle: Principle) -> Item:
         first, second = pairing.first, pairing.second
-        draft = JudgmentRow(
-            row_id=row_id(
-                "judgment",
-                pairing.comparison,
-                first.row_id,
-                second.row_id,
-                principle.hash,
-                self.judge.identity(first.row_id, second.row_id, principle),
-                self.engine.fingerprint,
-            ),
-            parent_ids=(prompt.row_id, first.row_id, second.row_id),
-            run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, first.text, second.text),
-            prompt_id=prompt.row_id,
-            model_fingerprint=self.engine.fingerprint,
+        asked = self.judge.identity(first.row_id, second.row_id, principle)
+        model = self.engine.fingerprint
+        draft = self.judgment(
+            prompt,
+            pairing,
+            row_id=row_id("judgment", *pairing.ids, principle.hash, asked, model),
+            model_fingerprint=model,
             template_hash=self.judge.template.hash_for(principle),
-            comparison=pairing.comparison,
-            first_id=first.row_id,
-            second_id=second.row_id,
             principle_id=principle.id,
             principle_hash=principle.hash,
         )

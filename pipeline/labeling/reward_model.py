@@ -20,8 +20,8 @@ from pipeline.config.labeling import PreferenceConfig
 from pipeline.data.markdown import code_span
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
-from pipeline.ids import input_hash, row_id
-from pipeline.labeling.comparisons import Candidate, Compared
+from pipeline.ids import row_id
+from pipeline.labeling.comparisons import Candidate, Compared, TextStage
 from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.records import PromptRow, Row, ScoreRow
@@ -31,18 +31,13 @@ from pipeline.types import assistant
 
 
 @dataclass(frozen=True)
-class RewardStage:
+class RewardStage(TextStage):
     """Scores responses. One call per row."""
 
     engine: Engine
     compared: Compared
     run_id: str
     folder: str = nth_folder(SCORE, 0)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Prompts and the folders of their texts."""
-        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """The kind of score; the model's fingerprint is all that decides it."""
@@ -57,15 +52,12 @@ class RewardStage:
         ]
 
     def _item(self, prompt: PromptRow, side: Candidate) -> Item:
-        draft = ScoreRow(
+        draft = self.score(
+            prompt,
+            side,
             row_id=row_id("score", "reward_model", side.row_id, self.engine.fingerprint),
-            parent_ids=(prompt.row_id, side.row_id),
-            run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, side.text),
-            prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             method="reward_model",
-            response_id=side.row_id,
         )
         if side.status != "ok":
             return dropped(draft, f"the response is {side.status}")
@@ -94,7 +86,10 @@ def reward_stages(
     config = inputs.config.reward_model
     assert config is not None
     scores = RewardStage(engine, compared, inputs.run_id, nth_folder(SCORE, number))
-    return [scores, labels_from_scores(inputs, scores, config.scale, "reward_model", number)]
+    return [
+        scores,
+        labels_from_scores(inputs, scores, compared, config.scale, "reward_model", number),
+    ]
 
 
 def describe_rewards(config: PreferenceConfig) -> str:

@@ -28,8 +28,8 @@ from pipeline.config.labeling import MAX_CHARACTERS, PreferenceConfig, ScoreConf
 from pipeline.constitution import Constitution, Principle, weighted_draw
 from pipeline.engines.base import Engine
 from pipeline.errors import VerdictError
-from pipeline.ids import input_hash, row_id
-from pipeline.labeling.comparisons import Candidate, Compared
+from pipeline.ids import row_id
+from pipeline.labeling.comparisons import Candidate, Compared, TextStage
 from pipeline.labeling.from_scores import labels_from_scores
 from pipeline.labeling.inputs import LabelingInputs
 from pipeline.prompting.neutralize import draw_fence, neutralize, note_of_cuts, shorten, too_long
@@ -42,7 +42,7 @@ from pipeline.types import Messages, OptionScores, user
 
 
 @dataclass(frozen=True)
-class ScoreStage:
+class ScoreStage(TextStage):
     """Rates responses. One scoring call per row and principle."""
 
     engine: Engine
@@ -65,11 +65,6 @@ class ScoreStage:
             # The bound is younger than the hash: without it in a recipe, rows keep their ids.
             del method["max_characters"]
         return method
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Prompts and the folders of their texts."""
-        return (self.compared.prompts, *self.compared.texts)
 
     def settings(self) -> dict[str, Any]:
         """Template, options, constitution and seed; the scale belongs to the labels."""
@@ -134,16 +129,13 @@ class ScoreStage:
             self.template.hash_for(*principles),
             self.engine.fingerprint,
         )
-        draft = ScoreRow(
+        draft = self.score(
+            prompt,
+            side,
             row_id=identity,
-            parent_ids=(prompt.row_id, side.row_id),
-            run_id=self.run_id,
-            input_hash=input_hash(prompt.messages, side.text),
-            prompt_id=prompt.row_id,
             model_fingerprint=self.engine.fingerprint,
             template_hash=self.template.hash_for(*principles),
             method="score",
-            response_id=side.row_id,
             parts=tuple(p.id for p in principles),
             principle_hash="+".join(p.hash for p in principles),
         )
@@ -225,7 +217,7 @@ def score_stages(
     """The ratings of one judge of the panel, and the labels that they give."""
     scores = make_score_stage(inputs, engine, compared, nth_folder(SCORE, number))
     scale = inputs.config.score.scale
-    return [scores, labels_from_scores(inputs, scores, scale, "score", number)]
+    return [scores, labels_from_scores(inputs, scores, compared, scale, "score", number)]
 
 
 def make_score_stage(

@@ -22,7 +22,9 @@ def length_stages(
     """Count the words of every text, then label by the difference."""
     assert isinstance(inputs.config, PreferenceWithToy)
     counts = toy_stage.LengthStage(compared, inputs.run_id)
-    labels = labels_from_scores(inputs, counts, inputs.config.length.scale, "length", number)
+    labels = labels_from_scores(
+        inputs, counts, compared, inputs.config.length.scale, "length", number
+    )
     return [counts, toy_stage.reading(labels, counts.folder)]
 
 
