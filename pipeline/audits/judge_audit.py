@@ -10,17 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.audits.findings import AuditFinding
 from pipeline.audits.label_figures import EVERYTHING, Figure, LabelFigures, check_labels, raw_label
 from pipeline.audits.remedies import Remedy, remedies
 from pipeline.config.audits import LabelAuditConfig
-from pipeline.config.paths import plain_bytes
-from pipeline.errors import StoreError
 from pipeline.ids import derive_seed
 from pipeline.store import Manifest
-from pipeline.store.shards import read_table, stage_manifests
+from pipeline.store.shards import read_table, require_manifest, stage_manifests
 from pipeline.store.stage_names import CANARY, split_folder, stage_folder
 
 DRAWS = 2000
@@ -105,26 +101,11 @@ def audit_judge(
 
 def _compared(root: Path, judgments: Manifest) -> list[Manifest]:
     """The shards of the texts that a shard of labels is about."""
-    manifests = []
-    for path in judgments.inputs:
-        try:
-            text = plain_bytes((root / path).with_suffix(".json")).decode("utf-8")
-            manifests.append(Manifest.from_json(text))
-        except (OSError, ValueError) as error:
-            raise _damaged(root, path, error) from error
+    folders = [path.rpartition("/")[0] for path in judgments.inputs]
+    manifests = [require_manifest(root, folder, judgments.shard_index) for folder in folders]
     return [manifest for manifest in manifests if manifest.row_kind in TEXT_COLUMNS]
 
 
 def _rows(root: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = read_table(root, manifest).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(root, manifest.path, error) from error
+    rows: list[dict[str, Any]] = read_table(root, manifest).to_pylist()
     return rows
-
-
-def _damaged(root: Path, path: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"{root / path} cannot be read ({str(error).splitlines()[0]}); `rlaif resume {root.name}` "
-        "makes it again"
-    )

@@ -77,7 +77,7 @@ def outdated_runs(last: RunDir, new: Constitution) -> list[RunDir]:
     if gone:
         raise StoreError(
             f"the constitution has changed, but the data set of run {gone}, whose rows it touches, "
-            "is gone; bring it back, or {KEEP}"
+            f"is gone; bring it back, or {KEEP}"
         )
     for run in runs[first:]:
         try:

@@ -98,18 +98,8 @@ async def training_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
 
 async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
     """Sample every policy on the held-out prompts, judge them in pairs, write the metrics."""
-    names = policies(ctx)
     if ctx.config.evaluation.enabled and ctx.config.prompts.heldout:
-        shards = heldout_shards(ctx)
-        passes: list[Pass] = [
-            (ctx.policy_engine(folder), [partial(evaluation_samples, policy=name)])
-            for name, folder in names.items()
-        ]
-        judges: list[StageMaker] = [partial(evaluation_judges, matches=matches(list(names)))]
-        if "tuned" in names:
-            passes[-1][1].append(direction_samples)
-            judges.append(direction_ratings)
-        await run_passes(ctx, [*passes, (ctx.evaluation_judge(), judges)], shards, driver)
+        await run_passes(ctx, evaluation_passes(ctx), heldout_shards(ctx), driver)
     oracle = ctx.config.evaluation.oracle
     metrics = collect_metrics(ctx.run, ctx.config, load_oracle(oracle) if oracle else None)
     if gate := ctx.config.evaluation.gate:
@@ -124,6 +114,20 @@ async def evaluation_phase(ctx: RunContext, driver: Driver = PLAIN) -> None:
             send_promotion(ctx.run, ctx.config.webhook_env)
         ctx.run.update_info(gate=result.decision)
     write_json(ctx.run.metrics, metrics.model_dump(mode="json"))
+
+
+def evaluation_passes(ctx: RunContext) -> list[Pass]:
+    """The samples of every policy, then the judge of each two."""
+    names = policies(ctx)
+    passes: list[Pass] = [
+        (ctx.policy_engine(folder), [partial(evaluation_samples, policy=name)])
+        for name, folder in names.items()
+    ]
+    judges: list[StageMaker] = [partial(evaluation_judges, matches=matches(list(names)))]
+    if "tuned" in names:
+        passes[-1][1].append(direction_samples)
+        judges.append(direction_ratings)
+    return [*passes, (ctx.evaluation_judge(), judges)]
 
 
 async def report_phase(
@@ -234,6 +238,11 @@ async def _label_shards(
         # Prompts of a later draw have no revisions yet.
         await run_pass(ctx, ctx.policy_engine(), shards, [supervised_stages], driver)
     shards = with_finished(ctx, shards, finished_folders(ctx))
+    return await run_passes(ctx, preference_passes(ctx), shards, driver)
+
+
+def preference_passes(ctx: RunContext) -> list[Pass]:
+    """The samples of the other policies and of the policy, then the labels."""
     passes: list[Pass] = [
         (other, [partial(other_sample_stages, name=name)])
         for name, other in ctx.other_policies().items()
@@ -243,8 +252,7 @@ async def _label_shards(
     labels = label_passes(ctx)
     if judges_itself(ctx, policy):
         makers += labels.pop(0)[1]
-    passes.append((ctx.policy_engine(policy), makers))
-    return await run_passes(ctx, [*passes, *labels], shards, driver)
+    return [*passes, (ctx.policy_engine(policy), makers), *labels]
 
 
 def supervised_dataset(ctx: RunContext) -> dict[str, Any]:
@@ -351,24 +359,16 @@ def matches(names: list[str]) -> list[tuple[str, str]]:
 
 def planned_folders(ctx: RunContext) -> set[str]:
     """Folders that the recipe of a run fills with shards."""
-    config, names = ctx.config, list(policies(ctx))
-    makers: list[StageMaker] = []
-    if config.supervised.enabled:
-        makers.append(supervised_stages)
-    if config.preference.enabled:
-        makers.append(sample_stages)
-        makers += [partial(other_sample_stages, name=name) for name in config.policies.named]
-        makers += [maker for _, of_pass in label_passes(ctx) for maker in of_pass]
+    config = ctx.config
+    passes = preference_passes(ctx) if config.preference.enabled else []
     if config.evaluation.enabled and config.prompts.heldout:
-        makers += [partial(evaluation_samples, policy=name) for name in names]
-        makers.append(partial(evaluation_judges, matches=matches(names)))
-        makers += [direction_samples, direction_ratings] if "tuned" in names else []
+        passes += evaluation_passes(ctx)
+    makers = [supervised_stages] if config.supervised.enabled else []
+    makers += [maker for _, of_pass in passes for maker in of_pass]
     # No folder is named by a model, or by what was fitted to one.
     labeling = replace(ctx.files.labeling, calibration=None, known_labels=None)
-    ctx, engine = (
-        replace(ctx, files=replace(ctx.files, labeling=labeling)),
-        ScriptedEngine(lambda messages: ""),
-    )
+    ctx = replace(ctx, files=replace(ctx.files, labeling=labeling))
+    engine = ScriptedEngine(lambda messages: "")
     stages = (stage for maker in makers for stage in maker(ctx, engine))
     return {PROMPTS, HELDOUT, *(stage.folder for stage in stages)}
 

@@ -7,6 +7,7 @@ Out: stages with their settings and folders; nothing has run yet
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pipeline.audits.canary_stage import CanaryStage
 from pipeline.config.sampling import SampleConfig
@@ -53,34 +54,26 @@ from pipeline.store.stage_names import (
 def supervised_stages(ctx: RunContext, engine: Engine) -> list[Stage]:
     """Initial responses, then `rounds` times a critique and a revision of each."""
     config, templates = ctx.config.supervised, ctx.files.templates
-    run_id, seed = ctx.run.run_id, ctx.config.seed
     stages: list[Stage] = [_sample(ctx, engine, INITIALS, config.sample)]
     for number, source in enumerate(chain_folders(ctx)[:-1], start=1):
+        common: dict[str, Any] = {
+            "engine": engine,
+            "constitution": ctx.constitution,
+            "seed": ctx.config.seed,
+            "run_id": ctx.run.run_id,
+            "round": number,
+            "source": source,
+        }
         if config.revise.with_critique:
-            stages.append(
-                CritiqueStage(
-                    engine=engine,
-                    constitution=ctx.constitution,
-                    template=templates.critique,
-                    sampling=config.revise.critique.sampling(),
-                    seed=seed,
-                    run_id=run_id,
-                    round=number,
-                    source=source,
-                )
-            )
+            sampling = config.revise.critique.sampling()
+            stages.append(CritiqueStage(template=templates.critique, sampling=sampling, **common))
         stages.append(
             ReviseStage(
-                engine=engine,
-                constitution=ctx.constitution,
                 critique_template=templates.critique,
                 template=templates.revise,
                 sampling=config.revise.revision.sampling(),
-                seed=seed,
-                run_id=run_id,
-                round=number,
-                source=source,
                 revise=config.revise,
+                **common,
             )
         )
     return stages

@@ -27,9 +27,9 @@ HOLDS = "The response holds this principle; there is nothing to change."
 """Critique of a response that passed the check of its principle."""
 
 
-@dataclass(frozen=True)
-class CritiqueStage:
-    """Criticizes each response of the previous round. One model call per row."""
+@dataclass(frozen=True, kw_only=True)
+class RoundStage:
+    """What the two stages of a round have in common."""
 
     engine: Engine
     constitution: Constitution
@@ -40,6 +40,20 @@ class CritiqueStage:
     round: int
     source: str
     """Folder of the responses (round 1) or of the previous round's revisions."""
+
+    def draws(self) -> dict[str, Any]:
+        """What a text is drawn from, for the settings of the stage."""
+        return {
+            "constitution": self.constitution.hash,
+            "sampling": sampling_values(self.sampling),
+            "seed": self.seed,
+            "round": self.round,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CritiqueStage(RoundStage):
+    """Criticizes each response of the previous round. One model call per row."""
 
     @property
     def folder(self) -> str:
@@ -53,13 +67,8 @@ class CritiqueStage:
 
     def settings(self) -> dict[str, Any]:
         """Template, constitution, sampling and seed."""
-        return {
-            "template": self.template.hash_for(*self.constitution.principles),
-            "constitution": self.constitution.hash,
-            "sampling": sampling_values(self.sampling),
-            "seed": self.seed,
-            "round": self.round,
-        }
+        template = self.template.hash_for(*self.constitution.principles)
+        return {"template": template, **self.draws()}
 
     def plan(self, inputs: Inputs) -> list[Item]:
         """One row per response."""

@@ -16,35 +16,25 @@ from typing import Any
 
 from pipeline.checks import run_check
 from pipeline.config.recipe import ReviseConfig
-from pipeline.constitution import Constitution, Principle
-from pipeline.engines.base import Engine
+from pipeline.constitution import Principle
 from pipeline.ids import derive_seed, input_hash, row_id
 from pipeline.prompting.templates import PromptTemplate
 from pipeline.records import CritiqueRow, PromptRow, ResponseRow, RevisionRow, Row
 from pipeline.stages.base import Inputs, Item, dropped, parent_problem, sampling_values
-from pipeline.stages.critique import chain_start, critique_messages, response_text
+from pipeline.stages.critique import RoundStage, chain_start, critique_messages, response_text
 from pipeline.stages.revision_checks import finds_nothing, revision_faults
 from pipeline.store.stage_names import CRITIQUE, PROMPTS, REVISE, SUPERVISED, stage_folder
-from pipeline.types import Messages, SamplingParams, assistant, user
+from pipeline.types import Messages, assistant, user
 
 MISSES_CHECK = "a check fails"
 """Beginning of the reason of a revision that was left out because of a check."""
 
 
-@dataclass(frozen=True)
-class ReviseStage:
+@dataclass(frozen=True, kw_only=True)
+class ReviseStage(RoundStage):
     """Rewrites each criticized response. One model call per row."""
 
-    engine: Engine
-    constitution: Constitution
     critique_template: PromptTemplate
-    template: PromptTemplate
-    sampling: SamplingParams
-    seed: int
-    run_id: str
-    round: int
-    source: str
-    """Folder of the texts that were criticized."""
     revise: ReviseConfig = ReviseConfig()
     """With or without critique, what is skipped and what is rejected."""
 
@@ -71,10 +61,7 @@ class ReviseStage:
                 template.hash_for(*self.constitution.principles)
                 for template in (self.critique_template, self.template)
             ],
-            "constitution": self.constitution.hash,
-            "sampling": sampling_values(self.sampling),
-            "seed": self.seed,
-            "round": self.round,
+            **self.draws(),
             "rules": self._rules(),
         }
 
@@ -135,20 +122,11 @@ class ReviseStage:
         )
         if problem := parent_problem(prompt, *parents):
             return dropped(draft, problem)
-        if (
-            critique
-            and not principle.check
-            and finds_nothing(critique_text, self.revise.skip_phrases)
-        ):
-            return Item(
-                replace(
-                    draft,
-                    revision=text,
-                    finish_reason=target.finish_reason,
-                    thoughts=target.thoughts,
-                    skipped=True,
-                )
-            )
+        ends = {"finish_reason": target.finish_reason, "thoughts": target.thoughts}
+        skipped = replace(draft, revision=text, skipped=True, **ends)
+        faultless = finds_nothing(critique_text, self.revise.skip_phrases)
+        if critique and not principle.check and faultless:
+            return Item(skipped)
         values = {
             "principle": principle,
             "response": text,
@@ -167,13 +145,7 @@ class ReviseStage:
         async def call() -> Row:
             held = self._held(text, prompt.messages)
             if principle.id in held:
-                return replace(
-                    draft,
-                    revision=text,
-                    finish_reason=target.finish_reason,
-                    thoughts=target.thoughts,
-                    skipped=True,
-                )
+                return skipped
             reply = await self.engine.generate(
                 messages, self.sampling, seed=draft.seed, request_id=identity
             )
