@@ -7,7 +7,6 @@ The file may also name the padding and the instructions with which other canarie
 defaults are the English ones of `canary_texts.yaml`.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,7 +14,7 @@ from typing import Self
 import yaml
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, check_unique
 from pipeline.config.yaml_file import load_yaml
 from pipeline.constitution import Constitution, Principle, weighted_draw
 from pipeline.ids import content_hash, uniform
@@ -51,12 +50,8 @@ class CanarySet(Section):
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Self:
-        repeated = [i for i, n in Counter(c.id for c in self.canaries).items() if n > 1]
-        if repeated:
-            raise ValueError(
-                f"two canaries have the id '{repeated[0]}'; ids name them in the audit, so rename "
-                "one"
-            )
+        why = "ids name them in the audit, so "
+        check_unique((c.id for c in self.canaries), "canaries have the id", why)
         return self
 
     @property

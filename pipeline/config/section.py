@@ -1,5 +1,7 @@
 """What every section of a recipe shares: unknown keys are refused, values never change."""
 
+from collections import Counter
+from collections.abc import Iterable
 from math import inf
 from typing import Annotated, Any
 
@@ -26,6 +28,18 @@ Title = Annotated[str, Field(max_length=200), AfterValidator(_title)]
 """A name that people read: one line without characters that hide or reorder it."""
 Words = Annotated[str, AfterValidator(_says_something)]
 """A text with at least one visible character."""
+
+
+def check_unique(names: Iterable[str], kinds: str, why: str = "") -> None:
+    """Raises ValueError when a name repeats.
+
+    Args:
+        kinds: what has the names, and what they are called: `principles have the id`.
+        why: what the names are for, before the remedy.
+    """
+    repeated = [name for name, number in Counter(names).items() if number > 1]
+    if repeated:
+        raise ValueError(f"two {kinds} '{repeated[0]}'; {why}rename one")
 
 
 class Section(BaseModel):

@@ -13,7 +13,6 @@ does. `overrulers` is the relation that follows from both, and `labeling/conflic
 
 import difflib
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -24,7 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.checks import CheckConfig
 from pipeline.checks.contradictions import contradiction
-from pipeline.config.section import Section, Title, Words
+from pipeline.config.section import Section, Title, Words, check_unique
 from pipeline.config.yaml_file import load_yaml, parse_yaml, read_text
 from pipeline.errors import ConfigError
 from pipeline.ids import content_hash, uniforms
@@ -107,12 +106,8 @@ class Constitution(Section):
             raise ValueError(
                 "the constitution has no principle, but at least one is needed; add one"
             )
-        repeated = [i for i, n in Counter(p.id for p in self.principles).items() if n > 1]
-        if repeated:
-            raise ValueError(
-                f"two principles have the id '{repeated[0]}'; ids name rows in the lineage, so "
-                "rename one"
-            )
+        why = "ids name rows in the lineage, so "
+        check_unique((p.id for p in self.principles), "principles have the id", why)
         return self
 
     @model_validator(mode="after")

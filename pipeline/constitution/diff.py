@@ -13,7 +13,7 @@ made again although their meaning is the same.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.constitution import Constitution, Principle
@@ -98,6 +98,16 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
     matched_new = {after.id for _, after in pairs}
     new_ids = {before.id: after.id for before, after in pairs}
     same = [(b, a) for b, a in pairs if semantic_hash(b) == semantic_hash(a)]
+
+    def changed(
+        of_old: Callable[[Principle], str], of_new: Callable[[Principle], str]
+    ) -> tuple[Change, ...]:
+        return tuple(
+            Change(after.id, was, now)
+            for before, after in pairs
+            if (was := of_old(before)) != (now := of_new(after))
+        )
+
     return ConstitutionDiff(
         added=tuple(p.id for p in new.principles if p.id not in matched_new),
         removed=tuple(p.id for p in old.principles if p.id not in matched_old),
@@ -107,17 +117,9 @@ def diff_constitutions(old: Constitution, new: Constitution) -> ConstitutionDiff
             for key in TEXTS
             if _folded(getattr(before, key)) != _folded(getattr(after, key))
         ),
-        rechecked=tuple(
-            Change(after.id, _check(before), _check(after))
-            for before, after in pairs
-            if before.check_values != after.check_values
-        ),
-        renamed=tuple(Change(a.id, b.id, a.id) for b, a in pairs if a.id != b.id),
-        reprioritized=tuple(
-            Change(after.id, was, now)
-            for before, after in pairs
-            if (was := _rank(before, old, new_ids)) != (now := _rank(after, new, {}))
-        ),
+        rechecked=changed(_check, _check),
+        renamed=changed(lambda p: p.id, lambda p: p.id),
+        reprioritized=changed(lambda p: _rank(p, old, new_ids), lambda p: _rank(p, new, {})),
         reweighted=tuple(
             Change(a.id, _weight(b, old), _weight(a, new)) for b, a in pairs if a.weight != b.weight
         ),

@@ -16,6 +16,7 @@ Does not: correct for looking at many principles or tags at once.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from pipeline.judge_eval.items import Verdict, readable
 from pipeline.soft_labels import outcome
 from pipeline.stats import Estimate, Tally, generator, log_loss, wilson
+from pipeline.types import Status
 
 NUM_BINS = 15
 CHANCE_DRAWS = 400
+NOT_OK = ("unparsed", "failed", "dropped")
 Value = Callable[[Verdict], float | None]
 """A value in [0, 1] of one verdict; None where the question does not arise."""
 
@@ -194,13 +197,8 @@ def judge_figures(verdicts: Sequence[Verdict], *, draws: int, seed: int) -> Judg
     return JudgeFigures(
         rows=RowCounts(
             expected=len(verdicts),
-            ok=statuses["ok"],
-            unparsed=statuses["unparsed"],
-            failed=statuses["failed"],
-            dropped=statuses["dropped"],
-            unparsed_share=statuses["unparsed"] / total,
-            failed_share=statuses["failed"] / total,
-            dropped_share=statuses["dropped"] / total,
+            **{name: statuses[name] for name in get_args(Status)},
+            **{f"{name}_share": statuses[name] / total for name in NOT_OK},
         ),
         unreadable=dict(Counter(v.reason for v in verdicts if v.label is None).most_common()),
         accuracy=bootstrap(verdicts, lambda v: v.right),

@@ -13,14 +13,12 @@ Does not: combine the ways further, or tell two ways apart whose intervals overl
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from pipeline.config import RunConfig, load_config
+from pipeline.config.overrides import override
 from pipeline.config.paths import resolve_path
 from pipeline.errors import ConfigError, DataError, TemplateError, UserError
 from pipeline.judge_eval.figures import JudgeFigures, judge_figures
@@ -29,7 +27,7 @@ from pipeline.judge_eval.items import Verdict, read_verdicts
 from pipeline.judge_eval.request import Request, require_judged
 from pipeline.judge_eval.run import Evaluation, prepare_evaluation, run_evaluation
 from pipeline.labeling.labelers import labeler_of
-from pipeline.report.numbers import MISSING, percent, percent_range
+from pipeline.report.numbers import MISSING, interval_of, percent, share_of
 from pipeline.run.context import open_context
 from pipeline.run.plan import judge_folders, label_folder
 from pipeline.stages.runner import Progress
@@ -38,39 +36,25 @@ from pipeline.store.shards import stage_manifests, stage_rows
 
 MIN_PAIRS = 10
 """Least number of pairs in each half."""
-PREFIX: dict[str, Any] = {"reply_prefix": "Response ("}
-SHOTS: dict[str, Any] = {"exemplars": "prompts/exemplars/general.yaml", "num_exemplars": 2}
-REASONS: dict[str, Any] = {"chain_of_thought": {"max_tokens": 128}}
-DIGITS: dict[str, Any] = {"options": ["1", "2"]}
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way of asking: what it changes in a recipe."""
-
-    judge: Mapping[str, Any]
-    """Settings below `preference.judge`."""
-    template: str | None = None
-    """Another `templates.judge`."""
-
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The changed sections of the recipe."""
-        templates = {"templates": {"judge": self.template}} if self.template else {}
-        return {**templates, **({"preference": {"judge": self.judge}} if self.judge else {})}
-
-
-WAYS = {
-    "as in the recipe": Way({}),
-    "prefix": Way(PREFIX),
-    "published template": Way({"reply_prefix": " ("}, "prompts/judge_cai.jinja"),
-    "digits, prefix": Way({**DIGITS, **PREFIX}, "prompts/judge_digits.jinja"),
-    "2 exemplars": Way(SHOTS),
-    "2 exemplars, prefix": Way({**SHOTS, **PREFIX}),
-    "chain of thought": Way(REASONS),
-    "chain of thought, prefix": Way({**REASONS, **PREFIX}),
+_JUDGE = "preference.judge."
+PREFIX = (f"{_JUDGE}reply_prefix='Response ('",)
+EXEMPLARS = f"{_JUDGE}exemplars="
+SHOTS = (f"{EXEMPLARS}prompts/exemplars/general.yaml", f"{_JUDGE}num_exemplars=2")
+REASONS = (f"{_JUDGE}chain_of_thought={{max_tokens: 128}}",)
+CAI = (f"{_JUDGE}reply_prefix=' ('", "templates.judge=prompts/judge_cai.jinja")
+DIGITS = (f"{_JUDGE}options=['1', '2']", "templates.judge=prompts/judge_digits.jinja")
+WAYS: dict[str, tuple[str, ...]] = {
+    "as in the recipe": (),
+    "prefix": PREFIX,
+    "published template": CAI,
+    "digits, prefix": (*DIGITS, *PREFIX),
+    "2 exemplars": SHOTS,
+    "2 exemplars, prefix": (*SHOTS, *PREFIX),
+    "chain of thought": REASONS,
+    "chain of thought, prefix": (*REASONS, *PREFIX),
 }
-"""The cheaper ones first; of two that are right equally often, the first is taken."""
+"""What each way changes in a recipe, as `--set` takes it. The cheaper ones first; of two that are
+right equally often, the first is taken."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +62,7 @@ class Tried:
     """One way with what it reached and cost."""
 
     name: str
-    way: Way
+    changes: Sequence[str]
     chosen_on: JudgeFigures
     """On the half by which the way is chosen."""
     measured_on: JudgeFigures
@@ -116,13 +100,15 @@ async def try_ways(
         ConfigError: the recipe's own judge cannot be tuned.
         DataError: the pairs are too few.
     """
-    config = load_config(resolve_path(request.recipe))
+    recipe = resolve_path(request.recipe)
+    config = load_config(recipe)
     check_recipe(request, config)
     tried = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, (name, way) in enumerate(WAYS.items()):
+        for number, (name, changes) in enumerate(WAYS.items()):
             path = Path(folder) / f"{number}.yaml"
-            path.write_text(changed_recipe(config, way), encoding="utf-8")
+            text = changed_recipe(recipe.read_text("utf-8"), config, changes)
+            path.write_text(text, encoding="utf-8")
             try:
                 evaluation = prepare_evaluation(replace(request, recipe=path))
             except UserError as error:
@@ -137,7 +123,7 @@ async def try_ways(
                 check_size(evaluation)
             say(f"{name}: {evaluation.run.run_id}")
             await run_evaluation(evaluation, progress)
-            tried.append(measure(name, way, evaluation))
+            tried.append(measure(name, changes, evaluation))
     return tried
 
 
@@ -163,33 +149,22 @@ def check_size(evaluation: Evaluation) -> None:
     chooses = [in_fit_half(item.row.prompt_id, evaluation.seed) for item in evaluation.items]
     halves = (sum(chooses), len(chooses) - sum(chooses))
     if min(halves) < MIN_PAIRS:
-        shutil.rmtree(evaluation.run.root)
+        if evaluation.is_new:
+            shutil.rmtree(evaluation.run.root)
         raise DataError(
             f"judge-tune needs {MIN_PAIRS} pairs in each half, and the halves have {halves[0]} and "
             f"{halves[1]}; give more labeled pairs"
         )
 
 
-def changed_recipe(config: RunConfig, way: Way) -> str:
-    """The recipe with one way of asking, as YAML; exemplars of its own are kept."""
-    changes = way.changes
-    if (own := config.preference.judge.exemplars) and "exemplars" in way.judge:
-        changes["preference"]["judge"] = {**way.judge, "exemplars": str(own)}
-    values = config.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(merged(values, changes), sort_keys=False)
+def changed_recipe(text: str, config: RunConfig, changes: Sequence[str]) -> str:
+    """A recipe with one way of asking; exemplars of its own are kept."""
+    if config.preference.judge.exemplars:
+        changes = [each for each in changes if not each.startswith(EXEMPLARS)]
+    return override(text, changes, "the recipe")
 
 
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with some replaced, section by section."""
-    result = dict(values)
-    for key, value in changes.items():
-        before = result.get(key)
-        both = isinstance(value, Mapping) and isinstance(before, Mapping)
-        result[key] = merged(before, value) if both else value  # type: ignore[arg-type]
-    return result
-
-
-def measure(name: str, way: Way, evaluation: Evaluation) -> Tried:
+def measure(name: str, changes: Sequence[str], evaluation: Evaluation) -> Tried:
     """The figures of a finished evaluation on both halves, and its costs."""
     ctx = open_context(evaluation.run)
     root, seed = evaluation.run.root, evaluation.seed
@@ -204,7 +179,7 @@ def measure(name: str, way: Way, evaluation: Evaluation) -> Tried:
     counts = [m.counts for f in judge_folders(ctx) for m in stage_manifests(root, f)]
     return Tried(
         name,
-        way,
+        changes,
         figures(True),
         figures(False),
         calls=float(calls * len(judge_folders(ctx))),
@@ -215,42 +190,25 @@ def measure(name: str, way: Way, evaluation: Evaluation) -> Tried:
 
 def tune_rows(tried: Sequence[Tried]) -> list[tuple[str, ...]]:
     """The table for people: its head, then a row for each way."""
-    head = (
-        "way of asking",
-        "right (chooses)",
-        "right (measures)",
-        "95 % interval",
-        "unparsed",
-        "orders disagree",
-        "calls",
-        "tokens",
-    )
-    return [head, *(_row(each) for each in tried)]
+    rows = [
+        {
+            "way of asking": each.name,
+            "right (chooses)": share_of(each.chosen_on.accuracy_all),
+            "right (measures)": share_of(measured.accuracy_all),
+            "95 % interval": _interval(measured.accuracy_all),
+            "unparsed": percent(measured.rows.unparsed_share),
+            "orders disagree": share_of(measured.position.order_disagreement),
+            "calls": f"{each.calls:g}",
+            "tokens": f"{each.tokens:,.0f}",
+        }
+        for each in tried
+        for measured in [each.measured_on]
+    ]
+    return [tuple(rows[0]), *(tuple(row.values()) for row in rows)]
 
 
-def _row(tried: Tried) -> tuple[str, ...]:
-    measured = tried.measured_on
-    return (
-        tried.name,
-        _percent(tried.chosen_on.accuracy_all),
-        _percent(measured.accuracy_all),
-        spelled_interval(measured.accuracy_all),
-        percent(measured.rows.unparsed_share),
-        _percent(measured.position.order_disagreement),
-        f"{tried.calls:g}",
-        f"{tried.tokens:,.0f}",
-    )
-
-
-def _percent(estimate: Estimate | None) -> str:
-    return percent(estimate.share) if estimate else MISSING
-
-
-def spelled_interval(estimate: Estimate | None) -> str:
-    """`42 to 68 %, n 30`, or a dash."""
-    if estimate is None:
-        return MISSING
-    return f"{percent_range(estimate.low, estimate.high)}, n {estimate.n}"
+def _interval(estimate: Estimate | None) -> str:
+    return f"{interval_of(estimate)}, n {estimate.n}" if estimate else MISSING
 
 
 def verdict(best: Tried) -> list[str]:
@@ -259,9 +217,8 @@ def verdict(best: Tried) -> list[str]:
         f"Right most often on the half that chooses: {best.name}. Each unread verdict counts as "
         "wrong; calls and tokens are those of a pair."
     ]
-    if best.way.changes:
-        changes = yaml.safe_dump(best.way.changes, sort_keys=False, default_flow_style=None)
-        lines.append(f"In the recipe:\n{changes.rstrip()}")
+    if best.changes:
+        lines.append("\n  ".join(["In the recipe, or with --set:", *best.changes]))
     if not best.beats_chance:
         lines.append(
             "On the other half it is not told from chance, so none of these ways of asking makes "

@@ -19,7 +19,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.section import Section
+from pipeline.config.section import Section, check_unique
 from pipeline.config.yaml_file import load_yaml
 from pipeline.ids import content_hash
 
@@ -67,9 +67,7 @@ class FollowUpSet(Section):
 
     @model_validator(mode="after")
     def _ids_differ(self) -> Self:
-        ids = [category.id for category in self.categories]
-        if repeated := [name for name in ids if ids.count(name) > 1]:
-            raise ValueError(f"two categories have the id '{repeated[0]}'; rename one")
+        check_unique((category.id for category in self.categories), "categories have the id")
         return self
 
     @property

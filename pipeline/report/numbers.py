@@ -37,6 +37,16 @@ def percent_range(low: float | None, high: float | None) -> str:
     return f"{bare(percent(low))} to {percent(high)}"
 
 
+def share_of(estimate: Estimate | None) -> str:
+    """`61 %`, or a dash."""
+    return MISSING if estimate is None else percent(estimate.share)
+
+
+def interval_of(estimate: Estimate | None) -> str:
+    """Its 95 % interval, `56 to 65 %`, or a dash."""
+    return MISSING if estimate is None else percent_range(estimate.low, estimate.high)
+
+
 def percent_step(before: float | None, after: float | None) -> str:
     """`72 → 95 %`, on one line."""
     return f"{bare(percent(before))}{NBSP}→{NBSP}{percent(after)}"

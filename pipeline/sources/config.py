@@ -14,13 +14,12 @@ the run itself (MixtureConfig). It may list pairs and unpaired feedback side by 
 """
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipeline.config.section import Section, Title
+from pipeline.config.section import Section, Title, check_unique
 from pipeline.config.training import takes_feedback
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError
@@ -373,11 +372,8 @@ class LabelsConfig(Section):
     def _names_differ(self) -> Self:
         if not self.sources:
             raise ValueError("the list has no source, but at least one is needed; add one")
-        repeated = [n for n, k in Counter(s.name for s in self.sources).items() if k > 1]
-        if repeated:
-            raise ValueError(
-                f"two sources have the name '{repeated[0]}'; names tell rows apart, so rename one"
-            )
+        why = "names tell rows apart, so "
+        check_unique((s.name for s in self.sources), "sources have the name", why)
         return self
 
 

@@ -154,7 +154,7 @@ def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
     values = _evidence(line)
     for name, value in values.items():
         partner = _replaced(name, better, worse)
-        own, its = _plain_number(value), _plain_number(values.get(partner))
+        own, its = plain_number(value), plain_number(values.get(partner))
         against = partner != name and (
             (_SCORE_WORD.search(name) and own < its) or (_RANK_WORD.search(name) and own > its)
         )
@@ -163,7 +163,7 @@ def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
             ordered
             and (
                 (_VERDICT_COLUMN.search(name) and label_word(value) == worse.casefold())
-                or (name.casefold().endswith("margin") and _plain_number(value) < 0)
+                or (name.casefold().endswith("margin") and plain_number(value) < 0)
             )
         )
         if against:
@@ -197,7 +197,8 @@ def _replaced(name: str, word: str, by: str) -> str:
     return re.sub(f"{start}{re.escape(word)}{end}", lambda _: by, name)
 
 
-def _plain_number(value: Any) -> float:
+def plain_number(value: Any) -> float:
+    """The value as a number; NaN for what is none."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -224,10 +225,7 @@ def number_of(value: Any, key: str, line: Line) -> float | None:
     missing = isinstance(value, str) and value.strip().casefold() in ("", *MISSING)
     if value is None or missing or value != value:
         return None
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = math.nan if isinstance(value, bool) else plain_number(value)
     if not math.isfinite(number):
         raise line.error(f"'{key}' is {value!r:.80}, but a score, a number, is needed")
     return number
@@ -238,10 +236,7 @@ def label_accuracy(key: str | None, line: Line) -> float | None:
     value = line.optional(key)
     if value is None:
         return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = plain_number(value)
     if isinstance(value, bool) or not 0.5 <= number <= 1:
         raise line.error(
             f"'{key}' is {value!r:.80}, but a probability in [0.5, 1] is needed that the label is "

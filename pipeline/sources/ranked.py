@@ -7,11 +7,9 @@ Out: LabeledRow per two responses to a prompt; equal scores are ties and are dro
 A response that occurs with different scores says nothing about its rank and is left out.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 from pipeline.ids import prompt_id
 from pipeline.sources.config import RankedSource
@@ -20,7 +18,7 @@ from pipeline.sources.conversations import conversation_fault
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.pairs import EQUAL_SCORES, number_of
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
-from pipeline.sources.stored_text import UnusableRow, stored_value
+from pipeline.sources.stored_text import UnusableRow, json_value, stored_value
 from pipeline.types import Messages
 
 ALONE = "there is no other response to this prompt"
@@ -70,7 +68,8 @@ def _responses(source: RankedSource, line: Line) -> list[Line]:
     if not isinstance(entries, list) or not entries:
         raise UnusableRow("there is no list of responses")
     if not all(isinstance(entry, dict) for entry in entries):
-        numbers = _numbers(line.value(order))
+        numbers = line.value(order)
+        numbers = json_value(numbers) if isinstance(numbers, str) else numbers
         if not isinstance(numbers, list) or len(numbers) != len(entries):
             raise UnusableRow("responses and scores have different numbers")
         entries = [
@@ -78,13 +77,6 @@ def _responses(source: RankedSource, line: Line) -> list[Line]:
             for entry, number in zip(entries, numbers, strict=True)
         ]
     return [Line(line.path, line.number, {**line.values, **e}, line.read) for e in entries]
-
-
-def _numbers(value: Any) -> Any:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        return None
 
 
 def _add(source: RankedSource, line: Line, prompts: dict[str, _Prompt]) -> None:

@@ -61,12 +61,12 @@ def stored_value(text: str) -> Any:
     stripped = text.strip()
     if stripped.startswith('"') and stripped.endswith('"'):
         # JSON in JSON: a quoted text that spells a structure.
-        inner = _json(stripped)
+        inner = json_value(stripped)
         if isinstance(inner, str) and _OPENING.match(inner):
             stripped = inner.strip()
     if not _OPENING.match(stripped):
         return text
-    value = _json(stripped)
+    value = json_value(stripped)
     if value is None:
         value = _python(stripped)
     if isinstance(value, list | dict):
@@ -76,7 +76,8 @@ def stored_value(text: str) -> Any:
     raise UnusableRow(STORED)
 
 
-def _json(text: str) -> Any:
+def json_value(text: str) -> Any:
+    """The value of a JSON text; None for what is none, or repeats a name."""
     try:
         return json.loads(text, object_pairs_hook=unique_names)
     except (ValueError, RecursionError):

@@ -223,7 +223,9 @@ def test_version_of_which_a_part_is_gone(tmp_path: Path) -> None:
     first.recipe.write_text(text)
     assert len(nightly_runs("small")) == len(list(runs_root().iterdir())) == 2
     shutil.rmtree(first.root)
-    with pytest.raises(StoreError, match=f"data set of run {first.run_id}.* is gone; bring .* nightly.relabel"):
+    with pytest.raises(
+        StoreError, match=f"data set of run {first.run_id}.* is gone; bring .* nightly.relabel"
+    ):
         series.night(7)
     assert len(list(runs_root().iterdir())) == 1
     values = yaml.safe_load(series.recipe.read_text())

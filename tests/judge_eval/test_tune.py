@@ -1,6 +1,5 @@
 """`rlaif judge-tune`: ways of asking on judges that only some of them suit."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import yaml
 from pipeline.config import load_config
 from pipeline.config.factories import recipe_factory
 from pipeline.engines import ScriptedEngine
-from pipeline.judge_eval.tune import WAYS, changed_recipe, merged
+from pipeline.judge_eval.tune import WAYS, changed_recipe
 from pipeline.types import Messages
 from tests.cli.commands import Rlaif
 from tests.judge_eval.builders import write_pairs
@@ -64,7 +63,9 @@ def test_best_way_is_chosen_and_measured_apart(rlaif: Rlaif, tmp_path: Path) -> 
     assert re.search(r" 0\W%.* 0\W%.*100\W%", rows["digits, prefix"])
     assert rows["prefix"].split()[-2] == "2" and rows["chain of thought"].split()[-2] == "4"
     assert "half that chooses: 2 exemplars." in ended.out
-    assert "num_exemplars: 2" in ended.out and "not told from chance" not in ended.out
+    assert (
+        "preference.judge.num_exemplars=2" in ended.out and "not told from chance" not in ended.out
+    )
     # A second time nothing is asked: every folder is complete.
     folders = sorted((tmp_path / "outputs/judge-eval").iterdir())
     before = [(p, p.stat().st_mtime_ns) for f in folders for p in f.rglob("judge/*.parquet")]
@@ -120,19 +121,16 @@ def test_no_way_helps_a_judge_that_reads_nothing(rlaif: Rlaif, tmp_path: Path) -
 def test_recipe_keeps_what_a_way_does_not_change(tmp_path: Path) -> None:
     judge = {"exemplars": "prompts/exemplars/pocket.yaml", "num_exemplars": 1, "ending": "Best:"}
     path = write_recipe(tmp_path, preference={"judge": judge, "pair": {"tie_width": 0.1}})
-    changed = yaml.safe_load(changed_recipe(load_config(path), WAYS["2 exemplars, prefix"]))
+    way = WAYS["2 exemplars, prefix"]
+    changed = yaml.safe_load(changed_recipe(path.read_text(), load_config(path), way))
     assert changed["preference"]["judge"] == {
         **judge,
         "num_exemplars": 2,
         "reply_prefix": "Response (",
     }
     assert changed["preference"]["pair"] == {"tie_width": 0.1}
-    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}}) == {
-        "a": {"b": 4, "c": 2},
-        "d": 3,
-    }
 
 
 def test_ways_are_recipes() -> None:
     """Each way is valid on its own, and differs from the others."""
-    assert len({json.dumps(way.changes, sort_keys=True) for way in WAYS.values()}) == len(WAYS)
+    assert len({*WAYS.values()}) == len(WAYS)

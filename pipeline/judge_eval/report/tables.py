@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pipeline.judge_eval.figures import NUM_BINS, Confidence, GroupFigures, JudgeFigures
 from pipeline.judge_eval.metrics import EvaluationMetrics, JudgeMetrics
 from pipeline.report.headline import Card, Headline
-from pipeline.report.numbers import MISSING, count_of, number, percent, percent_range
+from pipeline.report.numbers import MISSING, count_of, interval_of, number, percent, share_of
 from pipeline.report.tables import Table
 from pipeline.stats import Estimate
 
@@ -62,10 +62,7 @@ def cards(metrics: EvaluationMetrics) -> list[Card]:
         "Prefers the longer": judge.length.longer_wins,
     }
     return [
-        *(
-            Card(title, _share(e), percent_range(e.low, e.high) if e else "")
-            for title, e in shares.items()
-        ),
+        *(Card(title, share_of(e), interval_of(e) if e else "") for title, e in shares.items()),
         Card(
             "Calibration error",
             number(confidence.ece, 3),
@@ -97,7 +94,7 @@ def accuracy_table(metrics: EvaluationMetrics) -> Table:
             "judge": judge.title,
             "accuracy": spelled(judge.figures.accuracy),
             "over all rows": spelled(judge.figures.accuracy_all),
-            "exactly 0.5": _share(judge.figures.tie_share),
+            "exactly 0.5": share_of(judge.figures.tie_share),
             "rows": number(judge.figures.rows.expected),
             "no label": number(judge.num_unlabeled),
         }
@@ -125,22 +122,20 @@ def accuracy_table(metrics: EvaluationMetrics) -> Table:
 
 def spelled(estimate: Estimate | None) -> str:
     """`72 % (63 to 80 %)`."""
-    if estimate is None:
-        return MISSING
-    return f"{percent(estimate.share)} ({percent_range(estimate.low, estimate.high)})"
+    return f"{share_of(estimate)} ({interval_of(estimate)})" if estimate else MISSING
 
 
 def _position_table(metrics: EvaluationMetrics) -> Table:
     rows = [
         {
             "judge": judge.title,
-            "forward": _share(judge.figures.orders.forward),
-            "swapped": _share(judge.figures.orders.swapped),
-            "better in A": _share(judge.figures.orders.chosen_in_a),
-            "better in B": _share(judge.figures.orders.chosen_in_b),
+            "forward": share_of(judge.figures.orders.forward),
+            "swapped": share_of(judge.figures.orders.swapped),
+            "better in A": share_of(judge.figures.orders.chosen_in_a),
+            "better in B": share_of(judge.figures.orders.chosen_in_b),
             "orders disagree": spelled(position.order_disagreement),
-            "A wins twice": _share(position.same_slot_a),
-            "B wins twice": _share(position.same_slot_b),
+            "A wins twice": share_of(position.same_slot_a),
+            "B wins twice": share_of(position.same_slot_b),
             "calls won by A": spelled(position.slot_a_share),
         }
         for judge, _ in _readable(metrics)
@@ -160,9 +155,9 @@ def _length_table(metrics: EvaluationMetrics) -> Table:
         {
             "judge": judge.title,
             "prefers the longer": spelled(judge.figures.length.longer_wins),
-            "the better is longer": _share(judge.figures.length.chosen_longer),
-            "accuracy there": _share(judge.figures.length.accuracy_longer_right),
-            "accuracy elsewhere": _share(judge.figures.length.accuracy_shorter_right),
+            "the better is longer": share_of(judge.figures.length.chosen_longer),
+            "accuracy there": share_of(judge.figures.length.accuracy_longer_right),
+            "accuracy elsewhere": share_of(judge.figures.length.accuracy_shorter_right),
         }
         for judge, _ in _readable(metrics)
     ]
@@ -271,14 +266,4 @@ def _readable(metrics: EvaluationMetrics) -> list[tuple[JudgeMetrics, Confidence
 
 def _rules(metrics: EvaluationMetrics) -> dict[str, Estimate | None]:
     """The baselines, by name in `BASELINES`."""
-    rules = metrics.baselines
-    return {
-        "always_a": rules.always_a,
-        "longer": rules.longer,
-        "shorter": rules.shorter,
-        "coin": rules.coin,
-    }
-
-
-def _share(estimate: Estimate | None) -> str:
-    return MISSING if estimate is None else percent(estimate.share)
+    return dict(vars(metrics.baselines))
