@@ -28,14 +28,13 @@ Does not: hold the number of judge calls equal, or say what a larger model would
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
 
-from benchmarks.demo_truth import QUICK_PROMPTS, RECIPE, Figures, run_apart, spread
+from benchmarks.demo_truth import QUICK_PROMPTS, RECIPE, Figures, print_spreads, run_apart
 from benchmarks.demo_truth import figures as shares_of
 from benchmarks.label_methods import damage
 from models.pocket.oracle import Oracle
@@ -153,19 +152,6 @@ def kept_figures(folder: Path) -> dict[str, list[Figures]]:
     }
 
 
-def print_table(found: Mapping[str, Sequence[Figures]]) -> None:
-    """One line per arm: mean (smallest to largest)."""
-    print(f"{'':<10}{'seeds':>6}" + "".join(f"{key:>26}" for key in KEYS))
-    for arm, runs in found.items():
-        cells = []
-        for key in KEYS:
-            entry = spread([run[key] for run in runs])
-            digits = 0 if key == "pairs" else 3
-            mean, low, high = (f"{v:.{digits}f}" for v in entry.values()) if entry else 3 * ("",)
-            cells.append(f"{mean} ({low} to {high})" if entry else "-")
-        print(f"{arm:<10}{len(runs):>6}" + "".join(f"{cell:>26}" for cell in cells))
-
-
 def main() -> None:
     """Run the arms, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -181,16 +167,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for arm in arguments.arms:
             measure(arm, seed, folder, quick=arguments.quick)
-    found = kept_figures(folder)
-    print_table(found)
-    print(
-        json.dumps(
-            {
-                arm: {key: spread([run[key] for run in runs]) for key in KEYS}
-                for arm, runs in found.items()
-            }
-        )
-    )
+    print_spreads(kept_figures(folder), KEYS)
 
 
 if __name__ == "__main__":

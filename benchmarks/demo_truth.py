@@ -138,17 +138,30 @@ def spread(values: Sequence[float | None]) -> dict[str, float] | None:
     }
 
 
+def spelled(values: Sequence[float | None]) -> str:
+    """`0.923 (0.910 to 0.950)`: mean, smallest and largest; `-` when no run measured it."""
+    entry = spread(values)
+    return "{:.3f} ({:.3f} to {:.3f})".format(*entry.values()) if entry else "-"
+
+
+def print_spreads(found: Mapping[str, Sequence[Figures]], keys: Sequence[str]) -> None:
+    """One line per entry, with mean (smallest to largest) of each key, and the JSON line."""
+    print(f"{'':<18}{'runs':>5}" + "".join(f"{key:>24}" for key in keys))
+    for name, runs in found.items():
+        cells = (f"{spelled([run.get(key) for run in runs]):>24}" for key in keys)
+        print(f"{name:<18}{len(runs):>5}" + "".join(cells))
+    table = {
+        name: {key: spread([run.get(key) for run in runs]) for key in keys}
+        for name, runs in found.items()
+    }
+    print(json.dumps(table))
+
+
 def print_table(found: Mapping[str, Sequence[Figures]]) -> None:
     """One line per key, one column per constitution: mean (smallest to largest)."""
     print(f"{'':<22}" + "".join(f"{name:>28}" for name in found))
     for key in KEYS:
-        cells = []
-        for runs in found.values():
-            entry = spread([run[key] for run in runs])
-            text = (
-                f"{entry['mean']:.3f} ({entry['min']:.3f} to {entry['max']:.3f})" if entry else "-"
-            )
-            cells.append(f"{text:>28}")
+        cells = (f"{spelled([run[key] for run in runs]):>28}" for runs in found.values())
         print(f"{key:<22}" + "".join(cells))
 
 

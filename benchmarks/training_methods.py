@@ -20,13 +20,13 @@ Does not: tune the methods. Each has one setting that works; another may be bett
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.demo_truth import QUICK_PROMPTS, RECIPE, Figures, run_apart, spread
+from benchmarks.demo_truth import QUICK_PROMPTS, RECIPE, Figures, print_spreads, run_apart
 from benchmarks.demo_truth import figures as shares_of
 from pipeline.store import RunDir, read_json
 from pipeline.training.job import TrainingResult
@@ -142,18 +142,6 @@ def kept_figures(folder: Path) -> dict[str, list[Figures]]:
     return {name: runs for name, runs in found.items() if runs}
 
 
-def print_table(found: Mapping[str, Sequence[Figures]]) -> None:
-    """One line per method: mean (smallest to largest)."""
-    print(f"{'':<18}{'runs':>5}" + "".join(f"{key:>24}" for key in KEYS))
-    for method, runs in found.items():
-        cells = []
-        for key in KEYS:
-            entry = spread([run.get(key) for run in runs])
-            told = "{:.3f} ({:.3f} to {:.3f})".format(*entry.values()) if entry else "-"
-            cells.append(f"{told:>24}")
-        print(f"{method:<18}{len(runs):>5}" + "".join(cells))
-
-
 def main() -> None:
     """Run the methods, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -167,16 +155,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for method in arguments.methods:
             measure(method, seed, folder, quick=arguments.quick)
-    found = kept_figures(folder)
-    print_table(found)
-    print(
-        json.dumps(
-            {
-                method: {key: spread([run.get(key) for run in runs]) for key in KEYS}
-                for method, runs in found.items()
-            }
-        )
-    )
+    print_spreads(kept_figures(folder), KEYS)
 
 
 if __name__ == "__main__":

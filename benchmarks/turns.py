@@ -20,7 +20,6 @@ Does not: have labels of a judge. The pairs are written by the world, so they ar
 
 import argparse
 import asyncio
-import json
 import random
 import tempfile
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.demo_truth import spread
+from benchmarks.demo_truth import Figures, print_spreads
 from models.pocket import world
 from models.pocket.corpus import draw_any_kind
 from models.pocket.oracle import Assessment, Oracle
@@ -115,7 +114,7 @@ async def train(way: str, seed: int, folder: Path, *, pairs: int) -> Path:
     return (await launch(job)).model_dir
 
 
-async def measure(model: Path, number: int) -> dict[str, float]:
+async def measure(model: Path, number: int) -> Figures:
     """Shares of good first and second replies to held-out trajectories."""
     rng, oracle = random.Random("held out"), Oracle()
     asked = [ask_twice(rng, world.ASKS_HELD_OUT)[1] for _ in range(number)]
@@ -138,7 +137,7 @@ async def measure(model: Path, number: int) -> dict[str, float]:
     return {"first": good[0] / number, "second": good[1] / number}
 
 
-async def run(pairs: int, number: int, seeds: tuple[int, ...]) -> dict[str, list[dict[str, float]]]:
+async def run(pairs: int, number: int, seeds: tuple[int, ...]) -> dict[str, list[Figures]]:
     """The shares of the initial policy, and of each way by seed."""
     found = {"initial": [await measure(MODEL, number)]}
     print(f"initial: {found['initial'][0]}", flush=True)
@@ -161,14 +160,7 @@ def main() -> None:
     seeds = (0,) if arguments.quick else tuple(arguments.seeds)
     pairs = QUICK_PAIRS if arguments.quick else arguments.pairs
     found = asyncio.run(run(pairs, QUICK_HELD_OUT if arguments.quick else HELD_OUT, seeds))
-    print(
-        json.dumps(
-            {
-                way: {key: spread([run[key] for run in runs]) for key in ("first", "second")}
-                for way, runs in found.items()
-            }
-        )
-    )
+    print_spreads(found, ("first", "second"))
 
 
 if __name__ == "__main__":
