@@ -40,6 +40,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.config.alarms import AlarmConfig
+from pipeline.config.overrides import override
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.training import LoraConfig, RewardModelTrainingConfig
 from pipeline.ids import uniform
@@ -158,7 +159,7 @@ def labelers(way: str, reward_model: Path, folder: Path) -> dict[str, Recipe]:
     scored = {"labeler": "reward_model", "reward_model": {"engine": engine | limits}}
     asked = {"labeler": "follow_up", "follow_up": {"follow_ups": str(few_follow_ups(folder))}}
     return {
-        "judge": WAYS[way].changes,
+        "judge": yaml.safe_load(override("{}", WAYS[way], "the way")),
         "reward_model": {"preference": scored},
         "follow_up": {"preference": asked},
     }

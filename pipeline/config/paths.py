@@ -41,14 +41,14 @@ def file_problem(path: Path) -> str | None:
     if stat.S_ISDIR(mode):
         return "is a folder, but a file is needed"
     if not stat.S_ISREG(mode):
-        return "is no regular file (but a pipe, socket or device)"
+        return "is not a regular file (but a pipe, socket or device)"
     return None if os.access(path, os.R_OK) else "cannot be read (Permission denied)"
 
 
 def plain_bytes(path: Path) -> bytes:
     """The bytes of a regular file. Raises OSError for others: a pipe may never end."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     return path.read_bytes()
 
 

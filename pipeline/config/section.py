@@ -14,7 +14,7 @@ from pipeline.types import is_blank
 def _title(text: str) -> str:
     text = text.strip()
     if is_blank(text) or printable(text) != text or "\n" in text:
-        raise ValueError(f"{text!a:.80} is no name: use one line of visible characters")
+        raise ValueError(f"{text!a:.80} is not a name: use one line of visible characters")
     return text
 
 

@@ -203,7 +203,7 @@ def conflict_problem(name: str, conflicts: Sequence[str], priorities: Mapping[st
         if other not in priorities:
             close = difflib.get_close_matches(other, priorities, n=1, cutoff=0.6)
             remedy = f"write '{close[0]}'" if close else "name a principle of this constitution"
-            return f"name '{other}', which is no principle here; {remedy}"
+            return f"name '{other}', which is not a principle here; {remedy}"
         if priorities[other] == priorities[name]:
             return (
                 f"name '{other}', which has the same priority, {priorities[name]}, so that neither "

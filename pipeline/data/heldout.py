@@ -40,12 +40,10 @@ HELDOUT = "heldout"
 
 @dataclass(frozen=True)
 class PromptCounts:
-    """Numbers of different prompts in the files of a recipe, and of lines that repeat one."""
+    """The different prompts in the files of a recipe."""
 
     train: int = 0
     heldout: int = 0
-    train_duplicates: int = 0
-    heldout_duplicates: int = 0
     shapes: frozenset[tuple[str, ...]] = field(default=frozenset(), compare=False)
     """The different sequences of roles."""
     tags: frozenset[str] = field(default=frozenset(), compare=False)
@@ -63,36 +61,27 @@ def check_prompts(
     """
     shapes: set[tuple[str, ...]] = set()
     tags: set[str] = set()
-    ids: dict[str, set[str]] = {"train": set(), "heldout": set()}
-    lines = {"train": 0, "heldout": 0}
+    trained: set[str] = set()
     # The held-out ones first: they are few, and of millions to train on only the ids are kept.
     held: dict[str, str] = {}
+    held_ids: set[str] = set()
     for row in prompt_rows(heldout):
-        ids["heldout"].add(row.row_id)
-        lines["heldout"] += 1
+        held_ids.add(row.row_id)
         tags.update(row.tags)
         shapes.add(tuple(message.role for message in row.messages))
         held.setdefault(conversation_key(row.messages), _place(row))
     for row in prompt_rows(train):
-        ids["train"].add(row.row_id)
-        lines["train"] += 1
+        trained.add(row.row_id)
         shapes.add(tuple(message.role for message in row.messages))
         if held and (place := held.get(conversation_key(row.messages))):
             raise DataError(
                 f"{place}: this held-out prompt is also trained on ({_place(row)}), so its "
                 "evaluation would mean nothing; remove it from one of the files"
             )
-    for sources, rows in ((train, ids["train"]), (heldout, ids["heldout"])):
+    for sources, rows in ((train, trained), (heldout, held_ids)):
         if sources and not rows:
             raise DataError(f"no prompts in {', '.join(map(str, sources))}; add at least one line")
-    return PromptCounts(
-        len(ids["train"]),
-        len(ids["heldout"]),
-        lines["train"] - len(ids["train"]),
-        lines["heldout"] - len(ids["heldout"]),
-        frozenset(shapes),
-        frozenset(tags),
-    )
+    return PromptCounts(len(trained), len(held_ids), frozenset(shapes), frozenset(tags))
 
 
 def check_version(config: RunConfig, parent: RunDir) -> None:

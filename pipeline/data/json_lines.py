@@ -139,13 +139,8 @@ def _openai_lines(row: Line) -> Iterator[Line]:
 
 
 def _trl_text_lines(row: Line) -> Iterator[Line]:
-    yield {
-        "prompt": _only_text(row["messages"]),
-        "chosen": row["chosen"],
-        "rejected": row["rejected"],
-        "row_id": row["row_id"],
-        "soft_label": row["soft_label"],
-    }
+    texts = {"chosen": row["chosen"], "rejected": row["rejected"]}
+    yield {**next(_trl_lines(row)), "prompt": _only_text(row["messages"]), **texts}
 
 
 def _trl_implicit_lines(row: Line) -> Iterator[Line]:

@@ -102,14 +102,12 @@ class _Tracer:
         shown_before = row_id in self._shown
         self._shown.add(row_id)
         parent_ids = () if shown_before else row["parent_ids"]
-        return Origin(
-            row=row,
-            kind=manifest.row_kind,
-            run_id=self._run.run_id,
-            file=manifest.path,
+        return self._origin(
+            row,
+            manifest.row_kind,
+            manifest.path,
             # A label or critique of a check names no model, although its shard does.
             engine=manifest.engine if row.get("model_fingerprint", "+") else {},
-            principle=self._principles.get(row.get("principle_id", "")),
             parents=tuple(self.origin(i, self._shard_of_parent(i, manifest)) for i in parent_ids),
             shown_before=shown_before,
         )
@@ -117,25 +115,18 @@ class _Tracer:
     def set_row(self, row: dict[str, Any], kind: str, path: str) -> Origin:
         """A row of a finished data set; its parents are rows of this run's shards, or a label."""
         ids = [row[name] for name in ROWS_OF_RUN[kind] if row[name]]
-        return Origin(
-            row=row,
-            kind=kind,
-            run_id=self._run.run_id,
-            file=path,
-            principle=self._principles.get(row.get("principle_id", "")),
-            parents=tuple(map(self._shard_row, ids)) or (self._label(row),),
-        )
+        parents = tuple(map(self._shard_row, ids)) or (self._label(row),)
+        return self._origin(row, kind, path, parents=parents)
 
     def _label(self, row: dict[str, Any]) -> Origin:
         """The end of an imported row: the line of a label file, and the file's hash."""
         entry = label_file(self._run, row["source"]) or {"path": "", "sha256": ""}
         label = {key: row[key] for key in ("source", "source_index")}
-        return Origin(
-            row={"row_id": entry["sha256"], **label},
-            kind="label",
-            run_id=self._run.run_id,
-            file=entry["path"],
-        )
+        return self._origin({"row_id": entry["sha256"], **label}, "label", entry["path"])
+
+    def _origin(self, row: dict[str, Any], kind: str, file: str, **more: Any) -> Origin:
+        principle = self._principles.get(row.get("principle_id", ""))
+        return Origin(row, kind, self._run.run_id, file, principle=principle, **more)
 
     def _shard_of_parent(self, row_id: str, child: Manifest) -> Manifest:
         for path in child.inputs:

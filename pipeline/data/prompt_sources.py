@@ -80,10 +80,10 @@ def _address(source: SqlPromptsConfig) -> "URL":
     try:
         url = sql.make_url(os.environ.get(source.url_env, "")) if source.url_env else None
     except (sql.exc.ArgumentError, ValueError):
-        found = "is no address of a database" if os.environ.get(source.url_env or "") else "not set"
+        needed = "the address of a database" if os.environ.get(source.url_env or "") else "set"
         raise DataError(
-            f"a prompt source names {source.url_env}, but that environment variable "
-            f"{'is ' * (found == 'not set')}{found}; set it to one such as postgresql://host/name"
+            f"a prompt source names {source.url_env}, but that environment variable is not "
+            f"{needed}; set it to one such as postgresql://host/name"
         ) from None
     if url is not None and (url.get_backend_name() != "sqlite" or not url.database):
         return url

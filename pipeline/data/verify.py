@@ -127,7 +127,7 @@ def _others(run: RunDir, hashes: dict[str, str], known: set[str]) -> Iterator[st
         elif not os.path.lexists(path):
             yield f"{name}: missing"
         elif not is_plain_file(path):
-            yield f"{name}: is no plain file any more"
+            yield f"{name}: is no longer a plain file"
         elif path.stat().st_size != entry.size or _hash(run, name, hashes) != entry.sha256:
             yield f"{name}: damaged or changed since the run ended"
 

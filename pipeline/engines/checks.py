@@ -300,7 +300,7 @@ def check_safetensors(path: Path) -> dict[str, Any]:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ConfigError when it holds none, or is no regular file."""
+    """The object of a JSON file. Raises ConfigError when the file cannot be read, or holds none."""
     if problem := file_problem(path):
         raise ConfigError(f"'{path}' {problem}; download it again")
     try:

@@ -104,7 +104,7 @@ class _Trial:
             self.template = environment.from_string(source)
         except (TemplateError, RecursionError) as error:
             raise ConfigError(
-                f"model folder '{folder}': its chat template is no Jinja ({error}); name a "
+                f"model folder '{folder}': its chat template is not valid Jinja ({error}); name a "
                 "template in `chat_template`"
             ) from None
         self.switches = sorted(name for name in names if "think" in name)

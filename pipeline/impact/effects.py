@@ -182,13 +182,17 @@ class Impact(BaseModel):
     @property
     def calls_share(self) -> float:
         """Calls paid now, of those of all rows of these stages, in [0, 1]."""
-        return _share(sum(c.calls for c in self.costs), sum(c.calls_full for c in self.costs))
+        return _share(self.paid("calls"), self.paid("calls_full"))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def cost_share(self) -> float:
         """Tokens paid now, of those of all rows of these stages, in [0, 1]."""
-        return _share(sum(c.tokens for c in self.costs), sum(c.tokens_full for c in self.costs))
+        return _share(self.paid("tokens"), self.paid("tokens_full"))
+
+    def paid(self, name: str) -> int:
+        """A number of `StageCost`, over all stages."""
+        return sum(getattr(cost, name) for cost in self.costs)
 
     def plus(self, other: "Impact") -> "Impact":
         """Both together, under the constitutions and with the moves of the other."""

@@ -43,9 +43,7 @@ COSTS = {
 
 def headline(impact: Impact) -> list[str]:
     """What a person wants to know first, one sentence a line."""
-    total, costs = impact.total, impact.costs
-    calls, calls_full = sum(c.calls for c in costs), sum(c.calls_full for c in costs)
-    tokens, tokens_full = sum(c.tokens for c in costs), sum(c.tokens_full for c in costs)
+    total, paid = impact.total, impact.paid
     new_texts = (
         f", {total.new_texts:,} of them because the text of a revision changed"
         if total.new_texts
@@ -56,8 +54,8 @@ def headline(impact: Impact) -> list[str]:
         f"{total.relabeled:,} labels changed sides, {total.became_ties:,} became a tie, "
         f"{total.stopped_being_ties:,} stopped being one",
         f"{total.pairs_gained:,} pairs gained, {total.pairs_lost:,} lost",
-        f"paid {calls:,} of {calls_full:,} calls ({impact.calls_share:.1%}) and {tokens:,} of "
-        f"{tokens_full:,} tokens ({impact.cost_share:.1%})",
+        f"paid {paid('calls'):,} of {paid('calls_full'):,} calls ({impact.calls_share:.1%}) and "
+        f"{paid('tokens'):,} of {paid('tokens_full'):,} tokens ({impact.cost_share:.1%})",
     ]
     if total.labels_gained or total.labels_lost:
         lines.append(f"{total.labels_gained:,} labels gained, {total.labels_lost:,} lost")

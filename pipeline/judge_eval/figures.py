@@ -16,19 +16,18 @@ Does not: correct for looking at many principles or tags at once.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.judge_eval.items import Verdict, readable
+from pipeline.records import STATUSES
 from pipeline.soft_labels import outcome
 from pipeline.stats import Estimate, Tally, generator, log_loss, wilson
-from pipeline.types import Status
 
 NUM_BINS = 15
 CHANCE_DRAWS = 400
-NOT_OK = ("unparsed", "failed", "dropped")
 Value = Callable[[Verdict], float | None]
 """A value in [0, 1] of one verdict; None where the question does not arise."""
 
@@ -191,15 +190,13 @@ def judge_figures(verdicts: Sequence[Verdict], *, draws: int, seed: int) -> Judg
     read = readable(verdicts)
     statuses = Counter(v.status for v in verdicts)
     total = max(1, len(verdicts))
+    counts: dict[str, Any] = {name: statuses[name] for name in STATUSES}
+    counts |= {f"{name}_share": counts[name] / total for name in STATUSES if name != "ok"}
     brier = bootstrap(read, lambda v: None if v.label is None else (1 - v.label) ** 2)
     labels = [v.label for v in read if v.label is not None]
     raw_labels = [v.raw_label for v in read if v.raw_label is not None]
     return JudgeFigures(
-        rows=RowCounts(
-            expected=len(verdicts),
-            **{name: statuses[name] for name in get_args(Status)},
-            **{f"{name}_share": statuses[name] / total for name in NOT_OK},
-        ),
+        rows=RowCounts(expected=len(verdicts), **counts),
         unreadable=dict(Counter(v.reason for v in verdicts if v.label is None).most_common()),
         accuracy=bootstrap(verdicts, lambda v: v.right),
         accuracy_all=bootstrap(verdicts, lambda v: v.right or 0.0),

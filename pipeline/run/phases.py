@@ -363,7 +363,7 @@ def planned_folders(ctx: RunContext) -> set[str]:
     passes = preference_passes(ctx) if config.preference.enabled else []
     if config.evaluation.enabled and config.prompts.heldout:
         passes += evaluation_passes(ctx)
-    makers = [supervised_stages] if config.supervised.enabled else []
+    makers: list[StageMaker] = [supervised_stages] if config.supervised.enabled else []
     makers += [maker for _, of_pass in passes for maker in of_pass]
     # No folder is named by a model, or by what was fitted to one.
     labeling = replace(ctx.files.labeling, calibration=None, known_labels=None)

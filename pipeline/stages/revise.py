@@ -122,7 +122,7 @@ class ReviseStage(RoundStage):
         )
         if problem := parent_problem(prompt, *parents):
             return dropped(draft, problem)
-        ends = {"finish_reason": target.finish_reason, "thoughts": target.thoughts}
+        ends: dict[str, Any] = {"finish_reason": target.finish_reason, "thoughts": target.thoughts}
         skipped = replace(draft, revision=text, skipped=True, **ends)
         faultless = finds_nothing(critique_text, self.revise.skip_phrases)
         if critique and not principle.check and faultless:

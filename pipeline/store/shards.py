@@ -292,8 +292,8 @@ def stage_manifests(root: Path, folder: str) -> list[Manifest]:
             manifests.append(Manifest.from_json(plain_bytes(path).decode("utf-8")))
         except (OSError, ValueError):
             raise StoreError(
-                f"{folder}/{path.name} of run {root.name} is no manifest, so its shard counts as "
-                f"unfinished; `rlaif resume {root.name}` makes it again"
+                f"{folder}/{path.name} of run {root.name} is not a manifest, so its shard counts "
+                f"as unfinished; `rlaif resume {root.name}` makes it again"
             ) from None
     return manifests
 

@@ -57,8 +57,9 @@ def read_points(config: RunConfig, over: Sequence[str]) -> list[Point]:
         known = name in FIELDS or name.partition(".")[0] in RunConfig.model_fields
         if not known or not all(values.split(",")):
             raise ConfigError(
-                f"--over {each[:120]!r} is no field with values; write {', '.join(FIELDS)}, or a "
-                "path in the recipe such as preference.pair.tie_width, then =VALUE,VALUE"
+                f"--over {each[:120]!r} does not name a field with values; write "
+                f"{', '.join(FIELDS)}, or a path in the recipe such as "
+                "preference.pair.tie_width, then =VALUE,VALUE"
             )
         path = FIELDS.get(name, name)
         if path in (FIELDS.get(other, other) for other in axes):

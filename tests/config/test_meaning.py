@@ -57,7 +57,7 @@ def test_name_that_hides_something_is_refused(name: str) -> None:
     principle = Principle(
         id="p", critique_request="c", revision_request="r", comparison_request="q"
     )
-    with pytest.raises(ValidationError, match=r"is no name|at most 200"):
+    with pytest.raises(ValidationError, match=r"is not a name|at most 200"):
         Constitution(name=name, principles=(principle,))
 
 

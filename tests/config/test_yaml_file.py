@@ -162,7 +162,7 @@ def test_bounds_hold_at_once(text: str, problem: str, tmp_path: Path) -> None:
 def test_pipe_is_refused_without_opening_it(tmp_path: Path) -> None:
     """Opening a pipe that has no writer would wait forever."""
     os.mkfifo(tmp_path / "home.yaml")
-    with pytest.raises(ConfigError, match="is no regular file"):
+    with pytest.raises(ConfigError, match="is not a regular file"):
         load_yaml(tmp_path / "home.yaml", Home, what="home")
 
 

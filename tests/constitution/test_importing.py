@@ -166,5 +166,5 @@ def test_principles_found_from_data(tmp_path: Path, name: str, text: str) -> Non
 def test_pipe_is_refused(tmp_path: Path) -> None:
     """It would be waited for without an end."""
     os.mkfifo(tmp_path / "list.json")
-    with pytest.raises(ConfigError, match=r"cannot be read as JSON .*no regular file"):
+    with pytest.raises(ConfigError, match=r"cannot be read as JSON .*not a regular file"):
         import_constitution([tmp_path / "list.json"], "x")

@@ -179,7 +179,7 @@ def test_conflicts_that_cannot_be_resolved_are_errors(tmp_path: Path) -> None:
     ]
     own, unknown, equal = findings
     assert "name the principle itself" in own.problem
-    assert "'kindnes', which is no principle here" in unknown.problem
+    assert "'kindnes', which is not a principle here" in unknown.problem
     assert unknown.action == "write 'kindness'"
     assert "the same priority, 0" in equal.problem and equal.severity == "error"
     path = tmp_path / "c.yaml"

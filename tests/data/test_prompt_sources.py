@@ -87,7 +87,7 @@ DATA = {"type": "dataset", "name": "saved"}
         (SQL | {"table": None, "query": "SELEC"}, "", "OperationalError: near .*SELEC"),
         (SQL | {"table": None, "query": "DELETE FROM questions"}, "", "write a SELECT|readonly"),
         (ENV, "", "names PROMPTS_DB, but that environment variable is not set"),
-        (ENV, "bob:hunter2", "PROMPTS_DB, but that environment variable is no address"),
+        (ENV, "bob:hunter2", "PROMPTS_DB, but that environment variable is not the address"),
         (ENV, "sqlite:///gone/hunter2.db", "prompt database .* does not exist"),
         (ENV, "postgresql://bob:hunter2@db/x", "the driver psycopg2, which is not installed"),
         (ENV, "nodb://bob:hunter2@db/x", r"cannot be opened \(NoSuchModuleError"),

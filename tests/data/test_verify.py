@@ -135,7 +135,7 @@ def test_pipe_in_place_of_a_file_ends_no_command_in_waiting(run: RunDir) -> None
 def test_link_in_place_of_a_file_is_not_followed(run: RunDir, tmp_path: Path) -> None:
     (run.root / "report.md").rename(tmp_path / "moved.md")
     (run.root / "report.md").symlink_to(tmp_path / "moved.md")
-    assert verify(run) == ["report.md: is no plain file any more"]
+    assert verify(run) == ["report.md: is no longer a plain file"]
 
 
 def test_command_says_what_is_covered(rlaif: Rlaif, run: RunDir, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def model(folder: Path, template: str, **args: Any) -> StartingModel:
         (FORGETS, TemplateUse(PLAIN, learns=True, learns_thoughts=True), "leaves out the thought"),
         (ENDLESS, TemplateUse(PLAIN, learns=True), r"without an end of turn \(<\|end\|>\)"),
         ("{{ messages[0].contents.x }}", TemplateUse(PLAIN), "conversation of user, .* refuses it"),
-        ("{% if %}", TemplateUse(PLAIN), "is no Jinja"),
+        ("{% if %}", TemplateUse(PLAIN), "is not valid Jinja"),
     ],
 )
 def test_what_a_template_cannot_do_is_one_line(

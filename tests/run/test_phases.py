@@ -196,6 +196,6 @@ async def test_broken_manifest_stops_readers_and_is_made_again(run: RunDir, fold
 def test_audit_of_fewer_labels_is_refused(run: RunDir) -> None:
     (run.root / "preference/judge/shard-00001.json").write_text("{")
     with pytest.raises(
-        StoreError, match=r"preference/judge/shard-00001.json of run r1 is no manifest"
+        StoreError, match=r"preference/judge/shard-00001.json of run r1 is not a manifest"
     ):
         audit_run(open_context(run))

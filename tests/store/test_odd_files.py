@@ -37,7 +37,7 @@ def test_odd_manifest_counts_as_unfinished(make: Any, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     make(tmp_path / "s" / "shard-00000.json")
     assert load_manifest(tmp_path, "s", 0) is None
-    with pytest.raises(StoreError, match="is no manifest"):
+    with pytest.raises(StoreError, match="is not a manifest"):
         stage_manifests(tmp_path, "s")
 
 

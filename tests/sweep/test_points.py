@@ -65,9 +65,9 @@ def test_the_weight_of_another_term_is_not_taken_over() -> None:
 @pytest.mark.parametrize(
     ("over", "message"),
     [
-        (["betta=1"], r"--over 'betta=1' is no field with values; write beta, method"),
-        (["beta"], "is no field with values"),
-        (["beta=0.1,"], "is no field with values"),
+        (["betta=1"], r"--over 'betta=1' does not name a field with values; write beta, method"),
+        (["beta"], "does not name a field with values"),
+        (["beta=0.1,"], "does not name a field with values"),
         (["beta=0.1", "beta=0.2"], "names 'beta' twice"),
         (["beta=0.1", "preference.train.beta=0.2"], r"names 'preference\.train\.beta' twice"),
         (["method=ppo"], "there is no 'ppo'; the methods are dpo"),

@@ -212,7 +212,7 @@ class Endpoint:
 
     def _odd(self, error: Exception) -> EngineError:
         return EngineError(
-            f"{self.where} answered with something that is no whole answer of its API "
+            f"{self.where} answered with something that is not a complete answer of its API "
             f"({type(error).__name__}: {self.one_line(error)})"
         )
 
