@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config.yaml_file import read_text
-from pipeline.constitution.wording import content_words, jaccard, words
+from pipeline.constitution.wording import words
 from pipeline.engines.base import Engine
 from pipeline.errors import ConfigError
 from pipeline.ids import derive_seed
@@ -24,17 +24,9 @@ START = "Select the response that"
 MAX_CHARACTERS = 6_000
 MAX_RULE = 200
 """Characters of a rule; a longer one is an essay."""
-LIKE = 0.6
-"""Jaccard index of content words from which two rules are one."""
-LIGHT = frozenset(("gives", "includes", "offers", "presents", "provides", "shows", "uses"))
-"""Verbs that say no more than that the response has the quality."""
-_TURNS = re.compile(
-    r"\b(?:no|non|not|never|none|nothing|neither|nor|without|too|less|least|few|fewer|little|minimal"
-    r"|rarely|seldom|hardly|barely|only|unless|except|instead|rather|than|over|before|unlike"
-    r"|(?:against|avoid|cut|declin|discourag|exclud|fail|hid|ignor|lack|limit|miss|omit|oppos|prevent"
-    r"|reduc|refrain|refus|reject|remov|skip|withh)\w*)\b|n't\b"
-)
-"""Words that can turn a rule into its opposite, or that make its word order count."""
+SMALL = frozenset(["a", "an", "and", "are", "is", "it", "its", "the"])
+"""Words that change nothing in a rule. Every other one may turn it around, and so may their order.
+"""
 
 _RULE = re.compile(rf"^\W*(?:\d+\W+)?{START}\s+(.{{3,{MAX_RULE}}})$", re.IGNORECASE | re.MULTILINE)
 
@@ -93,32 +85,12 @@ def read_rules(path: Path) -> list[str]:
 
 
 def merge(proposed: Sequence[str], most: int) -> list[tuple[str, int]]:
-    """At most `most` rules with how often each was proposed, the most frequent first. A rule joins
-    the first one that is like it; that one stands for both.
+    """At most `most` rules with how often each was proposed, the most frequent first. Rules that
+    differ in small words alone are one; the first one stands for all.
     """
-    groups: list[tuple[str, int]] = []
+    groups: dict[tuple[str, ...], list[str]] = {}
     for rule in proposed:
-        for place, (name, number) in enumerate(groups):
-            if alike(name, rule):
-                groups[place] = (name, number + 1)
-                break
-        else:
-            groups.append((rule, 1))
-    return sorted(groups, key=lambda group: -group[1])[:most]
-
-
-def alike(one: str, other: str) -> bool:
-    """Whether two rules are one: equal words, or the content words of one and a few more.
-
-    A word that is replaced by another one may be replaced by its opposite (`formal` by `informal`),
-    and so may a whole rule by a word that turns it (`avoids`): such rules are one only if all of
-    their words are equal.
-    """
-    texts = [words(rule.removeprefix(START)) for rule in (one, other)]
-    if texts[0] == texts[1]:
-        return True
-    if any(_TURNS.search(" ".join(text)) for text in texts):
-        return False
-    # A rule of function words alone is compared by all of its words.
-    first, second = (content_words(" ".join(text)) - LIGHT or set(text) for text in texts)
-    return (first <= second or second <= first) and jaccard(first, second) >= LIKE
+        wording = tuple(w for w in words(rule.removeprefix(START)) if w not in SMALL)
+        groups.setdefault(wording, []).append(rule)
+    merged = [(rules[0], len(rules)) for rules in groups.values()]
+    return sorted(merged, key=lambda group: -group[1])[:most]
