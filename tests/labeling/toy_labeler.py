@@ -25,7 +25,7 @@ def length_stages(
     labels = labels_from_scores(
         inputs, counts, compared, inputs.config.length.scale, "length", number
     )
-    return [counts, toy_stage.reading(labels, counts.folder)]
+    return [counts, labels]
 
 
 def describe_length(config: PreferenceConfig) -> str:
