@@ -100,10 +100,10 @@ def check_model_folder(folder: Path) -> None:
             code that is not installed.
     """
     if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model folder '{folder}' has no config.json; name the folder of a model "
-            "that transformers can load"
-        )
+        remedy = "name the folder of a model that transformers can load"
+        if (folder / "adapter_config.json").is_file():
+            remedy = "it is an adapter: name its base model in `model`, and it in `adapter`"
+        raise ConfigError(f"model folder '{folder}' has no config.json; {remedy}")
     for path in sorted(folder.glob("*.json")):
         json_object(path)
     _refuse_own_code(folder)

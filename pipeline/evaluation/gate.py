@@ -145,6 +145,11 @@ def _figures(gate: GateConfig, metrics: Metrics, policy: str) -> Iterator[GateFi
         if gate.win_rate.length_controlled:
             name, even = f"{name} at equal lengths", match.length_controlled if match else None
             low = even.low if even else None
+        lost = match.unparsed + match.left_out if match else 0
+        if match and lost > match.num_comparisons:
+            # What the judge can read need not be like the rest.
+            total = lost + match.num_comparisons
+            name, low = f"{name} ({lost} of {total} comparisons have no label)", None
         yield _least("win_rate.min_lower", f"lower end of the {name}", low, gate.win_rate.min_lower)
     for measure, share in gate.shares.items():
         noun = NOUNS.get(measure) or f"replies that hold {measure.removeprefix('check ')}"

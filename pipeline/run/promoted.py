@@ -1,8 +1,8 @@
 """The folder of a promoted policy: what transformers and vLLM load, with a card down to its pairs.
 
 In:  a run whose gate promoted its policy
-Out: <run>/promoted/: the files of the model, README.md, and rows.json with the id of every row of
-     the data that it was trained on
+Out: <run>/promoted/: the files of the model, README.md, and rows.json with the id of every row that
+     it was trained on
 """
 
 import os
@@ -67,14 +67,17 @@ def _trainings(run: RunDir) -> list[dict[str, Any]]:
             f"{learns_from(result.get('method', name))}.parquet",
             *(["feedback.parquet"] if result.get("feedback_sha256") else []),
         ]
-        tables = [pq.read_table(run.dataset / file, columns=["row_id"]) for file in files]
+        row_ids = read_json(folder / "rows.json", list)
+        if row_ids is None:  # of an older version: all rows of the data
+            tables = [pq.read_table(run.dataset / file, columns=["row_id"]) for file in files]
+            row_ids = [row_id for table in tables for row_id in table["row_id"].to_pylist()]
         found.append(
             {
                 "name": name,
                 "result": result,
                 "settings": job.get("job", {}).get("config", {}),
                 "files": files,
-                "row_ids": [row_id for table in tables for row_id in table["row_id"].to_pylist()],
+                "row_ids": row_ids,
             }
         )
     return found

@@ -49,7 +49,8 @@ def read_points(config: RunConfig, over: Sequence[str]) -> list[Point]:
         over: each `NAME=VALUE,VALUE`; a name of `FIELDS` or a path in the recipe.
 
     Raises:
-        ConfigError: a field is unknown or named twice, or no method of the sweep has it.
+        ConfigError: a field is unknown or named twice, no method of the sweep has it, or there are
+            rounds.
     """
     axes: dict[str, list[str]] = {}
     for each in over:
@@ -66,6 +67,11 @@ def read_points(config: RunConfig, over: Sequence[str]) -> list[Point]:
             named = name if name in axes else path
             raise ConfigError(f"--over names '{named}' twice; give all its values at once")
         axes[name] = list(dict.fromkeys(values.split(",")))
+    if config.rounds > 1 or "rounds" in axes:
+        raise ConfigError(
+            "rounds make a series of runs, and a point of a sweep is one run; leave `rounds` out, "
+            "and give the chosen values to the rounds"
+        )
     combinations = [
         dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())
     ]

@@ -50,20 +50,21 @@ class Planned:
 
 
 def plan_sweep(recipe: Path, over: Sequence[str]) -> list[Planned]:
-    """The points, each checked as `rlaif check` does; nothing is written.
+    """The points, each checked as `rlaif check` does; nothing is written. Of two spellings of one
+    value, such as 0.1 and 0.10, the first is a point.
 
     Raises:
         UserError: the first thing to correct.
     """
     checked = check_recipe(recipe)
-    plan = []
+    plan: dict[Path, Planned] = {}
     for point in read_points(checked.config, over):
         each = check_recipe(recipe, overrides=point.overrides, offline=True)
         copied = copied_paths(RunDir(Path()), each.config)
         named = content_hash([each.text, {str(a): file_hash(b) for a, b in copied.items()}])
         run = RunDir(runs_root() / f"{each.config.name}-sweep-{named[:12]}")
-        plan.append(Planned(point, each, run))
-    return plan
+        plan.setdefault(run.root, Planned(point, each, run))
+    return list(plan.values())
 
 
 def sweep_folder(plan: Sequence[Planned], name: str | None) -> Path:

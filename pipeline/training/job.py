@@ -4,7 +4,7 @@ A job is one JSON file, `job.json`, in the folder that it names; its hash covers
 determines the trained weights (settings, model files, data, chat template) and nothing else. A
 result is `result.json`, written last: where it exists with the same hash, the work is done.
 
-    <output_dir>/job.json  train.log  metrics.jsonl  checkpoints/  model/  result.json
+    <output_dir>/job.json  train.log  metrics.jsonl  checkpoints/  model/  rows.json  result.json
 """
 
 from functools import partial
@@ -56,6 +56,11 @@ class TrainingJob(Section):
     def metrics_path(self) -> Path:
         """One JSON object a line, in the order of the steps."""
         return self.output_dir / "metrics.jsonl"
+
+    @property
+    def rows_path(self) -> Path:
+        """Ids of the rows that were trained on, a JSON list."""
+        return self.output_dir / "rows.json"
 
     @property
     def log_path(self) -> Path:

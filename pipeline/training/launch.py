@@ -77,8 +77,8 @@ _MEANT_BEGINNINGS = (
     *("TORCHINDUCTOR_", "TORCHDYNAMO_"),
 )
 """The shell's variables that reach a worker: they say how this machine works. What is trained comes
-from the recipe alone. Ranks of another launcher, settings of accelerate and transformers, hubs,
-trackers and keys do not reach it."""
+from the recipe alone. Ranks of another launcher, settings of accelerate and transformers, hubs and
+keys do not reach it, and of trackers only the settings of those that the recipe names."""
 
 OnLine = Callable[[str], None]
 OnProgress = Callable[[TrainingStep], None]
@@ -252,6 +252,8 @@ def _environment(job: TrainingJob) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         **meant_variables(),
     }
+    own = tuple(f"{name.upper()}_" for name in job.config.report_to)
+    variables |= {name: value for name, value in os.environ.items() if name.startswith(own)}
     variables["PYTHONPATH"] = _python_path()
     if job.config.device == "cpu" or count_gpus() == 0:
         variables |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}

@@ -54,6 +54,13 @@ def test_incomplete_model_folder_is_named(tmp_path: Path, without: str, message:
         check_engine(config_for(make_folder(tmp_path / "m", without=without)))
 
 
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m", without="config.json")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"it is an adapter: name its base model in `model`"):
+        check_engine(config_for(folder))
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "sizes", "message"),
     [

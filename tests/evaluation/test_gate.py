@@ -218,6 +218,19 @@ def test_a_win_by_length_alone_is_none() -> None:
     assert "was not measured" in decided(rules, found).describe()
 
 
+@pytest.mark.parametrize(("unparsed", "left_out", "holds"), [(20, 10, True), (20, 11, False)])
+def test_a_win_rate_of_the_few_readable_verdicts_is_none(
+    unparsed: int, left_out: int, holds: bool
+) -> None:
+    """30 comparisons have a label; more than 30 others have none."""
+    match = wins(0.9).model_copy(update={"unparsed": unparsed, "left_out": left_out})
+    found = metrics().model_copy(update={"win_rates": [match]})
+    result = decided({"win_rate": {"min_lower": 0.5}}, found)
+    assert result.decision == ("promoted" if holds else "candidate")
+    lost = r"\(31 of 61 comparisons have no label\) was not measured"
+    assert holds or re.search(lost, result.describe())
+
+
 def test_a_figure_that_is_missing_holds_no_rule() -> None:
     result = decided({"win_rate": {"min_lower": 0.0}, "max_empty": 1.0}, Metrics())
     assert result.decision == "candidate" and result.policy == ""

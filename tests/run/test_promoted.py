@@ -48,12 +48,14 @@ def test_the_folder_has_the_model_and_names_its_rows(tmp_path: Path) -> None:
     finding = GateFinding(rule="max_empty", holds=True, value=0.0, needed=0.1, text="empty is 0")
     gate = GateResult(decision="promoted", policy="sl_cai", findings=(finding,))
     metrics = Metrics(policies={"initial": policy(), "sl_cai": policy()}, gate=gate)
-    for _ in range(2):
+    for rows in (["r1", "r2", "r3"], ["r2"]):
+        if rows == ["r2"]:  # as trainings write it: what was left out is not in it
+            write_json(run.training("sft") / "rows.json", rows)
         folder = write_promoted(open_context(run), metrics)
         weights = folder / "model.safetensors"
         assert weights.stat().st_ino == (model / "model.safetensors").stat().st_ino
         assert (folder / "sub" / "more.json").read_text() == "sub/more.json"
-        assert read_json(folder / "rows.json") == {"sft": ["r1", "r2", "r3"]}
+        assert read_json(folder / "rows.json") == {"sft": rows}
         assert {path.name for path in run.root.glob("promoted*")} == {"promoted"}
     card = (folder / "README.md").read_text()
     assert "- empty is 0" in card and "`learning_rate=0.0001`" in card

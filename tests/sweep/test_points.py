@@ -71,6 +71,7 @@ def test_the_weight_of_another_term_is_not_taken_over() -> None:
         (["beta=0.1", "beta=0.2"], "names 'beta' twice"),
         (["beta=0.1", "preference.train.beta=0.2"], r"names 'preference\.train\.beta' twice"),
         (["method=ppo"], "there is no 'ppo'; the methods are dpo"),
+        (["rounds=1,2"], "a point of a sweep is one run; leave `rounds` out"),
         (["method=rft", "beta=0.1"], "--over beta: no method of the sweep has this field"),
     ],
 )

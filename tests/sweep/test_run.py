@@ -35,8 +35,8 @@ def test_points_share_what_is_equal_and_run_once(
         taken.append(run.run_id)
         asyncio.run(take_run(run))
 
-    plan = plan_sweep(recipe, OVER)
-    assert not (tmp_path / "out").exists()
+    plan = plan_sweep(recipe, [f"{OVER[0]},0.30"])
+    assert not (tmp_path / "out").exists() and len(plan) == 2
     assert run_sweep(plan, take) == {}
     first, second = (each.run for each in plan)
     assert first.run_id != second.run_id and taken == [first.run_id, second.run_id]

@@ -1,5 +1,6 @@
 """Rows to token ids: what is refused, what is left out and counted."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,14 @@ def test_hard_labels_have_no_probability(tmp_path: Path, encoder: ReplyEncoder) 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"soft_label": 0.4}, r"soft_label 0.4.*swap"), ({"chosen": ""}, "empty reply")],
+    [
+        ({"soft_label": 0.4}, r"soft_label 0.4.*swap"),
+        ({"soft_label": math.nan}, r"soft_label nan"),
+        ({"soft_label": None}, r"soft_label None"),
+        ({"chosen": ""}, "an empty reply"),
+        ({"chosen": None}, "an empty reply"),
+        ({"messages": []}, "no messages"),
+    ],
 )
 def test_unusable_row_is_refused(
     change: dict[str, Any], message: str, tmp_path: Path, encoder: ReplyEncoder
@@ -227,6 +235,18 @@ def test_feedback_alone_is_enough(tmp_path: Path, encoder: ReplyEncoder) -> None
 def test_feedback_needs_its_columns(tmp_path: Path, encoder: ReplyEncoder) -> None:
     with pytest.raises(DataError, match=r"feedback.parquet' has no column label, weight"):
         kto_columns(tmp_path, KtoConfig(), [pair_row(0)], [sft_row(0)], encoder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"label": None}, {"weight": None}, {"weight": math.nan}, {"weight": 2.0}]
+)
+def test_feedback_without_a_verdict_is_refused(
+    change: dict[str, Any], tmp_path: Path, encoder: ReplyEncoder
+) -> None:
+    """Else a label that nobody gave would make a reply a bad one."""
+    with pytest.raises(DataError, match=r"row feedback-001 .* has (label|weight)"):
+        judged = [feedback_row(0), feedback_row(1, **change)]
+        kto_columns(tmp_path, KtoConfig(), [pair_row(0)], judged, encoder)
 
 
 def test_packing_keeps_replies_whole(tmp_path: Path, encoder: ReplyEncoder) -> None:

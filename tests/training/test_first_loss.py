@@ -185,6 +185,8 @@ def test_broken_weights_never_become_the_last_checkpoint(tmp_path: Path) -> None
     torch.nn.init.constant_(model.weight, math.nan)
     with pytest.raises(TrainingError, match=r"weights .* last good checkpoint is .*/checkpoint-1"):
         recorder.on_save(args, state, None, model=model)
+    with pytest.raises(TrainingError, match=r"weights are infinite or not numbers at step 2"):
+        recorder.on_train_end(args, state, None, model=model)  # no loss shows what a last step did
     assert [path.parent.name for path in tmp_path.glob("*/complete")] == ["checkpoint-1"]
 
 

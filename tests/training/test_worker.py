@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,6 +32,7 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.training.job import TrainingJob
 from pipeline.training.launch import prove_model
 from pipeline.training.worker import train as worker_train
+from pipeline.training.worker.arguments import place
 from pipeline.training.worker.loading import prove_savable
 from pipeline.training.worker.probe import run_probe, sample_texts
 from pipeline.training.worker.prove import prove_folder
@@ -50,9 +52,16 @@ FAST: dict[str, Any] = {"learning_rate": 3e-3, "warmup_share": 0.0, "max_steps":
 PAIRS = [pair_row(i) for i in range(16)]
 
 
+def used(result: Any) -> Any:
+    """Ids of the rows that were trained on, as a promoted policy names them."""
+    return json.loads((result.model_dir.parent / "rows.json").read_text())
+
+
 def test_sft_learns_the_replies(train: Train, tiny_model: Path) -> None:
     config = SftConfig(**FAST | {"alarms": AlarmConfig(probe_prompts=2, probe_tokens=4)})
-    result = train(config, [sft_row(i) for i in range(16)])
+    rows = [sft_row(i) for i in range(16)]
+    result = train(config, [*rows, sft_row(16, completion="A" * 2000)])
+    assert used(result) == [row["row_id"] for row in rows]
     losses = [row["loss"] for row in read_metrics(result)]
     assert losses[0] == pytest.approx(math.log(261), abs=0.5) and losses[-1] < losses[0] - 0.3
     assert result.num_steps == 6 and result.rows.used == 16
@@ -86,6 +95,7 @@ def test_method_prefers_the_chosen(config: Any, first_loss: float | None, train:
     assert rows[-1]["reward_margin"] > rows[0]["reward_margin"] + 0.02
     assert result.reference_cache == ("unused" if config.method in ("orpo", "simpo") else "miss")
     assert (result.model_dir / "model.safetensors").is_file()
+    assert used(result) == [row["row_id"] for row in PAIRS]
 
 
 def test_undecided_labels_leave_the_margin(train: Train) -> None:
@@ -267,6 +277,21 @@ def test_a_probe_that_fails_loses_no_training(
     assert result.probe_after is None and (result.model_dir / "model.safetensors").is_file()
     (alarm,) = [alarm for alarm in result.alarms if alarm.name == "unmeasured"]
     assert "was not probed (RuntimeError('no memory left for a reply'))" in alarm.message
+
+
+def test_weights_on_several_gpus_are_not_probed_and_say_so(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process has a whole model that could write; a gate that counts the probes counts this."""
+    monkeypatch.setattr(worker_train, "place", lambda c: replace(place(c), sharded=True))
+    config = SftConfig(**FAST | {"alarms": AlarmConfig(probe_prompts=2, probe_tokens=4)})
+    result = train(config, [sft_row(i) for i in range(8)])
+    assert (result.probe_before, result.probe_after, result.divergence) == (None, None, None)
+    (alarm,) = result.alarms
+    assert (
+        alarm.name == "unmeasured" and "its weights are spread over several GPUs" in alarm.message
+    )
+    assert train(SftConfig(**FAST), [sft_row(i) for i in range(8)], name="quiet").alarms == ()
 
 
 @pytest.mark.parametrize("adapter", [False, True])

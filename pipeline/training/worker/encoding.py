@@ -162,7 +162,8 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
     """Rows with status `ok` (or without a status), and how many others there were.
 
     Raises:
-        DataError: not a Parquet file, a missing column, or a row id used twice.
+        DataError: not a Parquet file, a missing column, a row id used twice, or a row without
+            messages or with a label or weight that is none.
     """
     try:
         schema = pq.read_schema(path)
@@ -183,7 +184,33 @@ def read_rows(path: Path, shape: str) -> tuple[list[dict[str, Any]], int]:
         raise DataError(
             f"data set '{path}' uses a row_id twice; ids join labels, so make them unique"
         )
+    for row in usable:
+        if problem := _problem(row):
+            raise DataError(f"row {row['row_id']} of '{path}' has {problem}")
     return usable, len(rows) - len(usable)
+
+
+def _problem(row: dict[str, Any]) -> str:
+    """Why nothing can be learned from a row that is `ok`; empty for a good one."""
+    if not row["messages"]:
+        return "no messages; leave it out"
+    if not all(row[name] for name in ("completion", "chosen", "rejected") if name in row):
+        return "an empty reply; drop such rows before training"
+    soft_label, weight = row.get("soft_label", 1.0), row.get("weight", 1.0)
+    if not _is_share(soft_label) or soft_label < 0.5:
+        return (
+            f"soft_label {soft_label}, and P(chosen preferred) lies in [0.5, 1]; swap chosen and "
+            "rejected, and use 1 - soft_label"
+        )
+    if not isinstance(row.get("label", True), bool):
+        return f"label {row['label']}, which is neither true nor false; leave it out"
+    if not _is_share(weight):
+        return f"weight {weight}, and a weight lies in [0, 1]; correct it"
+    return ""
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def training_columns(
@@ -291,12 +318,6 @@ def _encode(
     else:
         prompt = encoder.prompt(messages)
         ids = {name: encoder.reply(messages, prompt, row[name], row_id) for name in names}
-    soft_label = row.get("soft_label", 1.0)
-    if not 0.5 <= soft_label <= 1:
-        raise DataError(
-            f"row {row_id} has soft_label {soft_label}, and P(chosen preferred) lies in [0.5, 1]; "
-            "swap chosen and rejected, and use 1 - soft_label"
-        )
     return {
         **row,
         "prompt": prompt,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import trl.trainer.utils
+from torch.nn import Linear
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +26,7 @@ from pipeline.training.worker.arguments import Placement
 from pipeline.training.worker.compiled import compile_layers
 from pipeline.training.worker.encoding import ReplyEncoder
 from pipeline.training.worker.joined_rows import prove_rows_apart
+from pipeline.training.worker.kto_rows import Columns
 from pipeline.training.worker.methods import method_of
 
 TILE = 1024
@@ -74,6 +76,41 @@ def load_model(
     if placement.device == "cuda" and not placement.sharded:
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return ready(model, placement, config)
+
+
+def check_embeddings(model: Any, encoder: ReplyEncoder, columns: Columns) -> None:
+    """Look for a token without an embedding, such as padding that was added to a tokenizer alone:
+    torch would find it in the middle of a batch, and CUDA without saying which.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    highest = encoder.tokenizer.pad_token_id
+    for name, rows in columns.items():
+        if name.endswith("_ids"):
+            highest = max([highest, *(max(ids, default=0) for ids in rows)])
+    if size is not None and highest >= size:
+        raise ConfigError(
+            f"token {highest} ({encoder.tokenizer.convert_ids_to_tokens(highest)!r}) has no "
+            f"embedding: the model has {size}, and its tokenizer {len(encoder.tokenizer)} tokens; "
+            "use the tokenizer that it was trained with, or resize the embedding"
+        )
+
+
+def check_adapter(model: Any, config: TrainingSection) -> None:
+    """Raises ConfigError when the adapter's settings name a layer that the model does not have."""
+    targets = config.lora.target_modules if config.lora else []
+    if isinstance(targets, str):
+        return
+    modules = dict(model.named_modules())
+    for target in targets:
+        if not any(f".{name}".endswith(f".{target}") for name in modules):
+            layers = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, Linear)}
+            raise ConfigError(
+                f"lora.target_modules names '{target}', which the model does not have; its layers "
+                f"are {', '.join(sorted(layers - {'lm_head'}))}"
+            )
 
 
 def load_reference(job: TrainingJob, placement: Placement, config: TrainingSection) -> Any:
@@ -171,16 +208,55 @@ def _problem(generation: GenerationConfig) -> str:
 
 
 def _load(folder: Path, placement: Placement, config: TrainingSection) -> Any:
-    if method_of(config).scores:
+    scores = method_of(config).scores
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    settings: dict[str, Any] = {"dtype": placement.weights} | ({"num_labels": 1} if scores else {})
+    if scores:
         # A new head is drawn here, before the trainer sets its seed.
         set_seed(config.seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=placement.weights, num_labels=1
-        )
+    if placement.sharded:
+        model = kind.from_pretrained(folder, **settings)  # all but one process get no weights
+    else:
+        model = load_weights(kind, folder, new_head=scores, **settings)
+    if scores:
         # transformers sets it only on a model that writes.
         model.generation_config = None
-        return model
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=placement.weights)
+    return model
+
+
+def load_weights(kind: Any, folder: Path, *, new_head: bool = False, **settings: Any) -> Any:
+    """A model with all of its weights from a folder; transformers would draw those that lack.
+
+    Args:
+        kind: a class of transformers.
+        new_head: what is on top of the base model may be drawn.
+
+    Raises:
+        ConfigError: the folder cannot be loaded, or weights lack or are no numbers.
+    """
+    try:
+        model, report = kind.from_pretrained(folder, output_loading_info=True, **settings)
+    except Exception as error:  # whatever a damaged file makes the library raise
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise
+        reason = re.sub(r"\s+", " ", str(error))[:200] or type(error).__name__
+        raise ConfigError(
+            f"model folder '{folder}' cannot be loaded ({reason}); download it again"
+        ) from error
+    base = f"{model.base_model_prefix}."
+    lacking = sorted(n for n in report["missing_keys"] if n.startswith(base) or not new_head)
+    if lacking:
+        raise ConfigError(
+            f"model folder '{folder}' lacks {len(lacking)} of its weights, such as {lacking[0]}, "
+            "which would be random numbers; download it again"
+        )
+    broken = (name for name, weights in model.named_parameters() if not weights.isfinite().all())
+    if (name := next(broken, None)) is not None:
+        raise ConfigError(
+            f"model folder '{folder}': {name} has weights that are infinite or not numbers, so the "
+            "training before it broke; begin with another model"
+        )
+    return model
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -3,15 +3,18 @@ every step, and stop before a broken loss reaches a checkpoint that counts.
 """
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, TrainerCallback
+from transformers.integrations import get_reporting_integration_callbacks
 
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.training.metrics import MetricsLog
@@ -62,10 +65,58 @@ class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers has no ty
         Raises:
             TrainingError: weights are infinite or not numbers; the checkpoint gets no mark.
         """
-        if not all(map(_is_finite, kwargs["model"].parameters())):
-            raise _broken("weights are infinite or not numbers", args, state)
+        self.on_train_end(args, state, control, **kwargs)
         if state.is_world_process_zero:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the weights: what the last step made of them is in no loss.
+
+        Raises:
+            TrainingError: they are infinite or not numbers.
+        """
+        if not all(map(_is_finite, kwargs["model"].parameters())):
+            raise _broken("weights are infinite or not numbers", args, state)
+
+
+class Tracker:
+    """A tracker's callback that cannot take the training down: what it fails at is said once."""
+
+    def __init__(self, inner: Any, name: str) -> None:
+        self.inner = inner
+        self.name = name
+        self.works = True
+
+    def __getattr__(self, event: str) -> Any:
+        """The callback's method, guarded.
+
+        Raises:
+            ConfigError: when it is called, the tracker cannot begin.
+        """
+        method = getattr(self.inner, event)
+        return partial(self._call, event, method) if event.startswith("on_") else method
+
+    def _call(self, event: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs) if self.works else None
+        except Exception as error:
+            reason = re.sub(r"\s+", " ", str(error))[:300] or type(error).__name__
+            if event in ("on_init_end", "on_train_begin"):
+                raise ConfigError(
+                    f"report_to names '{self.name}', which cannot begin ({reason}); correct its "
+                    "settings, or leave it out: metrics.jsonl has every figure"
+                ) from error
+            self.works = False
+            print(f"note: {self.name} gets nothing more ({reason})", flush=True)
+            return None
+
+
+def guard_trackers(trainer: Any) -> None:
+    """Put each tracker of a trainer behind a `Tracker`."""
+    names = trainer.args.report_to
+    kinds = dict(zip(get_reporting_integration_callbacks(names), names, strict=True))
+    callbacks = trainer.callback_handler.callbacks
+    callbacks[:] = [Tracker(c, kinds[type(c)]) if type(c) in kinds else c for c in callbacks]
 
 
 def optimize(
@@ -87,6 +138,7 @@ def optimize(
                 shutil.rmtree(path, ignore_errors=True)
         log.resume(step)
     trainer.remove_callback(PrinterCallback)
+    guard_trackers(trainer)
     trainer.add_callback(Recorder(log, check_first))
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(last) if last else None)

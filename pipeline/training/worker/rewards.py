@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.training.worker.encoding import ReplyEncoder
 from pipeline.training.worker.heldout import rewards
 from pipeline.training.worker.kto_rows import Ids
-from pipeline.training.worker.loading import encoder_of
+from pipeline.training.worker.loading import encoder_of, load_weights
 
 
 @dataclass
@@ -86,8 +86,10 @@ def load_rewards(
     source: StartingModel, writer: ReplyEncoder, device: torch.device, batch_size: int
 ) -> Rewards:
     """The reward model on a device: in float32 on the CPU, elsewhere as it is stored."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        source.folder, dtype=torch.float32 if device.type == "cpu" else "auto"
+    model = load_weights(
+        AutoModelForSequenceClassification,
+        source.folder,
+        dtype=torch.float32 if device.type == "cpu" else "auto",
     )
     reader = encoder_of(source.folder, source.chat_template, source.chat_template_args)
     return Rewards(model.to(device).eval(), reader, writer, batch_size)

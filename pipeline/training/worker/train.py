@@ -20,6 +20,7 @@ import transformers
 from pipeline.config.training import DpoConfig, ReferenceSection, RewardModelTrainingConfig
 from pipeline.engines.fingerprint import file_hashes, model_fingerprint
 from pipeline.ids import content_hash
+from pipeline.store.files import write_json
 from pipeline.training.job import JobFile, RowCounts, TrainingResult, write_result
 from pipeline.training.metrics import MetricsLog
 from pipeline.training.worker.alarms import find_alarms, tail_mean
@@ -28,7 +29,14 @@ from pipeline.training.worker.encoding import ReplyEncoder, training_columns
 from pipeline.training.worker.first_loss import check_plain, compare
 from pipeline.training.worker.heldout import measure, split
 from pipeline.training.worker.kto_rows import Columns, Ids
-from pipeline.training.worker.loading import load_encoder, load_model, load_reference, stored_dtype
+from pipeline.training.worker.loading import (
+    check_adapter,
+    check_embeddings,
+    load_encoder,
+    load_model,
+    load_reference,
+    stored_dtype,
+)
 from pipeline.training.worker.methods import method_of
 from pipeline.training.worker.optimize import check_first_batch, optimize
 from pipeline.training.worker.probe import (
@@ -58,7 +66,9 @@ def run(file: JobFile, started: float) -> TrainingResult:
     job, config = file.job, file.job.config
     phase("preparing")
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(job.output_dir / "tensorboard"))
-    os.environ.setdefault("MLFLOW_TRACKING_URI", (job.output_dir / "mlruns").absolute().as_uri())
+    # MLflow no longer writes plain files.
+    database = (job.output_dir / "mlflow.db").absolute()
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     placement = place(config)
     _silence_progress_bars()
     encoder = load_encoder(job)
@@ -69,6 +79,8 @@ def run(file: JobFile, started: float) -> TrainingResult:
         held = len(heldout["row_id"])
         rows = rows.model_copy(update={"used": rows.used - held, "heldout": held})
     model, placement = load_model(job.model, placement, config)
+    check_embeddings(model, encoder, columns)
+    check_adapter(model, config)
     arguments = trl_arguments(config, rows, placement, job.checkpoint_dir)
     num_prompts = config.alarms.probe_prompts if config.trains_policy else 0
     unprobed = ""
@@ -159,9 +171,18 @@ def run(file: JobFile, started: float) -> TrainingResult:
         files=file_hashes(job.model_dir),
     )
     if trainer.accelerator.is_main_process:
+        write_json(job.rows_path, used_rows(columns))
         write_result(job, result)
         shutil.rmtree(job.checkpoint_dir, ignore_errors=True)
     return result
+
+
+def used_rows(columns: Columns) -> list[str]:
+    """Ids of the rows of the data set that the encoded ones are of, each once; KTO has two of a
+    pair.
+    """
+    ids = (name.removesuffix(":chosen").removesuffix(":rejected") for name in columns["row_id"])
+    return sorted(set(ids))
 
 
 def reference_cache(file: JobFile, *, compute_dtype: str) -> ReferenceCache | None:
