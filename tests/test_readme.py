@@ -9,7 +9,7 @@ import pytest
 import typer
 import yaml
 
-from pipeline import cli
+from pipeline.cli.app import app, main
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.yaml_file import load_yaml
 from pipeline.constitution import Constitution
@@ -47,7 +47,7 @@ MADE = {line.split()[1] for line in RLAIF if line.startswith("init ")}
 @pytest.mark.parametrize("line", sorted(set(RLAIF)))
 def test_rlaif_command_parses(line: str) -> None:
     words = shlex.split(line.removesuffix(')"'))
-    command = typer.main.get_command(cli.app).commands[words[0]]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
     command.make_context(words[0], words[1:])
     for word in words[1:]:
         if "/" in word and word.partition("/")[0] not in MADE:
@@ -138,7 +138,7 @@ def test_readme_error_is_what_is_printed(
     Path("kind.yaml").write_text(yaml.safe_dump(value))
     monkeypatch.setattr("sys.argv", ["rlaif", "check", "kind.yaml"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     assert ended.value.code == 2
     (shown,) = [b for b in blocks(README, "") if b.startswith("rlaif: ")]
     assert capsys.readouterr().err == shown

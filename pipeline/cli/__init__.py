@@ -1,5 +1,14 @@
-"""The command `rlaif`: `app` has the commands, the other modules do what they say."""
+"""The command `rlaif`: `app.py` has the commands, the other modules do what they say."""
 
-from pipeline.cli.app import app, main
+import sys
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Load the command and run it; Ctrl-C is no traceback in the second that this takes either."""
+    try:
+        from pipeline.cli.app import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()

@@ -261,6 +261,7 @@ def export(
         ],
         typer.Option(help="Shape of a line."),
     ] = "trl",
+    json: AsJson = False,
 ) -> None:
     """Write the preference set of a run as JSON Lines for other programs, or push its whole data
     set with the card to the Hub.
@@ -270,9 +271,9 @@ def export(
     if (out is None) == (push_to is None):
         raise ConfigError("an export goes to one place; give --out FILE or --push-to REPO")
     if out is not None:
-        export_run(run, out, format)
+        export_run(run, out, format, json)
     elif push_to is not None:
-        push_run(run, push_to, format)
+        push_run(run, push_to, format, json)
 
 
 @app.command(
@@ -307,12 +308,13 @@ def submit(
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the server's.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Default: the server's.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the job of this run.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Train on the pairs of a run by a DPO job at OpenAI or a server with its API, and watch it."""
     from pipeline.cli.submit import submit_run
 
     options = {"beta": beta, "n_epochs": epochs, "batch_size": batch_size}
-    submit_run(run, model, base_url, api_key_env, options, cancel=cancel)
+    submit_run(run, model, base_url, api_key_env, options, cancel=cancel, as_json=json)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -421,6 +423,8 @@ def main() -> None:
         if "can't start new thread" not in str(error):
             raise
         _end(f"{error}; end other programs, or raise this machine's limit of processes", EXIT_USER)
+    if code == EXIT_INTERRUPTED:  # how Typer ends a command that was not at its work yet
+        _end("stopped", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

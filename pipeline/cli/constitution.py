@@ -93,12 +93,16 @@ def import_files(
 def diff(
     old: Annotated[Path, typer.Argument(help="The version before.")],
     new: Annotated[Path, typer.Argument(help="The version after.")],
+    json: AsJson = False,
 ) -> None:
     """Compare two versions by meaning, not by line."""
     from pipeline.constitution import load_constitution
     from pipeline.constitution.diff import diff_constitutions
 
-    say(diff_constitutions(load_constitution(old), load_constitution(new)).text())
+    diff = diff_constitutions(load_constitution(old), load_constitution(new))
+    say(diff.text())
+    if json:
+        print_json(asdict(diff))
 
 
 @constitution_app.command()
@@ -106,6 +110,7 @@ def impact(
     run: Annotated[str, typer.Argument(help="Id or folder of a run with finished labels.")],
     new: Annotated[Path, typer.Argument(help="The changed constitution.")],
     run_id: Annotated[str | None, typer.Option(help="Name of the new run folder.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Label a run again under a changed constitution, and pay only for what changed.
 
@@ -122,7 +127,7 @@ def impact(
         return (await run_impact(before, new, run_id=run_id, progress=current_progress()))[1]
 
     after = impact_run(before, load_constitution(new), run_id)
-    _finish(work(), after, "stopped; the same command continues from here")
+    _finish(work(), after, "stopped; the same command continues from here", json)
 
 
 @constitution_app.command()
@@ -143,6 +148,7 @@ def discover(
     most: Annotated[int, typer.Option(min=1, help="Principles to keep.")] = 5,
     seed: Annotated[int, typer.Option(help="Another seed draws other pairs.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="JSON file for all figures.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Find the principles that explain preference labels, and compare them with a constitution."""
     from pipeline.cli.discover import discover_constitution
@@ -167,7 +173,7 @@ def discover(
     request = Request(
         recipe, listed, principles, limit=limit, candidates=candidates, most=most, seed=seed
     )
-    discover_constitution(request, out, figures)
+    discover_constitution(request, out, figures, json)
 
 
 def resume_impact(run: "RunDir") -> None:
@@ -181,7 +187,9 @@ def resume_impact(run: "RunDir") -> None:
     _finish(work(), run, f"stopped; `rlaif resume {run.run_id}` continues from here")
 
 
-def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -> None:
+def _finish(
+    work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str, as_json: bool = False
+) -> None:
     """Do the work, then print the result, even if the labels failed their audit."""
     from pipeline.cli.run import complete
 
@@ -189,18 +197,21 @@ def _finish(work: Coroutine[Any, Any, bool], run: "RunDir", when_stopped: str) -
         if not complete(work, lambda: when_stopped):
             say(f"run {run.run_id} was finished before; this is its result")
     except AuditError:
-        print_impact(run)
+        print_impact(run, as_json)
         raise
-    print_impact(run)
+    print_impact(run, as_json)
 
 
-def print_impact(run: "RunDir") -> None:
+def print_impact(run: "RunDir", as_json: bool = False) -> None:
     """Tables for the terminal, then the sentences and where the files are."""
     from pipeline.cli.tables import console, number_table
     from pipeline.impact.run import load_impact
     from pipeline.impact.text import headline, tables
 
     impact = load_impact(run)
+    if as_json:
+        print_json(impact.model_dump(mode="json"))
+        return
     say(f"{impact.before_run} -> {impact.run_id}\n{impact.diff}\n")
     for table in tables(impact):
         if table.rows:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.cli.run import complete
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import print_json, say
 from pipeline.constitution.importing import import_constitution
 from pipeline.discover.run import Discovery, Found, Request, discover
 from pipeline.errors import ConfigError
@@ -14,7 +14,9 @@ from pipeline.stats import Estimate
 from pipeline.store.files import write_text
 
 
-def discover_constitution(request: Request, out: Path, as_text: Path | None) -> None:
+def discover_constitution(
+    request: Request, out: Path, as_text: Path | None, as_json: bool = False
+) -> None:
     """Search, print what was found, and write it as a constitution.
 
     Raises:
@@ -28,6 +30,8 @@ def discover_constitution(request: Request, out: Path, as_text: Path | None) -> 
     )
     for line in lines_of(discovery):
         say(line)
+    if as_json:
+        print_json(asdict(discovery))
     if as_text is not None:
         write_text(as_text, json.dumps(asdict(discovery), indent=1) + "\n")
     if not discovery.kept:

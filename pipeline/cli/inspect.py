@@ -231,7 +231,7 @@ def clean_run(name: str) -> None:
     say(f"{run.run_id}: removed {len(paths)} files that no manifest names ({size / 2**20:.1f} MiB)")
 
 
-def export_run(run: str, out: Path, shape: str) -> None:
+def export_run(run: str, out: Path, shape: str, as_json: bool = False) -> None:
     """Write the preference set of a run as JSON Lines. Raises UserError without such a set."""
     folder = find_run(run)
     exported = export_lines(folder, out, shape)
@@ -240,13 +240,19 @@ def export_run(run: str, out: Path, shape: str) -> None:
         more = " ..." if len(ids) > SHOWN_IDS else ""
         rows = f"{len(ids):,} row{'s' * (len(ids) != 1)}"
         say(f"left out {rows}: {reason} ({', '.join(ids[:SHOWN_IDS])}{more})")
+    if as_json:
+        print_json({"run": folder.run_id, "out": out, "format": shape, **exported._asdict()})
 
 
-def push_run(run: str, repository: str, shape: str) -> None:
+def push_run(run: str, repository: str, shape: str, as_json: bool = False) -> None:
     """Push the data set of a run to the Hub. Raises UserError as `push_dataset`."""
     if shape != "trl":
         raise ConfigError(f"a push is Parquet as it is, but --format is {shape}; leave it out")
-    say(f"pushed: {push_dataset(find_run(run), repository, say)}")
+    folder = find_run(run)
+    address = push_dataset(folder, repository, say)
+    say(f"pushed: {address}")
+    if as_json:
+        print_json({"run": folder.run_id, "pushed": address})
 
 
 def print_runs(as_json: bool = False) -> None:

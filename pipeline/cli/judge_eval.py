@@ -3,6 +3,7 @@
 Imports wait inside the command, so that `rlaif --help` stays quick.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -106,6 +107,7 @@ def judge_tune(
     from_checks: Annotated[str | None, FROM_CHECKS] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most pairs, drawn by seed.")] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Try ways of asking a recipe's judge on labeled pairs, and say which is right most often."""
     from pipeline.cli.run import complete
@@ -126,6 +128,11 @@ def judge_tune(
         return await try_ways(request, current_progress(), say)
 
     tried = complete(job(), lambda: "stopped; the same command continues from here")
+    if json:
+        best = best_of(tried)
+        values = {"best": best.name, "changes": best.way.changes, "fit": best.beats_chance}
+        print_json({**values, "ways": [asdict(each) for each in tried]})
+        return
     out = console()
     head, *rows = tune_rows(tried)
     out.print(number_table(head, rows, lines=False))
@@ -177,8 +184,7 @@ def sources_of(
         return load_sources(source_list).sources
     if file is None:
         raise ConfigError(
-            "no labels are given; name a FILE of labeled pairs, --sources, or a run under "
-            "--from-checks"
+            "no labels are given; name a FILE of labeled pairs, or what else `--help` lists"
         )
     kind = label_type or "pairs"
     types = {n: t.config for n, t in SOURCE_TYPES.items() if t.one_file_of_pairs}

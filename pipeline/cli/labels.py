@@ -3,13 +3,14 @@
 Imports wait inside the commands, so that `rlaif --help` stays quick.
 """
 
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import AsJson, print_json, say
 
 labels_app = typer.Typer(
     no_args_is_help=True, help="Import, mix and compare labels from people and other sources."
@@ -25,6 +26,7 @@ SourceList = Annotated[Path, typer.Argument(help="A source list, YAML; see docs/
 def import_labels(
     sources: SourceList,
     out: Annotated[Path, typer.Option(help="Parquet file to write; must not exist.")],
+    json: AsJson = False,
 ) -> None:
     """Import all sources of a list and mix them by weight into one file."""
     from pipeline.errors import ConfigError
@@ -45,6 +47,18 @@ def import_labels(
         say(each.record.text())
     say(mixture.text())
     say(f"{out}: {len(mixture.rows)} {mixture.rows[0].kind} rows")
+    if json:
+        print_json(
+            {
+                "out": out,
+                "kind": mixture.rows[0].kind,
+                "rows": len(mixture.rows),
+                "shared": mixture.num_shared,
+                "contradicted": mixture.num_contradicted,
+                "sources": [asdict(each.record) for each in imports],
+                "mixture": [asdict(count) for count in mixture.counts],
+            }
+        )
 
 
 @labels_app.command()
@@ -53,6 +67,7 @@ def agreement(
     between: Annotated[
         tuple[str, str] | None, typer.Option(help="Names of two sources; default: every two.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Cohen's kappa between sources, on the items that both labeled."""
     from pipeline.cli.tables import console, number_table
@@ -74,9 +89,14 @@ def agreement(
             f"{len(set(compared))}; add one"
         )
     rows = {name: import_source(named[name], seed=config.seed).usable for name in compared}
+    found = {
+        pair: agreement_of(*(rows[name] for name in pair)) for pair in combinations(compared, 2)
+    }
+    if json:
+        print_json([{"sources": pair, **asdict(result)} for pair, result in found.items()])
+        return
     lines = []
-    for first, second in combinations(compared, 2):
-        result = agreement_of(rows[first], rows[second])
+    for pair, result in found.items():
         counts = (result.num_items, result.num_prompts, result.num_split)
         estimates: tuple[str, ...] = ()
         if equal := result.equal:
@@ -86,5 +106,5 @@ def agreement(
                 f"{equal.share:.1%}",
                 f"{equal.low:.1%} to {equal.high:.1%}",
             )
-        lines.append((f"{first}, {second}", *(f"{count:,}" for count in counts), *estimates))
+        lines.append((", ".join(pair), *(f"{count:,}" for count in counts), *estimates))
     console().print(number_table(AGREEMENT_HEAD, lines))

@@ -188,6 +188,7 @@ def complete(work: Coroutine[Any, Any, T], when_stopped: Callable[[], str]) -> T
     except BaseException as error:
         if not _was_stopped(error):
             raise
+    work.close()  # it may not have begun
     say(when_stopped(), err=True)
     sys.exit(EXIT_INTERRUPTED)
 
@@ -196,11 +197,11 @@ def _complete(job: Coroutine[Any, Any, object], run: RunDir, when_stopped: str) 
     """Take a run to its end, without Prefect where its server fails on the way: it is the record of
     the run, which does not need it.
     """
-    from pipeline.prefect_server import is_server_failure
-
     try:
         complete(job, lambda: when_stopped)
     except Exception as error:
+        from pipeline.prefect_server import is_server_failure
+
         if not is_server_failure(error):
             raise
         from pipeline.prefect_server.outlive import continue_in_place

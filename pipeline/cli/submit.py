@@ -1,13 +1,19 @@
 """The command `submit`: a DPO job elsewhere on the pairs of a run."""
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
-from pipeline.cli.terminal import say
+from pipeline.cli.terminal import print_json, say
 from pipeline.config.engines import OpenAIConfig
 from pipeline.data.submit import Submission, submit, watch
 from pipeline.data.submit import cancel as cancel_job
 from pipeline.errors import ConfigError
 from pipeline.run.start import find_run, runs_root
+from pipeline.store import RunDir, read_json
+
+SHOWN = ("job", "status", "model")
+"""What `--json` has of a job, besides its run."""
 
 
 def submit_run(
@@ -18,6 +24,7 @@ def submit_run(
     hyperparameters: dict[str, float | int | None],
     *,
     cancel: bool,
+    as_json: bool = False,
 ) -> None:
     """Start or find the job of a run and watch it; Ctrl-C ends the watching alone.
 
@@ -41,7 +48,14 @@ def submit_run(
     record = runs_root().parent / "submit" / f"{run.run_id}.json"
     if cancel:
         say(f"job of {run.run_id}: {cancel_job(run, submission, record)}")
-        return
+    else:
+        _start_and_watch(run, submission, record)
+    if as_json:
+        known = read_json(record) or {}
+        print_json({"run": run.run_id, **{key: known.get(key) for key in SHOWN}})
+
+
+def _start_and_watch(run: RunDir, submission: Submission, record: Path) -> None:
     known, is_new = submit(run, submission, record, say)
     say(f"{'started' if is_new else 'found'} job {known['job']}; Ctrl-C ends the watching only")
     try:

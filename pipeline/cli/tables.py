@@ -7,21 +7,30 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.cli.terminal import FOR_PROGRAMS, STDERR, STDOUT, writing
 from pipeline.errors import printable
 
-WIDTH = 160
+WIDTH, ENDLESS = 160, 10_000
+"""Characters of a line where there is no terminal, and more than any table has."""
 
 
 class _Console(Console):
-    """Shows every text of a table or a tree without what would control the terminal."""
+    """Shows every text of a table or a tree without what would control the terminal. A table that
+    the terminal is too narrow for is wider than it, rather than without its figures.
+    """
 
     def print(self, *objects: Any, **options: Any) -> None:
+        width, endless = self.width, self.options.update(width=ENDLESS)
+        tables = (each for each in objects if isinstance(each, Table))
+        least = (Measurement.get(self, endless, table).minimum for table in tables)
+        self.width = max(width, *least, 0)
         with writing(STDERR if self.stderr else STDOUT):
             super().print(*objects, **options)
+        self.width = width
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)

@@ -132,12 +132,17 @@ def parent_run(run: RunDir) -> RunDir | None:
     """The run that `run.json` names as parent.
 
     Raises:
-        StoreError: it has no data set.
+        StoreError: it is gone, or has no data set.
     """
     name = run.info().get("parent")
     if not name:
         return None
     parent = run_beside(run.root.parent, str(name))
+    if not parent.root.exists():
+        raise StoreError(
+            f"run {run.run_id} continues the data set of {name}, whose folder {parent.root} is "
+            "gone; bring it back"
+        )
     if load_dataset(parent) is None:
         raise StoreError(
             f"run {run.run_id} continues the data set of {name}, which has none; finish it with "

@@ -13,6 +13,7 @@ from pipeline.audits.diversity import near_duplicates
 from pipeline.config import RunConfig
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.prompts import read_prompts
+from pipeline.errors import StoreError
 from pipeline.records import PromptRow
 from pipeline.stages.phrases import AuditedText
 from pipeline.store import RunDir
@@ -50,7 +51,12 @@ def asked_before(config: RunConfig, parent: RunDir | None) -> AskedBefore:
     if likeness is None:
         return AskedBefore(equal)
     new = read_prompts(config.prompts.train, exclude=equal)
-    return AskedBefore(equal, nearly_asked(new, _prompts_of_nights(parent), likeness))
+    try:
+        return AskedBefore(equal, nearly_asked(new, _prompts_of_nights(parent), likeness))
+    except StoreError as error:
+        raise StoreError(
+            f"{error}, or set nightly.near_duplicates to null, which leaves out equal prompts alone"
+        ) from None
 
 
 def nearly_asked(

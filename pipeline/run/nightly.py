@@ -28,10 +28,10 @@ from pipeline.config.overrides import override
 from pipeline.config.paths import resolve_path
 from pipeline.config.recipe import read_recipe
 from pipeline.config.yaml_file import parse_model
-from pipeline.data.dataset import load_dataset, parent_run
+from pipeline.data.dataset import DatasetManifest, load_dataset, parent_run
 from pipeline.data.heldout import check_version
 from pipeline.data.prompts import read_prompts
-from pipeline.errors import AuditError
+from pipeline.errors import AuditError, StoreError
 from pipeline.ids import file_hash
 from pipeline.impact.version import labeled_under, original_runs, outdated_runs
 from pipeline.progress import current_progress
@@ -45,6 +45,7 @@ from pipeline.run.passes import heldout_shards, prompt_shards
 from pipeline.run.phases import run_all
 from pipeline.run.start import CheckedRecipe, check_recipe, find_run, runs_root, start_run, work_in
 from pipeline.store import RunDir, new_run_id
+from pipeline.store.remote import is_locked
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,15 @@ class NightlyPlan:
 
 
 def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
-    """Find a stopped night, or start a run for the new prompts and a changed constitution. Of two
-    processes that plan at the same moment, the second one finds the night of the first.
+    """Find a stopped night, or start a run for the new prompts and a changed constitution.
 
     Args:
         run_id: a night that is planned already; it is taken as it is.
 
     Raises:
         UserError: see `check_recipe`; nothing is written.
-        StoreError: a part of a version that has to be made again is gone; nothing is written.
+        StoreError: another process is at work on the last night; or the version before it, or a
+            part of one that has to be made again, is gone. Nothing is written.
         DataError: a held-out prompt is in the previous version; nothing is written.
         AuditError: the last night failed its audit, and its files have not changed since.
     """
@@ -78,6 +79,10 @@ def plan_nightly(recipe: str, run_id: str | None = None) -> NightlyPlan:
         nights = nightly_runs(name)
         for run in nights:
             if run.info().get("status") not in ("finished", AUDIT_FAILED):
+                if is_locked(run.root):
+                    raise StoreError(
+                        f"the night of run {run.run_id} is still at work; wait for it, or stop it"
+                    )
                 return NightlyPlan(run, f"continues {run.run_id}, which was stopped")
         return _next_night(recipe, nights)
 
@@ -106,12 +111,12 @@ def _next_night(recipe: str, nights: list[RunDir]) -> NightlyPlan:
         )
     parent = nights[-1] if nights else None
     if parent:
+        require_dataset(parent)
         check_version(config, parent)
     if failed and labeled_under(failed, checked.constitution):
         parent = parent_run(failed) or parent  # what it made again is right for this night too
     again = outdated_runs(parent, checked.constitution) if parent and config.nightly.relabel else []
-    dataset = load_dataset(parent) if parent else None
-    version = dataset.version if dataset else 0
+    version = require_dataset(parent).version if parent else 0
     asked = asked_before(config, parent)
     num_new = count_new_prompts(config, asked)
     near = f"; left out: {count_of(len(asked.near), 'near-duplicate')} of earlier prompts"
@@ -144,6 +149,22 @@ def _next_night(recipe: str, nights: list[RunDir]) -> NightlyPlan:
     if config.prompts.heldout:
         heldout_shards(ctx)
     return NightlyPlan(run, plan)
+
+
+def require_dataset(night: RunDir) -> DatasetManifest:
+    """What a night made. A night on top of one without would end where it needs its rows, and every
+    later night again.
+
+    Raises:
+        StoreError: it is gone.
+    """
+    dataset = load_dataset(night)
+    if dataset is None:
+        raise StoreError(
+            f"the data set of the night before, run {night.run_id}, is gone; "
+            f"`rlaif resume {night.run_id}` makes it again"
+        )
+    return dataset
 
 
 def nightly_runs(name: str) -> list[RunDir]:

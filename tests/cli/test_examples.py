@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from pipeline.cli.examples import EXAMPLES
 from pipeline.config.paths import PROJECT_ROOT
 from tests.cli.commands import Rlaif, rlaif

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.scripted_chain import HOLD_AFTER
+from pipeline.cli.tables import _Console, number_table
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import check_files
@@ -297,3 +299,12 @@ def test_run_with_label_sources(rlaif: Rlaif, label_files: Path) -> None:
     imported = next(row for row in rows if row["source"] == "crowd")
     ended = rlaif("trace", imported["row_id"])
     assert ended.code == 0 and f"crowd.jsonl, line {imported['source_index']}" in ended.out
+
+
+def test_narrow_terminal_hides_no_figure() -> None:
+    lines = StringIO()
+    out = _Console(width=20, file=lines)
+    name = "an-id-that-is-wider-than-the-terminal"
+    out.print(number_table(("run", "pairs", "tokens"), [(name, "1,234", "987,654")]))
+    assert all(text in lines.getvalue() for text in (name, "1,234", "987,654"))
+    assert out.width == 20

@@ -223,6 +223,12 @@ def test_command_ends_with_the_model(server: Server, run: RunDir, rlaif: Rlaif) 
     ended = rlaif("submit", run.root, *options)
     assert ended.code == 0, ended.err
     assert "trained model: ft:model" in ended.out
+    assert json.loads(rlaif("submit", run.root, *options, "--json").out) == {
+        "run": run.run_id,
+        "job": "ftjob-1",
+        "status": "succeeded",
+        "model": "ft:model",
+    }
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def search(
     )
     assert ended.code == 0, ended.err
     content: dict[str, Any] = json.loads(figures.read_text())
+    if "--json" in options:
+        assert json.loads(ended.out) == content
     return {**content, "text": ended.out}
 
 
@@ -86,7 +88,7 @@ def test_same_command_asks_nothing_again(rlaif: Rlaif, tmp_path: Path) -> None:
     (answers,) = (tmp_path / "outputs/discover").glob("*/answers.jsonl")
     before = answers.read_bytes()
     answers.write_bytes(before + b'{"torn": ')
-    again = search(rlaif, tmp_path)
+    again = search(rlaif, tmp_path, "--json")
     assert again == {**first, "text": again["text"]}
     assert answers.read_bytes() == before + b'{"torn": \n'
 

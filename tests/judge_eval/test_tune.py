@@ -73,6 +73,10 @@ def test_best_way_is_chosen_and_measured_apart(rlaif: Rlaif, tmp_path: Path) -> 
     table = ended.out[ended.out.index("way of asking") :]
     assert rlaif("judge-tune", path, pairs).out.endswith(table)
     assert before == [(p, p.stat().st_mtime_ns) for p, _ in before]
+    values = json.loads(rlaif("judge-tune", path, pairs, "--json").out)
+    assert [way["name"] for way in values["ways"]] == list(WAYS)
+    assert (values["best"], values["fit"]) == ("2 exemplars", True)
+    assert values["changes"]["preference"]["judge"]["num_exemplars"] == 2
 
 
 def test_few_pairs_are_one_line(rlaif: Rlaif, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Nights that must not go on: held-out prompts that were trained on, labels that failed their
-audit, too little news for a training.
+audit, a part of the series that is gone, too little news for a training.
 """
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import yaml
 
 from pipeline.config import load_config
 from pipeline.data.dataset import PREFERENCE_SCHEMA, SetInfo, load_dataset, record_set, write_tables
-from pipeline.errors import AuditError, ConfigError, DataError
+from pipeline.errors import AuditError, ConfigError, DataError, StoreError
 from pipeline.ids import file_hash
 from pipeline.run.context import open_context
-from pipeline.run.nightly import enough_new, files_changed, nightly_runs, plan_nightly, run_nightly
+from pipeline.run.nightly import (
+    enough_new,
+    files_changed,
+    nightly_runs,
+    plan_nightly,
+    run_nightly,
+    take_run,
+)
 from pipeline.run.passes import prompt_shards
 from pipeline.run.start import check_recipe, runs_root
 from pipeline.store import RunDir
@@ -101,6 +109,37 @@ def test_other_template_counts_as_a_correction(tmp_path: Path) -> None:
     constitution["principles"][0]["comparison_request"] = "Which is kinder?"
     (tmp_path / "constitution.yaml").write_text(yaml.safe_dump(constitution))
     assert "4 new prompts go into version 1" in plan_nightly(str(recipe)).message
+
+
+def test_part_of_the_series_that_is_gone_is_named(tmp_path: Path) -> None:
+    """Before a folder is made: a night that cannot end would be continued by every later one."""
+    only = {"supervised": {"enabled": False}, "evaluation": {"enabled": False}}
+    recipe = write_recipe(tmp_path, prompts=2, heldout=1, preference=QUIET, **only)
+    night(recipe)
+    write_prompts(tmp_path / "train.jsonl", *(f"train question {i}?" for i in range(3)))
+    night(recipe)
+    first, second = nightly_runs("small")
+    write_prompts(tmp_path / "train.jsonl", "new?")
+
+    def refused(message: str) -> None:
+        with pytest.raises(StoreError, match=message):
+            night(recipe)
+        assert len(list(runs_root().iterdir())) == 1
+
+    shutil.move(first.root, tmp_path / "aside")
+    change(recipe, nightly={"near_duplicates": 0.8})
+    refused(rf"{first.run_id}, whose folder \S+ is gone; bring it back, or set nightly.near_dup")
+    constitution = tmp_path / "constitution.yaml"
+    before = constitution.read_text()
+    constitution.write_text(before.replace("more polite, 0", "kinder, 0"))
+    change(recipe, nightly={})
+    refused(rf"data set of run {first.run_id}, .* is gone; .*, or set nightly.relabel to false")
+    constitution.write_text(before)
+    (second.dataset / "manifest.json").unlink()
+    refused(rf"the night before, run {second.run_id}, is gone; `rlaif resume {second.run_id}`")
+    shutil.move(tmp_path / "aside", first.root)
+    asyncio.run(take_run(second))
+    assert "1 new prompts go into version 3" in night(recipe)
 
 
 def test_share_of_new_prompts_by_hand() -> None:
