@@ -72,7 +72,7 @@ class Table:
 
 
 def markdown_table(table: Table) -> str:
-    """The rows as Markdown, without title and note; empty without rows."""
+    """The note and the rows as Markdown, without the title; empty without rows."""
     if not table.rows:
         return ""
     notes = [
@@ -86,7 +86,8 @@ def markdown_table(table: Table) -> str:
     ]
     rule = ["---"] + ["---:"] * (len(table.columns) - 1) + ["---"] * len(extra)
     lines = ([*table.columns, *extra], rule, *cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    remark = [escape_markdown(table.note), ""] if table.note else []
+    return "\n".join([*remark, *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def share_bars(data: ReportData) -> dict[str, list[tuple[str, Estimate]]]:

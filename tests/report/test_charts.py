@@ -143,6 +143,12 @@ def test_markdown_cells_cannot_break_out() -> None:
     assert markdown_table(Table([{"n": "a|b", "v": "1"}])).splitlines()[-1] == "| a\\|b | 1 |"
 
 
+def test_note_of_a_table_is_above_its_rows() -> None:
+    table = Table([{"n": "a"}], note="a|b")
+    assert markdown_table(table).splitlines() == ["a\\|b", "", "| n |", "| --- |", "| a |"]
+    assert markdown_table(Table([], note="a")) == ""
+
+
 def test_notes_become_a_column_at_the_end() -> None:
     """A row without a note leaves its cell empty."""
     table = Table([{"n": Cell("a", note="why"), "v": "1"}, {"n": "b", "v": "2"}])

@@ -75,6 +75,7 @@ def test_finished_run_shows_every_part(tmp_path: Path) -> None:
     assert tags.open == []
     text = (run.root / "report.md").read_text()
     assert "of 2 labeled pairs" in text
+    assert re.search(r"\nDetectable: .*\n\n\| match \|", text)
     assert "| comparison | labeled by | chosen | rejected |" in text
 
 
