@@ -11,12 +11,14 @@ from typing import Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.schedules import Schedule
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.yaml_file import load_yaml
+from pipeline.errors import ConfigError
 
 
 class Deployment(BaseModel, extra="forbid"):
@@ -32,15 +34,28 @@ class Deployment(BaseModel, extra="forbid"):
     """For workers alone."""
 
     def served(self) -> RunnerDeployment:
-        """The deployment as Prefect's runner takes it."""
-        return RunnerDeployment.from_entrypoint(
-            # As a module: a file is looked for below a folder, which a deployment that was made
-            # for a work pool does not have.
-            self.entrypoint.replace(".py:", ".").replace("/", "."),
-            **self.model_dump(include={"name", "description", "parameters"}),
-            schedules=self.schedules,
-            concurrency_limit=self.concurrency_limit,
-        )
+        """The deployment as Prefect's runner takes it. Raises ConfigError where it takes none."""
+        try:
+            served = RunnerDeployment.from_entrypoint(
+                # As a module: a file is looked for below a folder, which a deployment that was made
+                # for a work pool does not have.
+                self.entrypoint.replace(".py:", ".").replace("/", "."),
+                **self.model_dump(include={"name", "description", "parameters"}),
+                schedules=self.schedules,
+                concurrency_limit=self.concurrency_limit,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        except (ImportError, AttributeError, PrefectException) as error:
+            problem = f"entrypoint {self.entrypoint}: {error}"
+        else:
+            known = served._parameter_openapi_schema.properties
+            unknown = next((name for name in self.parameters if name not in known), None)
+            if unknown is None:
+                return served
+            problem = f"the flow has no parameter '{unknown}', only {', '.join(known)}"
+        raise ConfigError(f"deployment '{self.name}' of prefect.yaml: {problem}; correct it")
 
 
 class Deployments(BaseModel):
@@ -69,10 +84,9 @@ async def serve_deployments(say: Callable[[str], None]) -> None:
     """
     # Schedules continue with the next process, or with a worker.
     runner = _Runner(limit=1, pause_on_shutdown=False)
-    for deployment in deployments():
-        served = deployment.served()
+    for served in [deployment.served() for deployment in deployments()]:
         await runner.aadd_deployment(served)
-        say(f"serving {served.full_name}: {deployment.description}")
+        say(f"serving {served.full_name}: {served.description}")
     say("Ctrl-C ends this and cancels a run in progress, which `rlaif resume` continues")
     serving = asyncio.ensure_future(runner.start())
     try:

@@ -36,6 +36,8 @@ NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
 Model = TypeVar("Model", bound=BaseModel)
 _PRIVATE = {"api_key_env", "base_url", "replicas", "url_env"}
 """Keys whose value may hold a key or a password by mistake; no message repeats it."""
+_SIGN_IN = re.compile(r"//[^/@\s]+@")
+"""Name and password in an address."""
 KeyPath = tuple[str | int, ...]
 
 
@@ -168,7 +170,8 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error" or not name:
         return f"{name}: {message}" if name else message
-    value = "not usable" if {*fault["loc"]} & _PRIVATE else repr(fault.get("input"))[:80]
+    shown = _SIGN_IN.sub("//***@", repr(fault.get("input")))[:80]
+    value = "not usable" if {*fault["loc"]} & _PRIVATE else shown
     return f"'{name}' is {value}, but {message[0].lower()}{message[1:]}"
 
 

@@ -156,8 +156,9 @@ def _check_roles(roles: Sequence[str], where: str) -> None:
 
 def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
+        found = "is null" if value is None else f"has the type {type(value).__name__}"
         raise DataError(
-            f"{where}: {name} has the type {type(value).__name__}, but text is needed; quote it"
+            f"{where}: {name} {found}, but text is needed; make it a text, or leave this one out"
         )
     if is_blank(_unicode(value, where, name)):
         raise DataError(f"{where}: {name} is empty; write something or remove the line")

@@ -70,7 +70,7 @@ def _sql_column(source: SqlPromptsConfig) -> Iterator[Any]:
         except sql.exc.SQLAlchemyError as error:
             raise DataError(
                 f"prompt source {source} cannot be read ({_reason(error, address)}); correct it in "
-                "the recipe"
+                "the recipe, or try again once the database answers"
             ) from None
 
 
@@ -130,7 +130,8 @@ def _reason(error: Exception, address: "URL") -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
     text = str(cause).partition("\n")[0]
     values = [address.password, address.username, *address.normalized_query.values()]
-    for value in values:
+    # The address of a file is ours, and its query is no secret but a part of many words.
+    for value in [] if address.get_backend_name() == "sqlite" else values:
         for secret in (value,) if isinstance(value, str) else value or ():
             for spelling in {str(secret), quote(str(secret), safe="")} - {""}:
                 text = text.replace(spelling, "***")

@@ -10,6 +10,7 @@ left alone, since tables have them for other programs.
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""), strict=True)
         _check_columns(path, reader.fieldnames or (), ("prompt",))
         for row in reader:
+            if None in row:
+                # Without this, the text would end at its first comma.
+                raise DataError(
+                    f"prompt file {path}, line {reader.line_num} has more values than the first "
+                    'line has columns; write texts that have commas in "quotes"'
+                )
             yield reader.line_num, {"prompt": row["prompt"]}
     except UnicodeDecodeError as error:
         raise DataError(
@@ -88,6 +95,11 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _check_columns(path: Path, names: Any, needed: tuple[str, ...]) -> None:
     if not set(needed) & set(names):
         shown = ", ".join(map(str, names))[:120]
+        if found := re.search(r"[;\t|]", names[0] if names else ""):
+            raise DataError(
+                f"prompt file {path} has {found[0]!r} between its columns, but commas are needed; "
+                "save it with commas"
+            )
         raise DataError(
             f"prompt file {path} has the columns {shown or 'none'}, but {' or '.join(needed)} is "
             "needed; rename the column with the prompts"

@@ -84,7 +84,11 @@ DATA = {"type": "dataset", "name": "saved"}
         (SQL | {"table": "answers"}, "", "no table of that name, only questions; correct `table`"),
         (SQL | {"column": "text"}, "", "has the columns id, Text, but 'text' is needed"),
         (SQL | {"column": "id"}, "", "line 1: prompt has the type int, but text is needed"),
-        (SQL | {"table": None, "query": "SELEC"}, "", "OperationalError: near .*SELEC"),
+        (
+            SQL | {"table": None, "query": "SELEC"},
+            "",
+            "OperationalError: near .*SELEC.*syntax error",
+        ),
         (SQL | {"table": None, "query": "DELETE FROM questions"}, "", "write a SELECT|readonly"),
         (ENV, "", "names PROMPTS_DB, but that environment variable is not set"),
         (ENV, "bob:hunter2", "PROMPTS_DB, but that environment variable is not the address"),

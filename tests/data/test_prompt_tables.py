@@ -43,6 +43,10 @@ def test_conversations_and_tags_of_parquet(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("p.csv", b"text\r\nhello\r\n", "has the columns text, but prompt is needed"),
+        ("p.csv", b"prompt;tags\nhello;a\n", "has ';' between its columns, but commas are needed"),
+        ("p.csv", b"tags\tprompt\na\thello\n", r"has '\\t' between its columns"),
+        ("p.csv", b"prompt\nWhat, then?\n", "line 2 has more values than"),
+        ("p.csv", b"tags,prompt\na\n", "line 2: prompt is null, but text is needed"),
         ("p.csv", b"", "has the columns none, but prompt is needed"),
         ("p.csv", b"prompt\n\xff\n", "byte 8 is not UTF-8"),
         ("p.csv", b'prompt\n"open\n', r"line \d is not CSV"),

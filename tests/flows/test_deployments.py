@@ -8,12 +8,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prefect import Flow
 
 from flows import end_to_end, nightly
+from flows.serve import Deployment
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.verify import verify
+from pipeline.errors import ConfigError
 from pipeline.prefect_server import Server, with_environment
 from pipeline.run.phases import PHASES
 from pipeline.store import RunDir
@@ -97,6 +100,23 @@ def settings(deployment: dict[str, Any]) -> dict[str, Any]:
         "limit": limit and limit["limit"],
         "schedules": [(s["slug"], s["active"], s["schedule"]) for s in deployment["schedules"]],
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"schedules": [{"cron": "1 2 * * *", "timezone": "Europe/Nowhere"}]}, "timezone"),
+        ({"schedules": [{"interval": 0}]}, "interval: Input should be greater than 0"),
+        ({"entrypoint": "flows/gone.py:nightly"}, "No module named 'flows.gone'"),
+        ({"entrypoint": "flows/nightly.py:weekly"}, "entrypoint flows/nightly.py:weekly: "),
+        ({"parameters": {"recip": "x"}}, "no parameter 'recip', only recipe, run_id"),
+    ],
+)
+def test_deployment_that_would_never_run_is_one_line(values: dict[str, Any], message: str) -> None:
+    nights = {"name": "nightly", "description": "", "entrypoint": "flows/nightly.py:nightly"}
+    deployment = Deployment.model_validate({**nights, "parameters": {"recipe": "x"}, **values})
+    with pytest.raises(ConfigError, match=rf"deployment 'nightly' of prefect.yaml: .*{message}"):
+        deployment.served()
 
 
 def test_entrypoints_name_flows() -> None:
