@@ -130,7 +130,7 @@ def judge_tune(
     tried = complete(job(), lambda: "stopped; the same command continues from here")
     if json:
         best = best_of(tried)
-        values = {"best": best.name, "changes": best.way.changes, "fit": best.beats_chance}
+        values = {"best": best.name, "changes": best.changes, "fit": best.beats_chance}
         print_json({**values, "ways": [asdict(each) for each in tried]})
         return
     out = console()
