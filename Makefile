@@ -6,6 +6,9 @@ PYTHON_BIN := .venv/bin/python
 # Worker processes of pytest (tests/conftest.py says which tests stay together). Many tests wait for
 # programs that they start, so two cores hold three.
 WORKERS ?= 3
+# Packages are compiled when they are first used (requirements/setup.sh). Where this is set, as in
+# many containers, each process would compile Prefect, torch and vLLM again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-cuda setup-cluster demo demo-real test check format ui stop lock schema docs
 

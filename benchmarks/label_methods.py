@@ -49,8 +49,7 @@ from pipeline.run.passes import prompt_shards
 from pipeline.run.plan import judge_folders, label_folder, label_stages, sample_stages
 from pipeline.run.start import start_run
 from pipeline.soft_labels import orders_agree, outcome
-from pipeline.stages.runner import ShardState
-from pipeline.store import load_manifest, read_rows
+from pipeline.store import load_manifest, read_rows, require_manifest
 
 MODEL = PROJECT_ROOT / "models" / "pocket" / "labeler"
 NUM_PROMPTS, QUICK_PROMPTS, SEEDS = 160, 24, 3
@@ -144,7 +143,7 @@ class Job:
     method: Method
     seed: int
     ctx: RunContext
-    shards: list[ShardState] = field(default_factory=list)
+    shards: Sequence[int] = ()
     prompt_tokens: int = 0
     """All prompt tokens that the labels needed, as vLLM received them."""
     cached_tokens: int = 0
@@ -171,7 +170,7 @@ async def label_all(jobs: Sequence[Job], models: Mapping[str, Path]) -> None:
                     number = job.method.judges.index(name)
                     stages = label_stages(job.ctx, engine, number)
                     first = len(recorders[0].requests)
-                    job.shards = await job.ctx.runner.wavefront(job.shards, stages)
+                    await job.ctx.runner.wavefront(job.shards, stages)
                     requests = recorders[0].requests[first:]
                     job.prompt_tokens += sum(len(request.token_ids) for request in requests)
                     job.cached_tokens += sum(request.cached for request in requests)
@@ -183,9 +182,8 @@ async def _sample(job: Job, engine: Engine, samples: dict[int, Job]) -> None:
     if first is not job:
         for folder in ("prompts", "preference/sample"):
             shutil.copytree(first.ctx.run.root / folder, job.ctx.run.root / folder)
-    job.shards = await job.ctx.runner.wavefront(
-        prompt_shards(job.ctx), sample_stages(job.ctx, engine)
-    )
+    job.shards = prompt_shards(job.ctx)
+    await job.ctx.runner.wavefront(job.shards, sample_stages(job.ctx, engine))
 
 
 def figures(job: Job) -> dict[str, float | None]:
@@ -204,13 +202,17 @@ def figures(job: Job) -> dict[str, float | None]:
             "equal_deviation",
         )
     }
-    unread = 0
-    for state in job.shards:
-        prompts = {row.row_id: row for row in read_rows(ctx.run.root, state["prompts"])}
-        texts = {
-            row.row_id: row.response for row in read_rows(ctx.run.root, state["preference/sample"])
-        }
-        for row in read_rows(ctx.run.root, state[label_folder(ctx)]):
+    unread = num_labels = 0
+    for index in job.shards:
+        named = ("prompts", "preference/sample", label_folder(ctx))
+        prompt_rows, samples, labels = (
+            read_rows(ctx.run.root, require_manifest(ctx.run.root, folder, index))
+            for folder in named
+        )
+        prompts = {row.row_id: row for row in prompt_rows}
+        texts = {row.row_id: row.response for row in samples}
+        num_labels += sum(row.status == "ok" for row in labels)
+        for row in labels:
             if row.prob_first is None:
                 unread += row.status != "dropped"
                 continue
@@ -229,12 +231,11 @@ def figures(job: Job) -> dict[str, float | None]:
             overall = clear_preference(first, second, everything)
             if overall:
                 seen["accuracy_overall"].append(_right(row.prob_first, overall))
-    labels = sum(state[label_folder(ctx)].counts.ok for state in job.shards)
     return {
         **{name: fmean(values) if values else None for name, values in seen.items()},
         "clear": float(len(seen["accuracy"])),
         "unread": float(unread),
-        **_costs(job, labels),
+        **_costs(job, num_labels),
     }
 
 
@@ -261,8 +262,8 @@ def _right(label: float, sign: int) -> float:
 
 def _costs(job: Job, labels: int) -> dict[str, float | None]:
     manifests = (
-        load_manifest(job.ctx.run.root, folder, state["prompts"].shard_index)
-        for state in job.shards
+        load_manifest(job.ctx.run.root, folder, index)
+        for index in job.shards
         for folder in judge_folders(job.ctx)
     )
     # What the judge wrote; a score is one token that is never read.

@@ -17,7 +17,7 @@ from flows.artifacts import PassArtifacts
 from flows.tasks import Handle, StageCalls, run_step
 from pipeline.run.driver import Work
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Runner, ShardState
+from pipeline.stages.runner import Runner
 from pipeline.store import Manifest, RunDir
 from pipeline.workers.runner import PooledRunner
 
@@ -58,16 +58,14 @@ class PrefectDriver:
         self._room = TASK_RUNS
         """Task runs for which the phase's own flow run still has room."""
 
-    async def chain(
-        self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
-    ) -> list[ShardState]:
+    async def chain(self, runner: Runner, shards: Sequence[int], stages: Sequence[Stage]) -> None:
         """See Driver.chain."""
         num_own = min(len(shards), max(1, self._room // len(stages)))
         self._room -= num_own * len(stages)
         group_size = max(1, TASK_RUNS // len(stages))
         groups: dict[int, asyncio.Task[contextvars.Context]] = {}
         # Shards of a later draw do not begin at 0.
-        start = min((m.shard_index for shard in shards for m in shard.values()), default=0)
+        start = min(shards, default=0)
 
         table = runner.workers_table if isinstance(runner, PooledRunner) else None
         folders = [stage.folder for stage in stages]
@@ -95,9 +93,8 @@ class PrefectDriver:
 
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(artifacts.following())
-            states = await runner.wavefront(shards, stages, call)
+            await runner.wavefront(shards, stages, call)
         self._upstream = list(self._calls.ends.values())
-        return states
 
     async def step(self, name: str, work: Work) -> Any:
         """See Driver.step."""

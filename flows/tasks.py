@@ -76,7 +76,9 @@ class StageCalls:
         state = await run(label, shard_index, step, upstream, return_state=True)
         result: Handle = await state.aresult()
         self._results[stage.folder, shard_index] = self.ends[shard_index] = result
+        # Handles stay as long as the graph grows; the manifests are on disk.
         manifest: Manifest = result.value
+        result.value = None
         return manifest
 
 

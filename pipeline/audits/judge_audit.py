@@ -16,7 +16,7 @@ from pipeline.audits.remedies import Remedy, remedies
 from pipeline.config.audits import LabelAuditConfig
 from pipeline.ids import derive_seed
 from pipeline.store import Manifest
-from pipeline.store.shards import read_table, require_manifest, stage_manifests
+from pipeline.store.shards import iter_manifests, read_table, require_manifest
 from pipeline.store.stage_names import CANARY, split_folder, stage_folder
 
 DRAWS = 2000
@@ -61,17 +61,17 @@ def audit_judge(
         StoreError: a shard that its manifest names cannot be read.
     """
     figures = LabelFigures(tie_width)
-    manifests = stage_manifests(root, folder)
-    canaries = stage_manifests(root, canary_folder(folder))
     asked_again = {
         row["canary_id"]
-        for manifest in canaries
+        for manifest in iter_manifests(root, canary_folder(folder))
         for row in _rows(root, manifest)
         if row["canary"] == "swapped"
     }
     before: dict[str, float] = {}
     authors: set[str] = set()
-    for manifest in manifests:
+    engine: dict[str, str] | None = None
+    for manifest in iter_manifests(root, folder):
+        engine = manifest.engine if engine is None else engine
         words: dict[str, int] = {}
         for texts in _compared(root, manifest):
             authors.add(texts.engine.get("fingerprint", ""))
@@ -80,9 +80,9 @@ def audit_judge(
         rows = _rows(root, manifest)
         figures.add_labels(rows, words)
         before |= {row["row_id"]: raw_label(row) for row in rows if row["row_id"] in asked_again}
-    for manifest in canaries:
+    for manifest in iter_manifests(root, canary_folder(folder)):
         figures.add_canaries(_rows(root, manifest), before)
-    engine = manifests[0].engine
+    engine = engine or {}
     scopes = (EVERYTHING, *figures.principles)
     seed = derive_seed("label audit", folder)
     estimates = {scope: figures.estimates(scope, draws=DRAWS, seed=seed) for scope in scopes}

@@ -413,7 +413,7 @@ def main() -> None:
     except typer.Abort:
         _end("stopped", EXIT_INTERRUPTED)
     except OSError as error:
-        from pipeline.store.files import FULL
+        from pipeline.store.disk import FULL
 
         # Disks, permissions and paths are the machine's: no bug, wherever they come up.
         where = shown_path(str(error.filename)) if error.filename else "a file"

@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config.section import Section
+from pipeline.data.id_set import IdSet
 from pipeline.errors import StoreError
 from pipeline.ids import content_hash, file_hash
 from pipeline.records import Row, SftRow
 from pipeline.sources.rows import FeedbackRow, LabeledRow
 from pipeline.store.files import atomic_write, read_json, write_json
 from pipeline.store.layout import RunDir, run_beside
-from pipeline.store.shards import check_inside, open_parquet, stage_manifests
+from pipeline.store.shards import check_inside, iter_manifests, open_parquet
 
 GROUP_ROWS = 4096
 """Rows of a Parquet row group; also the most rows that are in memory at once."""
@@ -264,14 +265,21 @@ def _known_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
 
 
 def _own_prompt_tables(run: RunDir) -> Iterator[pa.Table]:
-    for manifest in stage_manifests(run.root, "prompts"):
+    for manifest in iter_manifests(run.root, "prompts"):
         with open_parquet(run.root / manifest.path) as file:
             yield file.read(columns=["row_id"], use_threads=False)
 
 
 def _write_prompt_ids(run: RunDir, parent: RunDir | None) -> int:
     tables = chain(_known_prompt_tables(parent) if parent else (), _own_prompt_tables(run))
-    ids = list(dict.fromkeys(i for table in tables for i in table[0].to_pylist()))
-    table = pa.Table.from_arrays([pa.array(ids, pa.string())], schema=PROMPT_SCHEMA)
-    write_tables(run.dataset / "prompts.parquet", PROMPT_SCHEMA, [table])
-    return len(ids)
+    seen, num_prompts = IdSet(), 0
+
+    def new() -> Iterator[pa.Table]:
+        nonlocal num_prompts
+        for table in tables:
+            ids = [identity for identity in table[0].to_pylist() if seen.add(identity)]
+            num_prompts += len(ids)
+            yield pa.Table.from_arrays([pa.array(ids, pa.string())], schema=PROMPT_SCHEMA)
+
+    write_tables(run.dataset / "prompts.parquet", PROMPT_SCHEMA, new())
+    return num_prompts

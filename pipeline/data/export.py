@@ -43,7 +43,7 @@ from pipeline.sources.mix_into_run import BY_WEIGHT, MixtureResult, SourceRows, 
 from pipeline.sources.rows import FeedbackRow, LabeledRow, feedback_key
 from pipeline.store.files import copy_file
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import Manifest, read_rows, read_table, require_manifest, stage_manifests
+from pipeline.store.shards import Manifest, iter_manifests, read_rows, read_table, require_manifest
 from pipeline.store.stage_names import (
     INITIALS,
     PAIRS,
@@ -194,7 +194,7 @@ def _sft_tables(run: RunDir, config: RunConfig, tally: Tally) -> Iterator[pa.Tab
     # The policy that writes the samples of later draws has been trained on the first one.
     # A run made again for a night takes texts over from another run, and is where they are traced.
     own_id = run.run_id if run.info().get("night") else None
-    for shard in stage_manifests(run.root, PROMPTS)[: first_shards(run.root, PROMPTS)]:
+    for shard in islice(iter_manifests(run.root, PROMPTS), first_shards(run.root, PROMPTS)):
         prompts = {row.row_id: row for row in _rows(run, shard.stage, shard.shard_index, tally)}
         # All rows of a prompt are in this shard, so repeated texts show here.
         seen: set[str] = set()
@@ -279,7 +279,7 @@ def _feedback_tables(run: RunDir, feedback: SourceRows, tally: Tally) -> Iterato
 
 def _directed_tables(run: RunDir, train: DpaConfig, seed: int, tally: Tally) -> Iterator[pa.Table]:
     yield from _parents_tables(run, "directed", tally)
-    for shard in stage_manifests(run.root, PROMPTS):
+    for shard in iter_manifests(run.root, PROMPTS):
         index = shard.shard_index
         prompts = _rows(run, PROMPTS, index, tally)
         rated = stage_folders(run.root, PREFERENCE, SCORE)
@@ -320,7 +320,7 @@ def _parents_tables(
 
 
 def _pair_tables(run: RunDir, tally: Tally) -> Iterator[pa.Table]:
-    for shard in stage_manifests(run.root, "prompts"):
+    for shard in iter_manifests(run.root, PROMPTS):
         yield read_table(run.root, _whole(run, PAIRS, shard.shard_index, tally))
 
 

@@ -26,12 +26,13 @@ from dataclasses import dataclass, field
 from pipeline.config import RunConfig
 from pipeline.config.prompts import PromptSource
 from pipeline.data.dataset import iter_tables, load_dataset, parent_run, set_path
+from pipeline.data.id_set import IdSet
 from pipeline.data.prompts import prompt_rows
 from pipeline.errors import DataError
 from pipeline.ids import conversation_key
 from pipeline.records import PromptRow
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import read_rows, stage_manifests
+from pipeline.store.shards import stage_rows
 from pipeline.types import messages_from
 
 HELDOUT = "heldout"
@@ -61,27 +62,27 @@ def check_prompts(
     """
     shapes: set[tuple[str, ...]] = set()
     tags: set[str] = set()
-    trained: set[str] = set()
-    # The held-out ones first: they are few, and of millions to train on only the ids are kept.
+    num_trained = num_held = 0
+    trained, held_ids = IdSet(), IdSet()
+    # The held-out ones first: they are few, and those to train on may be millions.
     held: dict[str, str] = {}
-    held_ids: set[str] = set()
     for row in prompt_rows(heldout):
-        held_ids.add(row.row_id)
+        num_held += held_ids.add(row.row_id)
         tags.update(row.tags)
         shapes.add(tuple(message.role for message in row.messages))
         held.setdefault(conversation_key(row.messages), _place(row))
     for row in prompt_rows(train):
-        trained.add(row.row_id)
+        num_trained += trained.add(row.row_id)
         shapes.add(tuple(message.role for message in row.messages))
         if held and (place := held.get(conversation_key(row.messages))):
             raise DataError(
                 f"{place}: this held-out prompt is also trained on ({_place(row)}), so its "
                 "evaluation would mean nothing; remove it from one of the files"
             )
-    for sources, rows in ((train, trained), (heldout, held_ids)):
-        if sources and not rows:
+    for sources, number in ((train, num_trained), (heldout, num_held)):
+        if sources and not number:
             raise DataError(f"no prompts in {', '.join(map(str, sources))}; add at least one line")
-    return PromptCounts(len(trained), len(held_ids), frozenset(shapes), frozenset(tags))
+    return PromptCounts(num_trained, num_held, frozenset(shapes), frozenset(tags))
 
 
 def check_version(config: RunConfig, parent: RunDir) -> None:
@@ -179,5 +180,4 @@ def _place(row: PromptRow) -> str:
 
 
 def _stored_keys(run: RunDir, folder: str) -> Iterator[str]:
-    for manifest in stage_manifests(run.root, folder):
-        yield from (conversation_key(row.messages) for row in read_rows(run.root, manifest))
+    yield from (conversation_key(row.messages) for row in stage_rows(run.root, folder))

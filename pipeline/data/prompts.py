@@ -1,25 +1,25 @@
 """Prompt sets: the sources of a recipe in, PromptRow and their shards out.
 
 Equal conversations are one prompt, in whichever file they are: the row id is a hash of the
-messages. Rows stream; only their ids stay in memory, to recognize duplicates.
+messages. Rows stream, and the ids by which duplicates are recognized are in a temporary file.
 
 `heldout.check_prompts` reads all files before a run folder exists, so that a broken line on page
 ninety costs nothing. `write_prompt_shards` then cuts the prompts into the shards of the run.
 """
 
-import heapq
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
 from pipeline.config.prompts import PromptSource
+from pipeline.data.id_set import IdSet
 from pipeline.data.prompt_lines import parse_line
 from pipeline.data.prompt_sources import read_source
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id, text_hash, uniform
 from pipeline.records import PromptRow
 from pipeline.store.files import read_json, write_json
-from pipeline.store.shards import Manifest, ShardCounts, load_manifest, write_shard
+from pipeline.store.shards import ShardCounts, load_manifest, write_shard
 
 
 def prompt_rows(sources: Sequence[PromptSource], run_id: str = "") -> Iterator[PromptRow]:
@@ -60,9 +60,15 @@ def read_prompts(
     if limit is None:
         yield from _unique(sources, run_id, exclude)
         return
-    ids = (row.row_id for row in _unique(sources, run_id, exclude))
-    drawn = set(heapq.nsmallest(limit, ids, key=lambda i: (uniform("prompt limit", seed, i), i)))
-    yield from (row for row in _unique(sources, run_id, exclude) if row.row_id in drawn)
+
+    def draw(row: PromptRow) -> tuple[float, str]:
+        return uniform("prompt limit", seed, row.row_id), row.row_id
+
+    draws = IdSet()
+    for number, identity in map(draw, _unique(sources, run_id, exclude)):
+        draws.add(identity, number)
+    last = draws.nth(limit)
+    yield from (r for r in _unique(sources, run_id, exclude) if last is None or draw(r) <= last)
 
 
 def write_prompt_shards(
@@ -74,8 +80,9 @@ def write_prompt_shards(
     later: Iterable[Iterable[PromptRow]] = (),
     *,
     may_be_none: bool = False,
-) -> list[Manifest]:
-    """Cut prompts into shards below `root`/`folder`, or return the finished ones of this key.
+) -> range:
+    """Cut prompts into shards below `root`/`folder`, unless those of this key are there. Returns
+    their indices.
 
     `complete.json` is written last and says how many shards belong together. A run keeps the
     prompts it began with: `rows` is not read when every shard is present and whole.
@@ -94,12 +101,10 @@ def write_prompt_shards(
     complete = complete if complete.get("key") == key else {}
     known = complete.get("shards")
     if known == []:
-        return []
+        return range(0)
     known = known if isinstance(known, list) else []
-    whole = [m for i in range(len(known)) if (m := load_manifest(root, folder, i)) is not None]
-    if known and len(whole) == len(known):
-        return whole
-    manifests: list[Manifest] = []
+    if known and all(load_manifest(root, folder, index) for index in range(len(known))):
+        return range(len(known))
     digests: list[str] = []
     for batch in chain.from_iterable(_batches(draw, shard_size) for draw in chain([rows], later)):
         index = len(digests)
@@ -107,20 +112,21 @@ def write_prompt_shards(
         if known and known[: index + 1] != digests:
             raise _changed(folder)
         counts = ShardCounts(expected=len(batch))
-        manifests.append(write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts))
-    if not manifests and not may_be_none:
+        write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts)
+    if not digests and not may_be_none:
         raise DataError(f"no prompts for '{folder}'; add prompts to the files of the recipe")
     if known and len(digests) < len(known):
         raise _changed(folder)
-    _remove_further_shards(root / folder, len(manifests))
+    _remove_further_shards(root / folder, len(digests))
     write_json(mark, {**complete, "key": key, "shards": digests})
-    return manifests
+    return range(len(digests))
 
 
 def add_prompt_shards(
     root: Path, folder: str, rows: Iterable[PromptRow], shard_size: int, draw: int
-) -> list[Manifest]:
-    """Write further prompts into shards after the finished ones; returns those added.
+) -> range:
+    """Write further prompts into shards after the finished ones. Returns
+    the indices of those added.
 
     Args:
         draw: how many prompts were asked for; the mark keeps it, to build the shards again.
@@ -131,17 +137,17 @@ def add_prompt_shards(
     mark = root / folder / "complete.json"
     complete = read_json(mark) or {}
     digests = list(complete.get("shards", ()))
-    manifests: list[Manifest] = []
+    start = len(digests)
     for batch in _batches(rows, shard_size):
         counts, key = ShardCounts(expected=len(batch)), complete["key"]
         index = len(digests)
-        manifests.append(write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts))
+        write_shard(root, folder, index, batch, PromptRow, key=key, counts=counts)
         digests.append(text_hash(*(row.row_id for row in batch)))
     _remove_further_shards(root / folder, len(digests))
-    first = complete.get("first_shards", len(complete.get("shards", ())))
+    first = complete.get("first_shards", start)
     draws = [*complete.get("draws", ()), draw]
     write_json(mark, {**complete, "shards": digests, "first_shards": first, "draws": draws})
-    return manifests
+    return range(start, len(digests))
 
 
 def later_draws(root: Path, folder: str) -> list[int]:
@@ -168,10 +174,11 @@ def draw_prompts(
     Raises:
         DataError: a line that cannot be used.
     """
-    known = set(exclude)
+    known = IdSet(exclude)
     for size in sizes:
         rows = list(read_prompts(sources, limit=size, seed=seed, run_id=run_id, exclude=known))
-        known.update(row.row_id for row in rows)
+        for row in rows:
+            known.add(row.row_id)
         yield rows
 
 
@@ -191,10 +198,9 @@ def _changed(folder: str) -> DataError:
 def _unique(
     sources: Sequence[PromptSource], run_id: str, exclude: Container[str]
 ) -> Iterator[PromptRow]:
-    seen: set[str] = set()
+    seen = IdSet()
     for row in prompt_rows(sources, run_id):
-        if row.row_id not in seen and row.row_id not in exclude:
-            seen.add(row.row_id)
+        if row.row_id not in exclude and seen.add(row.row_id):
             yield row
 
 

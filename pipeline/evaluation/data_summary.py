@@ -26,7 +26,7 @@ from pipeline.labeling.known_labels import error_bound_of
 from pipeline.prompting.neutralize import CUT
 from pipeline.soft_labels import is_tie, margin, orders_agree
 from pipeline.store import Manifest, ShardCounts
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import iter_manifests
 from pipeline.store.stage_names import (
     CRITIQUE,
     JUDGE,
@@ -92,18 +92,19 @@ def stage_metrics(root: Path) -> dict[str, StageMetrics]:
     """Counts of each stage, added over its shards, with reasons and the model that was asked."""
     stages = {}
     for folder in stage_folders(root):
-        manifests = stage_manifests(root, folder)
-        reasons: Counter[str] = Counter()
-        for manifest in manifests:
+        engine, counts = None, ShardCounts()
+        reasons, makers = Counter[str](), Counter[str]()
+        for manifest in iter_manifests(root, folder):
+            engine = manifest.engine if engine is None else engine
+            counts += manifest.counts
             reasons.update(manifest.reasons)
-        counts = sum((m.counts for m in manifests), ShardCounts())
-        makers = Counter(_maker(manifest) for manifest in manifests)
+            makers[_maker(manifest)] += 1
         stages[folder] = StageMetrics.model_validate(
             {
                 **counts.as_dict(),
-                "shards": len(manifests),
+                "shards": makers.total(),
                 "reasons": reasons,
-                "engine": manifests[0].engine,
+                "engine": engine,
                 "makers": makers if len(makers) > 1 else {},
             }
         )

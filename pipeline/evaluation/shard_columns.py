@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
 from pipeline.store import Manifest
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import iter_manifests
 from pipeline.store.stage_names import LABELS, POOLED, STAGES, split_folder
 
 RowDict = dict[str, Any]
@@ -42,7 +42,7 @@ def iter_shards(
     root: Path, folder: str, columns: Sequence[str]
 ) -> Iterator[tuple[Manifest, list[RowDict]]]:
     """The shards of a stage by index, each with some columns of its rows."""
-    for manifest in stage_manifests(root, folder):
+    for manifest in iter_manifests(root, folder):
         yield manifest, read_columns(root, manifest.path, columns)
 
 
@@ -66,7 +66,7 @@ def texts_by_id(root: Path, paths: Sequence[str]) -> dict[str, str]:
 
 def label_folder(root: Path) -> str:
     """Folder of the labels that pairs are made from: the pooled ones of a panel, if any."""
-    return POOLED if stage_manifests(root, POOLED) else LABELS
+    return POOLED if any(iter_manifests(root, POOLED)) else LABELS
 
 
 def grouped(rows: Iterable[RowDict], column: str) -> dict[str, list[RowDict]]:

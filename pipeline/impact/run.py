@@ -30,7 +30,7 @@ from pipeline.labeling.labelers import labeler_of
 from pipeline.run.audit_gate import require_audit
 from pipeline.run.context import RunContext, open_context, relative_to_project
 from pipeline.run.files import load_files
-from pipeline.run.passes import Pass, prompt_shards, prompts_key, run_pass, with_finished
+from pipeline.run.passes import Pass, prompt_shards, prompts_key, require_finished, run_pass
 from pipeline.run.plan import (
     chain_folders,
     compared_texts,
@@ -98,10 +98,11 @@ async def continue_impact(run: RunDir, progress: Progress | None = None) -> bool
         prompts, for_night = prompt_shards(ctx), run.info().get("night")
         for engine, makers in revision_passes(ctx, before) if for_night else []:
             first = prompts[: first_shards(run.root, PROMPTS)]
-            await run_pass(ctx, engine, with_finished(ctx, first, [INITIALS]), makers)
-        shards = with_finished(ctx, prompts, tuple(finished_texts(ctx)))
+            require_finished(ctx, first, [INITIALS])
+            await run_pass(ctx, engine, first, makers)
+        require_finished(ctx, prompts, tuple(finished_texts(ctx)))
         for engine, makers in impact_passes(ctx, before):
-            shards = await run_pass(ctx, engine, shards, makers)
+            await run_pass(ctx, engine, prompts, makers)
         # Before the export: labels that fail their audit are what a person wants to see most.
         write_impact(run, measure_impact(ctx, before))
         require_audit(ctx)

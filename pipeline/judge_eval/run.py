@@ -57,9 +57,10 @@ from pipeline.run.start import ask_endpoints, check_recipe, runs_root, start_run
 from pipeline.sources.importing import import_source
 from pipeline.sources.rows import Imported
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Progress, ShardState
-from pipeline.store import RunDir, ShardCounts, read_rows, write_json, write_shard
+from pipeline.stages.runner import Progress
+from pipeline.store import RunDir, ShardCounts, read_rows, require_manifest, write_json, write_shard
 from pipeline.store.files import write_text
+from pipeline.store.shards import iter_manifests
 from pipeline.store.stage_names import POOLED
 
 
@@ -238,9 +239,7 @@ def _files(evaluation: Evaluation) -> str:
     return "; ".join(f"{s.record.path} sha256 {s.record.sha256}" for s in evaluation.sources)
 
 
-async def _ask(
-    ctx: RunContext, shards: list[ShardState], evaluation: Evaluation
-) -> list[AskedJudge]:
+async def _ask(ctx: RunContext, shards: Sequence[int], evaluation: Evaluation) -> list[AskedJudge]:
     """The judges, and the pool where there are several labels of a pair."""
     items, principles = evaluation.items, evaluation.principles
     under = {
@@ -254,8 +253,8 @@ async def _ask(
     for number, (folder, config) in enumerate(zip(folders, ctx.label_engines(), strict=True)):
         opened: list[Stage] = []
         plan = partial(_label_stages, number=number, opened=opened, under=under)
-        shards = await run_pass(ctx, config, shards, [plan])
-        engine = shards[0][opened[0].folder].engine
+        await run_pass(ctx, config, shards, [plan])
+        engine = require_manifest(ctx.run.root, opened[0].folder, shards[0]).engine
         judges.append(
             AskedJudge(
                 name="judge" if number == 0 else f"judge {number + 1}",
@@ -268,7 +267,7 @@ async def _ask(
     has_orders = labeler_of(ctx.config.preference).has_orders
     if label_folder(ctx) == POOLED or (has_orders and any(len(p) > 1 for p in under.values())):
         pool = PoolStage(folders, ctx.run.run_id, conflicts=conflicts(ctx))
-        shards = await ctx.runner.wavefront(shards, [pool])
+        await ctx.runner.wavefront(shards, [pool])
         models = " + ".join(dict.fromkeys(judge.model for judge in judges))
         judges.append(AskedJudge("pooled", models, _verdicts(ctx, shards, POOLED, items)))
     return judges
@@ -311,26 +310,26 @@ def _method(stage: Stage) -> dict[str, Any]:
 
 
 def _verdicts(
-    ctx: RunContext, shards: Sequence[ShardState], folder: str, items: Sequence[Item]
+    ctx: RunContext, shards: Sequence[int], folder: str, items: Sequence[Item]
 ) -> list[Verdict]:
-    return read_verdicts(items, (row for s in shards for row in read_rows(ctx.run.root, s[folder])))
+    root = ctx.run.root
+    manifests = (require_manifest(root, folder, index) for index in shards)
+    return read_verdicts(items, (row for each in manifests for row in read_rows(root, each)))
 
 
-def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]:
+def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> Sequence[int]:
     """Prompts and both responses of each pair as shards; equal rows give equal files, so that
     writing them again changes nothing.
     """
     root, run_id, items = ctx.run.root, ctx.run.run_id, evaluation.items
     key = content_hash([evaluation.run.info()["evaluation"], ctx.config.execution.shard_size])
-    prompts = write_prompt_shards(
+    shards = write_prompt_shards(
         root, "prompts", prompt_rows(items, run_id), ctx.config.execution.shard_size, key
     )
-    shards: list[ShardState] = []
-    for manifest in prompts:
+    for manifest in iter_manifests(root, "prompts"):
         ids = [row.row_id for row in read_rows(root, manifest)]
-        state: ShardState = {"prompts": manifest}
         for folder, rows in zip((FIRSTS, SECONDS), response_rows(items, ids, run_id), strict=True):
-            state[folder] = write_shard(
+            write_shard(
                 root,
                 folder,
                 manifest.shard_index,
@@ -340,5 +339,4 @@ def _labeled_shards(ctx: RunContext, evaluation: Evaluation) -> list[ShardState]
                 counts=ShardCounts(expected=len(rows)),
                 inputs={manifest.path: manifest.sha256},
             )
-        shards.append(state)
     return shards

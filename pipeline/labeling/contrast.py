@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.config.section import Section
 from pipeline.soft_labels import is_tie
-from pipeline.store.shards import Manifest, open_parquet, stage_manifests
+from pipeline.store.shards import Manifest, iter_manifests, open_parquet
 from pipeline.store.stage_names import JUDGE, PAIRS, POOL, STAGES, split_folder, stage_title
 
 COLUMNS = (
@@ -102,7 +102,7 @@ def measure_contrast(root: Path, tie_width: float) -> PairContrast | None:
         StoreError: a shard is damaged.
     """
     counts = _Counts()
-    for manifest in stage_manifests(root, PAIRS):
+    for manifest in iter_manifests(root, PAIRS):
         _count(root, manifest, tie_width, counts)
     dropped, kept = (counts.sources[state] for state in (False, True))
     everything = dropped + kept

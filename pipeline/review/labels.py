@@ -20,7 +20,8 @@ import yaml
 
 from pipeline.errors import DataError, StoreError
 from pipeline.review.pairs import Pair, Side
-from pipeline.store.files import disk_error, write_text
+from pipeline.store.disk import disk_error
+from pipeline.store.files import write_text
 
 Answer = Literal["first", "second", "tie"]
 NAMES = ("random", "targeted")

@@ -22,7 +22,7 @@ from pipeline.run.context import RunContext
 from pipeline.run.plan import judge_folders
 from pipeline.store import RunDir, write_json
 from pipeline.store.inventory import close_inventory
-from pipeline.store.shards import stage_manifests, stage_rows
+from pipeline.store.shards import iter_manifests, stage_rows
 from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import PAIRS, PROMPTS
 
@@ -101,7 +101,7 @@ def audit_run(ctx: RunContext) -> RunAudit:
         StoreError: there are no labels yet, or a shard is damaged.
     """
     config = ctx.config.preference
-    folders = [name for name in judge_folders(ctx) if stage_manifests(ctx.run.root, name)]
+    folders = [name for name in judge_folders(ctx) if any(iter_manifests(ctx.run.root, name))]
     if not folders:
         raise StoreError(
             f"run {ctx.run.run_id} has no labels yet; `rlaif resume {ctx.run.run_id}` continues it"
@@ -128,7 +128,7 @@ def require_audit(ctx: RunContext) -> None:
     config = ctx.config.preference
     if not config.enabled or not (config.audit.enabled or config.collapse):
         return
-    if not stage_manifests(ctx.run.root, PROMPTS):
+    if not any(iter_manifests(ctx.run.root, PROMPTS)):
         return  # A night without new prompts has no labels of its own.
     audit = audit_run(ctx)
     if not config.audit.enabled:

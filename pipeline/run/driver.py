@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Runner, ShardState
+from pipeline.stages.runner import Runner
 
 Work = Callable[[], Any]
 """A piece of work without arguments; its result may be awaitable."""
@@ -17,13 +17,11 @@ Work = Callable[[], Any]
 class Driver(Protocol):
     """Runs the pieces of a phase."""
 
-    async def chain(
-        self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
-    ) -> list[ShardState]:
-        """Take the shards through the stages; returns their manifests by folder.
+    async def chain(self, runner: Runner, shards: Sequence[int], stages: Sequence[Stage]) -> None:
+        """Take the shards, by index, through the stages.
 
         Raises:
-            RunStoppedError: see `Runner.wavefront`.
+            RunStoppedError, StoreError: see `Runner.wavefront`.
         """
         ...
 
@@ -35,11 +33,9 @@ class Driver(Protocol):
 class PlainDriver:
     """Calls each piece directly and keeps no record of it."""
 
-    async def chain(
-        self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
-    ) -> list[ShardState]:
+    async def chain(self, runner: Runner, shards: Sequence[int], stages: Sequence[Stage]) -> None:
         """See Driver.chain."""
-        return await runner.wavefront(shards, stages)
+        await runner.wavefront(shards, stages)
 
     async def step(self, name: str, work: Work) -> Any:
         """See Driver.step."""

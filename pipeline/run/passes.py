@@ -7,7 +7,7 @@ that one GPU is enough. Workers of a cluster hold several models at once where t
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pipeline.config import RunConfig
@@ -33,9 +33,10 @@ from pipeline.run.driver import PLAIN, Driver
 from pipeline.run.plan import efficacy_stages, label_stages, measures_efficacy
 from pipeline.run.target import first_draw
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Runner, ShardState
-from pipeline.store import RunDir, read_rows, require_manifest
+from pipeline.stages.runner import Runner
+from pipeline.store import RunDir, require_manifest
 from pipeline.store.remote import mirror_of
+from pipeline.store.shards import stage_rows
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 
 StageMaker = Callable[[RunContext, Engine], list[Stage]]
@@ -43,8 +44,8 @@ Pass = tuple[AnyEngine, list[StageMaker]]
 """The settings of an engine, and the functions that make its stages once it is open."""
 
 
-def prompt_shards(ctx: RunContext) -> list[ShardState]:
-    """The shards of the training prompts, written on the first call.
+def prompt_shards(ctx: RunContext) -> Sequence[int]:
+    """The shards of the training prompts, by index, written on the first call.
 
     Raises:
         DataError: a prompt file cannot be read.
@@ -54,23 +55,23 @@ def prompt_shards(ctx: RunContext) -> list[ShardState]:
     return _write_prompts(ctx, PROMPTS, prompts.train, first_draw(ctx.config))
 
 
-def draw_shards(ctx: RunContext, number: int) -> list[ShardState]:
+def draw_shards(ctx: RunContext, number: int) -> Sequence[int]:
     """The shards of `number` further prompts; fewer, or none, where the prompts are used up.
 
     Raises:
         DataError: a prompt file cannot be read, or the run holds one of these prompts out.
         StoreError: the disk is full.
     """
-    own = (row.row_id for shard in prompt_shards(ctx) for row in _prompts_of(ctx, shard))
-    (rows,) = _draws(ctx, [number], {*own, *_earlier_prompts(ctx)})
+    prompt_shards(ctx)
+    own = (row.row_id for row in stage_rows(ctx.run.root, PROMPTS))
+    (rows,) = _draws(ctx, [number], chain(own, _earlier_prompts(ctx)))
     if not rows:
-        return []
+        return ()
     size = ctx.config.execution.shard_size
-    manifests = add_prompt_shards(ctx.run.root, PROMPTS, not_held_out(rows, ctx.run), size, number)
-    return [{PROMPTS: manifest} for manifest in manifests]
+    return add_prompt_shards(ctx.run.root, PROMPTS, not_held_out(rows, ctx.run), size, number)
 
 
-def heldout_shards(ctx: RunContext) -> list[ShardState]:
+def heldout_shards(ctx: RunContext) -> Sequence[int]:
     """The shards of the held-out prompts, written on the first call, after `prompt_shards`.
 
     Raises:
@@ -91,19 +92,20 @@ def prompts_key(config: RunConfig, run_id: str, folder: str) -> str:
 async def run_pass(
     ctx: RunContext,
     config: AnyEngine,
-    shards: Sequence[ShardState],
+    shards: Sequence[int],
     makers: Sequence[StageMaker],
     driver: Driver = PLAIN,
-) -> list[ShardState]:
+) -> None:
     """Open one engine and take the shards through the stages of the makers; see `run_passes`."""
-    return await run_passes(ctx, [(config, list(makers))], shards, driver)
+    await run_passes(ctx, [(config, list(makers))], shards, driver)
 
 
 async def run_passes(
-    ctx: RunContext, passes: Sequence[Pass], shards: Sequence[ShardState], driver: Driver = PLAIN
-) -> list[ShardState]:
-    """Take the shards through the stages of the passes. Workers of a cluster with room for several
-    engines work on several passes at once; else each pass opens its engine and closes it.
+    ctx: RunContext, passes: Sequence[Pass], shards: Sequence[int], driver: Driver = PLAIN
+) -> None:
+    """Take the shards, by index, through the stages of the passes. Workers of a cluster with room
+    for several engines work on several passes at once; else each pass opens its engine and closes
+    it.
 
     Raises:
         RunStoppedError, StoreError: see `Runner.wavefront`.
@@ -112,21 +114,22 @@ async def run_passes(
     NOTICE.set(ctx.progress.note)
     workers = ctx.config.execution.workers
     if workers.kind == "ray":
-        return await _on_workers(ctx, workers, list(passes), list(shards), driver)
+        await _on_workers(ctx, workers, list(passes), shards, driver)
+        return
     for config, makers in passes:
         async with lazy_engine(config) as engine:
             stages = [stage for maker in makers for stage in maker(ctx, engine)]
-            shards = await driver.chain(ctx.runner, shards, stages) if stages else shards
-    return list(shards)
+            if stages:
+                await driver.chain(ctx.runner, shards, stages)
 
 
 async def _on_workers(
     ctx: RunContext,
     workers: WorkersConfig,
     passes: list[Pass],
-    shards: list[ShardState],
+    shards: Sequence[int],
     driver: Driver,
-) -> list[ShardState]:
+) -> None:
     from pipeline.workers.actor import Job
     from pipeline.workers.cluster import code_hash, connect
     from pipeline.workers.pool import Pool
@@ -135,8 +138,8 @@ async def _on_workers(
     cluster = connect(workers)
     if len(passes) > 1 and not cluster.has_room(workers, len(passes)):
         for each in passes:
-            shards = await _on_workers(ctx, workers, [each], shards, driver)
-        return shards
+            await _on_workers(ctx, workers, [each], shards, driver)
+        return
     pools: dict[str, Pool] = {}
     stages: list[Stage] = []
     async with AsyncExitStack() as stack:
@@ -159,7 +162,8 @@ async def _on_workers(
             pools |= {stage.folder: pool for stage in own}
             stages += own
         runner = await stack.enter_async_context(pooled(ctx.runner, pools))
-        return await driver.chain(runner, shards, stages) if stages else shards
+        if stages:
+            await driver.chain(runner, shards, stages)
 
 
 def stages_in_worker(
@@ -170,19 +174,15 @@ def stages_in_worker(
     return ctx.runner, [stage for maker in makers for stage in maker(ctx, engine)]
 
 
-def with_finished(
-    ctx: RunContext, shards: Sequence[ShardState], folders: Sequence[str]
-) -> list[ShardState]:
-    """The shards with the manifests of `folders` added, which an earlier phase has finished.
+def require_finished(ctx: RunContext, shards: Sequence[int], folders: Sequence[str]) -> None:
+    """Look, before anything is paid for, whether an earlier phase has finished these folders.
 
     Raises:
-        StoreError: a shard of one of these folders is missing or damaged.
+        StoreError: a shard of one of them is missing or damaged.
     """
-
-    def finished(index: int) -> ShardState:
-        return {folder: require_manifest(ctx.run.root, folder, index) for folder in folders}
-
-    return [{**shard, **finished(next(iter(shard.values())).shard_index)} for shard in shards]
+    for index in shards:
+        for folder in folders:
+            require_manifest(ctx.run.root, folder, index)
 
 
 def label_passes(ctx: RunContext) -> list[Pass]:
@@ -210,7 +210,7 @@ def judges_itself(ctx: RunContext, policy: Path | None) -> bool:
 
 def _write_prompts(
     ctx: RunContext, folder: str, sources: Sequence[PromptSource], limit: int | None
-) -> list[ShardState]:
+) -> Sequence[int]:
     rows = _rows(ctx, folder, sources, limit)
     later: Iterable[list[PromptRow]] = ()
     if folder == PROMPTS and (sizes := later_draws(ctx.run.root, folder)):
@@ -221,10 +221,9 @@ def _write_prompts(
     size = ctx.config.execution.shard_size
     # A night may have no new prompts, and rows of earlier nights to make again.
     may_be_none = folder == PROMPTS and bool(ctx.run.info().get("relabel"))
-    manifests = write_prompt_shards(
+    return write_prompt_shards(
         ctx.run.root, folder, rows, size, key, later, may_be_none=may_be_none
     )
-    return [{folder: manifest} for manifest in manifests]
 
 
 def _rows(
@@ -234,10 +233,6 @@ def _rows(
     seed, run_id = ctx.config.seed, ctx.run.run_id
     asked = _earlier_prompts(ctx) if folder == PROMPTS else AskedBefore()
     yield from read_prompts(sources, limit=limit, seed=seed, run_id=run_id, exclude=asked)
-
-
-def _prompts_of(ctx: RunContext, shard: ShardState) -> list[PromptRow]:
-    return read_rows(ctx.run.root, shard[PROMPTS])
 
 
 def _earlier_prompts(ctx: RunContext) -> AskedBefore:

@@ -40,9 +40,9 @@ from pipeline.run.passes import (
     judges_itself,
     label_passes,
     prompt_shards,
+    require_finished,
     run_pass,
     run_passes,
-    with_finished,
 )
 from pipeline.run.plan import (
     compared_texts,
@@ -60,9 +60,9 @@ from pipeline.run.promoted import write_promoted
 from pipeline.run.start import review_folder
 from pipeline.run.target import count_kept, describe_target, next_draw
 from pipeline.run.webhook import send_promotion
-from pipeline.stages.runner import ShardState
 from pipeline.store import RunDir, write_json
 from pipeline.store.remote import mirror_of
+from pipeline.store.shards import iter_manifests
 from pipeline.store.spending import stop_clock
 from pipeline.store.stage_names import HELDOUT, PROMPTS
 from pipeline.training.job import TrainingJob
@@ -173,7 +173,7 @@ async def run_all(ctx: RunContext, driver: Driver = PLAIN) -> Path:
     return await report_phase(ctx, driver)
 
 
-async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
+async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> None:
     """Prompts and held-out prompts, then initial responses, critiques and revisions.
 
     When only revisions are compared and the policy judges itself, the labels are made in the same
@@ -185,17 +185,18 @@ async def supervised_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
         # change which prompts are held out of its data.
         heldout_shards(ctx)
     if not ctx.config.supervised.enabled:
-        return shards
+        return
     makers: list[StageMaker] = [supervised_stages]
     alone = judges_itself(ctx, None) and not ctx.config.panel
     if ctx.config.preference.enabled and alone and compared_texts(ctx).samples is None:
         makers.append(label_stages)
-    return await run_pass(ctx, ctx.policy_engine(), shards, makers, driver)
+    await run_pass(ctx, ctx.policy_engine(), shards, makers, driver)
 
 
-async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[ShardState]:
+async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> Sequence[int]:
     """Samples of the SL-CAI policy (without SFT, of the initial one) and of further policies, their
     labels and pairs; of further prompts too, until the pairs that the recipe orders are kept.
+    Returns the shards that were labeled, by index.
 
     Raises:
         BudgetSpentError: says how many pairs there are so far.
@@ -205,11 +206,13 @@ async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
         return shards
     target = ctx.config.prompts.target_pairs
     if target is None:
-        return await _label_shards(ctx, shards, driver)
+        await _label_shards(ctx, shards, driver)
+        return shards
+    labeled = [*shards]
     try:
-        labeled = await _label_shards(ctx, shards, driver)
+        await _label_shards(ctx, shards, driver)
         while (kept := count_kept(ctx.run)) < target:
-            drawn = _num_prompts(labeled)
+            drawn = _num_prompts(ctx)
             number, limit = next_draw(target, kept, drawn), ctx.config.prompts.limit
             more = draw_shards(ctx, number if limit is None else min(number, limit - drawn))
             if not more:
@@ -217,28 +220,27 @@ async def preference_chain(ctx: RunContext, driver: Driver = PLAIN) -> list[Shar
             ctx.progress.note(
                 f"{kept:,} of {target:,} pairs from {drawn:,} prompts; more are drawn"
             )
-            labeled += await _label_shards(ctx, more, driver)
+            await _label_shards(ctx, more, driver)
+            labeled += more
     except BudgetSpentError as error:
         line = describe_target(ctx.run, target, count_kept(ctx.run), "the budget is spent")
         raise BudgetSpentError(f"{error}. {line}") from None
-    line = describe_target(ctx.run, target, kept, f"all {_num_prompts(labeled):,} prompts are used")
+    line = describe_target(ctx.run, target, kept, f"all {_num_prompts(ctx):,} prompts are used")
     ctx.run.update_info(target=line)
     ctx.progress.note(line)
     return labeled
 
 
-def _num_prompts(shards: list[ShardState]) -> int:
-    return sum(shard[PROMPTS].counts.expected for shard in shards)
+def _num_prompts(ctx: RunContext) -> int:
+    return sum(m.counts.expected for m in iter_manifests(ctx.run.root, PROMPTS))
 
 
-async def _label_shards(
-    ctx: RunContext, shards: list[ShardState], driver: Driver
-) -> list[ShardState]:
+async def _label_shards(ctx: RunContext, shards: Sequence[int], driver: Driver) -> None:
     if finished_folders(ctx) and ctx.config.prompts.target_pairs is not None:
         # Prompts of a later draw have no revisions yet.
         await run_pass(ctx, ctx.policy_engine(), shards, [supervised_stages], driver)
-    shards = with_finished(ctx, shards, finished_folders(ctx))
-    return await run_passes(ctx, preference_passes(ctx), shards, driver)
+    require_finished(ctx, shards, finished_folders(ctx))
+    await run_passes(ctx, preference_passes(ctx), shards, driver)
 
 
 def preference_passes(ctx: RunContext) -> list[Pass]:

@@ -13,7 +13,7 @@ from collections import Counter
 
 from pipeline.config import RunConfig
 from pipeline.store import RunDir
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import iter_manifests
 from pipeline.store.stage_names import PAIRS
 
 SPARE = 1.1
@@ -54,7 +54,7 @@ def next_draw(target: int, kept: int, prompts: int) -> int:
 
 def count_kept(run: RunDir) -> int:
     """Pairs of a run that are kept so far."""
-    return sum(manifest.counts.ok for manifest in stage_manifests(run.root, PAIRS))
+    return sum(manifest.counts.ok for manifest in iter_manifests(run.root, PAIRS))
 
 
 def describe_target(run: RunDir, target: int, kept: int, why: str) -> str:
@@ -63,7 +63,7 @@ def describe_target(run: RunDir, target: int, kept: int, why: str) -> str:
     if kept >= target:
         return line
     reasons: Counter[str] = Counter()
-    for manifest in stage_manifests(run.root, PAIRS):
+    for manifest in iter_manifests(run.root, PAIRS):
         reasons.update(manifest.reasons)
     lost = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(3))
     return f"{line}: {target - kept:,} are missing, since {why}" + (f" ({lost})" if lost else "")

@@ -1,7 +1,7 @@
 """The only loop: shards through stages, many in flight, resumable at any instruction.
 
-In:  shards of prompts, a chain of stages
-Out: one Manifest per shard-stage
+In:  shards, by index, and a chain of stages
+Out: one Manifest per shard-stage, on disk: no memory grows with the number of shards
 
 One stage of one shard is one step; a shard goes through its stages in order and several shards
 share the engine, so that its batch stays full and a shard's next stage still finds its prefix in
@@ -30,7 +30,14 @@ from pipeline.ids import content_hash
 from pipeline.records import ModelRow, Row
 from pipeline.stages.base import Item, Stage
 from pipeline.stages.meter import Meter
-from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows, write_shard
+from pipeline.store import (
+    Manifest,
+    ShardCounts,
+    load_manifest,
+    read_rows,
+    require_manifest,
+    write_shard,
+)
 from pipeline.store.journal import Journal
 from pipeline.store.shards import write_attempt
 from pipeline.store.stage_names import STAGES, split_folder
@@ -40,8 +47,6 @@ CODE_VERSION = 2
 MIN_FAILED = 5
 """Failed rows before a run may stop early: one bad row in the first shard proves little."""
 
-ShardState = dict[str, Manifest]
-"""Manifests of one shard by stage folder."""
 Made = tuple[Manifest, RunStoppedError | None]
 """The manifest of an attempt, and the error with which the run has to stop, if it has to."""
 StepCall = Callable[[Stage, int, Sequence[Manifest]], Awaitable[Manifest]]
@@ -99,35 +104,36 @@ class Runner:
     """Calls that the run waits for."""
 
     async def wavefront(
-        self, shards: Sequence[ShardState], chain: Sequence[Stage], call: StepCall | None = None
-    ) -> list[ShardState]:
-        """Take each shard through the chain; returns the shards' manifests, in order.
+        self, shards: Sequence[int], chain: Sequence[Stage], call: StepCall | None = None
+    ) -> None:
+        """Take each shard through the chain.
 
         Args:
+            shards: their indices. What the chain reads and does not make is on disk.
             call: runs one shard-stage, such as a Prefect task; by default `step`.
 
         Raises:
             RunStoppedError: the failed share passed its limit, an endpoint answers nothing any
                 more, or the budget is spent; all that succeeded is on disk.
+            StoreError: a shard that the chain reads is missing or damaged, or the disk is full.
         """
         self.progress.opened([stage.folder for stage in chain], len(shards))
         self._expected, self._failed, self._stopped = 0, 0, None
-        states = [dict(shard) for shard in shards]
         errors: list[Exception] = []
-        waiting = iter(states)
+        waiting = iter(shards)
 
         async def work() -> None:
             # As many workers as shards in flight, not a task for each of perhaps thousands.
-            for state in waiting:
+            for index in waiting:
                 try:
-                    await self._through(state, chain, call or self.step)
+                    await self._through(index, chain, call or self.step)
                 except Exception as error:
                     errors.append(error)
                     if isinstance(error, UserError | RunStoppedError):
                         # A full disk will not take the next shard either: pay for no more.
                         self._stopped = self._stopped or str(error)
 
-        await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(states)))))
+        await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(shards)))))
         # One bad shard does not stop the others; a fault of code or machine is raised first.
         for error in sorted(
             errors,
@@ -135,15 +141,18 @@ class Runner:
         ):
             raise error
         self._check_share()
-        return states
 
-    async def _through(self, state: ShardState, chain: Sequence[Stage], step: StepCall) -> None:
-        """Take one shard through the chain, entering each manifest into its state."""
-        index = next(iter(state.values())).shard_index
+    async def _through(self, index: int, chain: Sequence[Stage], step: StepCall) -> None:
+        """Take one shard through the chain."""
+        manifests: dict[str, Manifest] = {}
         for stage in chain:
             if self._stopped:
                 raise RunStoppedError(self._stopped)
-            state[stage.folder] = await step(stage, index, [state[n] for n in stage.inputs])
+            for folder in stage.inputs:
+                if folder not in manifests:
+                    manifests[folder] = require_manifest(self.root, folder, index)
+            upstream = [manifests[folder] for folder in stage.inputs]
+            manifests[stage.folder] = await step(stage, index, upstream)
 
     async def step(self, stage: Stage, shard_index: int, upstream: Sequence[Manifest]) -> Manifest:
         """Make one shard-stage, or return the manifest of the one on disk.

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 from pipeline.errors import StoreError
+from pipeline.store.disk import disk_error
 from pipeline.store.remote import mirror_of
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -56,16 +55,6 @@ def atomic_write_all(files: Sequence[tuple[Path, Callable[[BinaryIO], None]]]) -
         if isinstance(error, OSError):
             raise disk_error(error, path) from error
         raise
-
-
-def disk_error(error: OSError, path: Path) -> StoreError:
-    """The message for a write that failed."""
-    if error.errno in FULL:
-        return StoreError(
-            f"no space left while writing {path}; free some disk space, then `rlaif resume`: "
-            "everything finished so far is kept"
-        )
-    return StoreError(f"cannot write {path} ({error.strerror}); check the folder's permissions")
 
 
 def sync_folder(folder: Path) -> None:

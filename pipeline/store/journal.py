@@ -19,7 +19,7 @@ from typing import Self
 
 from pipeline.config.paths import plain_bytes
 from pipeline.records import ROW_TYPES, Row, field_hints
-from pipeline.store.files import disk_error
+from pipeline.store.disk import disk_error
 
 
 class Journal:

@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.errors import StoreError
-from pipeline.store.files import FULL, disk_error, read_json, remove_strays, write_json
+from pipeline.store.disk import FULL, disk_error
+from pipeline.store.files import read_json, remove_strays, write_json
 from pipeline.store.inventory import LOCK, close_inventory, open_inventory
 from pipeline.store.remote import mirror_of
 

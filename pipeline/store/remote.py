@@ -28,6 +28,7 @@ from typing import Any, TextIO
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.errors import StoreError
+from pipeline.store.disk import FULL, disk_error
 
 LOCK = ".lock"
 LARGE = 8 * 2**20
@@ -255,14 +256,17 @@ class Mirror:
     def _download(self, name: str, info: dict[str, Any]) -> None:
         path = self.root / name
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._clear():
-            self.calls += 1
-            self._fs.get_file(f"{self._base}/{name}", str(aside))
-        if written := info.get("LastModified"):
-            os.utime(aside, (written.timestamp(), written.timestamp()))
-        os.replace(aside, path)
-        state = path.stat()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._clear():
+                self.calls += 1
+                self._fs.get_file(f"{self._base}/{name}", str(aside))
+            if written := info.get("LastModified"):
+                os.utime(aside, (written.timestamp(), written.timestamp()))
+            os.replace(aside, path)
+            state = path.stat()
+        except OSError as error:
+            raise disk_error(error, path) from error
         self._enter(name, [_mark(info), state.st_size, state.st_mtime_ns])
 
     def _files(self, run: Path) -> list[Path]:
@@ -302,11 +306,14 @@ class Mirror:
     @contextmanager
     def _log(self) -> Iterator[TextIO]:
         """The log, to append to; no other process writes it meanwhile."""
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        with self._index_file.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with self._index_file.open("a", encoding="utf-8") as stream:
-                yield stream
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with self._index_file.with_suffix(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                with self._index_file.open("a", encoding="utf-8") as stream:
+                    yield stream
+        except OSError as error:
+            raise disk_error(error, self._index_file) from error
 
     @contextmanager
     def _clear(self) -> Iterator[None]:
@@ -326,6 +333,8 @@ class Mirror:
         except Exception as error:  # each library has errors of its own
             if not isinstance(error, OSError) and "boto" not in type(error).__module__:
                 raise
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise disk_error(error, self.root) from error
             reason = str(error).partition("\n")[0][:160]
             raise StoreError(
                 f"{self.url} does not answer ({type(error).__name__}: {reason}); check its address "

@@ -5,8 +5,10 @@ key, or a file whose hash differs, the shard-stage runs again. Rows that a stopp
 shard-stage already has are reused one by one (`runner.py`).
 """
 
+import fnmatch
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -281,31 +283,36 @@ def leftover_attempts(root: Path) -> list[Path]:
 
 
 def stage_manifests(root: Path, folder: str) -> list[Manifest]:
-    """All manifests of a stage, by shard index; the shards are not hashed again.
+    """All manifests of a stage, as `iter_manifests`."""
+    return list(iter_manifests(root, folder))
+
+
+def iter_manifests(root: Path, folder: str) -> Iterator[Manifest]:
+    """The manifests of a stage one by one, by shard index; the shards are not hashed again.
 
     Raises:
         StoreError: one of them does not parse; without it, the rest would pass for all shards.
     """
-    manifests = []
     for path in _manifest_files(root / folder):
         try:
-            manifests.append(Manifest.from_json(plain_bytes(path).decode("utf-8")))
+            manifest = Manifest.from_json(plain_bytes(path).decode("utf-8"))
         except (OSError, ValueError):
             raise StoreError(
                 f"{folder}/{path.name} of run {root.name} is not a manifest, so its shard counts "
                 f"as unfinished; `rlaif resume {root.name}` makes it again"
             ) from None
-    return manifests
+        yield manifest
 
 
-def _manifest_files(folder: Path) -> list[Path]:
+def _manifest_files(folder: Path) -> Iterator[Path]:
+    names = fnmatch.filter(os.listdir(folder), "shard-*.json") if folder.is_dir() else []
     # The numbers of shards from 100,000 on are longer.
-    return sorted(folder.glob("shard-*.json"), key=lambda path: (len(path.name), path.name))
+    yield from (folder / name for name in sorted(names, key=lambda name: (len(name), name)))
 
 
 def stage_rows(root: Path, folder: str) -> Iterator[Any]:
-    """All rows of a stage, shard after shard. Raises StoreError as `stage_manifests`."""
-    for manifest in stage_manifests(root, folder):
+    """All rows of a stage, shard after shard. Raises StoreError as `iter_manifests`."""
+    for manifest in iter_manifests(root, folder):
         yield from read_rows(root, manifest)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipeline.config.budget import PricesConfig
 from pipeline.store.files import read_json
 from pipeline.store.layout import RunDir
-from pipeline.store.shards import ShardCounts, stage_manifests
+from pipeline.store.shards import ShardCounts, iter_manifests
 from pipeline.store.stage_names import stage_folders
 
 TRACES = ("*/*.parquet", "*/*/*.parquet", "*/*/*.journal", "training/*/metrics.jsonl")
@@ -55,9 +55,11 @@ def spending(run: RunDir, prices: PricesConfig | None) -> dict[str, Spending]:
     prices = prices or PricesConfig()
     counts: dict[str, tuple[str, ShardCounts]] = {}
     for folder in stage_folders(run.root):
-        manifests = stage_manifests(run.root, folder)
-        model = manifests[0].engine.get("name", "") if manifests else ""
-        counts[folder] = model, sum((m.counts for m in manifests), ShardCounts())
+        model, total = "", ShardCounts()
+        for number, manifest in enumerate(iter_manifests(run.root, folder)):
+            model = model if number else manifest.engine.get("name", "")
+            total += manifest.counts
+        counts[folder] = model, total
     trained = {
         f"training/{path.parent.name}": float((read_json(path) or {}).get("total_s", 0.0))
         for path in sorted(run.root.glob("training/*/result.json"))

@@ -128,7 +128,9 @@ def stage_folders(root: Path, phase: str = "", kind: str = "") -> list[str]:
         phase: only folders of this phase; empty for all.
         kind: only folders of this kind of stage; empty for all.
     """
-    folders = {path.parent.relative_to(root).as_posix() for path in root.glob("*/**/shard-*.json")}
+    # Folder by folder: a pattern for all shards at once would keep the path of each.
+    paths = (path for path in root.glob("*/**") if any(path.glob("shard-*.json")))
+    folders = {path.relative_to(root).as_posix() for path in paths}
     return sorted(
         (
             name

@@ -41,7 +41,8 @@ from pipeline.errors import (
     StoreError,
     TrainingError,
 )
-from pipeline.store.files import disk_error, read_json
+from pipeline.store.disk import disk_error
+from pipeline.store.files import read_json
 from pipeline.training.job import (
     JobFile,
     TrainingJob,

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Made, Progress, Runner, ShardState, StepCall
+from pipeline.stages.runner import Made, Progress, Runner, StepCall
 from pipeline.store import Manifest
 from pipeline.store.remote import fetch
 from pipeline.store.shards import publish
@@ -48,11 +48,11 @@ class PooledRunner(Runner):
         key: str,
     ) -> Made:
         """Have a worker make the rows, and write their manifest. Where workers die of a shard, the
-        rows that it lacks are failed. A budget is looked at before and after a model
-        is asked.
+        rows that it lacks are failed. With a spent budget no worker is asked, and this
+        process makes what costs nothing, such as the rows of a journal.
         """
-        if stage.engine is not None:
-            self._check_budget()
+        if stage.engine is not None and self.meter.problem():
+            return await self.make(stage, shard_index, upstream, old, key)
         try:
             made = await self.pools[stage.folder].make(
                 stage.folder, shard_index, upstream, old, key
@@ -69,11 +69,10 @@ class PooledRunner(Runner):
         )
         return manifest, stop
 
-    async def _through(self, state: ShardState, chain: Sequence[Stage], step: StepCall) -> None:
+    async def _through(self, index: int, chain: Sequence[Stage], step: StepCall) -> None:
         try:
-            await super()._through(state, chain, step)
+            await super()._through(index, chain, step)
         finally:
-            index = next(iter(state.values())).shard_index
             for pool in self.pools.values():
                 pool.release(index)
 

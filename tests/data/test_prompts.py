@@ -20,6 +20,7 @@ from pipeline.errors import DataError
 from pipeline.ids import prompt_id, row_id
 from pipeline.records import PromptRow, table_from_rows
 from pipeline.store import Manifest, read_rows
+from pipeline.store.shards import stage_manifests
 from pipeline.types import assistant, user
 
 TURNS = [
@@ -228,7 +229,8 @@ def test_known_prompts_are_left_out(tmp_path: Path) -> None:
 
 
 def shards(root: Path, path: Path, size: int = 4, key: str = "k") -> list[Manifest]:
-    return write_prompt_shards(root / "run", "prompts", read_prompts([path]), size, key)
+    write_prompt_shards(root / "run", "prompts", read_prompts([path]), size, key)
+    return stage_manifests(root / "run", "prompts")
 
 
 def test_shards_hold_all_prompts_in_order(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from pipeline.engines import ScriptedEngine
 from pipeline.labeling.score import certain_rating
 from pipeline.records import JudgmentRow, PreferenceRow
 from pipeline.soft_labels import expected_rating
-from pipeline.stages.runner import ShardState
 from pipeline.types import Messages
-from tests.stages.builders import labels, make_engine, rows, run_chain, sample
+from tests.stages.builders import ShardState, labels, make_engine, rows, run_chain, sample
 
 AT_MOST_3 = {"name": "words", "max": 3}
 

@@ -12,11 +12,11 @@ from pipeline.engines import ScriptedEngine
 from pipeline.errors import EngineError
 from pipeline.records import JudgmentRow, PreferenceRow
 from pipeline.soft_labels import sigmoid
-from pipeline.stages.runner import ShardState
 from pipeline.types import Messages
 from tests.stages.builders import (
     JUDGE,
     LogitFunction,
+    ShardState,
     labels,
     make_constitution,
     make_engine,

@@ -25,12 +25,15 @@ from pipeline.records import PromptRow
 from pipeline.stages.base import Stage
 from pipeline.stages.critique import CritiqueStage
 from pipeline.stages.revise import ReviseStage
-from pipeline.stages.runner import Runner, ShardState
+from pipeline.stages.runner import Runner
 from pipeline.stages.sample import SampleStage
-from pipeline.store import read_rows
+from pipeline.store import Manifest, read_rows
+from pipeline.store.shards import stage_manifests
 from pipeline.store.stage_names import INITIALS, SAMPLES
 from pipeline.types import Messages, SamplingParams, user
 
+ShardState = dict[str, Manifest]
+"""Manifests of one shard by stage folder."""
 CRITIQUE = "{{ principle.critique_request }}"
 REVISE = "{{ principle.revision_request }}"
 JUDGE = (
@@ -195,7 +198,22 @@ def make_shards(
 ) -> list[ShardState]:
     """Prompts on disk."""
     found = make_prompts(prompts) if isinstance(prompts, int) else prompts
-    return [{m.stage: m} for m in write_prompt_shards(root, "prompts", found, shard_size, "key")]
+    write_prompt_shards(root, "prompts", found, shard_size, "key")
+    return [{m.stage: m} for m in stage_manifests(root, "prompts")]
+
+
+async def take(
+    runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
+) -> list[ShardState]:
+    """Shards through the stages, by the runner; all manifests of each shard."""
+    states = [dict(shard) for shard in shards]
+
+    async def call(stage: Stage, index: int, upstream: Sequence[Manifest]) -> Manifest:
+        states[index][stage.folder] = manifest = await runner.step(stage, index, upstream)
+        return manifest
+
+    await runner.wavefront(range(len(shards)), stages, call)
+    return states
 
 
 async def run_chain(
@@ -208,7 +226,7 @@ async def run_chain(
 ) -> list[ShardState]:
     """Prompts through the stages, by the runner."""
     runner = Runner(root, **({"retry_delay_s": 0.0} | options))
-    return await runner.wavefront(make_shards(root, prompts, shard_size), stages)
+    return await take(runner, make_shards(root, prompts, shard_size), stages)
 
 
 def rows(root: Path, states: Sequence[ShardState], folder: str) -> list[Any]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import errno
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.stages import runner as runner_module
+from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
-from pipeline.stages.runner import Runner, ShardState, step_key
-from pipeline.store import load_manifest, read_rows
+from pipeline.stages.runner import Runner, step_key
+from pipeline.store import Manifest, load_manifest, read_rows
 from pipeline.store.journal import Journal
 from pipeline.store.shards import stage_manifests
 from pipeline.types import SamplingParams
 from tests.stages.builders import (
+    ShardState,
     labels,
     make_constitution,
     make_engine,
@@ -37,6 +40,7 @@ from tests.stages.builders import (
     run_chain,
     sample,
     supervised,
+    take,
 )
 
 FailureFunction = Callable[[Call], Exception | None]
@@ -329,14 +333,14 @@ async def test_full_disk_keeps_whole_shards(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         with pytest.raises(StoreError, match=r"no space left .* then `rlaif resume`"):
-            await Runner(tmp_path, shards_in_flight=1).wavefront(shards, supervised(engine))
+            await take(Runner(tmp_path, shards_in_flight=1), shards, supervised(engine))
     # Nothing is paid for after the first write that failed.
     assert len(engine.calls) <= 9
     assert not list(tmp_path.rglob("*.tmp"))
     for folder in ("supervised/sample", "supervised/critique-1", "supervised/revise-1"):
         for manifest in stage_manifests(tmp_path, folder):
             assert load_manifest(tmp_path, folder, manifest.shard_index) == manifest
-    states = await Runner(tmp_path).wavefront(shards, supervised(make_engine()))
+    states = await take(Runner(tmp_path), shards, supervised(make_engine()))
     check_sums(states)
     whole = await run_chain(tmp_path / "whole", supervised(make_engine()), 12)
     folder = "supervised/revise-1"
@@ -348,9 +352,9 @@ async def test_stopped_runner_can_go_on(tmp_path: Path) -> None:
     engine = make_engine(failure=lambda call: EngineError("down") if broken else None)
     runner, shards = Runner(tmp_path, retries=0), make_shards(tmp_path, 6)
     with pytest.raises(RunStoppedError, match=r"6 of 6 rows failed .100%."):
-        await runner.wavefront(shards, [sample(engine)])
+        await take(runner, shards, [sample(engine)])
     broken = False
-    states = await runner.wavefront(shards, [sample(engine)])
+    states = await take(runner, shards, [sample(engine)])
     assert {row.status for row in rows(tmp_path, states, "preference/sample")} == {"ok"}
 
 
@@ -395,3 +399,21 @@ async def test_key_follows_settings_and_inputs(tmp_path: Path) -> None:
         step_key(sample(engine, folder="evaluation/sample-initial"), [shard["prompts"]]),
     ]
     assert len({key, *different}) == 7
+
+
+async def test_no_manifest_of_a_finished_shard_stays_in_memory(tmp_path: Path) -> None:
+    engine = make_engine()
+    make_shards(tmp_path, 60)
+    runner = Runner(tmp_path, shards_in_flight=2)
+    stages = supervised(engine)
+    most = 0
+
+    async def call(stage: Stage, index: int, upstream: Sequence[Manifest]) -> Manifest:
+        nonlocal most
+        most = max(most, sum(isinstance(each, Manifest) for each in gc.get_objects()))
+        return await runner.step(stage, index, upstream)
+
+    before = sum(isinstance(each, Manifest) for each in gc.get_objects())
+    await runner.wavefront(range(20), stages, call)
+    # Those of two shards: prompts and three stages of each, and one that is being made.
+    assert most - before <= 2 * (len(stages) + 2)

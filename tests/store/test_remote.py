@@ -1,6 +1,7 @@
 """Runs in an object store, on a real server of s3 on loopback: equal to runs on a disk."""
 
 import asyncio
+import errno
 import os
 import re
 import socket
@@ -160,7 +161,7 @@ def test_store_whose_marks_are_no_hashes(tmp_path: Path) -> None:
     with RunLock(run):
         reader = Mirror(url, run.parent)
         reader.pull_heads()
-        reader.pull(run)
+        reader.pull(run, again=True)  # as a worker on this machine does when it starts
         assert info.read_text() == "newer"
     resumed.pull(run, again=True)
     assert info.read_text() == "elsewhere"
@@ -179,6 +180,29 @@ def test_log_of_the_marks_is_read_in_both_shapes(tmp_path: Path) -> None:
     assert Mirror(url, tmp_path / "runs")._index == marks
     first._save()
     assert first._index == marks and len(log.read_text().splitlines()) == 1
+
+
+def test_full_disk_of_the_working_copy_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log of the marks, in a download, and where a file is fetched whole."""
+    url, run = f"memory://{tmp_path.name}/runs", tmp_path / "here/runs/one"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    Mirror(url, run.parent).push(run)
+    there = Mirror(url, tmp_path / "there/runs")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for target, name in ((os, "replace"), (there._fs, "get_file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, full)
+            with pytest.raises(StoreError, match=r"no space left while writing .*there/runs"):
+                there.fetch(there.root / "one/run.json")
+            if target is os:
+                with pytest.raises(StoreError, match=r"no space left while writing .*index\.json"):
+                    there._save()
 
 
 def test_driver_of_another_machine_is_named(

@@ -13,8 +13,9 @@ from pipeline.config.engines import ScriptedConfig
 from pipeline.errors import BudgetSpentError, StoreError
 from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
-from pipeline.stages.runner import Made, Runner
-from pipeline.store import RunDir, remote
+from pipeline.stages.runner import CODE_VERSION, Made, Runner
+from pipeline.store import RunDir, read_rows, remote
+from pipeline.store.journal import Journal
 from pipeline.workers.actor import Job, Worker
 from pipeline.workers.cluster import code_hash
 from pipeline.workers.pool import Pool
@@ -83,12 +84,20 @@ class Here:
 
 
 async def test_spent_budget_refuses_only_what_costs(tmp_path: Path) -> None:
-    """Labels that were paid for become pairs, as they do without workers."""
+    """Labels that were paid for become pairs, and rows of a journal a shard, as without workers."""
     engine = make_engine()
     chain = [sample(engine), *labels(engine)]
     (state,) = await run_chain(tmp_path, chain[:2], 2)
     meter = Meter(BudgetConfig(tokens=1), tokens=5)
-    for stage, ends in ((chain[2], False), (chain[0], True)):
+    calls, samples = len(engine.calls), read_rows(tmp_path, state[chain[0].folder])
+    for stage, rows, ends in (
+        (chain[2], [], False),
+        (chain[0], [], True),
+        (chain[0], samples, False),
+    ):
+        with Journal(tmp_path, stage.folder, 0, CODE_VERSION) as journal:
+            for row in rows:
+                journal.add(row)
         pool = cast(Pool, Here(tmp_path, stage))
         runner = PooledRunner(tmp_path, meter=meter, pools={stage.folder: pool})
         upstream = [state[name] for name in stage.inputs]
@@ -98,3 +107,4 @@ async def test_spent_budget_refuses_only_what_costs(tmp_path: Path) -> None:
         else:
             manifest, stop = await runner.attempt(stage, 0, upstream, None, "key")
             assert manifest.counts.ok and stop is None
+    assert len(engine.calls) == calls

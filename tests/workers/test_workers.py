@@ -19,9 +19,9 @@ from pipeline.run.driver import PLAIN, PlainDriver
 from pipeline.run.phases import preference_chain, preference_dataset, supervised_chain
 from pipeline.run.start import check_recipe, start_run, work_in
 from pipeline.stages.base import Stage
-from pipeline.stages.runner import Runner, ShardState
+from pipeline.stages.runner import Runner
 from pipeline.store import RunDir, read_rows
-from pipeline.store.shards import stage_manifests
+from pipeline.store.shards import stage_manifests, stage_rows
 from pipeline.workers import runner
 from pipeline.workers.cluster import Cluster, _start, connect
 from pipeline.workers.runner import PooledRunner
@@ -67,13 +67,10 @@ class Tables(PlainDriver):
     def __init__(self) -> None:
         self.tables: list[list[dict[str, str | int]]] = []
 
-    async def chain(
-        self, runner: Runner, shards: Sequence[ShardState], stages: Sequence[Stage]
-    ) -> list[ShardState]:
-        states = await super().chain(runner, shards, stages)
+    async def chain(self, runner: Runner, shards: Sequence[int], stages: Sequence[Stage]) -> None:
+        await super().chain(runner, shards, stages)
         if isinstance(runner, PooledRunner):
             self.tables.append(runner.workers_table())
-        return states
 
 
 def make(run: RunDir, driver: PlainDriver = PLAIN) -> list[str]:
@@ -137,8 +134,8 @@ def test_row_that_kills_every_worker_is_failed(local: RunDir, tmp_path: Path) ->
     """
     run = begin(tmp_path, RAY, poison="question 4?", too_long="question 5?")
     with work_in(run):
-        states = asyncio.run(supervised_chain(open_context(run, Notes())))
-    rows = [row for state in states for row in read_rows(run.root, state["supervised/sample"])]
+        asyncio.run(supervised_chain(open_context(run, Notes())))
+    rows = [*stage_rows(run.root, "supervised/sample")]
     failed = [row for row in rows if row.status == "failed"]
     assert len(failed) == 2 and "2 workers died while they made" in failed[0].reason
     whole = {

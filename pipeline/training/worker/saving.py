@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from pipeline.config.training import DpaConfig
 from pipeline.engines.fingerprint import TOKENIZER_FILES, file_hashes
 from pipeline.errors import TrainingError
-from pipeline.store.files import FULL, write_json
+from pipeline.store.disk import FULL
+from pipeline.store.files import write_json
 from pipeline.training.job import TrainingJob
 
 DISK_FULL_WORDS = ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
