@@ -53,7 +53,7 @@ class FigureKind:
 FIGURES = {
     "known": FigureKind(
         "Known",
-        "known answers found; what could not be read was not found",
+        "known answers found; an unreadable verdict counts as not found",
         lambda config: (config.min_known, None),
         is_canary=True,
     ),
@@ -86,7 +86,7 @@ FIGURES = {
     ),
     "checked": FigureKind(
         "Checked",
-        "comparisons that a check decides, judged as it does; what could not be read was not",
+        "comparisons that a check decides, judged as it does; an unreadable verdict counts as not",
         lambda config: (config.min_checked, None),
         is_canary=True,
     ),
@@ -117,7 +117,7 @@ FIGURES = {
     "tie": FigureKind("Ties", "labels within the tie width of 0.5", lambda config: (None, None)),
     "longer": FigureKind(
         "Longer wins",
-        "comparisons that the response with more words wins, ties half",
+        "comparisons that the response with more words wins; ties count half",
         lambda config: (None, config.max_longer),
         needs_winner=True,
     ),

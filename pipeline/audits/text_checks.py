@@ -135,7 +135,7 @@ def _phrase(data: PairTexts, size: int, window: int | None = None) -> Measure:
     return Measure(
         most / number,
         number,
-        "share of prompts with the phrase",
+        f"share of prompts with the phrase; one in fewer than {MIN_REPEATS} prompts passes",
         tuple(f"'{p}' in {p.num_prompts}" for p in phrases if p.num_prompts >= MIN_REPEATS),
         excused=most < MIN_REPEATS,
     )
@@ -225,7 +225,7 @@ def _longer_share(data: PairTexts) -> Measure:
         (len(c.words), len(r.words)) for c, r in zip(data.chosen, data.rejected, strict=True)
     ]
     longer = sum(1.0 if c > r else 0.5 if c == r else 0.0 for c, r in lengths)
-    detail = "pairs whose chosen text is the longer one, ties half"
+    detail = "pairs whose chosen text is the longer one; ties count half"
     return Measure(longer / len(lengths), len(lengths), detail)
 
 

@@ -72,11 +72,12 @@ class PairContrast(Section):
 
     def describe(self) -> str:
         """One sentence for cards and reports."""
-        kept = "" if self.longer_kept is None else f" and {self.longer_kept:.1%} of {self.kept:,}"
+        kept = (
+            "" if self.longer_kept is None else f" and {self.longer_kept:.1%} of {self.kept:,} kept"
+        )
         return (
-            "The preferred response is the longer one, ties half, in "
-            f"{self.longer_labeled:.1%} of {self.labeled:,} labeled pairs"
-            + (f"{kept} kept." if kept else ".")
+            f"The preferred response is the longer one in {self.longer_labeled:.1%} of "
+            f"{self.labeled:,} labeled pairs{kept}; ties count half."
         )
 
 

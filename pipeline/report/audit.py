@@ -27,6 +27,11 @@ def audit_findings(audit: Audit) -> list[tuple[str, AuditFinding]]:
     return findings
 
 
+def audit_failed(audit: Audit) -> bool:
+    """Whether a check failed, so that nothing was exported."""
+    return any(finding.status == "failed" for _, finding in audit_findings(audit))
+
+
 def audit_verdict(audit: Audit) -> str:
     """One sentence; empty without an audit."""
     findings = audit_findings(audit)

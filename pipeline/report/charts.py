@@ -15,7 +15,7 @@ from pipeline.evaluation.results import DataMetrics
 
 WIDTH, HEIGHT = 360, 210
 WIDE = 460
-"""Width of the histogram."""
+"""Width of a chart that has half of the page."""
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
 MAX_POINTS = 240
 
@@ -158,6 +158,7 @@ def _column(left: float, width: float, y: Scale, kept: int, dropped: int, name: 
 def svg(title: str, parts: Sequence[Markup], width: int, data: str = "") -> Markup:
     """A chart of HEIGHT from its parts; `data` travels along for the page's script."""
     attribute = Markup(' data-chart="{}"').format(data) if data else Markup("")
+    attribute += Markup(' class="wide"') if width == WIDE else Markup("")
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
         width, HEIGHT, title, attribute, Markup("").join(parts)
     )

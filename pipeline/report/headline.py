@@ -9,6 +9,7 @@ say "more" or "fewer". Everything else is called unclear, never equal.
 
 from dataclasses import dataclass
 
+from pipeline.report.audit import audit_failed, audit_verdict
 from pipeline.report.costs import run_cost
 from pipeline.report.numbers import (
     change_range,
@@ -63,8 +64,11 @@ class Card:
 
 
 def headline(data: ReportData) -> Headline:
-    """Two sentences that are true whatever the numbers say."""
+    """Two sentences that are true whatever the numbers say. A failed audit comes first."""
     final = data.final_policy
+    if audit_failed(data.audit):
+        failed = audit_verdict(data.audit).removeprefix("Failed: ")
+        return Headline(f"The labels failed their audit: {failed}", _about_data(data))
     if not data.metrics.policies:
         return Headline(_about_data(data), "No policy has been evaluated.")
     if final is None:

@@ -9,7 +9,7 @@ Does not: weigh how good a policy is; only the recipe's gate does that.
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.report.audit import audit_findings, ways_out
+from pipeline.report.audit import audit_failed, ways_out
 from pipeline.report.numbers import count_of, percent
 from pipeline.report.source import ReportData
 
@@ -35,7 +35,7 @@ class Step:
 
 def verdict(data: ReportData) -> Verdict:
     """What became of the run: audit first, then whether it finished, then the gate."""
-    if _audit_failed(data):
+    if audit_failed(data.audit):
         return Verdict("Labels failed their audit", "bad")
     if not data.run.metrics.exists():
         return Verdict("Not finished", "open")
@@ -48,10 +48,9 @@ def verdict(data: ReportData) -> Verdict:
 def next_steps(data: ReportData) -> list[Step]:
     """What to do, in order."""
     run, metrics = data.run.run_id, data.metrics
-    failed_audit = _audit_failed(data)
-    steps = (
-        [Step(way, f"rlaif audit {run}") for way in ways_out(data.audit)] if failed_audit else []
-    )
+    failed_audit = audit_failed(data.audit)
+    ways = ways_out(data.audit) if failed_audit else []
+    steps = [Step(f"{way}.", f"rlaif audit {run}") for way in ways]
     if not data.run.metrics.exists() and not failed_audit:
         steps.append(Step("Continue the run; finished work is kept.", f"rlaif resume {run}"))
     if failed := sum(stage.failed for stage in metrics.stages.values()):
@@ -62,7 +61,7 @@ def next_steps(data: ReportData) -> list[Step]:
         steps.append(Step(f"{share} of verdicts could not be read.", f"rlaif why {run}"))
     for record in data.training:
         for alarm in record.result.alarms if record.result else ():
-            steps.append(Step(f"{record.title} raised an alarm: {alarm.message}"))
+            steps.append(Step(f"{record.title} raised an alarm: {alarm.message}."))
     if metrics.gate:
         missed = [finding.text for finding in metrics.gate.findings if not finding.holds]
         steps += [Step(f"The gate asks for more: {text}.") for text in missed]
@@ -76,7 +75,3 @@ def next_steps(data: ReportData) -> list[Step]:
         command = f"rlaif export {run} --out pairs.jsonl"
         steps.append(Step("Hand the pairs to another trainer.", command))
     return steps
-
-
-def _audit_failed(data: ReportData) -> bool:
-    return any(finding.status == "failed" for _, finding in audit_findings(data.audit))

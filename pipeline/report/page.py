@@ -151,6 +151,15 @@ def soften(text: str) -> Markup:
     )
 
 
+def marked(text: str) -> Markup:
+    """A sentence whose parts between backticks are code."""
+    parts = (
+        Markup("<code>{}</code>" if index % 2 else "{}").format(part)
+        for index, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)
+
+
 @cache
 def _environment(folder: Path) -> Environment:
     """HTML is escaped by Jinja, Markdown by the filters `md` and `md_table`."""
@@ -164,6 +173,7 @@ def _environment(folder: Path) -> Environment:
     jinja.filters |= {
         "code": code_span,
         "duration": duration,
+        "marked": marked,
         "md": escape_markdown,
         "md_table": tables.markdown_table,
         "number": number,

@@ -106,9 +106,15 @@ const browse = ({ pairs, requests }) => {
     const steps = add(el("div", "steps"), block("Initial response", texts[chain.initial]));
     let before = texts[chain.initial];
     for (const step of chain.steps) {
-      const cap = `Revision ${step.round}${step.status === "ok" ? "" : " · " + step.status}`;
-      add(steps, block(`Critique ${step.round} · ${step.principle}`, texts[step.critique]), changes(cap, before, texts[step.revision]));
-      if (step.status === "ok") before = texts[step.revision];
+      const critique = texts[step.critique], now = texts[step.revision], kept = step.status === "ok";
+      if (kept && now === before && !critique) {
+        add(steps, el("div", "cap", `Round ${step.round} · ${step.principle} · unchanged`));
+        continue;
+      }
+      const cap = `Revision ${step.round}${kept ? "" : " · " + step.status}`;
+      add(steps, critique && block(`Critique ${step.round} · ${step.principle}`, critique),
+        now === before ? el("div", "cap", `${cap} · unchanged`) : changes(critique ? cap : `${cap} · ${step.principle}`, before, now));
+      if (kept) before = now;
     }
     return add(el("div"), el("div", "cap", chainTitle(chain, number, chains.length)), steps);
   };

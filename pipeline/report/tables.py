@@ -58,7 +58,7 @@ Row = Mapping[str, str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """Spelled values in rows; the first column is text, the others are numbers."""
+    """Spelled values in rows."""
 
     rows: Sequence[Row]
     title: str = ""
@@ -69,6 +69,17 @@ class Table:
     def columns(self) -> list[str]:
         """Names of the columns; none without rows."""
         return list(self.rows[0]) if self.rows else []
+
+    @property
+    def words(self) -> set[str]:
+        """Names of the columns of text: the first, and those with a cell that begins with a letter.
+        The others have numbers, which align at their right end.
+        """
+        return {
+            name
+            for index, name in enumerate(self.columns)
+            if index == 0 or any(str(row[name])[:1].isalpha() for row in self.rows)
+        }
 
 
 def markdown_table(table: Table) -> str:
@@ -84,7 +95,8 @@ def markdown_table(table: Table) -> str:
         [escape_markdown(cell) for cell in (*row.values(), *([note] if extra else []))]
         for row, note in zip(table.rows, notes, strict=True)
     ]
-    rule = ["---"] + ["---:"] * (len(table.columns) - 1) + ["---"] * len(extra)
+    rule = ["---" if name in table.words else "---:" for name in table.columns]
+    rule += ["---"] * len(extra)
     lines = ([*table.columns, *extra], rule, *cells)
     remark = [escape_markdown(table.note), ""] if table.note else []
     return "\n".join([*remark, *(f"| {' | '.join(line)} |" for line in lines)])

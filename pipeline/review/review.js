@@ -78,9 +78,11 @@ const answer = (value) => {
   if (pair) work("/label", { pair: pair.id, answer: value, seconds: (performance.now() - shownAt) / 1000 });
 };
 
-const KEYS = { 1: "left", ArrowLeft: "left", 2: "tie", ArrowDown: "tie", 3: "right", ArrowRight: "right" };
+/* Not the arrow down, which scrolls: no label by accident. */
+const KEYS = { 1: "left", ArrowLeft: "left", 2: "tie", 3: "right", ArrowRight: "right" };
 document.addEventListener("keydown", (event) => {
   if (!pair || event.repeat || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
+  if (event.target.closest(".scroll")) return;  // its arrows scroll
   event.preventDefault();
   answer(KEYS[event.key]);
 });

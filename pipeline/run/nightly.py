@@ -129,7 +129,8 @@ def _next_night(recipe: str, nights: list[RunDir]) -> NightlyPlan:
     idle = "" if again else no_training(config, nights, num_new)
     overrides = _untrained(config) if idle else []
     run = start_run(_overridden(checked, overrides), run_id=new_run_id(f"{config.name}-nightly"))
-    plan = f"{num_new} new prompts go into version {version + 1}, run {run.run_id}"
+    going = "new prompt goes" if num_new == 1 else "new prompts go"
+    plan = f"{num_new} {going} into version {version + 1}, run {run.run_id}"
     if promoted:
         plan += f", from the policy that run {promoted.run_id} promoted"
     if again:

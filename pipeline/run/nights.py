@@ -27,6 +27,7 @@ from pipeline.report.charts import Line, line_chart
 from pipeline.report.numbers import number
 from pipeline.report.page import render
 from pipeline.report.source import read_run
+from pipeline.report.tables import Table
 from pipeline.run.compare import compare_runs
 from pipeline.run.drift import Profile, drift, profile
 from pipeline.store import RunDir
@@ -221,10 +222,14 @@ def _write_series(
             "plan": _plan(night),
         }
         rows.append(row)
-    charts = []
+    charts, level = [], []
     for title in dict.fromkeys(title for values in figures for title in values):
         ys = [values.get(title, math.nan) for values in figures]
-        if sum(map(math.isfinite, ys)) > 1:
+        known_ys = [y for y in ys if math.isfinite(y)]
+        if math.isclose(min(known_ys), max(known_ys), abs_tol=1e-9):
+            value, nights_of = number(known_ys[0], 3), str(len(known_ys))
+            level.append({"figure": title, "value": value, "nights": nights_of})
+        else:
             line = Line(title, ys, "c-main")
             charts.append((title, line_chart(title, versions, [line], "version", smoothed=False)))
     page = render(
@@ -233,6 +238,7 @@ def _write_series(
         name=str(nights[-1].info().get("series")),
         nights=rows,
         charts=charts,
+        level=Table(level, "Figures that are the same in every night that has them"),
         judge=f"Judge: {judge}",
     )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -176,7 +176,7 @@ def test_changed_constitution_alone_makes_a_night(tmp_path: Path) -> None:
     assert "| p-2 | removed |" in (second.root / "night.md").read_text()
     # A night without prompts of its own is part of the version that is made again.
     series.edit(reworded())
-    assert series.night(7).startswith("1 new prompts go into version 3")
+    assert series.night(7).startswith("1 new prompt goes into version 3")
     nights = nightly_runs("small")
     assert versions(nights) == [1, 2, 3] and len(again_runs(nights[-1])) == 2
     assert not any(verify(run) for run in (*nights, *again_runs(nights[-1])))
@@ -230,7 +230,7 @@ def test_version_of_which_a_part_is_gone(tmp_path: Path) -> None:
     assert len(list(runs_root().iterdir())) == 1
     values = yaml.safe_load(series.recipe.read_text())
     series.recipe.write_text(yaml.safe_dump(values | {"nightly": {"relabel": False}}))
-    assert series.night(7).startswith("1 new prompts go into version 3")
+    assert series.night(7).startswith("1 new prompt goes into version 3")
 
 
 def test_stopped_night_needs_no_source_of_prompts(tmp_path: Path) -> None:

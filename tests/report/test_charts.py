@@ -178,7 +178,9 @@ def test_plot_stands_alone(tmp_path: Path, changes: dict[str, Any], title: str) 
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert (root.get("width"), root.get("viewBox")) == ("920", "0 -14 460 224")
     classes = {name for each in root.iter() for name in (each.get("class") or "").split()}
-    assert classes and all(f".{name} {{" in (root[0].text or "") for name in classes - {"name"})
+    assert classes and all(
+        f".{name} {{" in (root[0].text or "") for name in classes - {"name", "wide"}
+    )
 
 
 def test_run_without_figures_has_no_plot(tmp_path: Path) -> None:

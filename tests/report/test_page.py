@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.report import headline_numbers, principle_table, summary_markdown, write_report
 from pipeline.report.page import script_hash
+from pipeline.report.tables import Cell, Table, markdown_table
 from pipeline.store import RunDir, write_json
 from tests.evaluation.builders import make_run
 from tests.report.synthetic import (
@@ -217,7 +218,7 @@ def test_alarms_of_a_training_are_in_both_files(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     alarm = {"name": "loss_spike", "value": 9.0, "limit": 1.0, "message": "the loss rose"}
     add_training(run, "sft", alarms=[alarm])
-    assert '<p class="alarm"><b>SFT</b> the loss rose</p>' in page_of(run)
+    assert '<p class="alarm"><b>SFT:</b> the loss rose</p>' in page_of(run)
     assert "Alarm, SFT: the loss rose" in (run.root / "report.md").read_text()
 
 
@@ -247,3 +248,21 @@ def test_principle_table_has_plain_values(tmp_path: Path) -> None:
     assert rows[0]["mean_margin"] == 1.3863
     assert rows[1] | {"tie_share": 1.0, "position_consistency": 0.0, "kept": 0} == rows[1]
     json.dumps(rows, allow_nan=False)
+
+
+def test_words_and_numbers_align_by_their_cells() -> None:
+    """A column with a word has words, as has the first; ranges, dashes and bounds are numbers."""
+    row = {"n": "1", "policy": "Tuned", "share": "4 %", "interval": "–", "needed": "≥ 0.9"}
+    table = Table([row, row | {"interval": "1 to 9 %", "needed": Cell("–")}])
+    assert table.words == {"n", "policy"}
+    assert markdown_table(table).splitlines()[1] == "| --- | --- | ---: | ---: | ---: |"
+
+
+def test_long_table_of_details_is_folded(tmp_path: Path) -> None:
+    tags = [f"tag-{i}" for i in range(7)]
+    run = finished_run(tmp_path / "run")
+    stored = json.loads(run.metrics.read_text())
+    for entry in stored["policies"].values():
+        entry["refused"] = {tag: {"share": 0.5, "low": 0.4, "high": 0.6, "n": 20} for tag in tags}
+    write_json(run.metrics, stored)
+    assert '<details class="folded"><summary>Refusals by tag, 14 rows</summary>' in page_of(run)

@@ -62,7 +62,7 @@ def test_prompt_of_an_earlier_night_cannot_be_held_out(tmp_path: Path) -> None:
         night(recipe)
     assert len(list(runs_root().glob("*"))) == 1
     write_prompts(tmp_path / "heldout.jsonl", "other?")
-    assert "1 new prompts go into version 2" in night(recipe)
+    assert "1 new prompt goes into version 2" in night(recipe)
 
 
 def test_failed_audit_stops_the_next_night_with_a_reason(tmp_path: Path) -> None:
