@@ -144,6 +144,8 @@ class PassArtifacts:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), LOOK_EVERY_S)
+            # Asked before the figures are taken: it may end while the server is spoken to.
+            last = ended.is_set()
             share = 100 * self._done / self._total
             text = f"Shards done in {self._names}"
             await self._show(ProgressArtifact(progress=share, key=self._keys[0], description=text))
@@ -151,7 +153,7 @@ class PassArtifacts:
                 text = f"Workers that make {self._names}"
                 table = self._workers()
                 await self._show(TableArtifact(table=table, key=self._keys[1], description=text))
-            if ended.is_set():
+            if last:
                 return
 
     async def _show(self, artifact: Artifact) -> None:

@@ -150,6 +150,6 @@ def test_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(f'href="../runs/{run.run_id}/night.md"' in series for run in nights)
     titles = set(re.findall('aria-label="([^"]+)"', series))
     assert {"Pairs of the version", "Labels of earlier nights made again"} <= titles
-    assert '<td class="word">Known answers found, share</td>\n<td>1.000</td>' in series
+    assert '<td class="word">Known answers found, share</td><td>1.000</td>' in series
     assert "| p-0 | reworded |" in pages[2] and "Earlier nights" not in pages[3]
     assert not any(verify(run) for run in nights)
