@@ -8,8 +8,9 @@ FIGURES = "figures of the data"
 
 
 def run_title(run: RunDir) -> str:
-    """`demo · demo-20260101-021500-ab12`: the recipe's name and the run's id."""
-    return f"{run.info().get('name') or load_config(run.recipe).name} · {run.run_id}"
+    """`demo-20260101-021500-ab12`: the run's id, after the recipe's name where it lacks that."""
+    name = run.info().get("name") or load_config(run.recipe).name
+    return run.run_id if run.run_id.startswith(str(name)) else f"{name} · {run.run_id}"
 
 
 def run_tags(run: RunDir) -> list[str]:

@@ -252,7 +252,13 @@ def test_principle_table_has_plain_values(tmp_path: Path) -> None:
 
 def test_words_and_numbers_align_by_their_cells() -> None:
     """A column with a word has words, as has the first; ranges, dashes and bounds are numbers."""
-    row = {"n": "1", "policy": "Tuned", "share": "4 %", "interval": "–", "needed": "≥ 0.9"}
+    row: dict[str, str | Cell] = {
+        "n": "1",
+        "policy": "Tuned",
+        "share": "4 %",
+        "interval": "–",
+        "needed": "≥ 0.9",
+    }
     table = Table([row, row | {"interval": "1 to 9 %", "needed": Cell("–")}])
     assert table.words == {"n", "policy"}
     assert markdown_table(table).splitlines()[1] == "| --- | --- | ---: | ---: | ---: |"

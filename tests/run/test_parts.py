@@ -39,9 +39,12 @@ def test_run_is_finished_after_its_last_phase(tmp_path: Path) -> None:
 
 
 def test_titles_and_tags(tmp_path: Path) -> None:
-    run = start_run(write_recipe(tmp_path), run_id="one", runs_root_folder=tmp_path / "runs")
+    recipe, runs = write_recipe(tmp_path), tmp_path / "runs"
+    run = start_run(recipe, run_id="one", runs_root_folder=runs)
     digits = run.info()["constitution"]["hash"][:8]
     assert run_title(run) == "small · one"
+    own = start_run(recipe, run_id="small-2026", runs_root_folder=runs)
+    assert run_title(own) == "small-2026"
     assert run_tags(run) == ["small", f"tests@{digits}", "scripted"]
     config = load_config(run.recipe)
     assert [(phase_title(config, name), is_one_step(config, name)) for name in PHASES] == [
