@@ -7,6 +7,7 @@ reason: a resumed shard starts at another loop index.
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,11 @@ from pipeline.types import Messages
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
 )
+
+_LINE_BREAK = re.compile("\r\n?|[\x85\u2028\u2029]")
+_SPACE = re.compile("[\xa0\u2000-\u200a\u202f\u205f]")
+_UNSEEN = re.compile("[\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Zero-width characters and marks of direction; not joiners, which change what is seen."""
 
 ID_LENGTH = 24
 """Hex digits of a row id: 96 bits, no collision in practice below 10**13 rows."""
@@ -48,11 +54,15 @@ def row_id(kind: str, *determinants: Any) -> str:
 
 
 def plain_text(text: str) -> str:
-    """The text without surrounding white space, in Unicode's composed form (NFC).
+    """The text as a reader sees it: without surrounding white space and characters that show
+    nothing, in Unicode's composed form (NFC), with one kind of line break and of space.
 
     For comparisons only.
     """
-    return unicodedata.normalize("NFC", text).strip()
+    text = _LINE_BREAK.sub("\n", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _SPACE.sub(" ", _UNSEEN.sub("", text)))
+    return text.strip()
 
 
 def conversation_key(messages: Messages) -> str:

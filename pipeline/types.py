@@ -26,11 +26,13 @@ class Message:
 
 
 Messages = tuple[Message, ...]
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs without a shape: fillers of Hangul, and the Braille cell without dots."""
 
 
 def is_blank(text: str) -> bool:
     """True without a visible character: spaces, controls and zero-width characters show nothing."""
-    return all(unicodedata.category(c)[0] in "ZC" for c in text)
+    return all(c in _FILLERS or unicodedata.category(c)[0] in "ZC" for c in text)
 
 
 def user(content: str) -> Message:

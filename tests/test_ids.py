@@ -99,3 +99,6 @@ def test_conversations_alike_to_a_reader_have_one_key() -> None:
     )
     assert conversation_key((user("s"), user("caf\u00e9"))) != conversation_key(clean)
     assert plain_text(" a  b ") == "a  b"
+    assert plain_text("a\r\nb\xa0c\u200b") == plain_text("a\u2028b c") == "a\nb c"
+    # A joiner makes one family of three people.
+    assert plain_text("\U0001f468\u200d\U0001f467") != plain_text("\U0001f468\U0001f467")

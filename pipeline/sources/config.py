@@ -14,6 +14,7 @@ the run itself (MixtureConfig). It may list pairs and unpaired feedback side by 
 """
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -123,7 +124,8 @@ def label_word(value: object) -> str:
 
     Whole numbers are alike however they are written: 1, 1.0 and "1.0" are "1"; true is "true".
     """
-    word = str(value).strip().casefold()
+    # A decimal column spells its zero 0E-8.
+    word = (f"{value:f}" if isinstance(value, Decimal) else str(value)).strip().casefold()
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", word)
 
 

@@ -14,6 +14,7 @@ Does not: repair anything. A row that cannot be used is dropped with its reason.
 
 from pipeline.sources.config import TranscriptsSource
 from pipeline.sources.conversations import conversation_fault, has_inline_header, parse_transcript
+from pipeline.sources.evidence import unread_reason
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import Imported, LabeledRow, imported, labeled_row
 from pipeline.types import Messages
@@ -46,6 +47,7 @@ def _pair(source: TranscriptsSource, line: Line) -> tuple[LabeledRow, list[str]]
     reason = _fault(chosen, rejected)
     if not reason and source.drop_inline_headers and INLINE_IN_RESPONSE in notes:
         reason = INLINE_IN_RESPONSE
+    reason = reason or unread_reason(line, "chosen", "rejected", ordered=True)
     texts = chosen[-1].content, rejected[-1].content
     return labeled_row(source, line.number, prompt, *texts, reason=reason), notes
 

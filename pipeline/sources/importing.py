@@ -8,11 +8,11 @@ mixture = mix(imports, {s.name: s.weight for s in config.sources}, size=config.s
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import DataError
 from pipeline.ids import prompt_id
-from pipeline.records import Status
+from pipeline.records import STATUSES, Status
 from pipeline.soft_labels import margin
 from pipeline.sources.config import (
     AnySource,
@@ -37,7 +37,7 @@ from pipeline.sources.lines import parquet_rows
 from pipeline.sources.pairs import import_pairs
 from pipeline.sources.ranked import import_ranked
 from pipeline.sources.rows import Imported, LabeledRow, imported, pair_fault, response_id
-from pipeline.types import Messages, messages_from
+from pipeline.types import Messages, Role, messages_from
 
 _COLUMNS = ("row_id", "messages", "chosen", "rejected", "soft_label")
 
@@ -94,7 +94,9 @@ def import_sources(config: LabelsConfig) -> list[Imported]:
 
 
 def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    names, rows = parquet_rows(path)
+    # Turns are checked row by row, so that a message names the row.
+    types = [column for column in LabeledRow.schema() if column.name != "messages"]
+    names, rows = parquet_rows(path, types)
     missing = [name for name in _COLUMNS if name not in names]
     if missing:
         raise DataError(
@@ -117,6 +119,10 @@ def _row(source: DatasetSource, number: int, value: dict[str, Any]) -> LabeledRo
             "[0.5, 1], is needed; exchange the sides of such rows, or leave them out"
         )
     status: Status = value.get("status") or "ok"
+    if status not in STATUSES:
+        raise DataError(
+            f"{where}: the status is '{status}', but only {', '.join(STATUSES)} are known"
+        )
     reason = value.get("reason") or ""
     if status == "ok" and (reason := pair_fault(messages, chosen, rejected, soft_label)):
         status = "dropped"
@@ -147,7 +153,10 @@ def _row(source: DatasetSource, number: int, value: dict[str, Any]) -> LabeledRo
 
 def _messages(value: Any, where: str) -> Messages:
     try:
-        return messages_from(value)
+        messages = messages_from(value)
+        if not all(isinstance(m.content, str) and m.role in get_args(Role) for m in messages):
+            raise TypeError
+        return messages
     except (KeyError, TypeError):
         raise DataError(
             f"{where}: 'messages' must be a list of turns with role and content; found "

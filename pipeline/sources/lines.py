@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,13 +25,14 @@ from pipeline.config.paths import file_problem, shown_path
 from pipeline.errors import DataError
 from pipeline.sources.conversations import BROKEN_TEXT, is_unicode, parse_messages
 from pipeline.sources.stored_text import UnusableRow, unique_names
-from pipeline.types import Messages, Role
+from pipeline.types import Message, Messages, Role
 
 _LARGEST_FIELD = 1 << 24
 """Characters of one CSV field; Python's own limit of 128 Ki is below a long transcript."""
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _CONTEXTS = {
     **dict.fromkeys(("tools", "functions"), "tools are offered"),
+    **dict.fromkeys(("tool_calls", "function_call"), "a tool call"),
     **dict.fromkeys(("image", "images"), "an image"),
     **dict.fromkeys(("video", "videos", "audio", "audios"), "audio or video"),
 }
@@ -155,11 +156,20 @@ class Line:
         return turns[0].content
 
     def conversation(self) -> Messages:
-        """The conversation in `messages`, else in `prompt`. Raises DataError without either."""
+        """The conversation in `messages`, else in `prompt`, after a text in `system`.
+
+        Raises DataError without either.
+        """
         self.check_context()
         for key in ("messages", "conversations", "prompt"):
             if key in self.values:
-                return self.messages(key)
+                turns = self.messages(key)
+                system = self.text("system") if self.optional("system") is not None else ""
+                if not system or turns[0] == Message("system", system):
+                    return turns
+                if turns[0].role == "system":
+                    raise self.error(f"'system' and '{key}' have different system messages")
+                return (Message("system", system), *turns)
         raise self.error("there is neither 'prompt' nor 'messages'; add one")
 
     def check_context(self) -> None:
@@ -222,15 +232,17 @@ def _line(path: Path, number: int, values: Any) -> Line:
 
 
 def _check_names(names: list[str], where: str) -> None:
-    """Raises DataError for a name that repeats, or differs from another in case alone: one of them
-    would be read by chance.
+    """Raises DataError for a name that repeats, or differs from another in case or in white space
+    around it alone: one of them would be read by chance.
     """
     if len(set(names)) < len(names):
         raise DataError(f"{where}: a column name repeats in {names}; rename one")
     seen: dict[str, str] = {}
     for name in names:
-        if (other := seen.setdefault(name.casefold(), name)) != name:
-            raise DataError(f"{where}: '{other}' and '{name}' differ only in case; rename one")
+        if (other := seen.setdefault(name.strip().casefold(), name)) != name:
+            raise DataError(
+                f"{where}: '{other}' and '{name}' differ only in case or white space; rename one"
+            )
 
 
 def _array(path: Path, text: str) -> Iterator[Line]:
@@ -265,16 +277,31 @@ def _array(path: Path, text: str) -> Iterator[Line]:
         raise DataError(f"{path}, line {line}: there is text after the end of the array; remove it")
 
 
-def parquet_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Column names and rows of a Parquet file. Raises DataError when there are none to read."""
+def parquet_rows(
+    path: Path, types: Iterable[pa.Field] = ()
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Column names and rows of a Parquet file.
+
+    Args:
+        types: what columns are read as, where the file has them.
+
+    Raises:
+        DataError: there are none to read, or a column cannot be read as its type.
+    """
     with _open_bytes(path) as stream:
         try:
             file = pq.ParquetFile(io.BytesIO(stream.read()))
             names = list(file.schema_arrow.names)
             _check_names(names, str(path))
-            return names, file.read().to_pylist(maps_as_pydicts="strict")
-        # A key that repeats in a map is a KeyError.
-        except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+            table = file.read()
+            for wanted in types:
+                if wanted.name in names and table[wanted.name].type != wanted.type:
+                    column = names.index(wanted.name)
+                    cast = table[wanted.name].cast(wanted.type)
+                    table = table.set_column(column, wanted.name, cast)
+            return names, table.to_pylist(maps_as_pydicts="strict")
+        # A key that repeats in a map is a KeyError, a date beyond the year 9999 an OverflowError.
+        except (pa.ArrowException, OSError, ValueError, LookupError, OverflowError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"label file {path} cannot be read as Parquet ({reason})") from None
 

@@ -5,7 +5,6 @@ Out: LabeledRow per record; ties and unusable records are dropped with a reason
 """
 
 import math
-import re
 from typing import Any, Literal
 
 from pipeline.sources.config import (
@@ -17,6 +16,7 @@ from pipeline.sources.config import (
 )
 from pipeline.sources.context import context_of, whole
 from pipeline.sources.conversations import conversation_fault, is_list_in_text
+from pipeline.sources.evidence import plain_number, unread_reason
 from pipeline.sources.lines import Line, read_lines
 from pipeline.sources.rows import MISSING, Imported, LabeledRow, imported, labeled_row
 from pipeline.sources.stored_text import STORED, UnusableRow
@@ -24,15 +24,7 @@ from pipeline.sources.stored_text import STORED, UnusableRow
 Outcome = Literal["first", "second", "tie"]
 TIE, EQUAL_SCORES = "tie", "tie: the scores are equal"
 REVERSED = "the scores contradict the label"
-MARKED_TIE = "a column that is not mapped marks a tie"
-UNREAD_EVIDENCE = "columns that are not mapped contradict the label"
 NO_LABEL = "the label is missing"
-
-_SCORE_WORD = re.compile(r"(?i)(?:^|[^a-z])(?:score|rating|reward|grade)s?(?:$|[^a-z])")
-_RANK_WORD = re.compile(r"(?i)(?:^|[^a-z])ranks?(?:$|[^a-z])")
-"""The best has rank 1."""
-_VERDICT_COLUMN = re.compile(r"(?i)winner|prefer|better|chosen|label|choice")
-_TIE_COLUMN = re.compile(r"(?i)(?:^|[^a-z])(?:is_?)?(?:tie|tied|draw|both_?bad)(?:$|[^a-z])")
 
 
 def import_pairs(source: ColumnsSource, seed: int = 0) -> Imported:
@@ -95,10 +87,8 @@ def _outcome(source: ColumnsSource, line: Line) -> tuple[Outcome, str]:
         raise UnusableRow("a score is missing")
     else:
         label = by_score
-    if label != "tie" and _marks_a_tie(line):
-        return label, MARKED_TIE
-    if label != "tie" and _contradicts(columns, label, line):
-        return label, UNREAD_EVIDENCE
+    if label != "tie" and (reason := _unread_reason(columns, label, line)):
+        return label, reason
     if label == "tie":
         return label, TIE if columns.label else EQUAL_SCORES
     if by_score == "tie":
@@ -133,76 +123,11 @@ def _marked(columns: WinnerColumns, line: Line) -> Outcome:
     return marked.pop()  # type: ignore[return-value]  # one of Outcome
 
 
-def _marks_a_tie(line: Line) -> bool:
-    """Whether a column that nothing read, such as `winner_tie`, says that neither is better."""
-    return any(
-        _TIE_COLUMN.search(name) and label_word(value) in ("1", "true", "yes")
-        for name, value in line.values.items()
-        if name not in line.read
-    )
-
-
-def _contradicts(columns: PairColumns, label: Outcome, line: Line) -> bool:
-    """Whether a column that nothing read, such as `score_chosen`, `margin` or `winner`, says that
-    the other response is better.
-    """
-    ordered = bool(columns.chosen)
-    one, other = (columns.chosen, columns.rejected) if ordered else (columns.first, columns.second)
-    better, worse = _sides(str(one), str(other))
-    if label == "second":
-        better, worse = worse, better
-    values = _evidence(line)
-    for name, value in values.items():
-        partner = _replaced(name, better, worse)
-        own, its = plain_number(value), plain_number(values.get(partner))
-        against = partner != name and (
-            (_SCORE_WORD.search(name) and own < its) or (_RANK_WORD.search(name) and own > its)
-        )
-        # Beside first and second, a verdict may be that of another annotator.
-        against = against or (
-            ordered
-            and (
-                (_VERDICT_COLUMN.search(name) and label_word(value) == worse.casefold())
-                or (name.casefold().endswith("margin") and plain_number(value) < 0)
-            )
-        )
-        if against:
-            return True
-    return False
-
-
-def _evidence(line: Line) -> dict[str, Any]:
-    """What nothing read, inside objects too, by names without the white space around them."""
-    unread = {name: value for name, value in line.values.items() if name not in line.read}
-    inner = {
-        f"{name}.{key}": value
-        for name, values in unread.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-    }
-    return {name.strip(): value for name, value in (unread | inner).items()}
-
-
-def _sides(better: str, worse: str) -> tuple[str, str]:
-    """What tells two column names apart: `a` and `b` of `response_a` and `response_b`."""
-    one, other = better.split("_"), worse.split("_")
-    differ = [pair for pair in zip(one, other, strict=False) if pair[0] != pair[1]]
-    return differ[0] if len(one) == len(other) and len(differ) == 1 else (better, worse)
-
-
-def _replaced(name: str, word: str, by: str) -> str:
-    """A name with a word in it replaced; a short word counts only on its own."""
-    edge = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
-    start, end = edge if len(word) < 3 else ("", "")
-    return re.sub(f"{start}{re.escape(word)}{end}", lambda _: by, name)
-
-
-def plain_number(value: Any) -> float:
-    """The value as a number; NaN for what is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+def _unread_reason(columns: PairColumns, label: Outcome, line: Line) -> str:
+    if columns.chosen:
+        return unread_reason(line, columns.chosen, str(columns.rejected), ordered=True)
+    sides = str(columns.first), str(columns.second)
+    return unread_reason(line, *(sides if label == "first" else sides[::-1]), ordered=False)
 
 
 def _is_marked(key: str, line: Line) -> bool:

@@ -48,6 +48,7 @@ def import_ranked(source: RankedSource, seed: int = 0) -> Imported:
             continue
         for values in responses:
             try:
+                values.check_context()
                 _add(source, values, prompts)
             except UnusableRow as fault:
                 # One that cannot be used is no reason to lose the others of its record.

@@ -26,7 +26,8 @@ from pipeline.store.shards import count_reasons, parquet_bytes
 from pipeline.types import Messages, is_blank
 
 _EVIDENCE = re.compile(
-    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|flip|swap|revers|(?:^|_)tie(?:$|_)"
+    r"(?i)score|rating|margin|reward|rank|strength|winner|prefer|better|verdict|vote|flip|swap|revers"
+    r"|(?:^|_)tie(?:$|_)"
 )
 
 

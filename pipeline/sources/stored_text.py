@@ -34,7 +34,9 @@ _OPEN_END = re.compile(r"(?i)\b(?:assistant|ai|bot):\s*$")
 _SHOUTED = re.compile(r"\b(USER|ASSISTANT):")
 _MARKUP = re.compile(
     r"<\|[A-Za-z][\w ]*\|>|<\|turn>|<turn\|>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>"
-    r"|<\uff5c[^<>\uff5c]+\uff5c>|<extra_id_\d+>"
+    r"|<\uff5c[^<>\uff5c]+\uff5c>|<extra_id_\d+>|<unused\d+>|<(?:BOS|EOS)_TOKEN>|\[\|[a-z]+\|\]"
+    r"|\]~b\]|\[e~\[|\[/?SYSTEM_PROMPT\]|\[/?(?:AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS)\]"
+    r"|<tool_call>|<function=[\w.-]+>"
 )
 _ENDS = re.compile(r"(?s)\A\s*(?:<s>(?!.*</s>)|<bos>)|(?:</s>|<eos>|<pad>)\s*\Z")
 """Tokens around a whole text, which a decoder has left there."""

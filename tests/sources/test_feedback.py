@@ -9,6 +9,7 @@ from pipeline.errors import DataError
 from pipeline.sources.config import FeedbackSource
 from pipeline.sources.feedback import import_feedback
 from pipeline.sources.rows import Imported
+from pipeline.types import Message, user
 from tests.sources.builders import write_lines
 
 
@@ -115,5 +116,11 @@ def test_unpaired_rows_of_trainers(tmp_path: Path) -> None:
         "the label is missing": 1,
     }
     assert (imported.record.unread, imported.record.num_rows) == (("score",), 5)
+    told = {"system": "Be brief.", "prompt": "Hi", "completion": "Yo.", "label": True}
+    (row,) = read(tmp_path, told).rows
+    assert row.messages == (Message("system", "Be brief."), user("Hi"))
+    turns = [{"role": "system", "content": "Be long."}, *turns[:1]]
+    with pytest.raises(DataError, match="line 1: 'system' and 'prompt' have different system"):
+        read(tmp_path, {**told, "prompt": turns})
     with pytest.raises(DataError, match="line 1: the label is 1, but true or false"):
         read(tmp_path, {"prompt": "Hi", "completion": "Hello.", "label": 1})

@@ -145,6 +145,29 @@ def test_unfit_rows_of_a_data_set_are_dropped(tmp_path: Path) -> None:
     assert [row.row_id for row in imported.usable] == ["p0", "p7"]
 
 
+def test_columns_of_another_type(tmp_path: Path) -> None:
+    """What Arrow can cast is read; anything else is one line."""
+    source = write_dataset(tmp_path / "a.parquet", {})
+    table = pq.read_table(source.path)
+
+    def write(name: str, values: list[Any]) -> None:
+        pq.write_table(table.set_column(table.column_names.index(name), name, [values]), path)
+
+    path = source.path
+    write("soft_label", ["0.75"])
+    assert [row.soft_label for row in import_source(source).rows] == [0.75]
+    for name, values, message in (
+        ("chosen", [[{"role": "assistant", "content": "good"}]], "cannot be read as Parquet"),
+        ("soft_label", ["high"], "cannot be read as Parquet"),
+        ("messages", [[{"role": "user", "content": None}]], "must be a list of turns"),
+        ("messages", [[{"role": "tool", "content": "7"}]], "must be a list of turns"),
+        ("status", ["fine"], r"row 1 \(p0\): the status is 'fine', but only ok"),
+    ):
+        write(name, values)
+        with pytest.raises(DataError, match=message):
+            import_source(source)
+
+
 def test_text_instead_of_messages_names_the_row(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "a.parquet", {})
     table = pq.read_table(source.path)

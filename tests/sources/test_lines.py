@@ -84,6 +84,8 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     [
         ("a", pa.array(["y"]), r"a column name repeats in \['a', 'a'\]"),
         ("A", pa.array(["y"]), "differ only in case"),
+        (" a", pa.array(["y"]), "differ only in case or white space"),
+        ("t", pa.array([2**62], pa.timestamp("ms")), "int too large"),
         ("m", pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int8())), "duplicate key"),
         (
             "b",

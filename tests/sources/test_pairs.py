@@ -158,6 +158,7 @@ def test_what_cannot_be_used_is_dropped_and_not_an_error(tmp_path: Path) -> None
         {**good, "rejected": float("nan")},
         {**good, "prompt": float("nan")},
         {**good, "chosen": "\u200b\u2060"},
+        {**good, "chosen": "\u2800\u3164"},
         {**good, "prompt": "\u200b"},
         {**good, "chosen": "None"},
         {**good, "rejected": "nan"},
@@ -166,7 +167,7 @@ def test_what_cannot_be_used_is_dropped_and_not_an_error(tmp_path: Path) -> None
     assert record.reasons == {
         "a message without text (null)": 1,
         "empty prompt": 1,
-        "empty response": 1,
+        "empty response": 2,
         "no rejected (null)": 1,
         "the conversation in 'chosen' does not end with an assistant turn": 1,
     }

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,27 @@ def test_one_response_that_cannot_be_used_loses_no_other(tmp_path: Path) -> None
         ("S", "c", "b"),
     ]
     assert imported.record.reasons == {"a score is missing": 3, "no response (null)": 1}
+
+
+def test_call_of_a_tool_beside_a_response_drops_it(tmp_path: Path) -> None:
+    replies = [{"text": t, "s": s} for t, s in (("a", 1), ("b", 2), ("c", 3))]
+    replies[2]["tool_calls"] = [{"id": "1"}]
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "Q", "all": replies})
+    columns = {"responses": "all", "response": "text", "score": "s"}
+    imported = read(path, "ranked", columns=columns)
+    assert [(row.chosen, row.rejected) for row in imported.usable] == [("b", "a")]
+    assert imported.record.reasons == {"a tool call": 1}
+
+
+def test_decimals_are_labels_and_scores(tmp_path: Path) -> None:
+    """A zero of eight places is spelled 0E-8."""
+    label = pa.array([Decimal(0), Decimal(1)], pa.decimal128(10, 8))
+    table = pa.table({"prompt": ["Q", "R"], "a": ["l", "l"], "b": ["r", "r"], "y": label})
+    pq.write_table(table, tmp_path / "a.parquet")
+    columns = {"first": "a", "second": "b", "label": "y"}
+    values = {"first": [0], "second": [1]}
+    rows = read(tmp_path / "a.parquet", "pairs", columns=columns, values=values).rows
+    assert [row.chosen for row in rows] == ["l", "r"]
 
 
 def test_ranked_names_one_order() -> None:
