@@ -22,6 +22,7 @@ import psutil
 
 from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import file_problem, path_problem, shown_path
+from pipeline.engines.architecture import check_generates, json_object, refuse_own_code
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
@@ -29,11 +30,15 @@ _SIZES = (
     *("hidden_size", "max_position_embeddings", "num_attention_heads", "num_hidden_layers"),
     "vocab_size",
 )
+_POINTER = b"version "
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
-def check_vllm(config: VllmConfig) -> None:
+def check_vllm(config: VllmConfig, *, generates: bool = True) -> None:
     """Model folder, tokenizer, chat template, adapter and device.
+
+    Args:
+        generates: the model is to write text.
 
     Raises:
         ConfigError: something in the recipe or the model folder is missing.
@@ -47,7 +52,8 @@ def check_vllm(config: VllmConfig) -> None:
             "no revisions; leave it out"
         )
     check_model_folder(folder)
-    _check_architecture(folder)
+    if generates:
+        check_generates(folder)
     _check_context(config, folder)
     _check_machine(config)
     _check_chat_template(config, folder)
@@ -106,7 +112,7 @@ def check_model_folder(folder: Path) -> None:
         raise ConfigError(f"model folder '{folder}' has no config.json; {remedy}")
     for path in sorted(folder.glob("*.json")):
         json_object(path)
-    _refuse_own_code(folder)
+    refuse_own_code(folder)
     weights = sorted(folder.glob(f"*{WEIGHT_SUFFIX}"))
     if not weights:
         raise ConfigError(
@@ -115,55 +121,18 @@ def check_model_folder(folder: Path) -> None:
         )
     _check_sizes(folder, [check_safetensors(path) for path in weights])
     _check_index(folder)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+    tokenizers = [folder / name for name in ("tokenizer.json", "tokenizer.model")]
+    tokenizer = next((path for path in tokenizers if path.is_file()), None)
+    if tokenizer is None:
         raise ConfigError(
             f"model folder '{folder}' has no tokenizer.json; copy the tokenizer beside the weights"
         )
-
-
-def _refuse_own_code(folder: Path) -> None:
-    """Many folders name code that transformers has by now, so the kind of model decides."""
-    settings = json_object(folder / "config.json")
-    transformers = importlib.util.find_spec("transformers")
-    if "auto_map" not in settings or transformers is None or transformers.origin is None:
-        return
-    kind = str(settings.get("model_type", "")).replace("-", "_")
-    if not kind.isidentifier() or not (Path(transformers.origin).parent / "models" / kind).is_dir():
-        raise ConfigError(
-            f"model folder '{folder}' needs code of its own (`auto_map` in config.json, model_type "
-            f"'{settings.get('model_type')}'), and such code is not run; use a model that "
-            "transformers has"
-        )
-
-
-def _check_architecture(folder: Path) -> None:
-    """The name of a class that vLLM or transformers has, looked up without importing either."""
-    names = json_object(folder / "config.json").get("architectures")
-    if not (isinstance(names, list) and names and all(isinstance(n, str) for n in names)):
-        raise ConfigError(
-            f"'{folder / 'config.json'}' names no `architectures`, so no engine knows what the "
-            "weights are; download it again"
-        )
-    known = _known_architectures()
-    if known and not any(name in known for name in names):
-        raise ConfigError(
-            f"model folder '{folder}' is a {names[0][:80]}, which neither vLLM nor transformers "
-            "has here, and code of its own is not run; use another model"
-        )
-
-
-@functools.cache
-def _known_architectures() -> frozenset[str]:
-    texts = []
-    for package, places in (
-        ("vllm", "model_executor/models/registry.py"),
-        ("transformers", "models/auto/modeling_auto.py"),
-    ):
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            path = Path(spec.origin).parent / places
-            texts.append(path.read_text("utf-8") if path.is_file() else "")
-    return frozenset(re.findall(r"\"(\w+)\"", " ".join(texts))) if all(texts) else frozenset()
+    with tokenizer.open("rb") as stream:
+        if stream.read(len(_POINTER)) in (b"", _POINTER):
+            raise ConfigError(
+                f"'{tokenizer}' is empty, or a pointer of git-lfs and not the tokenizer; download "
+                "it again, or run `git lfs pull` in that folder"
+            )
 
 
 def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
@@ -184,6 +153,8 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
             f"model folder '{folder}': config.json says {known['num_hidden_layers']} layers, and "
             f"the weights have {max(layers)}; download both again"
         )
+    # Beside a picture's part of a model there may be further tokens.
+    only_text = "text_config" not in json_object(folder / "config.json")
     numbers = {value for value in known.values() if type(value) is int}
     for name, tensor in (item for tensors in weights for item in tensors.items()):
         shape = tensor.get("shape")
@@ -192,10 +163,12 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
                 f"model folder '{folder}': {name} has {shape[-1]} columns, a number that "
                 "config.json does not have; download both again"
             )
-        if name.endswith("embed_tokens.weight") and shape and shape[0] < known.get("vocab_size", 0):
+        rows, told = shape[0] if shape else 0, known.get("vocab_size", 0)
+        too_many = name == "model.embed_tokens.weight" and only_text and rows > told > 0
+        if too_many or (name.endswith("embed_tokens.weight") and shape and rows < told):
             raise ConfigError(
                 f"model folder '{folder}': config.json says vocab_size {known['vocab_size']}, and "
-                f"{name} has {shape[0]} rows; download both again"
+                f"{name} has {rows} rows; download both again"
             )
 
 
@@ -253,7 +226,19 @@ def _check_adapter(folder: Path) -> None:
             f"adapter '{folder}' has no adapter_config.json; "
             "name the folder that a LoRA training wrote, or leave `adapter` out"
         )
-    json_object(folder / "adapter_config.json")
+    settings = json_object(folder / "adapter_config.json")
+    rank = settings.get("r")
+    if settings.get("peft_type", "LORA") != "LORA" or type(rank) is not int or rank < 1:
+        raise ConfigError(
+            f"adapter '{folder}' has peft_type '{settings.get('peft_type')}' and rank {rank}, but "
+            "a LoRA adapter with a rank above 0 is needed; name another, or merge it into its model"
+        )
+    unfit = ("use_dora", "modules_to_save", "trainable_token_indices")
+    if extra := [name for name in unfit if settings.get(name)]:
+        raise ConfigError(
+            f"adapter '{folder}' has `{extra[0]}`, which vLLM cannot add to a model; merge it into "
+            "its model, and name that"
+        )
     weights = folder / f"adapter_model{WEIGHT_SUFFIX}"
     if not weights.is_file():
         raise ConfigError(
@@ -277,7 +262,7 @@ def check_safetensors(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     with path.open("rb") as stream:
         start = stream.read(8)
-        if start == b"version ":
+        if start == _POINTER:
             raise ConfigError(
                 f"weights '{path}' are a pointer of git-lfs, not the weights; run `git lfs pull` "
                 "in that folder"
@@ -297,23 +282,6 @@ def check_safetensors(path: Path) -> dict[str, Any]:
             "them again"
         )
     return tensors
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises ConfigError when the file cannot be read, or holds none."""
-    if problem := file_problem(path):
-        raise ConfigError(f"'{path}' {problem}; download it again")
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error)[:120]
-        raise ConfigError(f"'{path}' is not JSON ({reason}); download it again") from None
-    if not isinstance(value, dict) and path.name != "vocab.json":
-        raise ConfigError(
-            f"'{path}' holds a JSON {type(value).__name__}, but an object is needed; download it "
-            "again"
-        )
-    return value if isinstance(value, dict) else {}
 
 
 def model_settings(folder: Path) -> dict[str, Any]:
@@ -344,8 +312,7 @@ def chat_template_source(folder: Path, own: Path | None = None) -> str | None:
     Args:
         own: file that replaces the model's template.
     """
-    files = [folder / "chat_template.jinja", *sorted(folder.glob("additional_chat_templates/*"))]
-    for path in (own, *files):
+    for path in (own, folder / "chat_template.jinja"):
         if path is not None and path.is_file():
             try:
                 return path.read_text("utf-8")

@@ -11,11 +11,11 @@ import math
 from pathlib import Path
 
 from pipeline.config.engines import VllmConfig
+from pipeline.engines.architecture import json_object
 from pipeline.engines.checks import (
     WEIGHT_SUFFIX,
     check_safetensors,
     check_vllm,
-    json_object,
     model_folder,
     model_settings,
 )
@@ -43,7 +43,7 @@ def check_reward_model(config: VllmConfig) -> None:
     if (folder / "config.json").is_file():
         # First: a causal model may lack a chat template too, and this is what explains it.
         _check_architecture(folder)
-    check_vllm(config)
+    check_vllm(config, generates=False)
     check_classifier(folder)
 
 

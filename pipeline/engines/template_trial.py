@@ -25,8 +25,9 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
+from pipeline.engines.architecture import json_object
 from pipeline.engines.base import StartingModel
-from pipeline.engines.checks import chat_template_source, json_object
+from pipeline.engines.checks import chat_template_source
 from pipeline.engines.reply import opens_thought, with_thought
 from pipeline.errors import ConfigError
 from pipeline.prompting.templates import bounded

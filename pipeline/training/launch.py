@@ -24,13 +24,9 @@ from pathlib import Path
 
 from pipeline import errors
 from pipeline.config.training import DpaConfig, ReferenceSection, TrainingSection
+from pipeline.engines.architecture import json_object, refuse_quantized
 from pipeline.engines.base import StartingModel
-from pipeline.engines.checks import (
-    chat_template_source,
-    check_model_folder,
-    count_gpus,
-    json_object,
-)
+from pipeline.engines.checks import chat_template_source, check_model_folder, count_gpus
 from pipeline.engines.reward_checks import check_classifier
 from pipeline.engines.template_trial import TemplateUse, try_template
 from pipeline.errors import (
@@ -133,6 +129,7 @@ def check_job(job: TrainingJob) -> None:
         MachineError: CUDA is asked for and this machine shows no GPU.
     """
     check_model_folder(job.model)
+    refuse_quantized(job.model)
     if job.reference is not None:
         if not isinstance(job.config, ReferenceSection) or job.config.reference != "fixed":
             raise ConfigError(
@@ -196,8 +193,10 @@ def prove_model(folder: Path) -> str:
     such settings are what loads and cannot be saved.
 
     Raises:
-        ConfigError: the trained model could not be saved, or this one not be loaded.
+        ConfigError: the trained model could not be saved, or this one not be loaded; or its weights
+            are quantized.
     """
+    refuse_quantized(folder)
     path = folder / "generation_config.json"
     if not path.is_file() or json_object(path).keys() <= _NO_SAMPLING:
         return ""

@@ -66,6 +66,7 @@ def test_an_adapter_is_no_model(tmp_path: Path) -> None:
     [
         ("model.embed_tokens.weight", [2, 2], {"vocab_size": 3}, "vocab_size 3, and .* has 2 rows"),
         ("model.layers.1.mlp.weight", [4], {"num_hidden_layers": 3}, "3 layers, and .* have 2"),
+        ("model.embed_tokens.weight", [2, 2], {"vocab_size": 1}, "vocab_size 1, and .* has 2 rows"),
         ("model.embed_tokens.weight", [2, 2], {"vocab_size": 2}, ""),
         ("model.layers.2.mlp.weight", [4], {"num_hidden_layers": 2}, ""),  # one that drafts tokens
     ],
@@ -86,6 +87,25 @@ def test_weights_hold_what_the_configuration_says(
         checks.check_model_folder(folder)
 
 
+def test_pointer_in_place_of_a_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m", without="tokenizer.json")
+    for text in ("", "version https://git-lfs.github.com/spec/v1\n"):
+        (folder / "tokenizer.model").write_text(text)
+        with pytest.raises(ConfigError, match=r"tokenizer.model' is empty, or a pointer"):
+            checks.check_model_folder(folder)
+
+
+def test_models_of_many_kinds_write_text(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "m")
+    for name in (
+        *("Qwen3ForCausalLM", "Gemma3ForConditionalGeneration", "GPT2LMHeadModel", "ChatGLMModel"),
+        *("MistralForCausalLM", "GptOssForCausalLM", "SmolLM3ForCausalLM", "Olmo3ForCausalLM"),
+    ):
+        quantized = {"quantization_config": {"quant_method": "compressed-tensors"}}
+        (folder / "config.json").write_text(json.dumps({"architectures": [name]} | quantized))
+        check_engine(config_for(folder))
+
+
 def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "m", without="tokenizer.json")
     os.mkfifo(folder / "tokenizer.json")
@@ -98,7 +118,11 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
     [
         ({"architectures": None}, "names no `architectures`"),
         ({"architectures": [3]}, "names no `architectures`"),
-        ({"architectures": ["MadeUpForCausalLM"]}, "is a MadeUpForCausalLM, which neither vLLM"),
+        ({"architectures": ["MadeUpForCausalLM"]}, "is a MadeUpForCausalLM, and neither vLLM"),
+        ({"architectures": ["BertForMaskedLM"]}, "is a BertForMaskedLM, .* that writes text"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "that writes text"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized by 'bitsandbytes'"),
+        ({"quantization_config": "4bit"}, "quantized by '4bit'"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is '0', but a number above 0"),
         ({"text_config": {"vocab_size": "many"}}, "vocab_size is 'many'"),
         ({"hidden_size": 64}, r"embed_tokens.weight has 8 columns, a number that config"),
@@ -214,6 +238,16 @@ def test_adapter_needs_whole_safetensors(tmp_path: Path) -> None:
     (adapter / "adapter_model.bin").write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"has no adapter_model\.safetensors"):
         check_engine(config_for(folder, adapter=adapter))
+    for settings, said in (
+        ({}, "rank None, but a LoRA adapter"),
+        ({"peft_type": "IA3", "r": 8}, "peft_type 'IA3'"),
+        ({"r": 8, "use_dora": True}, "`use_dora`, which vLLM cannot add"),
+        ({"r": 8, "modules_to_save": ["lm_head"]}, "`modules_to_save`, which"),
+    ):
+        (adapter / "adapter_config.json").write_text(json.dumps(settings))
+        with pytest.raises(ConfigError, match=said):
+            check_engine(config_for(folder, adapter=adapter))
+    (adapter / "adapter_config.json").write_text('{"r": 8, "use_dora": false}')
     (adapter / "adapter_model.safetensors").write_bytes(WEIGHTS[:-2])
     with pytest.raises(ConfigError, match="header says"):
         check_engine(config_for(folder, adapter=adapter))

@@ -1,6 +1,7 @@
 """The training subprocess: its end becomes a result or an error, and it never outlives us."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from pipeline.errors import ConfigError, DataError, MachineError, StoreError, Tr
 from pipeline.training import TrainingJob, launch
 from pipeline.training import launch as launch_function
 from pipeline.training.job import describe, write_job
-from pipeline.training.launch import check_job
+from pipeline.training.launch import check_job, prove_model
 from tests.training.builders import pair_row, write_rows
 
 launch_module = sys.modules[launch_function.__module__]
@@ -245,6 +246,13 @@ def test_mistakes_are_found_first(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="but their header says"):
         check_job(make_job(tmp_path, folder))
     shutil.copyfile(tiny_model / weights.name, weights)
+    settings = (tiny_model / "config.json").read_text()
+    quantized = json.loads(settings) | {"quantization_config": {"quant_method": "awq"}}
+    (folder / "config.json").write_text(json.dumps(quantized))
+    for check in (lambda: check_job(make_job(tmp_path, folder)), lambda: prove_model(folder)):
+        with pytest.raises(ConfigError, match=r"are quantized \(awq\), .*name the original model"):
+            check()
+    (folder / "config.json").write_text(settings)
     template = tmp_path / "thinks.jinja"
     template.write_text("{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}")
     with pytest.raises(ConfigError, match=r"chat template .*; name a template"):

@@ -12,9 +12,9 @@ from typing import Any
 
 from pipeline.config.engines import VllmConfig
 from pipeline.engines.vllm.settings import (
-    cannot_open,
     engine_arguments,
     lora_request,
+    opening_error,
     vllm_environment,
 )
 from pipeline.errors import EngineDeadError, EngineError
@@ -80,6 +80,9 @@ async def open_async(
         arguments = AsyncEngineArgs(**engine_arguments(config, folder, dtype, device))
         try:
             engine = AsyncLLM.from_engine_args(arguments)
-        except ValueError as error:
-            raise cannot_open(error) from error
+        except Exception as error:
+            named = opening_error(error)
+            if named is error:
+                raise
+            raise named from error
     return AsyncBackend(engine, lora_request(config), f"vllm {vllm.__version__}")

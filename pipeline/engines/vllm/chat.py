@@ -255,6 +255,13 @@ def load_renderer(
     """The renderer of a model folder; remote code stays off."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # each kind of tokenizer raises errors of its own
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"model folder '{folder}': transformers cannot read its tokenizer ({said}); download "
+            "it again"
+        ) from error
     template = chat_template.read_text("utf-8") if chat_template is not None else None
     return ChatRenderer(tokenizer, template=template, template_args=template_args)

@@ -23,9 +23,9 @@ from pipeline.config.engines import VllmConfig
 from pipeline.engines.vllm import top_p
 from pipeline.engines.vllm.settings import (
     CPU_ENVIRONMENT,
-    cannot_open,
     engine_arguments,
     lora_request,
+    opening_error,
     vllm_environment,
 )
 from pipeline.errors import EngineDeadError, EngineError
@@ -230,12 +230,11 @@ def _thread_count() -> int:
 
 
 def _fail_opening(opened: "asyncio.Future[None]", error: BaseException) -> None:
-    if isinstance(error, (ValueError, OSError)):
-        wrapped = cannot_open(error)
-        wrapped.__cause__ = error
-        error = wrapped
+    named = opening_error(error)
+    if named is not error:
+        named.__cause__ = error
     if not opened.done():
-        opened.set_exception(error)
+        opened.set_exception(named)
 
 
 def _take_down(engine: Any) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from pipeline.config.engines import RewardEngineConfig, VllmConfig
 from pipeline.engines.checks import model_settings
-from pipeline.errors import ConfigError, MachineError
+from pipeline.errors import ConfigError, MachineError, PipelineError
 
 GIB = 1024**3
+_PACKAGE = Path(__file__).parents[2]
 CPU_BLOCK_SIZE = 32  # the CPU attention kernel wants multiples of 32; smaller is finer reuse
 CPU_ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -52,6 +53,25 @@ def vllm_environment(extra: dict[str, str]) -> Iterator[None]:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
+
+
+def opening_error(error: BaseException) -> BaseException:
+    """One line for what vLLM, or a library below it, says of a model that cannot be opened.
+
+    They raise whatever they meet: a ValueError for settings, a KeyError for a weight of another
+    name, an AssertionError for one of another size, a RuntimeError for memory. What our own code
+    raises stays as it is.
+    """
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        place, frame = frame.tb_frame.f_code.co_filename, frame.tb_next
+    is_ours = place.startswith(str(_PACKAGE)) and not isinstance(error, ValueError | OSError)
+    if isinstance(error, PipelineError) or not isinstance(error, Exception) or is_ours:
+        return error
+    said = " ".join(str(error).split())[:400]
+    name = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    line = f"{name}{said}".removesuffix(": ")
+    return ConfigError(f"vLLM cannot open this model with these settings: {line}")
 
 
 def engine_arguments(config: VllmConfig, folder: Path, dtype: str, device: str) -> dict[str, Any]:
@@ -122,12 +142,6 @@ def lora_request(config: VllmConfig) -> Any:
 def _model_context(folder: Path) -> int:
     """Most tokens that the model's positions reach, as its configuration says."""
     return int(model_settings(folder).get("max_position_embeddings") or CPU_CONTEXT)
-
-
-def cannot_open(error: Exception) -> ConfigError:
-    """VLLM refuses the model or the settings; pydantic's refusals included."""
-    line = " ".join(str(error).split())[:400]
-    return ConfigError(f"vLLM cannot open this model with these settings: {line}")
 
 
 def _lora_rank(rank: int) -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config.engines import VllmConfig
 from pipeline.engines.vllm import in_process as vllm_inproc
+from pipeline.engines.vllm import settings
 from pipeline.engines.vllm.in_process import InProcessBackend
 from pipeline.errors import ConfigError, EngineDeadError, EngineError
 
@@ -105,3 +106,14 @@ async def test_unusable_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         ConfigError, match=r"cannot open this model .*: head size 7 is not supported"
     ):
         await backend_with(monkeypatch, load)
+
+
+async def test_what_a_library_raises_of_a_model_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A weight of another name is a KeyError in vLLM; a KeyError of our own code is a bug."""
+    with pytest.raises(ConfigError, match=r"cannot open this model .*: KeyError: 'layers\.9'"):
+        await backend_with(monkeypatch, lambda self: {}["layers.9"])
+    monkeypatch.setattr(settings, "_PACKAGE", Path(__file__).parent)
+    with pytest.raises(KeyError, match=r"layers\.9"):
+        await backend_with(monkeypatch, lambda self: {}["layers.9"])
