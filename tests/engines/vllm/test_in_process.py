@@ -112,8 +112,9 @@ async def test_what_a_library_raises_of_a_model_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A weight of another name is a KeyError in vLLM; a KeyError of our own code is a bug."""
+    weights: dict[str, tuple[Any, Any]] = {}
     with pytest.raises(ConfigError, match=r"cannot open this model .*: KeyError: 'layers\.9'"):
-        await backend_with(monkeypatch, lambda self: {}["layers.9"])
+        await backend_with(monkeypatch, lambda self: weights["layers.9"])
     monkeypatch.setattr(settings, "_PACKAGE", Path(__file__).parent)
     with pytest.raises(KeyError, match=r"layers\.9"):
-        await backend_with(monkeypatch, lambda self: {}["layers.9"])
+        await backend_with(monkeypatch, lambda self: weights["layers.9"])
