@@ -19,7 +19,7 @@ T = TypeVar("T")
 NOTICE: ContextVar[Callable[[str], object]] = ContextVar("notice", default=lambda line: None)
 """Takes the lines that an engine has for the person who waits for it; the runner shows them."""
 FINISHED = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
-CUT = frozenset({"length", "max_tokens", "content_filter", "repetition"})
+CUT = frozenset({"length", "max_tokens", "model_length", "content_filter", "repetition"})
 """Ends that leave half a text; a filter cuts one as a limit does."""
 
 

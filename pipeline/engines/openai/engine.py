@@ -9,9 +9,10 @@ never 0.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import openai
 
@@ -31,6 +32,9 @@ TOP_LOGPROBS = 20
 FEW_LOGPROBS = 5
 """What is asked for when a server refuses more and does not say how many it gives."""
 _UNKNOWN_CONTEXT = 1_000_000
+_NO_TOP_P = re.compile(
+    r"top_p.*both be specified|unsupported[^.]*top_p|top_p[^.]*not (?:supported|permitted|allowed)"
+)
 
 
 class OpenAIEngine:
@@ -50,7 +54,8 @@ class OpenAIEngine:
         self._has_scored = False
         self._limit_name = "max_tokens"
         self._num_top = TOP_LOGPROBS
-        self._takes_seed = True
+        self._refused: set[str] = set()
+        """Arguments that this endpoint does not take."""
         self.pace, self.server = endpoint.pace, server
         self._config, self._endpoint = config, endpoint
 
@@ -163,11 +168,9 @@ class OpenAIEngine:
             # An error beside a choice is the reason why the choice is not whole.
             said = getattr(reply, "error", None)
             if said or not getattr(reply, "choices", None):
-                what = (
-                    f"with an error: {self._endpoint.one_line(said)}"
-                    if said
-                    else "without a choice"
-                )
+                told = said or getattr(reply, "detail", None) or getattr(reply, "message", None)
+                what = "with an error" if said else "without a choice"
+                what += f": {self._endpoint.one_line(told)}" if told else ""
                 raise EngineError(f"{self._endpoint.where} answered {what}")
             return read(reply)
 
@@ -189,9 +192,9 @@ class OpenAIEngine:
         sent = {self._limit_name if k == "max_tokens" else k: v for k, v in arguments.items()}
         if "top_logprobs" in sent:
             sent["top_logprobs"] = self._num_top
-        if not self._takes_seed:
-            sent.pop("seed", None)
-        return sent
+        # A smaller top_p is what was asked for, and is refused each time.
+        kept = {"top_p"} if sent.get("top_p") != 1 else set()
+        return {k: v for k, v in sent.items() if k in kept or k not in self._refused}
 
     def _learns(self, error: openai.APIStatusError, sent: dict[str, Any]) -> bool:
         """Whether a refusal says how to ask instead; from then on all requests do.
@@ -211,9 +214,12 @@ class OpenAIEngine:
                 raise self._no_logprobs()
             self._use_fewer(num_top)
         elif "seed" in sent and re.search(r"['\"`]seed['\"`]", refusal):
-            if self._takes_seed:
+            if "seed" not in self._refused:
                 NOTICE.get()(f"{self._endpoint.where} takes no seed: its replies do not repeat")
-            self._takes_seed = False
+            self._refused.add("seed")
+        elif sent.get("top_p") == 1 and _NO_TOP_P.search(refusal):
+            # All tokens is what such models draw from without it.
+            self._refused.add("top_p")
         else:
             return False
         return True
@@ -318,7 +324,7 @@ async def _served_context(endpoint: Endpoint) -> int | None:
 
     def read(page: Any) -> int | None:
         served = {whole_text(str(model.id)): model for model in page.data}
-        if served and config.model not in served:
+        if served and not _is_served(config, served):
             raise ConfigError(
                 f"endpoint {config.base_url} does not serve '{config.model}' but "
                 f"{', '.join(sorted(served)[:5])}; correct `model`"
@@ -327,3 +333,18 @@ async def _served_context(endpoint: Endpoint) -> int | None:
         return length if isinstance(length, int) and length > 0 else None
 
     return await endpoint.look_up(endpoint.client.models.list, read, needs_key=True)
+
+
+def _is_served(config: OpenAIConfig, listed: Iterable[str]) -> bool:
+    """Whether a server's list has the model, in the ways that servers write their lists.
+
+    Any other name is refused: some servers answer whatever the name, with the model that they have.
+    """
+    if (urlsplit(config.base_url).hostname or "").endswith(".azure.com"):
+        return True  # lists what could be deployed, and is asked for deployments
+    model = config.model
+    # Gemini's list, Ollama's default tag, and a router's variants (`model:free`).
+    names = {model, f"models/{model}", f"{model}:latest", model.rpartition(":")[0]}
+    return any(
+        name in names or (name.endswith("*") and model.startswith(name[:-1])) for name in listed
+    )

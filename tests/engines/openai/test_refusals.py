@@ -1,5 +1,6 @@
 """What an endpoint refuses, in its own words: learned from, or kept whole in the reason."""
 
+import contextlib
 import re
 from typing import Any
 
@@ -117,6 +118,15 @@ TOO_LONG = {
     "ollama": "prompt too long; exceeded max context length by 23 tokens",
     "ollama-embedded": "the input length exceeds the context length",
     "claude": "prompt is too long: 210000 tokens > 200000 maximum",
+    "claude-limit": "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
+    "grok": "This model's maximum prompt length is 131072 but the request contains 138105 tokens.",
+    "tensorrt": "Prompt length (9000) exceeds maximum input length (4096).",
+    "tensorrt-sum": "The sum of prompt length (900) and max_tokens (512) exceeds max_seq_len (512)",
+    "dashscope": "Range of input length should be [1, 30720]",
+    "glm": "Prompt exceeds max length",
+    "moonshot": "Invalid request: Your request exceeded model token limit: 8192",
+    "watsonx": "the number of input tokens 9000 cannot exceed the total tokens limit 8192",
+    "databricks": "prompt token count (9000) cannot exceed 4096.",
     "gemini": "The input token count (1200000) exceeds the maximum number of tokens allowed.",
     "mistral": "Prompt contains 40000 tokens, too large for model with 32768 maximum context "
     "length",
@@ -149,6 +159,50 @@ async def test_other_refusals_are_not_called_too_long(words: str) -> None:
             with pytest.raises(FinalCallError, match=re.escape(words[:40])) as caught:
                 await engine.generate(QUESTION, SamplingParams(), seed=1, request_id="g")
     assert not isinstance(caught.value, PromptTooLongError) and len(endpoint.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
+        "Unsupported parameter: 'top_p' is not supported with this model.",
+    ],
+)
+async def test_top_p_that_changes_nothing_is_left_out_where_it_is_refused(words: str) -> None:
+    def answer(number: int, body: dict[str, Any]) -> Answer:
+        return (400, refusal(words)) if "top_p" in body else (200, chat_reply())
+
+    with fake_endpoint(answer) as endpoint:
+        async with open_engine(config_for(endpoint)) as engine:
+            for _ in range(2):
+                await engine.generate(QUESTION, SamplingParams(), seed=4, request_id="g")
+            with pytest.raises(FinalCallError, match="top_p"):
+                await engine.generate(QUESTION, SamplingParams(top_p=0.5), seed=4, request_id="g")
+    assert [body.get("top_p") for body in endpoint.bodies] == [1, None, None, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("model", "listed", "is_served"),
+    [
+        ("gemini-9", "models/gemini-9", True),
+        ("qwen3", "qwen3:latest", True),
+        ("a/b:free", "a/b", True),
+        ("openai/gpt-9", "openai/*", True),
+        ("gpt-9", "gpt-9-mini", False),
+        ("qwen3:8b", "qwen3:latest", False),
+        ("b", "a/b", False),
+    ],
+)
+async def test_a_model_by_the_ways_of_a_list(model: str, listed: str, is_served: bool) -> None:
+    entry = {"id": listed, "object": "model", "created": 0, "owned_by": "us"}
+    pages = {"/v1/models": lambda body: (200, {"object": "list", "data": [entry]})}
+    with fake_endpoint(lambda number, body: (200, chat_reply()), pages) as endpoint:
+        expected = (
+            contextlib.nullcontext() if is_served else pytest.raises(ConfigError, match=listed)
+        )
+        with expected:
+            async with open_engine(config_for(endpoint, model=model)):
+                pass
 
 
 @pytest.mark.parametrize("size", [700, 100_000])

@@ -157,6 +157,7 @@ def test_unlikely_beginning_only_widens_the_bound() -> None:
         ("eos_token", "stop"),
         ("length", "length"),
         ("content_filter", "length"),
+        ("model_length", "length"),
         ("repetition", "length"),
     ],
 )
