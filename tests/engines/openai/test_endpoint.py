@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines import check_engine, open_engine
+from pipeline.engines.openai.endpoint import Endpoint as HttpEndpoint
 from pipeline.errors import ConfigError, EngineError, FinalCallError, PromptTooLongError
 from pipeline.types import OptionScores, SamplingParams, user
 from tests.engines.fake_endpoint import Answer, Endpoint, chat_reply, fake_endpoint
@@ -169,6 +170,27 @@ def test_key_that_no_header_can_carry(monkeypatch: pytest.MonkeyPatch, value: st
     with pytest.raises(ConfigError, match=r"environment variable OUR_KEY (is not set|holds)") as e:
         check_engine(config)
     assert not value.strip() or value not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),  # needs a package that is not there
+        ("HTTPS_PROXY", "nonsense://x"),
+        ("http_proxy", "http://[::1"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+        ("SSL_CERT_FILE", "/etc/passwd"),
+    ],
+)
+def test_variable_of_the_shell_that_no_client_can_use(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    config = OpenAIConfig(type="openai", base_url="https://192.0.2.1/v1", model="m")
+    with pytest.raises(ConfigError, match=rf"this shell's .*{name}.* \(.+\); correct or unset it"):
+        HttpEndpoint(config)
+    # Loopback needs neither.
+    HttpEndpoint(config.model_copy(update={"base_url": "https://localhost/v1"}))
 
 
 def test_key_in_place_of_its_variable_is_not_printed() -> None:
