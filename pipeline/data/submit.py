@@ -26,7 +26,7 @@ import httpx
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.data.json_lines import export_lines
-from pipeline.engines.openai import read_key
+from pipeline.engines.openai import named_variables, read_key
 from pipeline.errors import MachineError, StoreError, TrainingError, UserError
 from pipeline.ids import file_hash
 from pipeline.store import RunDir, read_json, write_json
@@ -51,10 +51,11 @@ class FineTuning:
     """The API of one server."""
 
     def __init__(self, server: OpenAIConfig) -> None:
-        """Raises ConfigError when the key's variable is not set."""
+        """Raises ConfigError when the key's variable is not set, or a proxy cannot be used."""
         self._key = read_key(server)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        self._client = httpx.Client(base_url=server.base_url, headers=headers, timeout=TIMEOUT)
+        with named_variables(server.base_url):
+            self._client = httpx.Client(base_url=server.base_url, headers=headers, timeout=TIMEOUT)
 
     def __enter__(self) -> "FineTuning":
         return self

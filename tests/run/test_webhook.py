@@ -106,13 +106,18 @@ async def test_promotion_is_sent_once_and_not_lost(
     assert len(hook.messages) == 2
 
 
-def test_webhook_that_fails_ends_nothing(hook: Hook, tmp_path: Path) -> None:
+def test_webhook_that_fails_ends_nothing(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hook.status = 500
     with reporting(make_run(tmp_path / "one"), NAME) as nothing:
         assert nothing is None
     with pytest.raises(ZeroDivisionError), reporting(make_run(tmp_path / "two"), NAME):
         raise ZeroDivisionError
     assert [message["text"] for message in hook.messages] == ["ZeroDivisionError"]
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ZeroDivisionError), reporting(make_run(tmp_path / "three"), NAME):
+        raise ZeroDivisionError
 
 
 def test_address_must_be_there(

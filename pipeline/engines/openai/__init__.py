@@ -2,10 +2,17 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import Engine, EngineKind, Use
 from pipeline.errors import ConfigError
+
+_NETWORK_VARIABLES = (
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
 
 
 def check(config: OpenAIConfig) -> None:
@@ -37,6 +44,21 @@ def read_key(config: OpenAIConfig) -> str | None:
             "beyond ASCII inside the key, which no request can carry; copy the key again"
         )
     return key
+
+
+@contextmanager
+def named_variables(url: str) -> Iterator[None]:
+    """Within it a client is made: a proxy or a certificate of the shell that it cannot use is a
+    ConfigError.
+    """
+    try:
+        yield
+    except Exception as error:  # ImportError, ValueError, SSLError, InvalidURL of two libraries
+        names = [name for name in os.environ if name.upper() in _NETWORK_VARIABLES]
+        raise ConfigError(
+            f"endpoint {url} cannot be reached with this shell's {', '.join(sorted(names))} "
+            f"({error}); correct or unset it"
+        ) from error
 
 
 async def _open(config: OpenAIConfig) -> Engine:

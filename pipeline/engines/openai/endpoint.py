@@ -22,7 +22,7 @@ import httpx2
 import openai
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.openai import read_key
+from pipeline.engines.openai import named_variables, read_key
 from pipeline.engines.openai.pace import Broken, Busy, Pace
 from pipeline.engines.openai.retry_after import asked_wait
 from pipeline.engines.reply import whole_text
@@ -49,10 +49,6 @@ _MOST_PACKED = 512 * 2**10
 _CONNECT_S = 20.0
 _LOOK_UP_S = 30.0
 _BUSY = (429, 503, 529)
-_NETWORK_VARIABLES = (
-    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
-)
 _MAY_PASS = (408, 409, 425)
 """In addition to 5xx."""
 _NO_CREDIT = ("insufficient_quota", "exceeded your current quota", "insufficient balance")
@@ -90,7 +86,7 @@ class Endpoint:
         self.config = config
         self._key = read_key(config)
         self.root = config.base_url.rstrip("/").removesuffix("/v1")
-        with _without_variables("OPENAI_"), _named_variables(config.base_url):
+        with _without_variables("OPENAI_"), named_variables(config.base_url):
             self.client = openai.AsyncOpenAI(
                 base_url=config.base_url,
                 api_key=self._key or "none",
@@ -326,19 +322,6 @@ def _without_variables(beginning: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-@contextmanager
-def _named_variables(url: str) -> Iterator[None]:
-    """One line for a proxy or a certificate of the shell that no client can use."""
-    try:
-        yield
-    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
-        names = [name for name in os.environ if name.upper() in _NETWORK_VARIABLES]
-        raise ConfigError(
-            f"endpoint {url} cannot be reached with this shell's {', '.join(sorted(names))} "
-            f"({error}); correct or unset it"
-        ) from error
 
 
 def _is_loopback(url: str) -> bool:
