@@ -1,5 +1,6 @@
 """The `check:` of a principle: its name and parameters, refused at once when they cannot work."""
 
+import difflib
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
@@ -9,6 +10,9 @@ from pipeline.config.factories import check_arguments, find_factory
 from pipeline.config.section import Section
 from pipeline.errors import ConfigError
 from pipeline.types import is_blank
+
+_NOTES = ("title", "description", "default", "examples", "deprecated", "definitions", "$defs")
+"""Words of a JSON schema that check nothing."""
 
 
 class Range(Section):
@@ -132,8 +136,18 @@ class Json(Section):
             ) from None
         for expression in _values_of("pattern", schema):
             _compile(expression)
-        for reference in _values_of("$ref", schema):
+        for reference in (*_values_of("$ref", schema), *_values_of("$dynamicRef", schema)):
             _resolve(reference, schema)
+        for place in _schemas(schema):
+            _known_words(place)
+        try:
+            for value in (None, {}, [], "", 0):
+                Draft202012Validator(schema).is_valid(value)
+        except RecursionError:
+            raise ValueError(
+                "the JSON schema refers to itself without an end, so that no response could be "
+                "checked; write what it stands for"
+            ) from None
         return schema
 
 
@@ -207,6 +221,34 @@ def _resolve(reference: str, schema: dict[str, JsonValue]) -> None:
         raise ValueError(
             f"the JSON schema has no '{reference}', and nothing is fetched; write it under '$defs'"
         ) from None
+
+
+def _schemas(schema: JsonValue) -> Iterator[dict[str, JsonValue]]:
+    """The schema and all schemas in it, wherever the specification has one."""
+    if isinstance(schema, dict):
+        yield schema
+        for key, inner in schema.items():
+            if key in ("properties", "$defs", "definitions", "dependentSchemas"):
+                inner = list(inner.values()) if isinstance(inner, dict) else []
+            elif key in ("enum", "const", "default", "examples", "dependentRequired"):
+                continue
+            for each in inner if isinstance(inner, list) else [inner]:
+                yield from _schemas(each)
+
+
+def _known_words(schema: dict[str, JsonValue]) -> None:
+    """Raises ValueError for a word that JSON Schema would pass over, or that takes any time."""
+    from jsonschema import Draft202012Validator
+
+    if "patternProperties" in schema:
+        raise ValueError(
+            "the JSON schema has 'patternProperties', whose expressions are not bound in time; "
+            "write 'propertyNames' with a 'pattern'"
+        )
+    known = {*Draft202012Validator.VALIDATORS, *_NOTES}
+    for word in schema.keys() - known:
+        if meant := difflib.get_close_matches(word, known, n=1, cutoff=0.8):
+            raise ValueError(f"the JSON schema has '{word}'; did you mean '{meant[0]}'?")
 
 
 def _values_of(key: str, schema: JsonValue) -> Iterator[str]:

@@ -10,6 +10,7 @@ Repeated keys are refused: YAML itself would silently keep the last one.
 import difflib
 import re
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ _PRIVATE = {"api_key_env", "base_url", "replicas", "url_env"}
 """Keys whose value may hold a key or a password by mistake; no message repeats it."""
 _SIGN_IN = re.compile(r"//[^/@\s]+@")
 """Name and password in an address."""
+_NO_STRINGS = (bool, int, float, date)
+"""What YAML reads no, on, 24 and 2024-01-01 as."""
 KeyPath = tuple[str | int, ...]
 
 
@@ -172,7 +175,9 @@ def _describe(fault: Any, model: type[BaseModel], name: str) -> str:
         return f"{name}: {message}" if name else message
     shown = _SIGN_IN.sub("//***@", repr(fault.get("input")))[:80]
     value = "not usable" if {*fault["loc"]} & _PRIVATE else shown
-    return f"'{name}' is {value}, but {message[0].lower()}{message[1:]}"
+    is_word = fault["type"] == "string_type" and isinstance(fault.get("input"), _NO_STRINGS)
+    quote = "; quote it" if is_word else ""
+    return f"'{name}' is {value}, but {message[0].lower()}{message[1:]}{quote}"
 
 
 def _known_keys(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:

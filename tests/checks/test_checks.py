@@ -158,6 +158,18 @@ def test_a_bad_function_is_a_check_error(maker: str, message: str) -> None:
         ),
         ({"name": "json", "json_schema": {"pattern": "(?=a)"}}, "does not compile"),
         (
+            {"name": "json", "json_schema": {"patternProperties": {"(a+)+$": {}}}},
+            "not bound in time",
+        ),
+        ({"name": "json", "json_schema": {"$ref": "#"}}, "refers to itself without an end"),
+        ({"name": "json", "json_schema": {"allOf": [{"$ref": "#"}]}}, "without an end"),
+        ({"name": "json", "json_schema": {"$dynamicRef": "#x"}}, "has no '#x'"),
+        ({"name": "json", "json_schema": {"requierd": ["a"]}}, "did you mean 'required'"),
+        (
+            {"name": "json", "json_schema": {"properties": {"a": {"minLenght": 3}}}},
+            "did you mean 'minLength'",
+        ),
+        (
             {"name": "json", "json_schema": {"items": {"$ref": "http://127.0.0.1:9/x"}}},
             "has no 'http://127.0.0.1:9/x', and nothing is fetched",
         ),
