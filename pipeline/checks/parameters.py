@@ -140,8 +140,9 @@ class Json(Section):
             _resolve(reference, schema)
         for place in _schemas(schema):
             _known_words(place)
+        probes: tuple[JsonValue, ...] = (None, {}, [], "", 0)
         try:
-            for value in (None, {}, [], "", 0):
+            for value in probes:
                 Draft202012Validator(schema).is_valid(value)
         except RecursionError:
             raise ValueError(

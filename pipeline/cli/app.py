@@ -393,6 +393,10 @@ show_examples(app)
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr, without a traceback."""
     hold_standard_streams()
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        _end("the working directory no longer exists; change into one that does", EXIT_USER)
     # The interpreter's last collection would take a second to look at what ends anyway.
     atexit.register(gc.freeze)
     try:

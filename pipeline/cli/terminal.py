@@ -4,8 +4,10 @@ Output is no part of the work: where it cannot be written, since its disk is ful
 gone, what follows goes nowhere and the command continues.
 """
 
+import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -75,8 +77,14 @@ def writing(descriptor: int) -> Iterator[None]:
 
 
 def hold_standard_streams() -> None:
-    """Open what the caller has closed: the next file would take its number, and get its lines."""
+    """Open what the caller has closed: the next file would take its number, and get its lines.
+
+    A character that the terminal's encoding lacks, as in the locale C, is shown as an escape.
+    """
     FOR_PROGRAMS.set(False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

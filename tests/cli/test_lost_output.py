@@ -54,3 +54,27 @@ def test_table_for_a_full_disk_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/one/run.json").write_text("{}")
     assert shell(tmp_path, "runs", ">/dev/full") == (0, [LOST])
+
+
+def test_letter_that_the_locale_lacks_is_an_escape(tmp_path: Path) -> None:
+    """A table writes to the stream itself, which is ASCII in the locale C."""
+    (tmp_path / "runs/one").mkdir(parents=True)
+    (tmp_path / "runs/one/run.json").write_text('{"constitution": {"name": "k\u00e4se"}}')
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "runs"],
+        cwd=PROJECT_ROOT,
+        env=os.environ | {"RLAIF_OUTPUTS": str(tmp_path)} | locale,
+        capture_output=True,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert rb"k\xe4se" in ended.stdout
+
+
+def test_working_directory_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    program = 'cd "$1" && rmdir "$1" && PYTHONPATH="$2" "$0" -m pipeline.cli runs'
+    command = ["bash", "-c", program, sys.executable, str(tmp_path / "gone"), str(PROJECT_ROOT)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    line = "rlaif: the working directory no longer exists; change into one that does\n"
+    assert (ended.returncode, ended.stderr, ended.stdout) == (2, line, "")
