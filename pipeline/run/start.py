@@ -55,8 +55,8 @@ def runs_root() -> Path:
     Raises:
         StoreError: the store of this URL does not answer.
     """
-    outputs = os.environ.get("RLAIF_OUTPUTS", PROJECT_ROOT / "outputs")
-    if "://" not in str(outputs):
+    outputs = os.environ.get("RLAIF_OUTPUTS") or PROJECT_ROOT / "outputs"
+    if str(outputs)[0] in "/.~" or ":/" not in str(outputs):
         # Arrow would read a path that begins with `~` as one below the home folder; nothing else
         # does.
         return Path(outputs).absolute() / "runs"

@@ -352,6 +352,11 @@ def mirror(url: str) -> Mirror:
     Raises:
         StoreError: the URL, its package or its credentials do not work.
     """
+    if not re.match("[^/]+://.", url):
+        raise StoreError(
+            f"RLAIF_OUTPUTS is {url[:160]!r}, but the address of a store has two slashes and a "
+            "name, such as s3://bucket/outputs"
+        )
     url = url.rstrip("/")
     name = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:60]
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]

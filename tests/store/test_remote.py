@@ -222,7 +222,12 @@ def test_driver_of_another_machine_is_named(
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("s3://no-such-bucket/x", "check that the bucket exists"), ("nowhere://x", "cannot be used")],
+    [
+        ("s3://no-such-bucket/x", "check that the bucket exists"),
+        ("nowhere://x", "cannot be used"),
+        ("s3:/bucket/x", "has two slashes and a name"),
+        ("s3://", "has two slashes and a name"),
+    ],
 )
 def test_store_that_does_not_work(
     outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
