@@ -3,7 +3,7 @@
     python -m benchmarks.week [--quick] [--folder FOLDER [--steps N]]
 
 The demo's recipe becomes a series: 24 new prompts a night with two samples each, their labels, the
-audits and the data set, by `rlaif nightly` in a process of its own. On the way a principle is
+audits and the data set, by `rlaif nightly` in a forked process. On the way a principle is
 reworded, the judge answers at random for a night, and a night ends by SIGKILL while it labels.
 Seven versions come out, and a last call finds nothing to do.
 
@@ -23,24 +23,28 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import yaml
 
+from pipeline.cli import main as main_command
 from pipeline.config import RunConfig
 from pipeline.config.factories import recipe_factory
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.dataset import load_dataset
 from pipeline.data.verify import verify
 from pipeline.engines.scripted import ScriptedEngine
+from pipeline.engines.vllm.settings import CPU_ENVIRONMENT, vllm_environment
 from pipeline.errors import EXIT_AUDIT
 from pipeline.ids import uniform
 from pipeline.impact.version import relabeled
@@ -133,19 +137,13 @@ def take_night(folder: Path, step: int, num_prompts: int) -> dict[str, Any]:
     recipe = write_night(folder, step, num_prompts)
     before = newest_night()
     started = time.monotonic()
-    with (folder / f"{step}.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "nightly", str(recipe), "--no-prefect"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=PROJECT_ROOT,
-            start_new_session=True,
-        )
-        left_behind = kill_while_labeling(process, before) if event == KILLED else None
-        code = process.wait()
+    log = folder / f"{step}.log"
+    process = start_night(recipe, log)
+    left_behind = kill_while_labeling(process, before) if event == KILLED else None
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     minutes = (time.monotonic() - started) / 60
     if code != ENDS.get(event, 0):
-        raise SystemExit(f"night {step} ({event}) ended with {code}; see {log.name}")
+        raise SystemExit(f"night {step} ({event}) ended with {code}; see {log}")
     after = newest_night()
     if after is None or (after == before) is not (event in WITHOUT_PROMPTS):
         raise SystemExit(f"night {step} ({event}) made a run where none was due, or none")
@@ -157,6 +155,36 @@ def take_night(folder: Path, step: int, num_prompts: int) -> dict[str, Any]:
     return {**facts, **figures(after)}
 
 
+def start_night(recipe: Path, log: Path) -> int:
+    """`rlaif nightly` in a forked child with a session of its own; returns its id.
+
+    Forked, since the imports of vLLM, which are there already, take longer than such a night.
+    """
+    if child := os.fork():
+        return child
+    os.setsid()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.argv = ["rlaif", "nightly", str(recipe), "--no-prefect"]
+    code: object = 1
+    try:
+        main_command()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def import_vllm() -> None:
+    """What the first night would import otherwise, and each night again."""
+    with vllm_environment(CPU_ENVIRONMENT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import vllm.v1.engine.llm_engine  # noqa: F401
+
+
 def newest_night() -> RunDir | None:
     """The run of the last call that made one."""
     runs = [RunDir(path.parent) for path in runs_root().glob("*/run.json")]
@@ -164,25 +192,27 @@ def newest_night() -> RunDir | None:
     return max(nights, key=lambda run: run.run_id, default=None)
 
 
-def kill_while_labeling(process: subprocess.Popen[bytes], before: RunDir | None) -> bool:
+def kill_while_labeling(process: int, before: RunDir | None) -> bool:
     """SIGKILL once the night has labels, some of them in a shard that is not finished; whether a
     process of it is left a minute later.
     """
-    while process.poll() is None:
+    while not os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         run = newest_night()
         judging = run.root / "preference" / "judge" if run and run != before else None
         if judging and judging.is_dir() and any(judging.iterdir()):
             break
         time.sleep(0.05)
-    process.kill()
-    process.wait()
-    for _ in range(600):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return False
-        time.sleep(0.1)
-    return True
+    os.kill(process, signal.SIGKILL)
+    # The dead child itself stays a member of its group until it is waited for.
+    group = [p for p in psutil.process_iter() if p.pid != process and _group(p) == process]
+    return bool(psutil.wait_procs(group, timeout=60)[1])
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def figures(run: RunDir) -> dict[str, Any]:
@@ -255,6 +285,7 @@ def main() -> None:
             shutil.copytree(PROJECT_ROOT / "models" / "pocket", folder / "model")
         path = folder / "nights.json"
         nights: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
+        import_vllm()
         num_prompts = QUICK_PROMPTS if arguments.quick else PROMPTS_A_NIGHT
         for step in range(len(WEEK))[len(nights) :][: arguments.steps]:
             nights.append(take_night(folder, step, num_prompts))

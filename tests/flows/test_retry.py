@@ -52,7 +52,7 @@ def processes_of(served: int, command: str = "") -> list[int]:
 @pytest.mark.slow
 def test_cancel_and_retry_of_the_ui(server: Server, tmp_path: Path) -> None:
     """A run is canceled while it makes texts and retried to its end; a training is canceled."""
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
         cwd=PROJECT_ROOT,
         text=True,
@@ -61,10 +61,10 @@ def test_cancel_and_retry_of_the_ui(server: Server, tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    )
+    try:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("Ctrl-C"):
-            pass
+        assert any(line.startswith("Ctrl-C") for line in process.stdout)
         found = {d["name"]: d["id"] for d in ask(server, "deployments/filter")}
 
         def begin(**parameters: object) -> str:
@@ -89,6 +89,7 @@ def test_cancel_and_retry_of_the_ui(server: Server, tmp_path: Path) -> None:
         (worker,) = wait_for(lambda: processes_of(process.pid, "pipeline.training.worker"))
         set_state(server, flow_run, CANCEL, then="CANCELLED")
         assert not psutil.pid_exists(worker) and not is_locked(run.root)
+    finally:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate()
     assert process.returncode == 0
