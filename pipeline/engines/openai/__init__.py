@@ -55,6 +55,8 @@ def named_variables(url: str) -> Iterator[None]:
         yield
     except Exception as error:  # ImportError, ValueError, SSLError, InvalidURL of two libraries
         names = [name for name in os.environ if name.upper() in _NETWORK_VARIABLES]
+        if not names:
+            raise
         raise ConfigError(
             f"endpoint {url} cannot be reached with this shell's {', '.join(sorted(names))} "
             f"({error}); correct or unset it"
