@@ -3,6 +3,7 @@ temporary file, of which SQLite keeps two MiB at hand.
 """
 
 import sqlite3
+import sys
 from collections.abc import Iterable
 
 from pipeline.errors import StoreError
@@ -38,5 +39,6 @@ class IdSet:
     def nth(self, number: int) -> tuple[float, str] | None:
         """Draw and id of the `number`-th smallest, from 1; None when there are fewer."""
         query = "SELECT draw, id FROM ids ORDER BY draw, id LIMIT 1 OFFSET ?"
-        row: tuple[float, str] | None = self._db.execute(query, (number - 1,)).fetchone()
+        offset = min(number - 1, sys.maxsize)
+        row: tuple[float, str] | None = self._db.execute(query, (offset,)).fetchone()
         return row

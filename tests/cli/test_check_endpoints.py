@@ -39,7 +39,7 @@ def test_one_question_for_each_endpoint_and_model(rlaif: Rlaif, tmp_path: Path) 
         (200, chat_reply("A"), "returns no log-probabilities for 'm'"),
         (402, {"error": {"message": "top up"}}, "asks for payment .*top up.*before the run"),
         (429, {"error": {"code": "insufficient_quota"}}, "asks for payment"),
-        (200, b"<html><head><style>p{}</style></head><b>Sign in</b></html>", "no whole answer"),
+        (200, b"<html><head><style>p{}</style></head><b>Sign in</b></html>", "a complete answer"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -23,7 +23,7 @@ def test_nth_is_the_largest_of_the_smallest() -> None:
     smallest = heapq.nsmallest(400, ((number, name) for name, number in numbers.items()))
     for n in (1, 2, 250, 400):
         assert ids.nth(n) == smallest[n - 1]
-    assert ids.nth(503) is None
+    assert ids.nth(503) is None and ids.nth(10**30) is None
 
 
 def test_full_disk_is_one_line() -> None:

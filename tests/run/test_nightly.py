@@ -139,7 +139,7 @@ def test_part_of_the_series_that_is_gone_is_named(tmp_path: Path) -> None:
     refused(rf"the night before, run {second.run_id}, is gone; `rlaif resume {second.run_id}`")
     shutil.move(tmp_path / "aside", first.root)
     asyncio.run(take_run(second))
-    assert "1 new prompts go into version 3" in night(recipe)
+    assert "1 new prompt goes into version 3" in night(recipe)
 
 
 def test_share_of_new_prompts_by_hand() -> None:

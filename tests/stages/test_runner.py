@@ -410,10 +410,10 @@ async def test_no_manifest_of_a_finished_shard_stays_in_memory(tmp_path: Path) -
 
     async def call(stage: Stage, index: int, upstream: Sequence[Manifest]) -> Manifest:
         nonlocal most
-        most = max(most, sum(isinstance(each, Manifest) for each in gc.get_objects()))
+        most = max(most, sum(type(each) is Manifest for each in gc.get_objects()))
         return await runner.step(stage, index, upstream)
 
-    before = sum(isinstance(each, Manifest) for each in gc.get_objects())
+    before = sum(type(each) is Manifest for each in gc.get_objects())
     await runner.wavefront(range(20), stages, call)
     # Those of two shards: prompts and three stages of each, and one that is being made.
     assert most - before <= 2 * (len(stages) + 2)

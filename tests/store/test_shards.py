@@ -128,7 +128,7 @@ def test_broken_manifest_is_no_missing_shard(tmp_path: Path, text: bytes) -> Non
         write_prompts(tmp_path / "r", shard_index=number)
     (tmp_path / "r/prompts/shard-00000.json").write_bytes(text)
     with pytest.raises(
-        StoreError, match=r"prompts/shard-00000.json of run r is no .*`rlaif resume r`"
+        StoreError, match=r"prompts/shard-00000.json of run r is not a manifest.*`rlaif resume r`"
     ):
         stage_manifests(tmp_path / "r", "prompts")
     found = first_manifest(tmp_path / "r", "prompts")
