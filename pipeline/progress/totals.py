@@ -48,10 +48,12 @@ class StageTotals:
         self.begun += 1
 
     def rows(self, counts: ShardCounts) -> None:
-        """Rows were made."""
-        self.first_row = self.clock() if self.first_row is None else self.first_row
+        """Rows were made, or taken over from a journal."""
         self.done += counts.expected
-        self.fresh += counts.expected
+        self.reused += counts.reused
+        if fresh := counts.expected - counts.reused:
+            self.first_row = self.clock() if self.first_row is None else self.first_row
+            self.fresh += fresh
         self.tokens += counts.generated_tokens
         self.prompt_tokens += counts.prompt_tokens
         self.cached_tokens += counts.cached_tokens
@@ -61,6 +63,7 @@ class StageTotals:
         self.begun -= 1
         self.planned -= planned
         self.done -= counts.expected
+        self.reused -= counts.reused
 
     def shard(self, manifest: Manifest) -> None:
         """A shard is on disk."""

@@ -66,7 +66,9 @@ class Progress:
         """A shard-stage is about to make this many rows."""
 
     def rows_done(self, folder: str, counts: ShardCounts) -> None:
-        """Rows were made, not reused: `expected` is their number, with the tokens they cost."""
+        """So many rows are there (`expected`): made now, with the tokens they cost, or taken from a
+        journal (`reused`).
+        """
 
     def worker_lost(self, folder: str, planned: int, counts: ShardCounts) -> None:
         """The shard-stage that planned and made these rows lost its worker, and begins again."""
@@ -229,6 +231,9 @@ class Runner:
         known = stored | journaled
         items = stage.plan(inputs)
         self.progress.planned(stage.folder, len(items))
+        if taken := sum(_agrees(item, journaled) for item in items):
+            # Those of the older shard are counted when the manifest is written.
+            self.progress.rows_done(stage.folder, ShardCounts(expected=taken, reused=taken))
         with journal:
             rows, stop = await self._rows(stage, items, known, journal, give_up, careful)
         if stop is not None and not rows:
@@ -289,12 +294,11 @@ class Runner:
         calls, stop = [], None
         numbered = list(enumerate(items))
         for number, item in numbered if careful in (0, 1) else reversed(numbered):
-            old = known.get(item.draft.row_id)
             if item.make is None:
                 rows[number] = item.draft
                 self.progress.rows_done(stage.folder, _costs([item.draft]))
-            elif old is not None and old.input_hash == item.draft.input_hash:
-                rows[number] = old
+            elif _agrees(item, known):
+                rows[number] = known[item.draft.row_id]
             elif give_up:
                 rows[number] = replace(item.draft, status="failed", reason=give_up)
             else:
@@ -395,6 +399,12 @@ def _reusable(rows: Iterable[Row]) -> dict[str, Row]:
         if row.status in paid
         or (row.status == "dropped" and isinstance(row, ModelRow) and row.num_tokens)
     }
+
+
+def _agrees(item: Item, known: Mapping[str, Row]) -> bool:
+    """Whether a row that would cost calls is known, made from the same input."""
+    old = known.get(item.draft.row_id)
+    return item.make is not None and old is not None and old.input_hash == item.draft.input_hash
 
 
 def _earlier(

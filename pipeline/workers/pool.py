@@ -345,7 +345,7 @@ class Pool:
             self._progress.planned(account.folder, account.rows_planned)
         new = _difference(account.counts, before.counts)
         if new.expected:
-            seat.rows += new.expected
+            seat.rows += new.expected - new.reused
             seat.tokens += new.generated_tokens
             self._progress.rows_done(account.folder, new)
         self._attempts[attempt] = seat, account
@@ -366,6 +366,7 @@ def _difference(new: ShardCounts, old: ShardCounts) -> ShardCounts:
     return replace(
         new,
         expected=new.expected - old.expected,
+        reused=new.reused - old.reused,
         prompt_tokens=new.prompt_tokens - old.prompt_tokens,
         cached_tokens=new.cached_tokens - old.cached_tokens,
         generated_tokens=new.generated_tokens - old.generated_tokens,

@@ -91,7 +91,7 @@ def test_resumed_shards_count_as_reused() -> None:
 
 
 def test_rows_of_a_lost_worker_are_taken_back() -> None:
-    """Of 8 rows 3 were made when the worker died; all 3 are reused, as its journal has them."""
+    """Of 8 rows 3 were made when the worker died; the next one takes them from its journal."""
     stage = StageTotals(STAGE, 2, Clock())
     stage.plan(8)
     for _ in range(3):
@@ -99,10 +99,23 @@ def test_rows_of_a_lost_worker_are_taken_back() -> None:
     stage.take_back(8, ShardCounts(expected=3))
     assert (stage.planned, stage.done, stage.begun) == (0, 0, 0)
     stage.plan(8)
+    stage.rows(ShardCounts(expected=3, reused=3))
     for _ in range(5):
         stage.rows(ROW)
     stage.shard(make_manifest(0, 8, reused=0))
-    assert (stage.done, stage.tokens) == (5, 80)
+    assert (stage.done, stage.reused, stage.tokens) == (8, 3, 80)
+
+
+def test_rows_of_a_journal_give_no_pace() -> None:
+    """Of 100 rows 60 are there at once and 9 are made at 4 a second; 31 are left."""
+    clock = Clock()
+    stage = StageTotals(STAGE, 1, clock)
+    stage.plan(100)
+    stage.rows(ShardCounts(expected=60, reused=60))
+    for _ in range(9):
+        clock.now += 0.25
+        stage.rows(ROW)
+    assert stage.done == 69 and stage.seconds_left == pytest.approx(31 * 0.25)
 
 
 def test_lines_come_every_few_seconds() -> None:

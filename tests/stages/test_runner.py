@@ -24,8 +24,8 @@ from pipeline.errors import (
 from pipeline.stages import runner as runner_module
 from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
-from pipeline.stages.runner import Runner, step_key
-from pipeline.store import Manifest, load_manifest, read_rows
+from pipeline.stages.runner import Progress, Runner, step_key
+from pipeline.store import Manifest, ShardCounts, load_manifest, read_rows
 from pipeline.store.journal import Journal
 from pipeline.store.shards import stage_manifests
 from pipeline.types import SamplingParams
@@ -257,6 +257,24 @@ async def test_failed_row_is_not_in_the_journal(tmp_path: Path) -> None:
         await run_chain(tmp_path, [stage], 3, shards_in_flight=1)
     journal = Journal(tmp_path, stage.folder, 0, runner_module.CODE_VERSION)
     assert [row.status for row in journal.rows()] == ["ok"]
+
+
+async def test_rows_of_a_journal_are_progress(tmp_path: Path) -> None:
+    """Of three rows two are in the journal when a bug ends the shard; the next attempt has all."""
+
+    class Watcher(Progress):
+        counts = ShardCounts()
+
+        def rows_done(self, folder: str, counts: ShardCounts) -> None:
+            self.counts += counts
+
+    faults = {"question 2": KeyError("a bug")}
+    engine = make_engine(failure=lambda call: faults.get(call.messages[0].content))
+    with pytest.raises(KeyError, match="a bug"):
+        await run_chain(tmp_path, [sample(engine, num_samples=1)], 3)
+    again = Watcher()
+    await run_chain(tmp_path, [sample(make_engine(), num_samples=1)], 3, progress=again)
+    assert (again.counts.expected, again.counts.reused) == (3, 2)
 
 
 async def test_journal_that_outlives_its_manifest_is_counted_once(
