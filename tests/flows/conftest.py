@@ -1,6 +1,8 @@
 """One dedicated Prefect server for all flow tests, and one process that runs all their flows."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +32,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.delenv("RLAIF_PREFECT_PORT", raising=False)
         yield ensure_server()
         stop_server()
+
+
+def start_serve(folder: Path, stderr: int) -> subprocess.Popen[str]:
+    """`rlaif serve` with its runs in `folder`, in a process group that SIGINT ends as Ctrl-C does.
+
+    Args:
+        stderr: where its errors go, `subprocess.PIPE` or `subprocess.STDOUT`.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
+        cwd=PROJECT_ROOT,
+        text=True,
+        env=os.environ | {"RLAIF_OUTPUTS": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @dataclass(frozen=True)

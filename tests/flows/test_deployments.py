@@ -22,7 +22,7 @@ from pipeline.run.phases import PHASES
 from pipeline.store import RunDir
 from pipeline.store.remote import is_locked
 from pipeline.store.shards import stage_manifests
-from tests.flows.conftest import ask
+from tests.flows.conftest import ask, start_serve
 from tests.flows.test_failing_server import slow_recipe
 
 
@@ -62,16 +62,7 @@ def assert_served(server: Server, deployed: dict[str, Any], folder: Path) -> Non
     parameters = {"recipe": str(slow_recipe(folder)), "run_id": "one"}
     create = f"deployments/{deployed['main']['id']}/create_flow_run"
     run = RunDir(folder / "runs/one")
-    with subprocess.Popen(
-        [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
-        cwd=PROJECT_ROOT,
-        text=True,
-        env=os.environ | {"RLAIF_OUTPUTS": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with start_serve(folder, subprocess.PIPE) as process:
         flow_run = ask(server, create, parameters=parameters)["id"]
         for _ in range(600):
             if stage_manifests(run.root, "supervised/sample"):

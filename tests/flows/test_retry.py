@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.verify import verify
 from pipeline.prefect_server import Server
 from pipeline.run.start import start_run
 from pipeline.store import RunDir
 from pipeline.store.remote import is_locked
 from pipeline.store.shards import stage_manifests
-from tests.flows.conftest import ask
+from tests.flows.conftest import ask, start_serve
 from tests.flows.test_failing_server import slow_recipe
 from tests.training.builders import pair_row, write_rows
 
@@ -45,23 +44,18 @@ def set_state(server: Server, flow_run: str, state: dict[str, str], *, then: str
 
 def processes_of(served: int, command: str = "") -> list[int]:
     """Ids of the flow runs' processes, and of theirs, whose command line has a text."""
-    children = psutil.Process(served).children(recursive=True)
-    return [child.pid for child in children if command in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(served).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # one that has just ended
+            if command in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 @pytest.mark.slow
 def test_cancel_and_retry_of_the_ui(server: Server, tmp_path: Path) -> None:
     """A run is canceled while it makes texts and retried to its end; a training is canceled."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
-        cwd=PROJECT_ROOT,
-        text=True,
-        env=os.environ | {"RLAIF_OUTPUTS": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start_serve(tmp_path, subprocess.STDOUT)
     try:
         assert process.stdout is not None
         assert any(line.startswith("Ctrl-C") for line in process.stdout)
