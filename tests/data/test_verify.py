@@ -24,6 +24,8 @@ from tests.cli.commands import Rlaif
 from tests.run.builders import write_recipe
 
 WEIGHTS = "training/sft/model/model.safetensors"
+TICK_S = 0.05
+"""More than a tick of the clock of a file system: what happens in one tick has one time."""
 
 
 def take(run: RunDir) -> None:
@@ -240,12 +242,13 @@ def test_earlier_damage_survives_a_resume_and_a_report(run: RunDir) -> None:
     """Work in the folder must not make a damaged file pass for whole."""
     weights = run.root / WEIGHTS
     weights.write_bytes(flipped(weights.read_bytes(), 2**20 + 5))
-    time.sleep(0.05)  # the clock of a file system has ticks
+    time.sleep(TICK_S)
     write_report(run)
     take(run)
     take(run)
     assert verify(run) == [f"{WEIGHTS}: damaged or changed since the run ended"]
     weights.unlink()
+    time.sleep(TICK_S)
     take(run)
     assert verify(run) == [f"{WEIGHTS}: missing"]
 
