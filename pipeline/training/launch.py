@@ -240,7 +240,8 @@ def _command(job: TrainingJob, job_path: Path) -> list[str]:
         options += [f"--mixed_precision={precision}"]
     else:
         return [*worker, str(job_path)]
-    return [*worker, "accelerate.commands.launch", *options, "-m", WORKER, "-", str(job_path)]
+    # The launcher of several processes fails on arguments that begin with a dash.
+    return [*worker, "accelerate.commands.launch", *options, "-m", WORKER, "0", str(job_path)]
 
 
 def _environment(job: TrainingJob) -> dict[str, str]:

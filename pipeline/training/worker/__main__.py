@@ -2,7 +2,7 @@
 
     python -m pipeline.training.worker PARENT_PID job.json
     python -m pipeline.training.worker PARENT_PID accelerate.commands.launch ... \
-        -m pipeline.training.worker - job.json        `-`: the parent is whoever started it
+        -m pipeline.training.worker 0 job.json        0: the parent is whoever started it
 
 A training that outlives its killed parent would hold the GPU and write into a folder that a
 resumed run is using. Linux signals the child when the thread that started it ends; the check of
@@ -81,7 +81,7 @@ def report(error: PipelineError) -> int:
 
 if __name__ == "__main__":
     parent, *rest = sys.argv[1:]
-    die_with_parent(os.getppid() if parent == "-" else int(parent))
+    die_with_parent(int(parent) or os.getppid())
     if len(rest) == 1:
         sys.exit(main(Path(rest[0])))
     sys.argv = rest
