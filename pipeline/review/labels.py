@@ -2,7 +2,8 @@
 
 In:  one label at a time
 Out: outputs/review/RUN/random.jsonl and targeted.jsonl, a line for each label, on the disk before
-     `add` returns; sources.yaml lists both, random.yaml the random sample alone
+     `add` returns; sources.yaml lists both, random.yaml the random sample alone;
+     superseded.jsonl, labels that their reviewers took back, which are in no list
 
 A bound of errors or a calibration needs labels that are like those of the run. Only the random
 sample is: the other file holds pairs that were chosen because they are hard.
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,6 +27,7 @@ from pipeline.store.files import write_text
 
 Answer = Literal["first", "second", "tie"]
 NAMES = ("random", "targeted")
+SUPERSEDED = "superseded"
 COLUMNS = {
     "prompt": "prompt",
     "first": "first",
@@ -60,11 +63,12 @@ class LabelFiles:
         self.folder = folder
         self._files = {
             name: os.open(folder / f"{name}.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            for name in NAMES
+            for name in (*NAMES, SUPERSEDED)
         }
+        # Of the folder: a file is another one after a label was taken back.
+        self._lock = os.open(folder, os.O_RDONLY)
         try:
-            for file in self._files.values():
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for name, file in self._files.items():
                 # The end of a line that a killed process began; its reviewer saw no confirmation.
                 os.ftruncate(file, len(_whole_lines(folder / f"{name}.jsonl")))
@@ -93,29 +97,57 @@ class LabelFiles:
             **asdict(label),
             "drawn": pair.reason,
         }
+        data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+        with self._appended(name, data) as size:
+            if size == 0:
+                self._list_sources()
+        self.labels.append(label)
+
+    def take_back(self, label: Label) -> None:
+        """Move a label to superseded.jsonl; it is there before it is gone from its own file.
+
+        Raises:
+            StoreError: it could not be moved, and still counts.
+        """
+        for name in NAMES:
+            path = self.folder / f"{name}.jsonl"
+            lines = _whole_lines(path).splitlines(keepends=True)
+            moved = [line for line in lines if _is_of(line, label)]
+            if not moved:
+                continue
+            kept = b"".join(line for line in lines if line not in moved)
+            with self._appended(SUPERSEDED, b"".join(moved)):
+                write_text(path, kept.decode())
+            os.close(self._files[name])
+            self._files[name] = os.open(path, os.O_RDWR | os.O_APPEND)
+            if not kept:
+                with suppress(StoreError):  # the next label in it, or the next start, lists again
+                    self._list_sources()
+        self.labels.remove(label)
+
+    def close(self) -> None:
+        """Let another process review the run."""
+        for file in (*self._files.values(), self._lock):
+            os.close(file)
+
+    @contextmanager
+    def _appended(self, name: str, data: bytes) -> Iterator[int]:
+        """Append to a file, and take it off again if the block fails; gives the size before."""
         file = self._files[name]
         size = os.fstat(file).st_size
         try:
-            data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
             while data:
                 data = data[os.write(file, data) :]
             os.fsync(file)
-            if size == 0:
-                self._list_sources()
+            yield size
         except BaseException as error:
             os.ftruncate(file, size)
             if isinstance(error, OSError):
                 raise disk_error(error, self.folder / f"{name}.jsonl") from error
             raise
-        self.labels.append(label)
-
-    def close(self) -> None:
-        """Let another process review the run."""
-        for file in self._files.values():
-            os.close(file)
 
     def _list_sources(self) -> None:
-        """Write the source lists of the files that hold a label."""
+        """Write the source lists of the files that hold a label; a list of none is removed."""
         sources = {
             name: {
                 "type": "pairs",
@@ -123,14 +155,16 @@ class LabelFiles:
                 "path": str((self.folder / f"{name}.jsonl").absolute()),
                 "columns": COLUMNS,
             }
-            for name in self._files
+            for name in NAMES
             if (self.folder / f"{name}.jsonl").stat().st_size
         }
         for name, listed in (("sources", list(sources)), ("random", ["random"])):
             entries = [sources[each] for each in listed if each in sources]
+            path = self.folder / f"{name}.yaml"
             if entries:
-                text = yaml.safe_dump({"sources": entries}, sort_keys=False)
-                write_text(self.folder / f"{name}.yaml", text)
+                write_text(path, yaml.safe_dump({"sources": entries}, sort_keys=False))
+            else:
+                path.unlink(missing_ok=True)
 
 
 def saved_labels(folder: Path, name: str) -> Iterator[Label]:
@@ -151,6 +185,11 @@ def saved_labels(folder: Path, name: str) -> Iterator[Label]:
             raise DataError(
                 f"{path} line {number} is not a label of a review; correct or remove the line"
             ) from error
+
+
+def _is_of(line: bytes, label: Label) -> bool:
+    row = json.loads(line)
+    return bool((row["pair"], row["annotator"]) == (label.pair, label.annotator))
 
 
 def _whole_lines(path: Path) -> bytes:

@@ -34,7 +34,9 @@ const show = (state) => {
   shownAt = performance.now();
   byId("progress").textContent = `${state.done} done, ${state.left} left`;
   byId("begin").hidden = true;
-  byId("pair").hidden = byId("answers").hidden = !pair;
+  byId("pair").hidden = byId("choices").hidden = !pair;
+  byId("undo").hidden = !state.can_undo;
+  byId("answers").hidden = !pair && !state.can_undo;
   byId("question").textContent = !pair ? "Every pair is labeled. Thank you." : pair.question || "Which response is better?";
   if (pair) {
     byId("prompt").replaceChildren(...pair.prompt.flatMap((turn) => [el("h2", "cap", turn.role === "user" ? "Prompt" : turn.role), el("div", "text", turn.content)]));
@@ -78,17 +80,22 @@ const answer = (value) => {
   if (pair) work("/label", { pair: pair.id, answer: value, seconds: (performance.now() - shownAt) / 1000 });
 };
 
+const undo = () => { if (!byId("undo").hidden) work("/undo", {}); };
+
 /* Not the arrow down, which scrolls: no label by accident. */
 const KEYS = { 1: "left", ArrowLeft: "left", 2: "tie", 3: "right", ArrowRight: "right" };
 document.addEventListener("keydown", (event) => {
-  if (!pair || event.repeat || event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
-  if (event.target.closest(".scroll")) return;  // its arrows scroll
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, .scroll")) return;  // letters are text there, and arrows scroll
+  if (event.key === "u" || event.key === "Backspace") return undo();
+  if (!pair || !(event.key in KEYS)) return;
   event.preventDefault();
   answer(KEYS[event.key]);
 });
 for (const button of document.querySelectorAll("[data-answer]")) {
   button.addEventListener("click", () => answer(button.dataset.answer));
 }
+byId("undo").addEventListener("click", undo);
 byId("begin").addEventListener("submit", (event) => {
   event.preventDefault();
   reviewer = byId("name").value;

@@ -1,7 +1,7 @@
-"""The page of a review and its three requests, on 127.0.0.1 alone.
+"""The page of a review and its four requests, on 127.0.0.1 alone.
 
 In:  HTTP requests of a browser on this machine
-Out: the page; `POST /next`, `/label` and `/figures` with JSON both ways
+Out: the page; `POST /next`, `/label`, `/undo` and `/figures` with JSON both ways
 
 The page holds no data, and anyone on the machine may load it. The requests need the token, which
 travels in the part of the address after `#`: browsers send that to no server and put it into no
@@ -136,8 +136,15 @@ def _label(review: Review, body: Any) -> dict[str, Any]:
     return review.next(name)
 
 
+def _undo(review: Review, body: Any) -> dict[str, Any]:
+    name = str(body["reviewer"])
+    review.take_back(name)
+    return review.next(name)
+
+
 ACTIONS: dict[str, Callable[[Review, Any], Any]] = {
     "/next": lambda review, body: review.next(str(body["reviewer"])),
     "/label": _label,
+    "/undo": _undo,
     "/figures": lambda review, body: review.figures(),
 }

@@ -7,7 +7,10 @@ A third of the pairs goes to every reviewer, so that they can be compared; each 
 the first who takes it. A pair that a browser was closed on stays with its reviewer and goes to the
 others last. Left and right are drawn for each reviewer and pair.
 
-Does not: change a label once it is saved; the first answer of a reviewer to a pair counts.
+A reviewer can take back labels, the latest first. The pair comes again, the label stays on the
+disk as superseded, and the last one counts.
+
+Does not: take back what was labeled before `rlaif review` was started.
 """
 
 import math
@@ -43,12 +46,15 @@ class Review:
         self._lock = threading.Lock()
         self._held: dict[str, str] = {}
         """Reviewer to whom an unlabeled pair was shown last, by row id."""
+        self._given: dict[str, list[Label]] = defaultdict(list)
+        """Labels since the start, by reviewer, the latest last."""
         self._by_pair: dict[str, dict[str, Label]] = defaultdict(dict)
         for label in files.labels:
             self._by_pair[label.pair][label.annotator] = label
 
     def next(self, reviewer: str) -> dict[str, Any]:
-        """The reviewer's next pair, None at the end, with how many are done and left.
+        """The reviewer's next pair, None at the end, with how many are done and left, and whether
+        a label can be taken back.
 
         Raises:
             DataError: the name cannot be used.
@@ -65,8 +71,9 @@ class Review:
             if pair is not None and not self._is_shared(pair):
                 self._held[pair.row_id] = name
             done = sum(name in labels for labels in self._by_pair.values())
+            given = bool(self._given[name])
         shown = self._shown(pair, name) if pair else None
-        return {"pair": shown, "done": done, "left": len(open_to)}
+        return {"pair": shown, "done": done, "left": len(open_to), "can_undo": given}
 
     def label(self, reviewer: str, row_id: str, answer: str, seconds: float) -> None:
         """Save an answer.
@@ -83,7 +90,9 @@ class Review:
             raise DataError("that is not an answer to a pair of this review; load the page again")
         with self._lock:
             if name in self._by_pair[row_id]:
-                raise DataError(f"{name} labeled this pair before; the first label counts")
+                raise DataError(
+                    f"{name} labeled this pair before; load the page again, or take that label back"
+                )
             value: Answer = "tie"
             if answer != "tie":
                 value = (
@@ -92,7 +101,25 @@ class Review:
             label = Label(row_id, name, value, round(seconds, 2))
             self._files.add(pair, label)
             self._by_pair[row_id][name] = label
+            self._given[name].append(label)
             self._held.pop(row_id, None)
+
+    def take_back(self, reviewer: str) -> None:
+        """Take back the reviewer's latest label; its pair is the next one again.
+
+        Raises:
+            DataError: the name cannot be used, or there is none since the start.
+            StoreError: it could not be written; the label still counts.
+        """
+        name = check_name(reviewer)
+        with self._lock:
+            if not self._given[name]:
+                raise DataError(f"{name} has given no label since `rlaif review` was started")
+            label = self._given[name][-1]
+            self._files.take_back(label)
+            self._given[name].pop()
+            del self._by_pair[label.pair][name]
+            self._held[label.pair] = name
 
     def figures(self) -> list[dict[str, Any]]:
         """Agreement of people and judge, on the random sample and on all pairs, then of every two

@@ -44,7 +44,11 @@ def test_label_is_saved_and_the_next_pair_comes(server: ReviewServer) -> None:
     after = post(server, "/label", body)
     assert after.status_code == 200 and after.json()["done"] == state["done"] + 1
     again = post(server, "/label", body)
-    assert again.status_code == 409 and "the first label counts" in again.json()["error"]
+    assert again.status_code == 409 and "load the page again" in again.json()["error"]
+    undone = post(server, "/undo", {"reviewer": "Ada"}).json()
+    assert undone["pair"] == state["pair"] and undone["done"] == state["done"]
+    none = post(server, "/undo", {"reviewer": "Ada"})
+    assert none.status_code == 409 and "no label since" in none.json()["error"]
     assert isinstance(post(server, "/figures", {}).json(), list)
 
 

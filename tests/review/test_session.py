@@ -93,7 +93,7 @@ def test_two_reviewers_on_one_pair(run: RunDir, tmp_path: Path) -> None:
     first, second = (review.next(name)["pair"]["id"] for name in ("Ada", "Bob"))
     review.label("Ada", first, "left", 1)
     review.label("Bob", first, "tie", 1)
-    with pytest.raises(DataError, match="Ada labeled this pair before; the first label counts"):
+    with pytest.raises(DataError, match="Ada labeled this pair before; load the page again"):
         review.label("Ada", first, "right", 1)
     assert review.counts() == {"Ada": 1, "Bob": 1}
     assert second
@@ -160,6 +160,72 @@ def test_disk_that_fills_in_the_middle_of_a_line_saves_nothing(run: RunDir, tmp_
     assert not any((tmp_path / f"{n}.jsonl").read_bytes() for n in ("random", "targeted"))
     review.label("Ada", shown["id"], "left", 1)
     assert review.next("Ada")["done"] == 1
+
+
+def lines_of(folder: Path, *names: str) -> list[dict[str, str]]:
+    texts = [(folder / f"{name}.jsonl").read_text() for name in names]
+    return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+def test_label_that_is_taken_back_is_superseded(run: RunDir, tmp_path: Path) -> None:
+    """Ada says worse on all 30 pairs, takes the last two back and says better: kappa with the judge
+    counts the last labels, 2 of 30 equal. Both first labels stay, and another start reads the same.
+    """
+    review, _ = open_review(run, tmp_path)
+    with pytest.raises(DataError, match="Ada has given no label since"):
+        review.take_back("Ada")
+    answer_for(review, "Ada", "worse")
+    last = [label.pair for label in review._given["Ada"]][-2:]
+    assert review.next("Ada")["can_undo"]
+    for row_id in reversed(last):
+        review.take_back("Ada")
+        assert review.next("Ada")["pair"]["id"] == row_id
+    assert review.next("Ada")["done"] == 28 and len(lines_of(tmp_path, "random", "targeted")) == 28
+    assert answer_for(review, "Ada", "better") == 2
+    taken = {line["pair"]: line["label"] for line in lines_of(tmp_path, "superseded")}
+    counted = {line["pair"]: line["label"] for line in lines_of(tmp_path, "random", "targeted")}
+    assert set(taken) == set(last) and len(counted) == 30
+    assert all(taken[row_id] != counted[row_id] for row_id in last)
+    figures = review.figures()
+    assert {f["equal"] for f in figures if "all" in f["title"]} == {round(2 / 30, 3)}
+    review._files.close()
+    again, _ = open_review(run, tmp_path)
+    assert again.figures() == figures and not again.next("Ada")["can_undo"]
+
+
+def test_only_label_that_is_taken_back_leaves_no_source(run: RunDir, tmp_path: Path) -> None:
+    """A source without a row would be refused. A pair that Ada gave back is hers again first, and
+    Bob's label of a pair stays.
+    """
+    review, _ = open_review(run, tmp_path, 12)
+    shown = review.next("Ada")["pair"]["id"]
+    review.label("Ada", shown, "left", 1)
+    assert (tmp_path / "random.yaml").exists()
+    review.take_back("Ada")
+    assert not (tmp_path / "random.yaml").exists() and not (tmp_path / "sources.yaml").exists()
+    review.label("Bob", shown, "tie", 1)
+    review.label("Ada", shown, "left", 1)
+    review.take_back("Ada")
+    (line,) = lines_of(tmp_path, "random")
+    assert line["annotator"] == "Bob" and review.counts()["Bob"] == 1
+    assert [x["annotator"] for x in lines_of(tmp_path, "superseded")] == ["Ada", "Ada"]
+
+
+def test_label_that_cannot_be_moved_still_counts(run: RunDir, tmp_path: Path) -> None:
+    review, _ = open_review(run, tmp_path)
+    shown = review.next("Ada")["pair"]
+    review.label("Ada", shown["id"], "left", 1)
+    before = (tmp_path / "random.jsonl").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, hard))
+    try:
+        with pytest.raises(StoreError, match=r"superseded\.jsonl"):
+            review.take_back("Ada")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "random.jsonl").read_bytes() == before
+    assert not (tmp_path / "superseded.jsonl").read_bytes()
+    assert review.next("Ada")["done"] == 1 and review.next("Ada")["can_undo"]
 
 
 def test_label_is_saved_with_its_source_list_or_not_at_all(run: RunDir, tmp_path: Path) -> None:
