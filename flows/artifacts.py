@@ -104,7 +104,7 @@ class PassArtifacts:
     """Two artifacts of one pass: the share of its shard-stages that are done, and its workers.
 
     Args:
-        folders: of the stages of the pass.
+        folders: of the stages of the pass, in order, at least one.
         total: shard-stages of the pass.
         workers: the workers, a row each; None without workers.
     """
@@ -116,7 +116,8 @@ class PassArtifacts:
         total: int,
         workers: Callable[[], list[dict[str, str | int]]] | None,
     ) -> None:
-        key, self._names = artifact_key(run), f"{', '.join(folders)} of {run.run_id}"
+        names = " to ".join(dict.fromkeys((folders[0], folders[-1])))
+        key, self._names = artifact_key(run), f"{names} of {run.run_id}"
         self._keys = f"progress-{key}", f"workers-{key}"
         self._total, self._done, self._workers = max(1, total), 0, workers
         self._shown: dict[str | None, UUID] = {}

@@ -7,18 +7,31 @@ Out: flow runs, one at a time, each a process; one that is in progress at the en
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any
+from itertools import chain
+from typing import Annotated, Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 from prefect.schedules import Schedule
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, PositiveInt, ValidationError
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.yaml_file import load_yaml
 from pipeline.errors import ConfigError
+
+
+class Limit(ConcurrencyLimitConfig, extra="forbid"):
+    """Flow runs of a deployment at a time, and what becomes of one too many."""
+
+    limit: PositiveInt
+    """With 0, no flow run would ever start; the server refuses it."""
+
+
+def _limit(value: Any) -> Any:
+    """A plain number, as Prefect takes it too."""
+    return {"limit": value} if isinstance(value, int) else value
 
 
 class Deployment(BaseModel, extra="forbid"):
@@ -29,7 +42,7 @@ class Deployment(BaseModel, extra="forbid"):
     entrypoint: str
     parameters: dict[str, Any]
     schedules: list[Schedule] = []
-    concurrency_limit: ConcurrencyLimitConfig | None = None
+    concurrency_limit: Annotated[Limit | None, BeforeValidator(_limit)] = None
     work_pool: dict[str, Any] = {}
     """For workers alone."""
 
@@ -51,10 +64,15 @@ class Deployment(BaseModel, extra="forbid"):
             problem = f"entrypoint {self.entrypoint}: {error}"
         else:
             known = served._parameter_openapi_schema.properties
-            unknown = next((name for name in self.parameters if name not in known), None)
-            if unknown is None:
+            given = chain(self.parameters, *(each.parameters for each in self.schedules))
+            unknown = next((name for name in given if name not in known), None)
+            if unknown is not None:
+                problem = f"the flow has no parameter '{unknown}', only {', '.join(known)}"
+            elif not all(each.cron or each.interval or each.rrule for each in self.schedules):
+                # Prefect takes it, and a misspelt key too, and never starts a flow run.
+                problem = "a schedule has none of cron, interval and rrule"
+            else:
                 return served
-            problem = f"the flow has no parameter '{unknown}', only {', '.join(known)}"
         raise ConfigError(f"deployment '{self.name}' of prefect.yaml: {problem}; correct it")
 
 

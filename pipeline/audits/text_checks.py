@@ -200,7 +200,9 @@ def _evasive_lift(data: PairTexts) -> Measure:
         sum(is_evasive(text, data.config.refusals) for text in side) / len(side)
         for side in (data.chosen, data.rejected)
     )
-    detail = f"{chosen:.1%} of chosen and {rejected:.1%} of rejected texts are evasive"
+    detail = (
+        f"{100 * chosen:.1f} % of chosen and {100 * rejected:.1f} % of rejected texts are evasive"
+    )
     return Measure(chosen - rejected, len(data.chosen), detail)
 
 
@@ -249,7 +251,7 @@ def _tag_coverage(data: PairTexts) -> Measure:
     return Measure(
         shares[ranked[0]] / overall,
         number,
-        f"{overall:.1%} of all prompts are left; the worst tag over that",
+        f"{100 * overall:.1f} % of all prompts are left; the worst tag over that",
         tuple(f"{tag}: {sum(by_tag[tag])} of {len(by_tag[tag])}" for tag in ranked[:3]),
     )
 

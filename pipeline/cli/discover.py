@@ -53,8 +53,8 @@ def lines_of(discovery: Discovery) -> list[str]:
     ]
     lines += [_principle(each) for each in found.kept]
     lines += [
-        f"random labels that {len(found.candidates)} candidates explain as well: {found.luck:.1%}"
-        + (": this may be luck" if found.luck > 0.05 else ""),
+        f"random labels that {len(found.candidates)} candidates explain as well: "
+        f"{100 * found.luck:.1f} %" + (": this may be luck" if found.luck > 0.05 else ""),
         f"held-out labels explained by what was found: {_told(found.found)}",
         f"  by the recipe's constitution: {_told(found.given)}",
         f"  by the judge without a principle: {_told(found.alone)}",
@@ -76,11 +76,11 @@ def _principle(found: Found) -> str:
     votes = found.votes
     return (
         f"{found.name}: right in {_told(found.explains)} of the held-out pairs that it decides, "
-        f"which are {votes.relevance:.0%}"
+        f"which are {100 * votes.relevance:.0f} %"
     )
 
 
 def _told(share: Estimate | None) -> str:
     if share is None:
         return "none"
-    return f"{share.share:.1%} ({share.low:.1%} to {share.high:.1%})"
+    return f"{100 * share.share:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f} %)"

@@ -103,8 +103,8 @@ def agreement(
             estimates = (
                 f"{result.kappa:z.3f}",
                 f"{result.kappa_low:z.3f} to {result.kappa_high:z.3f}",
-                f"{equal.share:.1%}",
-                f"{equal.low:.1%} to {equal.high:.1%}",
+                f"{100 * equal.share:.1f} %",
+                f"{100 * equal.low:.1f} to {100 * equal.high:.1f} %",
             )
         lines.append((", ".join(pair), *(f"{count:,}" for count in counts), *estimates))
     console().print(number_table(AGREEMENT_HEAD, lines))

@@ -200,7 +200,7 @@ def _check(principle: Principle) -> str:
 
 def _weight(principle: Principle, constitution: Constitution) -> str:
     total = sum(p.weight for p in constitution.principles)
-    return f"{principle.weight:g} ({principle.weight / total:.1%} of draws)"
+    return f"{principle.weight:g} ({100 * principle.weight / total:.1f} % of draws)"
 
 
 def _rank(principle: Principle, constitution: Constitution, new_ids: Mapping[str, str]) -> str:

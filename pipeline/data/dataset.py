@@ -152,12 +152,12 @@ def parent_run(run: RunDir) -> RunDir | None:
     return parent
 
 
-def known_prompt_ids(run: RunDir) -> set[str]:
-    """Ids of all prompts that were asked for a run's version and the versions before it.
+def known_prompt_ids(run: RunDir) -> Iterator[str]:
+    """Ids of all prompts that were asked for a run's version and those before it, some twice.
 
     Includes prompts that yielded no row: one whose pairs were all ties is not asked again.
     """
-    return {i for table in _known_prompt_tables(run) for i in table[0].to_pylist()}
+    return (i for table in _known_prompt_tables(run) for i in table[0].to_pylist())
 
 
 def record_set(run: RunDir, name: str, info: SetInfo) -> DatasetManifest:

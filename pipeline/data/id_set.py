@@ -4,7 +4,7 @@ temporary file, of which SQLite keeps two MiB at hand.
 
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pipeline.errors import StoreError
 
@@ -35,6 +35,10 @@ class IdSet:
     def __contains__(self, identity: object) -> bool:
         found = self._db.execute("SELECT 1 FROM ids WHERE id = ?", (identity,))
         return found.fetchone() is not None
+
+    def __iter__(self) -> Iterator[str]:
+        for (identity,) in self._db.execute("SELECT id FROM ids ORDER BY id"):
+            yield identity
 
     def nth(self, number: int) -> tuple[float, str] | None:
         """Draw and id of the `number`-th smallest, from 1; None when there are fewer."""

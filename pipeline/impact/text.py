@@ -54,8 +54,9 @@ def headline(impact: Impact) -> list[str]:
         f"{total.relabeled:,} labels changed sides, {total.became_ties:,} became a tie, "
         f"{total.stopped_being_ties:,} stopped being one",
         f"{total.pairs_gained:,} pairs gained, {total.pairs_lost:,} lost",
-        f"paid {paid('calls'):,} of {paid('calls_full'):,} calls ({impact.calls_share:.1%}) and "
-        f"{paid('tokens'):,} of {paid('tokens_full'):,} tokens ({impact.cost_share:.1%})",
+        f"paid {paid('calls'):,} of {paid('calls_full'):,} calls "
+        f"({100 * impact.calls_share:.1f} %) and {paid('tokens'):,} of {paid('tokens_full'):,} "
+        f"tokens ({100 * impact.cost_share:.1f} %)",
     ]
     if total.labels_gained or total.labels_lost:
         lines.append(f"{total.labels_gained:,} labels gained, {total.labels_lost:,} lost")
@@ -88,7 +89,7 @@ def tables(impact: Impact) -> list[Table]:
                 {
                     "stage": c.folder,
                     **_numbers(c, COSTS),
-                    "share": f"{c.tokens / max(1, c.tokens_full):.1%}",
+                    "share": f"{100 * c.tokens / max(1, c.tokens_full):.1f} %",
                 }
                 for c in impact.costs
             ],

@@ -73,10 +73,12 @@ class PairContrast(Section):
     def describe(self) -> str:
         """One sentence for cards and reports."""
         kept = (
-            "" if self.longer_kept is None else f" and {self.longer_kept:.1%} of {self.kept:,} kept"
+            ""
+            if self.longer_kept is None
+            else f" and {100 * self.longer_kept:.1f} % of {self.kept:,} kept"
         )
         return (
-            f"The preferred response is the longer one in {self.longer_labeled:.1%} of "
+            f"The preferred response is the longer one in {100 * self.longer_labeled:.1f} % of "
             f"{self.labeled:,} labeled pairs{kept}; ties count half."
         )
 

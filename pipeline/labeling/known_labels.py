@@ -80,11 +80,12 @@ class ErrorBound(Section):
     def describe(self) -> str:
         """Two sentences for cards and reports."""
         return (
-            f"With a confidence of {self.confidence:.0%}, at most {self.max_error:.1%} of the "
-            "pairs are wrong, if the known comparisons are like those of the run: labels below "
-            f"{self.least_label:.4g} are left out. Of {self.tested} known comparisons of other "
-            f"contexts, {self.kept} ({self.coverage:.0%}) lie at or above it, {self.errors} of "
-            f"them wrong (exact binomial bound {self.upper_bound:.1%})."
+            f"With a confidence of {100 * self.confidence:.0f} %, at most "
+            f"{100 * self.max_error:.1f} % of the pairs are wrong, if the known comparisons "
+            f"are like those of the run: labels below {self.least_label:.4g} are left "
+            f"out. Of {self.tested} known comparisons of other contexts, {self.kept} "
+            f"({100 * self.coverage:.0f} %) lie at or above it, "
+            f"{self.errors} of them wrong (exact binomial bound {100 * self.upper_bound:.1f} %)."
         )
 
 

@@ -107,7 +107,7 @@ class StageTotals:
         if self.tokens and self.seconds:
             facts.append(f"{self.tokens / self.seconds:,.0f} tok/s")
         if self.cached_tokens:
-            facts.append(f"cache {self.cached_tokens / self.prompt_tokens:.0%}")
+            facts.append(f"cache {100 * self.cached_tokens / self.prompt_tokens:.0f} %")
         return facts
 
     def summary(self) -> str:

@@ -1,7 +1,7 @@
 """Watchers of a run: one that counts, one that writes lines, one that passes every call to several.
 
-preference/judge: 320 of 1,024 rows, 812 tok/s, cache 48%, 12 s left
-preference/judge: 1,024 rows in 38 s, 810 tok/s, cache 49%, 3 unparsed
+preference/judge: 320 of 1,024 rows, 812 tok/s, cache 48 %, 12 s left
+preference/judge: 1,024 rows in 38 s, 810 tok/s, cache 49 %, 3 unparsed
 """
 
 import math

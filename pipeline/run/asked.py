@@ -6,12 +6,13 @@ Out: AskedBefore
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 from pipeline.audits.diversity import near_duplicates
 from pipeline.config import RunConfig
 from pipeline.data.dataset import known_prompt_ids, parent_run
+from pipeline.data.id_set import IdSet
 from pipeline.data.prompts import read_prompts
 from pipeline.errors import StoreError
 from pipeline.records import PromptRow
@@ -25,7 +26,7 @@ from pipeline.store.stage_names import PROMPTS
 class AskedBefore:
     """Ids of prompts."""
 
-    equal: frozenset[str] = frozenset()
+    equal: IdSet = field(default_factory=IdSet)
     """Prompts of the version and all versions before it."""
     near: frozenset[str] = frozenset()
     """Prompts of the recipe that are not among them, but nearly one of them."""
@@ -46,7 +47,7 @@ def asked_before(config: RunConfig, parent: RunDir | None) -> AskedBefore:
     """
     if parent is None:
         return AskedBefore()
-    equal = frozenset(known_prompt_ids(parent))
+    equal = IdSet(known_prompt_ids(parent))
     likeness = config.nightly.near_duplicates
     if likeness is None:
         return AskedBefore(equal)

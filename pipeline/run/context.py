@@ -188,6 +188,7 @@ def _meter(run: RunDir, config: RunConfig) -> Meter:
         so_far.tokens,
         so_far.token_money,
         seconds=lambda: so_far.seconds + time.monotonic() - began,
+        run_id=run.run_id,
     )
 
 

@@ -97,7 +97,7 @@ def judge_alarm(before: Known, tonight: Known) -> tuple[bool, str]:
         f"{before.asked} in the nights before"
     )
     power = (
-        f"a drop to {least:.0%} would be noticed with a probability of {POWER:.0%}"
+        f"a drop to {100 * least:.0f} % would be noticed with a probability of {100 * POWER:.0f} %"
         if least is not None
         else "so few answers can show no drop"
     )

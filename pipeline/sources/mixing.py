@@ -54,7 +54,9 @@ class Mixture:
         for c in self.counts:
             missing = c.quota - c.num_selected
             short = f", {missing} short of its weight" if missing else ""
-            lines.append(f"  {c.source}: {c.num_selected} of {c.available} ({c.share:.1%}){short}")
+            lines.append(
+                f"  {c.source}: {c.num_selected} of {c.available} ({100 * c.share:.1f} %){short}"
+            )
         if self.num_shared:
             lines.append(
                 f"  {self.num_shared} items occur more than once, {self.num_contradicted} of them "

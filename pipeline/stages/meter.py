@@ -21,6 +21,7 @@ class Meter:
     """Price of the tokens."""
     seconds: Callable[[], float] = lambda: 0.0
     """Seconds of work so far, those of this attempt included."""
+    run_id: str = "RUN"
 
     def add(self, row: Row, model: str) -> None:
         """Count a row that was made."""
@@ -46,8 +47,8 @@ class Meter:
             if spent[name] >= limit:
                 return (
                     f"budget.{name} is spent: {self.spelled(name, spent[name])} of "
-                    f"{self.spelled(name, limit)}; everything is kept, and `rlaif resume RUN --set "
-                    f"budget.{name}=...` continues with a larger budget"
+                    f"{self.spelled(name, limit)}; everything is kept, and `rlaif resume "
+                    f"{self.run_id} --set budget.{name}=...` continues with a larger budget"
                 )
         return None
 

@@ -363,9 +363,9 @@ class Runner:
             return
         self._stopped = (
             f"{self._failed} of {self._expected} rows failed "
-            f"({self._failed / self._expected:.0%}), more than execution.max_failed_share "
-            f"{self.max_failed_share:.0%} allows (last: {self._last_reason}); remove the cause, "
-            "then `rlaif resume`: all that succeeded is kept"
+            f"({100 * self._failed / self._expected:.0f} %), more than execution.max_failed_share "
+            f"{100 * self.max_failed_share:.0f} % allows (last: {self._last_reason}); remove the "
+            "cause, then `rlaif resume`: all that succeeded is kept"
         )
         raise RunStoppedError(self._stopped)
 

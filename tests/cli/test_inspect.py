@@ -273,7 +273,7 @@ def test_agreement_has_kappa_of_each_pair(rlaif: Rlaif, label_files: Path) -> No
     listed = write_list(label_files, "crowd", "desk", "thumbs")
     ended = rlaif("labels", "agreement", listed)
     assert ended.code == 0, ended.err
-    assert "crowd, desk" in ended.out and "66.7%" in ended.out and "-0.000" not in ended.out
+    assert "crowd, desk" in ended.out and "66.7 %" in ended.out and "-0.000" not in ended.out
     assert rlaif("labels", "agreement", listed, "--between", "crowd", "desk").out == ended.out
     assert_one_line(
         rlaif("labels", "agreement", listed, "--between", "crowd", "dsk"), "has no pairs of 'dsk'"

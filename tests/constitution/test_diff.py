@@ -59,7 +59,7 @@ def test_weights_show_the_share_of_draws() -> None:
     """1 of 3 before, 2 of 4 after."""
     diff = diff_constitutions(OLD, make_constitution({**HONESTY, "weight": 2}, KINDNESS, BREVITY))
     (change,) = diff.reweighted
-    assert (change.before, change.after) == ("1 (33.3% of draws)", "2 (50.0% of draws)")
+    assert (change.before, change.after) == ("1 (33.3 % of draws)", "2 (50.0 % of draws)")
 
 
 def test_fewest_moves_explain_the_order() -> None:

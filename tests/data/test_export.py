@@ -140,7 +140,7 @@ async def test_version_appends_to_its_parent(tmp_path: Path) -> None:
         assert len(set(ids)) == len(ids)
     manifest = load_dataset(two)
     assert manifest and manifest.parent and manifest.parent.run_id == "one"
-    assert manifest.num_prompts == 10 == len(known_prompt_ids(two))
+    assert manifest.num_prompts == 10 == len({*known_prompt_ids(two)})
     assert (sft(one), preference(one)) == old
     three = await whole_run(tmp_path / "three", 1, first=20, parent="two")
     assert sft(three)["rows"] == 22 and len(known_prompt_ids(three)) == 11
@@ -188,7 +188,7 @@ async def test_card_states_what_is_there(tmp_path: Path) -> None:
         "| kept | 10 |",
         "| labels | `scripted` |",
         "of 10 labeled pairs and ",
-        "| samples | judge | compared responses | compared responses | 10 | 10 | 100.0% |",
+        "| samples | judge | compared responses | compared responses | 10 | 10 | 100.0 % |",
         "## Limits",
     ):
         assert text in card

@@ -12,7 +12,7 @@ from pipeline.ids import uniform
 def test_each_id_is_new_once() -> None:
     ids = IdSet(["a"])
     assert [ids.add("a"), ids.add("b"), ids.add("b")] == [False, True, False]
-    assert "b" in ids and "c" not in ids
+    assert "b" in ids and "c" not in ids and list(ids) == ["a", "b"]
 
 
 def test_nth_is_the_largest_of_the_smallest() -> None:

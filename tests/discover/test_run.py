@@ -58,7 +58,7 @@ def test_hidden_rules_are_recovered(rlaif: Rlaif, tmp_path: Path) -> None:
     assert found["luck"] < 0.05
     written = load_constitution(tmp_path / "found.yaml")
     assert {p.comparison_request for p in written.principles} == {PLEASE, SHORTER}
-    assert "held-out labels explained by what was found: 100.0%" in found["text"]
+    assert "held-out labels explained by what was found: 100.0 %" in found["text"]
 
 
 def test_length_shows_as_a_trait_that_no_principle_names(rlaif: Rlaif, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_length_shows_as_a_trait_that_no_principle_names(rlaif: Rlaif, tmp_path:
     (trait,) = found["traits"]
     assert trait["name"] == "more words" and not trait["named"]
     assert trait["explains"]["share"] == 0.0
-    assert "the labels go against more words: they prefer it in 0.0%" in found["text"]
+    assert "the labels go against more words: they prefer it in 0.0 %" in found["text"]
     assert "no principle of the recipe names it" in found["text"]
 
 

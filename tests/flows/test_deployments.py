@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from prefect import Flow
+from pydantic import ValidationError
 
 from flows import end_to_end, nightly
 from flows.serve import Deployment
@@ -101,6 +102,8 @@ def settings(deployment: dict[str, Any]) -> dict[str, Any]:
         ({"entrypoint": "flows/gone.py:nightly"}, "No module named 'flows.gone'"),
         ({"entrypoint": "flows/nightly.py:weekly"}, "entrypoint flows/nightly.py:weekly: "),
         ({"parameters": {"recip": "x"}}, "no parameter 'recip', only recipe, run_id"),
+        ({"schedules": [{"cron": "1 2 * * *", "parameters": {"a": 1}}]}, "no parameter 'a', only"),
+        ({"schedules": [{"crn": "1 2 * * *"}]}, "a schedule has none of cron, interval and rrule"),
     ],
 )
 def test_deployment_that_would_never_run_is_one_line(values: dict[str, Any], message: str) -> None:
@@ -108,6 +111,15 @@ def test_deployment_that_would_never_run_is_one_line(values: dict[str, Any], mes
     deployment = Deployment.model_validate({**nights, "parameters": {"recipe": "x"}, **values})
     with pytest.raises(ConfigError, match=rf"deployment 'nightly' of prefect.yaml: .*{message}"):
         deployment.served()
+
+
+@pytest.mark.parametrize("limit", [0, {"limit": 0}, {"limit": -1}])
+def test_limit_that_would_start_no_run_is_refused(limit: object) -> None:
+    values = {"name": "n", "description": "", "entrypoint": "e", "parameters": {}}
+    with pytest.raises(ValidationError, match="greater than 0"):
+        Deployment.model_validate({**values, "concurrency_limit": limit})
+    taken = Deployment.model_validate({**values, "concurrency_limit": 2}).concurrency_limit
+    assert taken and taken.limit == 2
 
 
 def test_entrypoints_name_flows() -> None:

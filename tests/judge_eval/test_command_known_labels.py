@@ -70,7 +70,7 @@ def test_a_run_keeps_labels_above_the_threshold_and_says_why(
             assert row.soft_label < bound["least_label"]
     for page in ("dataset/README.md", "report.html", "report.md"):
         text = (run / page).read_text()
-        assert "With a confidence of 90%, at most 20.0% of the pairs are wrong" in text, page
+        assert "With a confidence of 90 %, at most 20.0 % of the pairs are wrong" in text, page
 
 
 @pytest.fixture(scope="module")

@@ -62,8 +62,8 @@ def test_shares_of_longer_and_of_each_origin(tmp_path: Path) -> None:
     )
     assert contrast.sources == (samples, revision)
     assert contrast.describe() == (
-        "The preferred response is the longer one in 60.0% of 5 labeled pairs and 83.3% of 3 kept; "
-        "ties count half."
+        "The preferred response is the longer one in 60.0 % of 5 labeled pairs and 83.3 % of 3 "
+        "kept; ties count half."
     )
 
 

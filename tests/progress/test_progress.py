@@ -69,7 +69,7 @@ def test_totals_of_half_a_stage() -> None:
         clock.now += 0.25 * (index < 8)
     assert (stage.total, stage.done) == (64, 9)
     assert stage.seconds_left == pytest.approx(55 * 0.25)
-    assert stage.facts() == ["8 tok/s", "cache 75%"]
+    assert stage.facts() == ["8 tok/s", "cache 75 %"]
 
 
 def test_few_rows_tell_no_time() -> None:
@@ -130,7 +130,7 @@ def test_lines_come_every_few_seconds() -> None:
     # 10.1 s of rows give a line 5 s after the first row, one after 10 s, and the closing line.
     assert len(notebook.lines) == 3
     assert notebook.lines[0].startswith(f"{STAGE}: 497 of 1,000 rows, ")
-    assert notebook.lines[-1] == f"{STAGE}: 1,000 rows in 10 s, 990 tok/s, cache 75%"
+    assert notebook.lines[-1] == f"{STAGE}: 1,000 rows in 10 s, 990 tok/s, cache 75 %"
 
 
 def test_training_lines_are_thinned() -> None:

@@ -38,7 +38,7 @@ def test_alarm_and_its_power() -> None:
     assert alarm_count(half, 10) == 0 and detected_share(half, 10) == 0.02
     assert alarm_count(half, 5) == -1 and detected_share(half, 5) is None
     raised, line = judge_alarm(half, Known(0, 10))
-    assert raised and line.startswith("ALARM") and "a drop to 2%" in line
+    assert raised and line.startswith("ALARM") and "a drop to 2 %" in line
     assert not judge_alarm(half, Known(1, 10))[0]
     assert "no drop" in judge_alarm(Known(5, 10), Known(0, 5))[1]
     assert judge_alarm(Known(0, 0), Known(0, 5))[0] is False

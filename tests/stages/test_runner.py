@@ -318,7 +318,7 @@ async def test_one_bad_row_of_the_first_shard_stops_no_run(tmp_path: Path) -> No
     stages = [sample(engine, num_samples=1)]
     states = await run_chain(tmp_path, stages, 90, shard_size=9, shards_in_flight=1)
     assert [state["preference/sample"].counts.failed for state in states] == [1] + 9 * [0]
-    with pytest.raises(RunStoppedError, match=r"1 of 9 rows failed .11%.*700 of 512"):
+    with pytest.raises(RunStoppedError, match=r"1 of 9 rows failed .11 %.*700 of 512"):
         await run_chain(tmp_path / "small", stages, 9, shard_size=9)
 
 
@@ -369,7 +369,7 @@ async def test_stopped_runner_can_go_on(tmp_path: Path) -> None:
     broken = True
     engine = make_engine(failure=lambda call: EngineError("down") if broken else None)
     runner, shards = Runner(tmp_path, retries=0), make_shards(tmp_path, 6)
-    with pytest.raises(RunStoppedError, match=r"6 of 6 rows failed .100%."):
+    with pytest.raises(RunStoppedError, match=r"6 of 6 rows failed .100 %."):
         await take(runner, shards, [sample(engine)])
     broken = False
     states = await take(runner, shards, [sample(engine)])

@@ -149,8 +149,8 @@ def _missing_end(config: TrainingSection, before: Probe, after: Probe) -> Alarm 
         value=after.missing_end_share,
         limit=limit,
         message=(
-            f"{after.missing_end_share:.0%} of the probe replies have no end after "
-            f"{config.alarms.probe_tokens} tokens, {before.missing_end_share:.0%} before; "
+            f"{100 * after.missing_end_share:.0f} % of the probe replies have no end after "
+            f"{config.alarms.probe_tokens} tokens, {100 * before.missing_end_share:.0f} % before; "
             "the policy may have collapsed, or probe_tokens is too small"
         ),
     )
@@ -165,9 +165,9 @@ def _repeated_phrases(limits: AlarmConfig, before: Probe, after: Probe) -> Alarm
         value=after.repeated_share,
         limit=limit,
         message=(
-            f"{after.repeated_share:.0%} of the runs of four tokens in probe replies are "
-            f"repetitions, {before.repeated_share:.0%} before; look for one phrase in many chosen "
-            "replies, or lower the learning rate"
+            f"{100 * after.repeated_share:.0f} % of the runs of four tokens in probe replies are "
+            f"repetitions, {100 * before.repeated_share:.0f} % before; look for one phrase in many "
+            "chosen replies, or lower the learning rate"
         ),
     )
 
@@ -202,9 +202,9 @@ def _unfinished(config: TrainingSection, metrics: Sequence[MetricsRow]) -> Alarm
         value=last,
         limit=first + config.alarms.missing_end_share,
         message=(
-            f"{last:.0%} of the policy's last replies reached max_tokens, {first:.0%} of its first "
-            "ones; nothing is learned from those: raise max_tokens or beta, and look for a reward "
-            "that grows with length"
+            f"{100 * last:.0f} % of the policy's last replies reached max_tokens, "
+            f"{100 * first:.0f} % of its first ones; nothing is learned from those: "
+            "raise max_tokens or beta, and look for a reward that grows with length"
         ),
     )
 
@@ -238,10 +238,11 @@ def _unlike_reference(limits: AlarmConfig, familiarity: Familiarity | None) -> A
         value=familiarity.chosen_beyond,
         limit=limits.unlike_reference,
         message=(
-            f"{familiarity.chosen_beyond:.0%} of the chosen replies are less likely under the model"
-            f" before than all its own samples ({familiarity.chosen:.2f} nats a token on average, "
-            f"its own {familiarity.own:.2f}); train by SFT on such replies first, or use pairs of "
-            "its own replies"
+            f"{100 * familiarity.chosen_beyond:.0f} % of the chosen replies are less likely "
+            "under the model before than all its own samples "
+            f"({familiarity.chosen:.2f} nats a token on average, its own "
+            f"{familiarity.own:.2f}); train by SFT on such replies first, or use pairs of its "
+            "own replies"
         ),
     )
 
@@ -269,7 +270,7 @@ def _rows_dropped(config: TrainingSection, rows: RowCounts) -> Alarm | None:
         value=share,
         limit=config.alarms.dropped_share,
         message=(
-            f"{rows.too_long} rows ({share:.0%}) are longer than max_length "
+            f"{rows.too_long} rows ({100 * share:.0f} %) are longer than max_length "
             f"({config.max_length} tokens) and were left out; raise it"
         ),
     )
