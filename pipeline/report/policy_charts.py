@@ -8,6 +8,7 @@ shares that pull against each other, and up and to the right is better. Elsewher
 length of the replies, the cheapest way to please a judge.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -30,6 +31,8 @@ from pipeline.stats import Estimate
 
 MARGIN = 60
 """Room on the right for the name of a point."""
+LINE = 13
+"""Height of a name."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +105,42 @@ def frontier_chart(chart: Frontier | None) -> Markup:
         f"{policy_label(p.policy)}: {chart.y_name} {percent(p.y[0])}, {chart.x_name} {told(p.x[0])}"
         for p in chart.points
     ]
+    heights = name_heights([(x(p.x[0]), y(p.y[0])) for p in chart.points])
     return svg(
         "; ".join(titles),
         [
             y_axis([(y(t), percent(t)) for t in (0.0, 0.25, 0.5, 0.75, 1.0)], WIDE),
             x_axis([(x(t), told(t)) for t in x_ticks], chart.x_name, WIDE - MARGIN),
             Markup('<path class="diagonal" d="M{}"/>').format(route),
-            *(_point(p, x, y, title) for p, title in zip(chart.points, titles, strict=True)),
+            *(
+                _point(p, x, y, title, height)
+                for p, title, height in zip(chart.points, titles, heights, strict=True)
+            ),
         ],
         WIDE,
     )
 
 
-def _point(point: Point, x: Scale, y: Scale, title: str) -> Markup:
+def name_heights(spots: Sequence[tuple[float, float]]) -> list[float]:
+    """Heights at which the names to the right of points can be read: above the point, or below it
+    where the name of another point is.
+
+    Args:
+        spots: x and y of each point, in units of the chart, y downward.
+    """
+    placed: list[tuple[float, float]] = []
+    for at, height in spots:
+        places = (height - 7, height + 17, height + 17 + LINE)
+        free = (
+            place
+            for place in places
+            if all(abs(at - x) >= MARGIN or abs(place - y) >= LINE for x, y in placed)
+        )
+        placed.append((at, next(free, places[0])))
+    return [y for _, y in placed]
+
+
+def _point(point: Point, x: Scale, y: Scale, title: str, name_height: float) -> Markup:
     line = Markup('<line class="span" x1="{}" x2="{}" y1="{}" y2="{}"/>')
     at, height = x(point.x[0]), y(point.y[0])
     return Markup(
@@ -128,7 +154,7 @@ def _point(point: Point, x: Scale, y: Scale, title: str) -> Markup:
         at,
         height,
         at + 9,
-        height - 7,
+        name_height,
         policy_label(point.policy),
     )
 

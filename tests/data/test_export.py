@@ -143,7 +143,7 @@ async def test_version_appends_to_its_parent(tmp_path: Path) -> None:
     assert manifest.num_prompts == 10 == len({*known_prompt_ids(two)})
     assert (sft(one), preference(one)) == old
     three = await whole_run(tmp_path / "three", 1, first=20, parent="two")
-    assert sft(three)["rows"] == 22 and len(known_prompt_ids(three)) == 11
+    assert sft(three)["rows"] == 22 and len({*known_prompt_ids(three)}) == 11
 
 
 async def test_repeated_prompts_are_not_doubled(tmp_path: Path) -> None:

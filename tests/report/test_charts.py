@@ -32,6 +32,7 @@ from pipeline.report.numbers import (
     points,
 )
 from pipeline.report.page import render_plot
+from pipeline.report.policy_charts import name_heights
 from pipeline.report.source import read_run
 from pipeline.report.tables import Cell, Table, markdown_table
 from tests.evaluation.builders import make_run
@@ -185,3 +186,11 @@ def test_plot_stands_alone(tmp_path: Path, changes: dict[str, Any], title: str) 
 
 def test_run_without_figures_has_no_plot(tmp_path: Path) -> None:
     assert render_plot(read_run(make_run(tmp_path / "run"))) is None
+
+
+def test_names_of_near_points_can_all_be_read() -> None:
+    """Three points at one place have names above it, below it and a line further down; one that is
+    as high, but 60 to the right, has its own above it.
+    """
+    spots = [(100.0, 50.0), (110.0, 50.0), (105.0, 50.0), (170.0, 50.0), (100.0, 120.0)]
+    assert name_heights(spots) == [43, 67, 80, 43, 113]
