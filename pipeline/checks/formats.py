@@ -5,10 +5,13 @@ The libraries are imported when a constitution uses them.
 
 import ast
 import json
+import signal
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.checks.marks import FENCE
 from pipeline.checks.parameters import Function, Json, Language, Pattern
@@ -19,6 +22,8 @@ from pipeline.types import Messages
 
 FEWEST_LETTERS = 20
 """A text with fewer letters could be of many languages."""
+LONGEST_S = 10.0
+"""Seconds that a user's function has for one response, during which the run does nothing else."""
 
 
 def pattern(config: Pattern, text: str, conversation: Messages) -> CheckResult:
@@ -77,8 +82,32 @@ def python(config: object, text: str, conversation: Messages) -> CheckResult:
 
 
 def function(config: Function, text: str, conversation: Messages) -> CheckResult:
-    """A user's function decides."""
-    return _made(config.factory, canonical_json(config.args))(text, conversation)
+    """A user's function decides, in `LONGEST_S`."""
+    decide = _made(config.factory, canonical_json(config.args))
+    with _limited():
+        return decide(text, conversation)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raises TimeoutError in what takes longer than `LONGEST_S`, loops and expressions included.
+
+    Does not: work on workers of a cluster, since only the main thread of a process takes signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> NoReturn:
+        raise TimeoutError(f"no result within {LONGEST_S:g} s")
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    timer = signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
 @cache

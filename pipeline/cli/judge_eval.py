@@ -184,7 +184,7 @@ def sources_of(
         return load_sources(source_list).sources
     if file is None:
         raise ConfigError(
-            "no labels are given; name a FILE of labeled pairs, or what else `--help` lists"
+            "no labels are given; name a FILE of labeled pairs (`--help` lists other sources)"
         )
     kind = label_type or "pairs"
     types = {n: t.config for n, t in SOURCE_TYPES.items() if t.one_file_of_pairs}

@@ -89,14 +89,14 @@ def agreement(
             f"{len(set(compared))}; add one"
         )
     rows = {name: import_source(named[name], seed=config.seed).usable for name in compared}
-    found = {
+    results = {
         pair: agreement_of(*(rows[name] for name in pair)) for pair in combinations(compared, 2)
     }
     if json:
-        print_json([{"sources": pair, **asdict(result)} for pair, result in found.items()])
+        print_json([{"sources": pair, **asdict(result)} for pair, result in results.items()])
         return
     lines = []
-    for pair, result in found.items():
+    for pair, result in results.items():
         counts = (result.num_items, result.num_prompts, result.num_split)
         estimates: tuple[str, ...] = ()
         if equal := result.equal:

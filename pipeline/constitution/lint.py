@@ -86,6 +86,11 @@ RULES = {
     ),
     "unknown-tag": Rule("warning", "a report would list it apart from the common one", ""),
     "too-long": Rule("warning", "", "shorten it or split the principle"),
+    "cut": Rule(
+        "warning",
+        "YAML takes what follows ' #' for a comment, which no model reads",
+        "quote the text, or end its sentence",
+    ),
 }
 
 
@@ -132,6 +137,8 @@ class Draft:
     index: int
     values: Mapping[str, Any]
     lines: Mapping[KeyPath, int]
+    source: Sequence[str]
+    """The lines of the file."""
 
     @property
     def name(self) -> str:
@@ -162,9 +169,17 @@ class Draft:
         self, code: str, key: str, problem: str, needed: str = "", action: str = ""
     ) -> Finding:
         """A fault of one field; what is needed and what to do come from the rule by default."""
+        return _finding(code, self.name, self._line(key), problem, needed, action)
+
+    def written(self, key: str) -> str:
+        """The lines from a field up to the next one, as they are in the file."""
+        start = self._line(key) or 1
+        end = min((line for line in self.lines.values() if line > start), default=None)
+        return "\n".join(self.source[start - 1 : end and end - 1])
+
+    def _line(self, key: str) -> int | None:
         own: KeyPath = ("principles", self.index)
-        line = self.lines.get((*own, key), self.lines.get(own))
-        return _finding(code, self.name, line, problem, needed, action)
+        return self.lines.get((*own, key), self.lines.get(own))
 
 
 def lint_constitution(path: Path) -> LintReport:
@@ -174,13 +189,17 @@ def lint_constitution(path: Path) -> LintReport:
         ConfigError: the file is missing, unreadable or not YAML.
     """
     where = f"constitution {path}"
-    value, lines = parse_yaml(read_text(path, where), where)
+    source = read_text(path, where)
+    value, lines = parse_yaml(source, where)
     listed = value.get("principles") if isinstance(value, dict) else None
     if not isinstance(listed, list) or not listed:
         line = lines.get(("principles",))
         finding = _finding("no-principles", "", line, "there is no list of principles")
         return LintReport(str(path), (finding,), 0)
-    drafts = [Draft(i, item, lines) for i, item in enumerate(listed) if isinstance(item, dict)]
+    rows = source.splitlines()
+    drafts = [
+        Draft(i, item, lines, rows) for i, item in enumerate(listed) if isinstance(item, dict)
+    ]
     findings = [finding for check in CHECKS for finding in check(drafts)]
     if not any(f.severity == "error" for f in findings):
         findings += _loader_fault(path)
@@ -292,6 +311,19 @@ def _lengths(drafts: Sequence[Draft]) -> Iterator[Finding]:
                 yield draft.finding("too-long", key, problem, needed)
 
 
+def _cut(drafts: Sequence[Draft]) -> Iterator[Finding]:
+    """Texts without quotes whose sentence goes on behind a `#`."""
+    for draft in drafts:
+        for key in MAX_WORDS:
+            *_, last = draft.text(key).split() or [""]
+            comment = re.search(rf"{re.escape(last)}[ \t]+#[^\n]*", draft.written(key))
+            if last and last[-1] not in ".!?:" and comment:
+                rest = comment[0][len(last) :].strip()
+                if rest not in draft.text(key):
+                    problem = f"the {key} ends with '{last[-40:]}', before '{rest[:40]}'"
+                    yield draft.finding("cut", key, problem)
+
+
 def _tags(drafts: Sequence[Draft]) -> Iterator[Finding]:
     """Rare tags that look like a misspelled common one."""
     counts = Counter(tag for draft in drafts for tag in set(draft.tags))
@@ -326,6 +358,7 @@ CHECKS = (
     _duplicates,
     _directions,
     _questions,
+    _cut,
     _tags,
     _lengths,
     _conflicts,

@@ -26,7 +26,7 @@ import httpx
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.data.json_lines import export_lines
-from pipeline.engines.openai import named_variables, read_key
+from pipeline.engines.openai import is_loopback, named_variables, read_key
 from pipeline.errors import MachineError, StoreError, TrainingError, UserError
 from pipeline.ids import file_hash
 from pipeline.store import RunDir, read_json, write_json
@@ -55,7 +55,12 @@ class FineTuning:
         self._key = read_key(server)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         with named_variables(server.base_url):
-            self._client = httpx.Client(base_url=server.base_url, headers=headers, timeout=TIMEOUT)
+            self._client = httpx.Client(
+                base_url=server.base_url,
+                headers=headers,
+                timeout=TIMEOUT,
+                trust_env=not is_loopback(server.base_url),
+            )
 
     def __enter__(self) -> "FineTuning":
         return self

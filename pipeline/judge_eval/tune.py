@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.config import RunConfig, load_config
+from pipeline.config import RunConfig
 from pipeline.config.overrides import override
 from pipeline.config.paths import resolve_path
+from pipeline.config.recipe import read_recipe
 from pipeline.errors import ConfigError, DataError, TemplateError, UserError
 from pipeline.judge_eval.figures import JudgeFigures, judge_figures
 from pipeline.judge_eval.fit import in_fit_half
@@ -100,15 +101,13 @@ async def try_ways(
         ConfigError: the recipe's own judge cannot be tuned.
         DataError: the pairs are too few.
     """
-    recipe = resolve_path(request.recipe)
-    config = load_config(recipe)
+    config, recipe = read_recipe(resolve_path(request.recipe))
     check_recipe(request, config)
     tried = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, (name, changes) in enumerate(WAYS.items()):
-            path = Path(folder) / f"{number}.yaml"
-            text = changed_recipe(recipe.read_text("utf-8"), config, changes)
-            path.write_text(text, encoding="utf-8")
+        for number, (name, way) in enumerate(WAYS.items()):
+            path, changes = Path(folder) / f"{number}.yaml", changes_of(way, config)
+            path.write_text(override(recipe, changes, "the recipe"), encoding="utf-8")
             try:
                 evaluation = prepare_evaluation(replace(request, recipe=path))
             except UserError as error:
@@ -157,11 +156,10 @@ def check_size(evaluation: Evaluation) -> None:
         )
 
 
-def changed_recipe(text: str, config: RunConfig, changes: Sequence[str]) -> str:
-    """A recipe with one way of asking; exemplars of its own are kept."""
-    if config.preference.judge.exemplars:
-        changes = [each for each in changes if not each.startswith(EXEMPLARS)]
-    return override(text, changes, "the recipe")
+def changes_of(way: Sequence[str], config: RunConfig) -> list[str]:
+    """What a way changes in a recipe; exemplars of its own are kept."""
+    own = config.preference.judge.exemplars
+    return [each for each in way if not (own and each.startswith(EXEMPLARS))]
 
 
 def measure(name: str, changes: Sequence[str], evaluation: Evaluation) -> Tried:

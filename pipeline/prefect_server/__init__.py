@@ -33,6 +33,7 @@ import httpx
 import psutil
 
 from pipeline.config.paths import PROJECT_ROOT, path_problem, shown_path
+from pipeline.engines.openai import named_variables
 from pipeline.errors import MachineError, PipelineError
 from pipeline.store.files import read_json, write_json
 
@@ -152,7 +153,12 @@ def join_server(server: Server) -> None:
 
     Prefect also reads `.env`, `prefect.toml` and `pyproject.toml` of the working folder, once, when
     it is imported: that happens in a folder of ours.
+
+    Raises:
+        ConfigError: with a proxy of the shell no client can be made, not even for loopback.
     """
+    with named_variables(server.api_url):
+        httpx.Client().close()
     variables = with_environment(server.port)
     os.environ.clear()
     os.environ.update(variables)

@@ -8,14 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.numbers import (
-    MISSING,
-    number,
-    percent,
-    percent_range,
-    policy_class,
-    policy_label,
-)
+from pipeline.report.numbers import MISSING, number, policy_class, policy_label, spelled
 from pipeline.report.source import ReportData
 from pipeline.report.tables import Cell, Row, Table
 from pipeline.stats import Estimate
@@ -68,7 +61,7 @@ class Choice:
 def choices(data: ReportData) -> list[Choice]:
     """The policies of a run, in the order of training."""
     results = {record.title: record.result for record in data.training}
-    found = []
+    policies = []
     for name, entry in data.metrics.policies.items():
         shares = (entry.oracle.by_name() if entry.oracle else {}) | {"checks_all": entry.checks_all}
         win = data.win_rate(name)
@@ -76,7 +69,7 @@ def choices(data: ReportData) -> list[Choice]:
             shares["win_rate"] = Estimate(win.win_rate, win.low, win.high, win.num_comparisons)
         result = results.get(JOBS.get(name, ""))
         moved = result.divergence if result else None
-        found.append(
+        policies.append(
             Choice(
                 name,
                 entry.fingerprint,
@@ -89,7 +82,7 @@ def choices(data: ReportData) -> list[Choice]:
                 entry.num_responses,
             )
         )
-    return found
+    return policies
 
 
 def choice_table(data: ReportData) -> Table:
@@ -125,8 +118,3 @@ def choice_cells(choice: Choice | None, others: Sequence[Choice]) -> dict[str, s
         "alarms": ", ".join(own.alarms) or ("none" if own.method else MISSING),
         "replies": number(own.replies) if choice else MISSING,
     }
-
-
-def spelled(share: Estimate | None) -> str:
-    """`84 % (72 to 90 %)`."""
-    return f"{percent(share.share)} ({percent_range(share.low, share.high)})" if share else MISSING

@@ -47,6 +47,11 @@ def interval_of(estimate: Estimate | None) -> str:
     return MISSING if estimate is None else percent_range(estimate.low, estimate.high)
 
 
+def spelled(estimate: Estimate | None) -> str:
+    """`72 % (63 to 80 %)`, a share with its 95 % interval, or a dash."""
+    return f"{share_of(estimate)} ({interval_of(estimate)})" if estimate else MISSING
+
+
 def percent_step(before: float | None, after: float | None) -> str:
     """`72 → 95 %`, on one line."""
     return f"{bare(percent(before))}{NBSP}→{NBSP}{percent(after)}"

@@ -60,7 +60,7 @@ def rises(*gates: GateResult | None) -> bool:
     """
     last, before = gates[-1], gates[0] if len(gates) > 1 else None
     earlier = {f.rule: f.value for f in before.findings} if before else {}
-    found = []
+    better = []
     for finding in last.findings if last else ():
         if finding.rule == WIN_RATE:
             level: float | None = 0.5
@@ -70,8 +70,8 @@ def rises(*gates: GateResult | None) -> bool:
             level = earlier.get(finding.rule)
         else:
             continue
-        found.append(level is None or finding.value is None or finding.value > level)
-    return any(found) or not found
+        better.append(level is None or finding.value is None or finding.value > level)
+    return any(better) or not better
 
 
 def _gate(run: RunDir) -> GateResult | None:

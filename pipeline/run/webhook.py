@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pipeline.engines.openai import is_loopback
 from pipeline.errors import AuditError, ConfigError, PipelineError
 from pipeline.progress import current_progress
 from pipeline.run.context import PROMOTED
@@ -79,7 +80,11 @@ def send_promotion(run: RunDir, variable: str | None) -> None:
 def _send(run: RunDir, variable: str, event: str, message: str) -> None:
     values = {"event": event, "run": run.run_id, "text": message, "report": str(run.report)}
     try:
-        httpx.post(webhook_address(variable), json=values, timeout=TIMEOUT_S).raise_for_status()
+        address = webhook_address(variable)
+        client = httpx.Client(timeout=TIMEOUT_S, trust_env=not is_loopback(address))
+        # The body of the answer is not read: it may have no end.
+        with client, client.stream("POST", address, json=values) as answer:
+            answer.raise_for_status()
     except Exception as error:  # a proxy of the shell that cannot be used is an ImportError
         kind = type(error).__name__
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else kind

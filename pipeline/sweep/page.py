@@ -29,7 +29,7 @@ from pipeline.report.charts import (
     y_axis,
 )
 from pipeline.report.choice import NOTE, SHARES, Choice, choice_cells, choices
-from pipeline.report.numbers import percent, percent_range
+from pipeline.report.numbers import percent, spelled
 from pipeline.report.page import render
 from pipeline.report.source import read_run
 from pipeline.report.tables import Row, Table
@@ -138,11 +138,7 @@ def headline(points: Sequence[Outcome], measure: str) -> str:
     best = next((point for point in points if point.chosen), None)
     if best is None:
         return "No point is chosen: none was measured, or each has an alarm."
-    share = best.shares[measure]
-    return (
-        f"{best.title}: {percent(share.share)} "
-        f"({percent_range(share.low, share.high)}) {SHARES[measure]}"
-    )
+    return f"{best.title}: {spelled(best.shares[measure])} {SHARES[measure]}"
 
 
 def sweep_table(points: Sequence[Outcome]) -> Table:

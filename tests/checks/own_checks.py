@@ -48,3 +48,14 @@ def raises() -> Decide:
 def says_true() -> Callable[[str, Messages], bool]:
     """Returns no CheckResult."""
     return lambda text, conversation: True
+
+
+@recipe_factory
+def never_ends() -> Decide:
+    """Loops for every response."""
+
+    def decide(text: str, conversation: Messages) -> CheckResult:
+        while True:
+            pass
+
+    return decide

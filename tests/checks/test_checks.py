@@ -1,6 +1,7 @@
 """Each kind of check on texts whose answer is known by hand."""
 
 import json
+import signal
 import time
 import typing
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.checks import CHECKS, CheckConfig, CheckResult, label, run_check
+from pipeline.checks import CHECKS, CheckConfig, CheckResult, formats, label, run_check
 from pipeline.checks.counts import count_sentences, count_words, reading_grade
 from pipeline.checks.marks import has_emoji
 from pipeline.checks.result import fails
@@ -138,6 +139,15 @@ def test_own_function_reads_the_conversation() -> None:
 def test_a_bad_function_is_a_check_error(maker: str, message: str) -> None:
     with pytest.raises(CheckError, match=message):
         check("function", "text", factory=f"tests.checks.own_checks:{maker}")
+
+
+def test_a_function_without_an_end_is_a_check_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "LONGEST_S", 0.05)
+    handler = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(CheckError, match="TimeoutError: no result within"):
+        check("function", "text", factory="tests.checks.own_checks:never_ends")
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert signal.getsignal(signal.SIGALRM) is handler
 
 
 @pytest.mark.parametrize(

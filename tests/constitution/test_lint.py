@@ -110,6 +110,29 @@ def test_long_requests_are_named(tmp_path: Path) -> None:
     assert (finding.code, finding.problem) == ("too-long", "the critique_request has 93 words")
 
 
+def test_text_that_a_comment_cuts_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "name: c\nprinciples:\n"
+        "- id: one\n"
+        "  critique_request: Name each mention of issue # 5 in the response.\n"
+        "  revision_request: Rewrite the response without C#.  # as it was\n"
+        "  comparison_request: Which response names fewer issues\n    of team # 7 and is shorter?\n"
+        "  rationale: 'Readers know issue # 5'  # they do\n"
+        "- id: two\n"
+        "  critique_request: Name what is unkind.\n"
+        "  revision_request: Make it kind\n"
+        "  comparison_request: |\n    Which response is kinder to # 9\n"
+    )
+    findings = [f for f in lint_constitution(path).findings if f.code == "cut"]
+    assert [f.line for f in findings] == [4, 6]
+    assert (
+        findings[0].problem
+        == "the critique_request ends with 'issue', before '# 5 in the response.'"
+    )
+    assert findings[1].problem.endswith("ends with 'team', before '# 7 and is shorter?'")
+
+
 def test_misspelled_tag_is_named(tmp_path: Path) -> None:
     rare = lint(tmp_path, KINDNESS, BREVITY, {**HONESTY, "tags": ["tones"]})
     assert [(f.code, f.action) for f in rare] == [("unknown-tag", "write 'tone'")]

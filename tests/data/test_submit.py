@@ -78,6 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serve_json(service.answer) as address:
         service.url = f"{address}/v1"
         monkeypatch.setenv("TUNING_KEY", KEY)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # loopback needs none
         yield service
 
 

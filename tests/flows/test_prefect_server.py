@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.errors import MachineError
+from pipeline.errors import ConfigError, MachineError
 from pipeline.prefect_server import (
     Server,
     choose_port,
@@ -22,6 +22,7 @@ from pipeline.prefect_server import (
     environment,
     find_server,
     is_healthy,
+    join_server,
     key_path,
     port_is_free,
     settle,
@@ -237,6 +238,15 @@ def test_server_of_an_earlier_version_is_named(
     monkeypatch.setattr("pipeline.prefect_server.read_key", lambda: None)
     with pytest.raises(MachineError, match=f"port {server.port} takes requests without a key"):
         ensure_server()
+
+
+def test_proxy_that_no_client_can_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's client opens every proxy of the shell, also those that it never asks."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    before = dict(os.environ)
+    with pytest.raises(ConfigError, match=r"with this shell's ALL_PROXY.*SOCKS"):
+        join_server(Server(1, 1.0, 4321))
+    assert dict(os.environ) == before
 
 
 OTHERS = {

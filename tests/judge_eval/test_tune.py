@@ -5,13 +5,15 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline.config import load_config
 from pipeline.config.factories import recipe_factory
+from pipeline.config.overrides import override
 from pipeline.engines import ScriptedEngine
-from pipeline.judge_eval.tune import WAYS, changed_recipe
+from pipeline.judge_eval.tune import WAYS, changes_of
 from pipeline.types import Messages
 from tests.cli.commands import Rlaif
 from tests.judge_eval.builders import write_pairs
@@ -40,14 +42,14 @@ def make_judge(suits: str) -> ScriptedEngine:
 
 
 def recipe(
-    tmp_path: Path, suits: str, constitution: str = "constitutions/open_assistant.yaml"
+    tmp_path: Path, suits: str, constitution: str = "constitutions/open_assistant.yaml", **more: Any
 ) -> Path:
     judge = {
         "type": "scripted",
         "script": "tests.judge_eval.test_tune:make_judge",
         "args": {"suits": suits},
     }
-    return write_recipe(tmp_path / "r", judge=judge, constitution=constitution)
+    return write_recipe(tmp_path / "r", judge=judge, constitution=constitution, **more)
 
 
 def test_best_way_is_chosen_and_measured_apart(rlaif: Rlaif, tmp_path: Path) -> None:
@@ -78,6 +80,15 @@ def test_best_way_is_chosen_and_measured_apart(rlaif: Rlaif, tmp_path: Path) -> 
     assert [way["name"] for way in values["ways"]] == list(WAYS)
     assert (values["best"], values["fit"]) == ("2 exemplars", True)
     assert values["changes"] == list(WAYS["2 exemplars"])
+
+
+def test_advice_has_the_exemplars_that_were_asked_with(rlaif: Rlaif, tmp_path: Path) -> None:
+    own = {"judge": {"exemplars": "prompts/exemplars/pocket.yaml", "num_exemplars": 1}}
+    path = recipe(tmp_path, "exemplars", preference=own)
+    ended = rlaif("judge-tune", path, write_pairs(tmp_path / "pairs.jsonl"), "--json")
+    values = json.loads(ended.out)
+    assert values["best"] == "2 exemplars"
+    assert values["changes"] == ["preference.judge.num_exemplars=2"]
 
 
 def test_few_pairs_are_one_line(rlaif: Rlaif, tmp_path: Path) -> None:
@@ -126,8 +137,8 @@ def test_no_way_helps_a_judge_that_reads_nothing(rlaif: Rlaif, tmp_path: Path) -
 def test_recipe_keeps_what_a_way_does_not_change(tmp_path: Path) -> None:
     judge = {"exemplars": "prompts/exemplars/pocket.yaml", "num_exemplars": 1, "ending": "Best:"}
     path = write_recipe(tmp_path, preference={"judge": judge, "pair": {"tie_width": 0.1}})
-    way = WAYS["2 exemplars, prefix"]
-    changed = yaml.safe_load(changed_recipe(path.read_text(), load_config(path), way))
+    changes = changes_of(WAYS["2 exemplars, prefix"], load_config(path))
+    changed = yaml.safe_load(override(path.read_text(), changes, "the recipe"))
     assert changed["preference"]["judge"] == {
         **judge,
         "num_exemplars": 2,

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.config.gate import GateConfig
 from pipeline.errors import AuditError, BudgetSpentError
+from pipeline.progress import LineProgress, progress_context
 from pipeline.run.context import open_context
 from pipeline.run.nightly import take_run
 from pipeline.run.phases import evaluation_phase
@@ -28,7 +29,7 @@ REFUSED = {"audit": {"enabled": False}, "collapse": {"min_prompts": 2, "length_r
 
 
 class Hook(HTTPServer):
-    """Keeps what is posted to it, and answers with `status`."""
+    """Keeps what is posted to it, and answers with `status`, without the body that it announces."""
 
     messages: list[dict[str, str]]
     status = 200
@@ -43,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.messages.append(json.loads(body))
         self.send_response(self.server.status)
+        self.send_header("Content-Length", "9")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -118,6 +120,16 @@ def test_webhook_that_fails_ends_nothing(
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ZeroDivisionError), reporting(make_run(tmp_path / "three"), NAME):
         raise ZeroDivisionError
+
+
+def test_message_needs_no_proxy_on_loopback_and_no_body_of_the_answer(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    said = progress_context(LineProgress(print))
+    with pytest.raises(ZeroDivisionError), said, reporting(make_run(tmp_path), NAME):
+        raise ZeroDivisionError
+    assert len(hook.messages) == 1 and "did not take" not in capsys.readouterr().out
 
 
 def test_address_must_be_there(

@@ -1,9 +1,11 @@
 """Models behind OpenAI-compatible endpoints."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from pipeline.config.engines import OpenAIConfig
 from pipeline.engines.base import Engine, EngineKind, Use
@@ -61,6 +63,15 @@ def named_variables(url: str) -> Iterator[None]:
             f"endpoint {url} cannot be reached with this shell's {', '.join(sorted(names))} "
             f"({error}); correct or unset it"
         ) from error
+
+
+def is_loopback(url: str) -> bool:
+    """Whether an address is on this machine, where no proxy of the shell can reach it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 async def _open(config: OpenAIConfig) -> Engine:

@@ -9,20 +9,18 @@ for other services (`OPENAI_ORG_ID`, `OPENAI_CUSTOM_HEADERS` and the like).
 """
 
 import asyncio
-import ipaddress
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from pipeline.config.engines import OpenAIConfig
-from pipeline.engines.openai import named_variables, read_key
+from pipeline.engines.openai import is_loopback, named_variables, read_key
 from pipeline.engines.openai.pace import Broken, Busy, Pace
 from pipeline.engines.openai.retry_after import asked_wait
 from pipeline.engines.reply import whole_text
@@ -92,7 +90,7 @@ class Endpoint:
                 api_key=self._key or "none",
                 http_client=openai.DefaultAsyncHttpxClient(
                     # Also off: netrc and certificates of the shell, which loopback does not need.
-                    trust_env=not _is_loopback(config.base_url),
+                    trust_env=not is_loopback(config.base_url),
                     event_hooks={
                         "request": [self._clean],
                         "response": [_stop_foreign_redirect, _bound],
@@ -322,14 +320,6 @@ def _without_variables(beginning: str) -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 async def _stop_foreign_redirect(response: Any) -> None:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pipeline.judge_eval.figures import NUM_BINS, Confidence, GroupFigures, JudgeFigures
 from pipeline.judge_eval.metrics import EvaluationMetrics, JudgeMetrics
 from pipeline.report.headline import Card, Headline
-from pipeline.report.numbers import MISSING, count_of, interval_of, number, percent, share_of
+from pipeline.report.numbers import (
+    MISSING,
+    count_of,
+    interval_of,
+    number,
+    percent,
+    share_of,
+    spelled,
+)
 from pipeline.report.tables import Table
 from pipeline.stats import Estimate
 
@@ -118,11 +126,6 @@ def accuracy_table(metrics: EvaluationMetrics) -> Table:
         "A label of exactly 0.5 counts half. The first column leaves out rows without a label, the "
         "second counts them as wrong.",
     )
-
-
-def spelled(estimate: Estimate | None) -> str:
-    """`72 % (63 to 80 %)`."""
-    return f"{share_of(estimate)} ({interval_of(estimate)})" if estimate else MISSING
 
 
 def _position_table(metrics: EvaluationMetrics) -> Table:

@@ -101,7 +101,7 @@ class Tracker:
             return method(*args, **kwargs) if self.works else None
         except Exception as error:
             reason = re.sub(r"\s+", " ", str(error))[:300] or type(error).__name__
-            if event in ("on_init_end", "on_train_begin"):
+            if event == "on_train_begin":
                 raise ConfigError(
                     f"report_to names '{self.name}', which cannot begin ({reason}); correct its "
                     "settings, or leave it out: metrics.jsonl has every figure"
