@@ -126,6 +126,14 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
         ({"num_hidden_layers": 0}, "num_hidden_layers is '0', but a number above 0"),
         ({"text_config": {"vocab_size": "many"}}, "vocab_size is 'many'"),
         ({"hidden_size": 64}, r"embed_tokens.weight has 8 columns, a number that config"),
+        ({"num_attention_heads": 3}, "hidden_size 8 is not a multiple of num_attention_heads 3"),
+        (
+            {"num_attention_heads": 4, "num_key_value_heads": 3},
+            "num_attention_heads 4 is not a multiple of num_key_value_heads 3",
+        ),
+        ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn', but an object is needed"),
+        ({"rope_scaling": {"type": "yarn"}}, "of type 'yarn' has the factor None, not a number"),
+        ({"rope_parameters": {"a": {"rope_type": "linear", "factor": 0}}}, "has the factor 0, not"),
     ],
 )
 def test_config_that_cannot_be_meant_is_named(
@@ -143,6 +151,23 @@ def test_config_that_cannot_be_meant_is_named(
         check_engine(config_for(folder))
     (folder / "config.json").write_text(json.dumps(KIND | {"hidden_size": 8}))
     check_engine(config_for(folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_attention_heads": 3, "head_dim": 4},
+        {"num_attention_heads": 3, "qk_rope_head_dim": 4},
+        {"num_attention_heads": 4, "num_key_value_heads": [1, 2]},
+        {"rope_scaling": {"type": "su", "long_factor": [1.0]}},
+        {"rope_parameters": {"rope_type": "llama3", "factor": 32.0}},
+        {"rope_scaling": None, "num_key_value_heads": None},
+    ],
+)
+def test_unusual_attention_is_no_fault(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = make_folder(tmp_path / "m")
+    (folder / "config.json").write_text(json.dumps(KIND | {"hidden_size": 8} | settings))
+    checks.check_model_folder(folder)
 
 
 @pytest.mark.parametrize(
