@@ -190,7 +190,7 @@ def _attention_fault(settings: dict[str, Any]) -> str:
     # Some have one for each kind of layer.
     for each in (scaling, *(v for v in scaling.values() if isinstance(v, dict))):
         kind, factor = each.get("rope_type", each.get("type")), each.get("factor")
-        is_factor = type(factor) in (int, float) and factor > 0
+        is_factor = isinstance(factor, int | float) and factor > 0
         if kind in _STRETCHED and not is_factor:
             return (
                 f"a rope of type '{kind}' has the factor {str(factor)[:40]}, not a number above 0"
