@@ -93,6 +93,24 @@ async def show_report(run: RunDir) -> None:
         get_run_logger().info("%s: %s", name, value)
 
 
+async def show_night(run: RunDir | None) -> None:
+    """Show the page of a finished night under a key that all nights of its recipe share: Prefect's
+    page of the key lists them, each with its flow run. Nothing without such a page.
+    """
+    page = run.root / "night.md" if run else None
+    if run is None or page is None or not page.is_file():
+        return
+    *lines, links = page.read_text(encoding="utf-8").splitlines()
+    links = re.sub(r"\]\((.+?)\)", lambda m: f"]({(run.root / m[1]).resolve().as_uri()})", links)
+    series = str(run.info().get("series"))
+    night = MarkdownArtifact(
+        markdown="\n".join([*lines, links]),
+        key=f"nights-{_key(series)}",
+        description=f"Night {run.run_id} beside the one before it",
+    )
+    await night.acreate()
+
+
 ARTIFACTS: dict[str, Callable[[RunDir], Awaitable[None]]] = {
     WRITE_PREFERENCE: show_audit,
     REPORT: show_report,
@@ -168,4 +186,8 @@ class PassArtifacts:
 
 def artifact_key(run: RunDir) -> str:
     """The run's id in the characters that Prefect allows in a key."""
-    return re.sub("[^a-z0-9]+", "-", run.run_id.lower())
+    return _key(run.run_id)
+
+
+def _key(name: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", name.lower())

@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.artifacts import show_night
 from flows.end_to_end import end_to_end
 from pipeline.run.nightly import plan_nightly, run_nightly
 
@@ -19,7 +20,7 @@ async def nightly(recipe: str, run_id: str | None = None) -> State[str]:
         recipe: a YAML file such as flows/configs/demo.yaml.
         run_id: a night that is planned already; by default the next one is planned.
     """
-    message = await run_nightly(
-        plan_nightly(recipe, run_id), lambda run: end_to_end(recipe, str(run.root), resume=True)
-    )
+    plan = plan_nightly(recipe, run_id)
+    message = await run_nightly(plan, lambda run: end_to_end(recipe, str(run.root), resume=True))
+    await show_night(plan.run)
     return Completed(message=message, data=message)

@@ -5,10 +5,9 @@ Out: flow runs, one at a time, each a process; one that is in progress at the en
 """
 
 import asyncio
-import signal
 from collections.abc import Callable
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
@@ -89,9 +88,12 @@ def deployments() -> list[Deployment]:
 
 
 class _Runner(Runner):
+    serving: asyncio.Task[Any]
+    """The task that serves."""
+
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        """End as after Ctrl-C."""
-        signal.raise_signal(signal.SIGINT)
+        """End as after Ctrl-C, also where SIGINT is ignored, as in the background of a script."""
+        self.serving.get_loop().call_soon_threadsafe(self.serving.cancel)
 
 
 async def serve_deployments(say: Callable[[str], None]) -> None:
@@ -102,6 +104,7 @@ async def serve_deployments(say: Callable[[str], None]) -> None:
     """
     # Schedules continue with the next process, or with a worker.
     runner = _Runner(limit=1, pause_on_shutdown=False)
+    runner.serving = cast("asyncio.Task[Any]", asyncio.current_task())
     for served in [deployment.served() for deployment in deployments()]:
         await runner.aadd_deployment(served)
         say(f"serving {served.full_name}: {served.description}")

@@ -29,6 +29,7 @@ const ask = async (path, body) => {
 };
 const tell = (problem) => { byId("problem").hidden = !problem; byId("problem").textContent = problem; };
 
+const TURNS = { user: "Prompt", assistant: "Earlier reply", system: "System message" };
 const show = (state) => {
   pair = state.pair;
   shownAt = performance.now();
@@ -39,7 +40,7 @@ const show = (state) => {
   byId("answers").hidden = !pair && !state.can_undo;
   byId("question").textContent = !pair ? "Every pair is labeled. Thank you." : pair.question || "Which response is better?";
   if (pair) {
-    byId("prompt").replaceChildren(...pair.prompt.flatMap((turn) => [el("h2", "cap", turn.role === "user" ? "Prompt" : turn.role), el("div", "text", turn.content)]));
+    byId("prompt").replaceChildren(...pair.prompt.flatMap((turn) => [el("h2", "cap", TURNS[turn.role] ?? turn.role), el("div", "text", turn.content)]));
     byId("left").textContent = pair.left;
     byId("right").textContent = pair.right;
   }

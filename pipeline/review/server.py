@@ -12,6 +12,7 @@ header. Texts reach the page as JSON and become text there.
 
 import json
 import secrets
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,6 +58,11 @@ class ReviewServer(ThreadingHTTPServer):
         script = (_HERE / "review.js").read_text(encoding="utf-8").strip()
         page = render("review.html.jinja", folder=_HERE, title=title, script=script, connects=True)
         self.page = page.encode()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing for a browser that was closed before its answer; a bug keeps its traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

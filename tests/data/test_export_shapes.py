@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 
 from pipeline.cli.app import export
 from pipeline.constitution import load_constitution
@@ -193,3 +193,18 @@ def test_forensics_document_names_its_annotator(run: RunDir, tmp_path: Path) -> 
     assert content["metadata"]["default_annotator"] == default
     assert list(content["annotators"]) == [default] and content["metadata"]["version"] == "2.0"
     assert len(content["comparisons"]) == exported.lines > 0
+
+
+def test_trl_reads_its_shapes_as_one_another() -> None:
+    """Its own functions find the prompt of the implicit shape, and make the unpaired shape."""
+    from trl.data_utils import extract_prompt, is_conversational, unpair_preference_dataset
+
+    (explicit,) = SHAPES["trl"](ROW)
+    (implicit,) = SHAPES["trl_implicit"](ROW)
+    texts = {name: explicit[name] for name in ("prompt", "chosen", "rejected")}
+    assert extract_prompt(implicit) == texts
+    assert is_conversational(explicit) and is_conversational(implicit)
+    unpaired = unpair_preference_dataset(Dataset.from_list([texts]))
+    assert [dict(line) for line in unpaired] == list(SHAPES["kto"](ROW))
+    (plain,) = SHAPES["trl_text"]({**ROW, "messages": TALK[:1]})
+    assert not is_conversational(plain)

@@ -34,11 +34,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         stop_server()
 
 
-def start_serve(folder: Path, stderr: int) -> subprocess.Popen[str]:
+def start_serve(
+    folder: Path, stderr: int, *, sigint: signal.Handlers = signal.SIG_DFL
+) -> subprocess.Popen[str]:
     """`rlaif serve` with its runs in `folder`, in a process group that SIGINT ends as Ctrl-C does.
 
     Args:
         stderr: where its errors go, `subprocess.PIPE` or `subprocess.STDOUT`.
+        sigint: `signal.SIG_IGN` as what a script starts in its background has it.
     """
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "pipeline.cli", "serve"],
@@ -48,7 +51,7 @@ def start_serve(folder: Path, stderr: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=stderr,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, sigint),
     )
 
 

@@ -1,5 +1,6 @@
 """The nightly refresh: new prompts make a version, nothing new makes nothing."""
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ from pipeline.run.context import open_context
 from pipeline.run.nightly import nightly_runs, plan_nightly, run_nightly
 from pipeline.run.passes import prompt_shards
 from pipeline.store import RunDir
-from tests.flows.conftest import Flows
+from tests.flows.conftest import Flows, ask
 from tests.flows.nights import write_nights, write_prompts
 
 
@@ -32,6 +33,16 @@ def test_version_names_its_parent(outputs: Path) -> None:
     assert before is not None and after is not None and after.parent is not None
     assert after.parent.dataset_id == before.dataset_id
     assert after.sets["preference"].from_parent == before.sets["preference"].rows
+
+
+def test_nights_are_listed_under_one_key(flows: Flows) -> None:
+    """Each with its flow run; the page of the second links to that of the first."""
+    only = {"key": {"any_": ["nights-nights"]}}
+    found = ask(flows.server, "artifacts/filter", artifacts=only, sort="CREATED_DESC")
+    assert len({each["flow_run_id"] for each in found}) == 2
+    links = re.findall(r"\[([a-z ]+)\]\(file://(.+?)\)", found[0]["data"])
+    assert [name for name, _ in links] == ["the night before", "report", "all nights"]
+    assert all(Path(path).is_file() for _, path in links)
 
 
 async def test_stopped_night_is_finished_first(

@@ -91,6 +91,17 @@ def test_only_this_machine_is_served(server: ReviewServer) -> None:
         socket.create_connection(("127.0.0.2", server.server_port), timeout=2).close()
 
 
+def test_browser_that_closes_before_its_answer_is_no_error(
+    server: ReviewServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, is_shown in ((BrokenPipeError(), False), (ValueError("a bug"), True)):
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capsys.readouterr().err) == is_shown
+
+
 def test_name_of_a_person_is_checked(server: ReviewServer) -> None:
     refused = post(server, "/next", {"reviewer": "a\u202eb"})
     assert refused.status_code == 409 and "printable" in refused.json()["error"]
