@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.audits.canary_set import CanarySet, load_canaries
 from pipeline.config import RunConfig
 from pipeline.config.labeling import PreferenceConfig
-from pipeline.config.paths import resolve_path
+from pipeline.config.paths import file_problem, resolve_path
 from pipeline.config.training import DpaConfig
 from pipeline.constitution import Constitution
 from pipeline.errors import ConfigError
@@ -106,9 +106,16 @@ def load_files(
 def copy_files(run: RunDir, config: RunConfig) -> list[Path]:
     """Copy the constitution, the templates and the labeling files into a new run folder; returns
     the copies.
+
+    Raises:
+        ConfigError: a file is gone since the recipe was checked.
     """
     copies = []
     for copy, path in copied_paths(run, config).items():
+        if problem := file_problem(path):
+            raise ConfigError(
+                f"{path} {problem}; it was there when the recipe was checked: restore it"
+            )
         copy_file(path, copy)
         copies.append(copy)
         if copy.name == LIST_NAME:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.report.source import read_run
 from pipeline.report.tables import lineage_table
 from pipeline.run import environment
 from pipeline.run.nightly import take_run
-from pipeline.run.start import start_run
+from pipeline.run.start import check_recipe, start_run
 from pipeline.store import RunDir, write_json
 from tests.run.builders import stored_json, write_recipe
 
@@ -54,6 +54,15 @@ def test_edited_copy_whose_original_is_gone_is_refused(run: RunDir, tmp_path: Pa
         (tmp_path / name).write_text("other: 1\n")
     with pytest.raises(StoreError, match="back from a copy of yours, or start a new run with the"):
         take(run)
+
+
+def test_file_that_is_gone_after_the_check_is_named(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "in")
+    checked = check_recipe(recipe)
+    recipe.with_name("constitution.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"constitution.yaml does not exist; it was there when"):
+        start_run(checked, run_id="one", runs_root_folder=tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.mark.parametrize("odd", [[], {"later": 7}, {"later": ["x"], "code": 3}])
