@@ -30,6 +30,8 @@ MAX_ALIASED = 10_000
 MAX_DIGITS = 100
 """Digits of a number without quotes."""
 _INT = "tag:yaml.org,2002:int"
+_NO_TEXT_KEYS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null"))
+"""Of keys without quotes: `yes`, `1`, `1.5` and `~`."""
 _OLD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 """YAML 1.1 reads 010 as 8 and 1:30 as 90."""
 NO_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\U0010ffff]")
@@ -272,6 +274,10 @@ class _Walk:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(line, "a key must be one word; quote or rename it")
+            if key.tag in _NO_TEXT_KEYS:
+                raise self._error(
+                    line, f"YAML does not read key '{key.value[:80]}' as text; quote it"
+                )
             inner = (*path, key.value)
             if inner in self.lines:
                 raise self._error(

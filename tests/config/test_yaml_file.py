@@ -79,6 +79,8 @@ def test_good_file_loads(tmp_path: Path) -> None:
         ("numbers: [x]\nstret: y\n", r"line 2: 'stret' .* 'street'\? \(and 1 more\)$"),
         ("street: no\n", r"line 1: 'street' is False, but input should be .* string; quote it$"),
         ("street: 2026-01-02\n", r"is datetime\.date\(2026, 1, 2\), but .*; quote it$"),
+        ("street: x\nyes: 2\n", "line 2: YAML does not read key 'yes' as text; quote it$"),
+        ("street: x\npet: {1: 2}\n", "line 2: YAML does not read key '1' as text; quote it$"),
         ("street: x\nnumbers: [017]\n", "line 2: 017 means another number in YAML"),
         ("street: x\nnumbers: [12:34]\n", "line 2: 12:34 means another number"),
         ('street: "x\\x1b[2J"\n', "line 1: a text holds the character"),
