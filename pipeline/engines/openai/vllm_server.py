@@ -7,6 +7,8 @@ Prompts are sent back as token ids, so nothing is tokenized twice. On the CPU, s
 with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is split.
 """
 
+import asyncio
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -33,7 +35,8 @@ from pipeline.types import Message, Messages, OptionScores, SamplingParams, user
 
 T = TypeVar("T")
 _TAIL = 32
-"""Tokens at the end of a prompt that decide how an option after it is tokenized."""
+"""Tokens at the end of a prompt that decide how an option after it is tokenized, where those of the
+template do not."""
 _NO_PATH = (404, 405, 501)
 
 
@@ -72,6 +75,8 @@ class VllmServer:
         """First tokens that the server lists; fewer where it refuses more."""
         self._texts: dict[TokenIds, str] = {}
         self._options: dict[tuple[TokenIds, str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
+        self._endings: dict[tuple[str, tuple[str, ...]], TokenIds] = {}
+        self._asking = asyncio.Lock()
 
     def sampling_extra(self, sampling: SamplingParams) -> dict[str, Any]:
         """Body fields beyond the OpenAI API for a sampled reply."""
@@ -274,16 +279,44 @@ class VllmServer:
     async def _option_ids(
         self, messages: Messages, prompt: list[int], options: tuple[str, ...], reply_prefix: str
     ) -> tuple[TokenIds, ...]:
-        key = (tuple(prompt[-_TAIL:]), reply_prefix, options)
-        if key not in self._options:
-            ids: list[TokenIds] = []
-            for option in options:
-                whole = (*messages, Message("assistant", reply_prefix + option))
-                together = await self._tokenize(whole, open_ended=True)
-                ids.append(continuation(option, prompt, together))
-            check_distinct(options, ids)
-            self._options[key] = tuple(ids)
-        return self._options[key]
+        # Prompts come by the dozen at once: one asks, the others find its answer.
+        async with self._asking:
+            if (reply_prefix, options) not in self._endings:
+                ending = await self._ending(messages, options, reply_prefix)
+                self._endings[reply_prefix, options] = ending
+            ending = self._endings[reply_prefix, options]
+            is_usual = ending and tuple(prompt[-len(ending) :]) == ending
+            key = (ending if is_usual else tuple(prompt[-_TAIL:]), reply_prefix, options)
+            if key not in self._options:
+                self._options[key] = await self._ids_after(messages, prompt, options, reply_prefix)
+            return self._options[key]
+
+    async def _ending(
+        self, messages: Messages, options: tuple[str, ...], reply_prefix: str
+    ) -> TokenIds:
+        """The tokens that the template writes after a last message, whatever it says; empty where
+        the tokens of an option depend on what comes before them.
+        """
+        *before, last = messages
+        prompts, ids = [], set()
+        for content in ("a", "0", "."):
+            turns = (*before, Message(last.role, content))
+            prompts.append(await self._tokens_before_reply(turns, reply_prefix))
+            ids.add(await self._ids_after(turns, prompts[-1], options, reply_prefix))
+        backwards = zip(*map(reversed, prompts), strict=False)
+        common = [each[0] for each in itertools.takewhile(lambda t: len({*t}) == 1, backwards)]
+        return tuple(reversed(common)) if len(ids) == 1 else ()
+
+    async def _ids_after(
+        self, messages: Messages, prompt: list[int], options: tuple[str, ...], reply_prefix: str
+    ) -> tuple[TokenIds, ...]:
+        ids: list[TokenIds] = []
+        for option in options:
+            whole = (*messages, Message("assistant", reply_prefix + option))
+            together = await self._tokenize(whole, open_ended=True)
+            ids.append(continuation(option, prompt, together))
+        check_distinct(options, ids)
+        return tuple(ids)
 
     async def _tokenize(self, messages: Messages, *, open_ended: bool = False) -> list[int]:
         # An open reply ends with what is scored, which has to stay as it is.
