@@ -132,7 +132,7 @@ class OpenAIConfig(EngineSection):
     """Requests in flight at once, at most; halved while the server is busy, then raised again."""
     timeout_s: float = Field(120.0, gt=0, le=86_400)
     """Seconds for one whole answer; then the request is sent again."""
-    max_retries: int = Field(5, ge=0, le=20)
+    max_retries: int = Field(3, ge=0, le=20)
     """Retries of a request after a server error (5xx), a timeout or a broken connection. A busy
     server (429, 503, 529) is waited for, and one that answers nothing for 15 minutes stops the
     run."""
