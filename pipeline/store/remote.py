@@ -68,11 +68,17 @@ class Mirror:
         with self._clear():
             import fsspec
 
-            is_s3 = self.url.startswith("s3:")
+            is_s3 = self.url.startswith(("s3:", "s3a:"))
             options = {"config_kwargs": S3_SETTINGS} if is_s3 else {}
-            self._fs, self._base = fsspec.core.url_to_fs(
-                self.url, use_listings_cache=False, **options
-            )
+            try:
+                self._fs, self._base = fsspec.core.url_to_fs(
+                    self.url, use_listings_cache=False, **options
+                )
+            except (TypeError, AttributeError) as error:  # arguments that no address has
+                raise StoreError(
+                    f"{self.url} needs more than an address to be opened ({str(error)[:160]}); "
+                    "use an object store, such as s3://bucket/outputs"
+                ) from error
             if is_s3:
                 self._fs.retries = S3_TRIES
         self._read_index()
@@ -331,7 +337,7 @@ class Mirror:
         except StoreError:
             raise
         except Exception as error:  # each library has errors of its own
-            if not isinstance(error, OSError) and "boto" not in type(error).__module__:
+            if not isinstance(error, OSError | NotImplementedError) and _is_own(error):
                 raise
             if isinstance(error, OSError) and error.errno in FULL:
                 raise disk_error(error, self.root) from error
@@ -391,6 +397,11 @@ def is_locked(root: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def _is_own(error: Exception) -> bool:
+    """Whether an error is Python's or ours, and so a bug, and not one of a store's library."""
+    return type(error).__module__.partition(".")[0] in ("builtins", "pipeline")
 
 
 def _apply(index: dict[str, Entry], line: Any) -> None:

@@ -33,6 +33,8 @@ LOOPBACK = {
 ELSEWHERE = {"RAY_gcs_server_port_wait_time_s": "1"}
 """Environment of a process that joins a cluster."""
 CPUS_FOR_EACH = 1
+MOST_FOR_EACH_CPU = 8
+"""Workers of a Ray that is started here, by CPU: each is a process of some hundred MiB."""
 HEAD_LIMIT_S = 5.0
 """Seconds in which the head has to take a connection."""
 
@@ -78,8 +80,10 @@ def connect(workers: WorkersConfig) -> Cluster:
 
     Raises:
         ConfigError: Ray is not installed.
-        MachineError: no cluster answers, or it has too little for the workers of one engine.
+        MachineError: no cluster answers, or it, or this machine, has too little for the workers of
+            one engine.
     """
+    _check_num(workers)
     ray = _import_ray(alone=workers.address is None)
     if not ray.is_initialized():
         _PARKED.clear()
@@ -109,6 +113,7 @@ def check_workers(
                 f"tensor_parallel_size is {needed}, but a worker reserves execution.workers.gpus "
                 f"{workers.gpus}; make gpus {needed}"
             )
+    _check_num(workers)
     if offline:
         _import_ray(alone=workers.address is None)
         return f"{workers.num} of a Ray cluster, not asked"
@@ -116,6 +121,17 @@ def check_workers(
     return (
         f"{workers.num} of a Ray cluster with {there['CPU']:g} CPUs, {there.get('GPU', 0):g} GPUs"
     )
+
+
+def _check_num(workers: WorkersConfig) -> None:
+    """Ray would start any number here, until the machine has no memory left."""
+    num_cpus = os.cpu_count() or 1
+    if workers.address is None and workers.num > MOST_FOR_EACH_CPU * num_cpus:
+        raise MachineError(
+            f"execution.workers.num is {workers.num}, but this machine has {num_cpus} CPUs and "
+            f"takes {MOST_FOR_EACH_CPU * num_cpus} workers at most; lower num, or name a cluster "
+            "in execution.workers.address"
+        )
 
 
 @cache

@@ -227,13 +227,16 @@ def test_driver_of_another_machine_is_named(
         ("nowhere://x", "cannot be used"),
         ("s3:/bucket/x", "has two slashes and a name"),
         ("s3://", "has two slashes and a name"),
+        ("reference://x", "needs more than an address"),
+        ("dir://x", "needs more than an address"),
+        ("$AWS_ENDPOINT_URL/x", "does not answer .ClientResponseError"),
     ],
 )
 def test_store_that_does_not_work(
     outputs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
     """One line, before anything is paid for."""
-    monkeypatch.setenv("RLAIF_OUTPUTS", url)
+    monkeypatch.setenv("RLAIF_OUTPUTS", os.path.expandvars(url))
     with pytest.raises(StoreError, match=message):
         check_recipe(write_recipe(tmp_path / "recipe"))
 

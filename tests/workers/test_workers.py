@@ -169,6 +169,7 @@ def test_leftovers_are_listed_and_removed(
             MachineError,
             "asks for 18 GPUs, but the cluster has 0",
         ),
+        ({"kind": "ray", "num": 4096}, MachineError, r"num is 4096, but this machine has \d+ CPUs"),
         ({"kind": "local", "num": 2}, ConfigError, "'num' is for workers of a cluster"),
     ],
 )
