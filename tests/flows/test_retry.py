@@ -91,10 +91,11 @@ def test_cancel_and_retry_of_the_ui(server: Server, tmp_path: Path) -> None:
 
 
 def short_recipe(folder: Path) -> Path:
-    """The slow recipe with samples, labels and pairs alone."""
+    """The slow recipe with samples, labels and pairs alone, slower than a busy server's cancel."""
     path = slow_recipe(folder)
     recipe: dict[str, Any] = yaml.safe_load(path.read_text())
     recipe |= {"supervised": {"enabled": False}, "evaluation": {"enabled": False}}
+    recipe["policy"]["args"]["latency_s"] = 2.0
     path.write_text(yaml.safe_dump(recipe))
     return path
 
