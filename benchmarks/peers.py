@@ -127,6 +127,8 @@ class Bench:
 
     def __init__(self, folder: Path, num_prompts: int) -> None:
         self.folder = folder
+        self._running: list[subprocess.Popen[bytes]] = []
+        """The contender that works, so that it ends with a stopped call."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.root = f"http://127.0.0.1:{free.getsockname()[1]}"
         rows = [json.loads(line) for line in PROMPTS.read_text("utf-8").splitlines()]
@@ -163,7 +165,8 @@ class Bench:
                     self.work(name, CONTENDERS[name].run, self.fresh(name))
                 yield
             finally:
-                end(process)
+                for each in (*self._running, process):
+                    end(each)
 
     def _await_server(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + SERVER_LIMIT_S
@@ -210,7 +213,7 @@ class Bench:
         }
         is_ours = name.startswith("ours")
         with (self.folder / f"{name}.log").open("a") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [python, *values],
                 cwd=PROJECT_ROOT if is_ours else SCRIPTS,
                 env=environment,
@@ -218,6 +221,8 @@ class Bench:
                 stderr=log,
                 start_new_session=True,
             )
+        self._running = [process]
+        return process
 
     def work(self, name: str, arguments: Sequence[str], out: Path) -> Result:
         """One run from its command to its exit, and what the server saw of it."""
