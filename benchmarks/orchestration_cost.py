@@ -6,6 +6,10 @@ Prefect with a server of its own. Flat means: a thousand prompts cost the same i
 1,000,000 as in a run of 10,000, and memory does not grow with the run.
 
     python -m benchmarks.orchestration_cost [--quick] [--kinds local ray prefect]
+        [--sizes 1000000] [--shard-size 512]
+
+Runs are made in the folder for temporary files (`TMPDIR`) and removed after they are measured; each
+size has its line once it is done.
 
 The last line is one JSON object by kind: `seconds_per_1000_prompts`,
 `cpu_seconds_per_1000_prompts` and `peak_mib` of the driver by size, and by how much the largest of
@@ -24,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +54,15 @@ def measure(folder: Path, num_prompts: int, **settings: Any) -> dict[str, float]
     return _result(num_prompts, seconds, cpu, resource.RUSAGE_SELF)
 
 
-def measure_ray(folder: Path, num_prompts: int) -> dict[str, float]:
+def measure_ray(folder: Path, num_prompts: int, **settings: Any) -> dict[str, float]:
     """The chain on workers; CPU and memory are those of the driver alone."""
-    return measure(folder, num_prompts, workers=RAY)
+    return measure(folder, num_prompts, workers=RAY, **settings)
 
 
-def measure_prefect(folder: Path, num_prompts: int) -> dict[str, float]:
+def measure_prefect(folder: Path, num_prompts: int, **settings: Any) -> dict[str, float]:
     """The run as `rlaif` makes it under Prefect, and what the server keeps of it."""
     os.environ |= {"RLAIF_STATE": str(folder / "state")}
-    run = start_scripted(folder / "measured", num_prompts)
+    run = start_scripted(folder / "measured", num_prompts, **settings)
     server = ensure_server()
     try:
         started = time.perf_counter()
@@ -92,14 +96,14 @@ def _result(num_prompts: int, seconds: float, cpu: float, who: int) -> dict[str,
     }
 
 
-KINDS: dict[str, Callable[[Path, int], dict[str, float]]] = {
+KINDS: dict[str, Callable[..., dict[str, float]]] = {
     "local": measure,
     "ray": measure_ray,
     "prefect": measure_prefect,
 }
 
 
-def measure_apart(kind: str, num_prompts: int) -> dict[str, float]:
+def measure_apart(kind: str, num_prompts: int, shard_size: int) -> dict[str, float]:
     """One measurement in a process of its own."""
     command = [
         sys.executable,
@@ -108,6 +112,8 @@ def measure_apart(kind: str, num_prompts: int) -> dict[str, float]:
         "--one",
         kind,
         str(num_prompts),
+        "--shard-size",
+        str(shard_size),
     ]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
@@ -119,11 +125,11 @@ def spread(values: list[float]) -> float:
     return max(values) / min(values) - 1
 
 
-def measure_sizes(kind: str, sizes: tuple[int, ...]) -> dict[str, Any]:
+def measure_sizes(kind: str, sizes: Sequence[int], shard_size: int) -> dict[str, Any]:
     """Measure each size, with a line for each; the results by name and size, and their spreads."""
     results = {}
     for size in sizes:
-        result = results[size] = measure_apart(kind, size)
+        result = results[size] = measure_apart(kind, size, shard_size)
         print(
             f"{kind:<8} {size:>9,} {result['seconds_per_1000_prompts']:>12.3f} "
             f"{result['cpu_seconds_per_1000_prompts']:>16.3f} {result['peak_mib']:>9.1f}  "
@@ -149,16 +155,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, some minutes")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["local", "ray"])
+    parser.add_argument("--sizes", nargs="+", type=int, help="numbers of prompts", metavar="N")
+    parser.add_argument("--shard-size", type=int, default=64, help="prompts in a shard")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         kind, size = arguments.one
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(KINDS[kind](Path(folder), int(size))))
+            result = KINDS[kind](Path(folder), int(size), shard_size=arguments.shard_size)
+            print(json.dumps(result))
         return
     print(f"{'kind':<8} {'prompts':>9} {'s per 1,000':>12} {'CPU s per 1,000':>16} {'peak MiB':>9}")
-    sizes = QUICK_SIZES if arguments.quick else SIZES
-    print(json.dumps({kind: measure_sizes(kind, sizes) for kind in arguments.kinds}))
+    sizes = arguments.sizes or (QUICK_SIZES if arguments.quick else SIZES)
+    print(json.dumps({k: measure_sizes(k, sizes, arguments.shard_size) for k in arguments.kinds}))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ class BudgetConfig(Section):
     @property
     def limits(self) -> dict[str, float]:
         """The limits that the recipe sets, by name."""
-        return {name: value for name, value in dict(self).items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class ModelPrice(Section):

@@ -128,15 +128,18 @@ class Judge:
         """The row with its label. Raises EngineError as the engine does."""
         # Both orders see the same exemplars, so that their pull toward a letter cancels.
         shots = self.shots(row.first_id, row.second_id)
+        fence = ""
         if self.config.defend:
             limit = self.config.max_characters
             if reason := too_long((first, second), limit):
                 return replace(row, status="unparsed", reason=reason)
             turns = [message.content for message in conversation]
             row = replace(row, reason=note_of_cuts(turns, limit))
+            # Both orders show the same letters; sorted, so that they are no sign of the order.
+            fence = draw_fence((*turns, *sorted((first, second))), row.row_id, self.seed)
         forward, swapped = await asyncio.gather(
-            self._ask(row, conversation, principle, (first, second), shots, "forward"),
-            self._ask(row, conversation, principle, (second, first), shots, "swapped"),
+            self._ask(row, conversation, principle, (first, second), shots, fence, "forward"),
+            self._ask(row, conversation, principle, (second, first), shots, fence, "swapped"),
         )
         answers = (forward, swapped)
         rationales = [answer.rationale for answer in answers if answer.rationale is not None]
@@ -211,13 +214,9 @@ class Judge:
         principle: Principle,
         slots: tuple[str, str],
         shots: tuple[Shot, ...],
+        fence: str,
         order: str,
     ) -> Answer:
-        fence = ""
-        if self.config.defend:
-            # Sorted, so that both orders show the same letters.
-            texts = (*(message.content for message in conversation), *sorted(slots))
-            fence = draw_fence(texts, row.row_id, self.seed)
         messages = self.messages(conversation, principle, *slots, shots=shots, fence=fence)
         request_id = f"{row.row_id}:{order}"
         thought, rationale = self.config.chain_of_thought, None

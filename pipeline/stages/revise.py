@@ -12,6 +12,7 @@ not pile up in the context (Bai et al. 2022, arXiv:2212.08073, section 3.1).
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pipeline.checks import run_check
@@ -62,9 +63,10 @@ class ReviseStage(RoundStage):
                 for template in (self.critique_template, self.template)
             ],
             **self.draws(),
-            "rules": self._rules(),
+            "rules": self._rules,
         }
 
+    @cached_property
     def _rules(self) -> dict[str, Any]:
         return self.revise.model_dump(
             mode="json", include={"with_critique", "skip_phrases", "reject"}
@@ -100,7 +102,7 @@ class ReviseStage(RoundStage):
             self.seed,
             self.round,
             principle.hash,
-            self._rules(),
+            self._rules,
             *([self.constitution.checks_hash] if self.constitution.checked else []),
         )
         critique_text = critique.critique if critique else ""

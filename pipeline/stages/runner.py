@@ -104,6 +104,8 @@ class Runner:
     _spent: str | None = None
     _calls: set[asyncio.Task[Any]] = field(default_factory=set)
     """Calls that the run waits for."""
+    _in_flight: dict[int, dict[str, list[Row]]] = field(default_factory=dict)
+    """Rows of each shard in flight, read or made, by the hash of their file."""
 
     async def wavefront(
         self, shards: Sequence[int], chain: Sequence[Stage], call: StepCall | None = None
@@ -127,6 +129,7 @@ class Runner:
         async def work() -> None:
             # As many workers as shards in flight, not a task for each of perhaps thousands.
             for index in waiting:
+                self._in_flight[index] = {}
                 try:
                     await self._through(index, chain, call or self.step)
                 except Exception as error:
@@ -134,6 +137,8 @@ class Runner:
                     if isinstance(error, UserError | RunStoppedError):
                         # A full disk will not take the next shard either: pay for no more.
                         self._stopped = self._stopped or str(error)
+                finally:
+                    del self._in_flight[index]
 
         await asyncio.gather(*(work() for _ in range(min(self.shards_in_flight, len(shards)))))
         # One bad shard does not stop the others; a fault of code or machine is raised first.
@@ -218,7 +223,8 @@ class Runner:
         """
         started = time.perf_counter()
         journal = Journal(self.root, stage.folder, shard_index, CODE_VERSION)
-        stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream)
+        there = self._in_flight.get(shard_index, {})
+        stored, inputs = await asyncio.to_thread(_read, self.root, old, upstream, there)
         journaled = await asyncio.to_thread(_reusable, journal.rows())
         # A journal may outlive its manifest, which has counted its rows.
         journaled = {
@@ -262,6 +268,7 @@ class Runner:
             made_by=made_by or {},
             code=CODE_VERSION,
         )
+        there[manifest.sha256] = rows
         return manifest, stop
 
     async def _rows(
@@ -287,8 +294,7 @@ class Runner:
                         journal.add(row)
                     self.meter.add(row, stage.engine.name)
             self.progress.rows_done(stage.folder, _costs([row]))
-            others = self._calls - {asyncio.current_task()}
-            if not all(task.done() for task in others):
+            if any(t is not asyncio.current_task() and not t.done() for t in self._calls):
                 self._check_budget()
 
         calls, stop = [], None
@@ -379,11 +385,12 @@ def step_key(stage: Stage, upstream: Sequence[Manifest]) -> str:
 
 
 def _read(
-    root: Path, old: Manifest | None, upstream: Sequence[Manifest]
+    root: Path, old: Manifest | None, upstream: Sequence[Manifest], there: dict[str, list[Row]]
 ) -> tuple[dict[str, Row], dict[str, list[Row]]]:
-    """Rows of an earlier attempt that can be reused, by id, and the input rows by folder."""
+    """Rows of an earlier attempt to reuse, by id; input rows by folder, kept in `there`."""
     earlier = read_rows(root, old) if old and old.code == CODE_VERSION else []
-    return _reusable(earlier), {manifest.stage: read_rows(root, manifest) for manifest in upstream}
+    there.update({m.sha256: read_rows(root, m) for m in upstream if m.sha256 not in there})
+    return _reusable(earlier), {manifest.stage: there[manifest.sha256] for manifest in upstream}
 
 
 def _reusable(rows: Iterable[Row]) -> dict[str, Row]:
@@ -438,7 +445,6 @@ def _costs(rows: Sequence[Row]) -> ShardCounts:
 
 
 def _engine_info(stage: Stage) -> dict[str, str]:
-    if stage.engine is None:
+    if (engine := stage.engine) is None:
         return {}
-    engine = stage.engine
     return {"name": engine.name, "fingerprint": engine.fingerprint, "version": engine.version}

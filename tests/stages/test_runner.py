@@ -64,6 +64,20 @@ def check_sums(states: list[ShardState]) -> None:
             assert sum(manifest.reasons.values()) == c.expected - c.ok
 
 
+async def test_a_shard_reads_its_prompts_alone_and_each_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(root: Path, manifest: Manifest) -> list[Any]:
+        read.append(manifest.path)
+        return read_rows(root, manifest)
+
+    monkeypatch.setattr(runner_module, "read_rows", counted)
+    states = await run_chain(tmp_path, supervised(make_engine()))
+    assert sorted(read) == sorted(state["prompts"].path for state in states)
+
+
 async def test_finished_shards_are_not_made_again(tmp_path: Path) -> None:
     first = await run_chain(tmp_path, supervised(make_engine()))
     again = make_engine()
