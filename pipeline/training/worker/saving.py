@@ -101,7 +101,9 @@ def _write(
         model.to(dtype).save_pretrained(folder)
     else:
         model.config.dtype = dtype
-        cast = {name: _cast(tensor, dtype) for name, tensor in state.items()}
+        # Gathered and cast, tied weights are no longer one tensor, and would be written twice.
+        tied = model.all_tied_weights_keys
+        cast = {name: _cast(value, dtype) for name, value in state.items() if name not in tied}
         model.save_pretrained(folder, state_dict=cast)
 
 
