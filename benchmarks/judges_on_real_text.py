@@ -125,6 +125,8 @@ def write_recipe(folder: Path, name: str, changes: Mapping[str, Any]) -> Path:
         "critique_request": QUESTION,
         "revision_request": QUESTION,
         "comparison_request": QUESTION,
+        # For a way with exemplars, which are drawn by tag.
+        "tags": ["harmlessness", "honesty"],
     }
     constitution, path = folder / f"{name}-constitution.yaml", folder / f"{name}.yaml"
     constitution.write_text(yaml.safe_dump({"name": name, "principles": [principle]}))

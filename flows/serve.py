@@ -68,7 +68,7 @@ class Deployment(BaseModel, extra="forbid"):
             if unknown is not None:
                 problem = f"the flow has no parameter '{unknown}', only {', '.join(known)}"
             elif not all(each.cron or each.interval or each.rrule for each in self.schedules):
-                # Prefect takes it, and a misspelt key too, and never starts a flow run.
+                # Prefect takes it, and never starts a flow run.
                 problem = "a schedule has none of cron, interval and rrule"
             else:
                 return served

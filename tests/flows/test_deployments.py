@@ -103,7 +103,7 @@ def settings(deployment: dict[str, Any]) -> dict[str, Any]:
         ({"entrypoint": "flows/nightly.py:weekly"}, "entrypoint flows/nightly.py:weekly: "),
         ({"parameters": {"recip": "x"}}, "no parameter 'recip', only recipe, run_id"),
         ({"schedules": [{"cron": "1 2 * * *", "parameters": {"a": 1}}]}, "no parameter 'a', only"),
-        ({"schedules": [{"crn": "1 2 * * *"}]}, "a schedule has none of cron, interval and rrule"),
+        ({"schedules": [{"timezone": "UTC"}]}, "a schedule has none of cron, interval and rrule"),
     ],
 )
 def test_deployment_that_would_never_run_is_one_line(values: dict[str, Any], message: str) -> None:
@@ -111,6 +111,12 @@ def test_deployment_that_would_never_run_is_one_line(values: dict[str, Any], mes
     deployment = Deployment.model_validate({**nights, "parameters": {"recipe": "x"}, **values})
     with pytest.raises(ConfigError, match=rf"deployment 'nightly' of prefect.yaml: .*{message}"):
         deployment.served()
+
+
+def test_misspelt_key_of_a_schedule_is_refused() -> None:
+    values = {"name": "n", "description": "", "entrypoint": "e", "parameters": {}}
+    with pytest.raises(ValidationError, match="crn"):
+        Deployment.model_validate({**values, "schedules": [{"crn": "1 2 * * *"}]})
 
 
 @pytest.mark.parametrize("limit", [0, {"limit": 0}, {"limit": -1}])
