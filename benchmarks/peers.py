@@ -1,4 +1,4 @@
-"""The same chain on the same server: ours, other libraries, a plain script, and vLLM alone.
+"""One chain on one vLLM server: ours, other libraries, a plain script, and vLLM alone.
 
     python -m benchmarks.peers [--quick] [--contenders NAME ...] [--keep FOLDER]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -67,14 +68,10 @@ def check_sums(states: list[ShardState]) -> None:
 async def test_a_shard_reads_its_prompts_alone_and_each_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[str] = []
-
-    def counted(root: Path, manifest: Manifest) -> list[Any]:
-        read.append(manifest.path)
-        return read_rows(root, manifest)
-
-    monkeypatch.setattr(runner_module, "read_rows", counted)
+    reads = Mock(wraps=read_rows)
+    monkeypatch.setattr(runner_module, "read_rows", reads)
     states = await run_chain(tmp_path, supervised(make_engine()))
+    read = [call.args[1].path for call in reads.call_args_list]
     assert sorted(read) == sorted(state["prompts"].path for state in states)
 
 
