@@ -289,6 +289,14 @@ def is_server_failure(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPError) or not server_answers()
 
 
+def reports_elsewhere() -> str | None:
+    """Address of the Prefect API to which this process reports, where this project did not start
+    its server; None for one of ours.
+    """
+    api, server = os.environ.get("PREFECT_API_URL", ""), _recorded_server()
+    return api if api and (server is None or api != server.api_url) else None
+
+
 def server_answers() -> bool:
     """Whether the Prefect server to which this process reports can be reached."""
     api = os.environ.get("PREFECT_API_URL", "")

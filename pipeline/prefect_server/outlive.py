@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from pipeline.cli.terminal import say
 from pipeline.config.paths import PROJECT_ROOT
-from pipeline.prefect_server import is_server_failure, key_path, server_answers
+from pipeline.prefect_server import is_server_failure, key_path, reports_elsewhere, server_answers
 from pipeline.store import RunDir
 
 OF_WORKER = "PREFECT__FLOW_RUN_ID"
@@ -55,10 +55,13 @@ def outliving_server(run: RunDir) -> Iterator[None]:
 
 
 def _what_happens(run: RunDir, what: str) -> str:
+    done = f"`rlaif resume {run.run_id}` shows what was done"
+    if (api := reports_elsewhere()) is not None:
+        return f"the Prefect server at {api} failed, so {what}; {done}"
     log = key_path().with_name("server.log")
     return (
         f"the Prefect server failed (see {log}), so {what}; when it is done, `rlaif ui` sets its "
-        f"state there, and `rlaif resume {run.run_id}` shows what was done"
+        f"state there, and {done}"
     )
 
 

@@ -16,7 +16,14 @@ import yaml
 
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.data.verify import verify
-from pipeline.prefect_server import Server, ensure_server, settle, stop_server, with_environment
+from pipeline.prefect_server import (
+    Server,
+    ensure_server,
+    outlive,
+    settle,
+    stop_server,
+    with_environment,
+)
 from pipeline.store import RunDir
 from tests.cli.commands import Rlaif
 from tests.flows.conftest import ask
@@ -125,6 +132,17 @@ def test_run_of_a_worker_goes_on_without_the_server(
     run = RunDir(tmp_path / "runs/one")
     assert run.info()["status"] == "finished" and verify(run) == []
     assert (run.dataset / "preference.parquet").is_file()
+
+
+def test_server_elsewhere_is_named_by_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log is not here, and no command of ours sets states there."""
+    monkeypatch.setenv("RLAIF_STATE", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect:4200/api")
+    line = outlive._what_happens(RunDir(tmp_path / "one"), "the run continues")
+    assert line.startswith("the Prefect server at http://prefect:4200/api failed, so the run")
+    assert "server.log" not in line and "rlaif ui" not in line and "`rlaif resume one`" in line
 
 
 def test_server_that_cannot_start_is_one_line(
