@@ -18,7 +18,7 @@ from pipeline.engines.vllm.engine import VllmEngine
 from pipeline.errors import ConfigError, VerdictError
 from pipeline.soft_labels import prob_slot_a
 from pipeline.types import OptionScores, user
-from tests.engines.fake_endpoint import Answer, fake_endpoint
+from tests.engines.fake_endpoint import Answer, chat_reply, fake_endpoint
 
 QUESTION = (user("A or B?"),)
 Vocabulary = dict[str, float]
@@ -112,17 +112,33 @@ def server_pages(words: Vocabulary, most: int = 20, *, old: bool = False) -> dic
         "/tokenize": tokenize,
         "/detokenize": detokenize,
         "/v1/completions": complete,
+        "/v1/chat/completions": lambda body: (200, chat_reply()),
     }
 
 
-async def by_server(words: Vocabulary, most: int = 20) -> OptionScores:
-    with fake_endpoint(lambda number, body: (500, {}), server_pages(words, most)) as endpoint:
+async def by_server(words: Vocabulary) -> OptionScores:
+    return await by_pages(server_pages(words))
+
+
+async def by_chat(words: Vocabulary) -> OptionScores:
+    """A server that also tells the log-probabilities of given tokens in a chat."""
+
+    def chat(body: dict[str, Any]) -> Answer:
+        listed = all_listed(words, body["logprob_token_ids"], 0)
+        named = {f"token_id:{i}": lp for i, lp in listed.items()}
+        return 200, chat_reply(top=named) | {"prompt_token_ids": [1, 2]}
+
+    return await by_pages(server_pages(words) | {"/v1/chat/completions": chat})
+
+
+async def by_pages(pages: dict[str, Any]) -> OptionScores:
+    with fake_endpoint(lambda number, body: (500, {}), pages) as endpoint:
         config = OpenAIConfig(type="openai", base_url=endpoint.base_url, model="m")
         async with open_engine(config) as engine:
             return await engine.score(QUESTION, ["A", "B"], request_id="s")
 
 
-ENGINES = {"vllm": by_vllm, "server": by_server}
+ENGINES = {"vllm": by_vllm, "server": by_server, "chat": by_chat}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

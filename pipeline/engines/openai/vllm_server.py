@@ -1,9 +1,11 @@
 """What a vLLM server can do beyond the OpenAI API: exact scores of whole options and of texts.
 
 In:  messages; the server renders and tokenizes them (`/tokenize`)
-Out: log-probabilities of given tokens (`logprob_token_ids`, `prompt_logprobs` of `/completions`)
+Out: log-probabilities of given tokens (`logprob_token_ids`, `prompt_logprobs`)
 
-Prompts are sent back as token ids, so nothing is tokenized twice. On the CPU, start such a server
+A score is one chat completion once the options' tokens are known; its answer has the prompt's
+tokens, by which its end is checked. Where a server does not tell so much, prompts are tokenized and
+sent back to `/completions` as token ids. On the CPU, start such a server
 with `--no-enable-chunked-prefill`: vLLM 0.32 dies there when a seeded prompt is split.
 """
 
@@ -19,6 +21,7 @@ import openai
 
 from pipeline.engines.base import Use
 from pipeline.engines.openai.endpoint import Endpoint, as_sent, log_probability, usage_of
+from pipeline.engines.openai.pace import Broken
 from pipeline.engines.options import (
     TokenIds,
     check_distinct,
@@ -75,8 +78,10 @@ class VllmServer:
         """First tokens that the server lists; fewer where it refuses more."""
         self._texts: dict[TokenIds, str] = {}
         self._options: dict[tuple[TokenIds, str, tuple[str, ...]], tuple[TokenIds, ...]] = {}
-        self._endings: dict[tuple[str, tuple[str, ...]], TokenIds] = {}
+        self._endings: dict[tuple[str, tuple[str, ...]], tuple[TokenIds, tuple[TokenIds, ...]]] = {}
         self._asking = asyncio.Lock()
+        self._scores_chats: bool | None = None
+        """Whether a chat completion has the log-probabilities of given tokens; None: not known."""
 
     def sampling_extra(self, sampling: SamplingParams) -> dict[str, Any]:
         """Body fields beyond the OpenAI API for a sampled reply."""
@@ -89,12 +94,19 @@ class VllmServer:
         self, messages: Messages, options: Sequence[str], reply_prefix: str
     ) -> OptionScores:
         """Exact log-probability of each whole option; see `Engine.score`."""
-        prompt = await self._tokens_before_reply(messages, reply_prefix)
-        ids = await self._option_ids(messages, prompt, tuple(options), reply_prefix)
+        chosen, values, cached = tuple(options), dict[TokenIds, dict[int, float]](), 0
+        ending, ids = await self._usual_ending(messages, chosen, reply_prefix)
+        found = await self._score_chat(messages, reply_prefix, ending, ids)
+        if found is not None:
+            prompt, values[()], cached = found
+        else:
+            prompt = await self._tokens_before_reply(messages, reply_prefix)
+            if not ends_with(prompt, ending):
+                ids = await self._option_ids(messages, prompt, chosen, reply_prefix)
         nodes = option_nodes(ids)
-        values: dict[TokenIds, dict[int, float]] = {}
-        cached = 0
         for start, following in nodes.items():
+            if start in values:
+                continue
 
             def read(reply: Any, following: tuple[int, ...] = following) -> dict[int, float]:
                 nonlocal cached
@@ -271,32 +283,88 @@ class VllmServer:
             raise
 
     async def _tokens_before_reply(self, messages: Messages, reply_prefix: str) -> list[int]:
-        if not reply_prefix:
-            return await self._tokenize(messages)
-        started = (*messages, Message("assistant", reply_prefix))
-        return await self._tokenize(started, open_ended=True)
+        started = self._with_prefix(messages, reply_prefix)
+        return await self._tokenize(started, open_ended=bool(reply_prefix))
 
-    async def _option_ids(
-        self, messages: Messages, prompt: list[int], options: tuple[str, ...], reply_prefix: str
-    ) -> tuple[TokenIds, ...]:
+    @staticmethod
+    def _with_prefix(messages: Messages, reply_prefix: str) -> Messages:
+        return (*messages, Message("assistant", reply_prefix)) if reply_prefix else messages
+
+    async def _score_chat(
+        self, messages: Messages, reply_prefix: str, ending: TokenIds, ids: tuple[TokenIds, ...]
+    ) -> tuple[list[int], dict[int, float], int] | None:
+        """The tokens of a prompt, the log-probabilities (nats) of the first tokens of its options,
+        and how many tokens came from the cache, all by one request. None where that is not told or
+        where the prompt ends in another way than `ending`.
+        """
+        async with self._asking:
+            if ending and self._scores_chats is None:
+                # The first tells whether the others ask.
+                found = await self._ask_chat(messages, reply_prefix, ending, ids)
+                self._scores_chats = found is not None
+                return found
+        if not (ending and self._scores_chats):
+            return None
+        return await self._ask_chat(messages, reply_prefix, ending, ids)
+
+    async def _ask_chat(
+        self, messages: Messages, reply_prefix: str, ending: TokenIds, ids: tuple[TokenIds, ...]
+    ) -> tuple[list[int], dict[int, float], int] | None:
+        first = option_nodes(ids)[()]
+
+        def read(reply: Any) -> tuple[list[int], dict[int, float], int] | None:
+            prompt: Any = getattr(reply, "prompt_token_ids", None)
+            content: Any = getattr(reply.choices[0].logprobs, "content", None)
+            if not prompt or not content or not ends_with(prompt, ending):
+                return None
+            listed = {each.token: each.logprob for each in content[0].top_logprobs}
+            if any(f"token_id:{token}" not in listed for token in first):
+                return None
+            values = {token: log_probability(listed[f"token_id:{token}"]) for token in first}
+            return list(prompt), values, usage_of(reply).cached
+
+        extra = self._conversation(self._with_prefix(messages, reply_prefix), bool(reply_prefix))
+        sent = extra.pop("messages")
+        extra |= {"logprob_token_ids": list(first), "return_tokens_as_token_ids": True}
+        extra["return_token_ids"] = True
+        try:
+            return await self._endpoint.call(
+                lambda: self._endpoint.client.chat.completions.create(
+                    model=self._config.model,
+                    messages=sent,
+                    max_tokens=1,
+                    temperature=0,
+                    logprobs=True,
+                    extra_body=extra,
+                ),
+                read,
+            )
+        except PromptTooLongError:
+            raise
+        except FinalCallError as error:
+            # An older server may refuse what it does not know, or fail over it.
+            fault = error.__cause__
+            refusal = fault.__cause__ if isinstance(fault, Broken) else fault
+            if self._scores_chats or not isinstance(refusal, openai.APIStatusError):
+                raise
+            return None
+
+    async def _usual_ending(
+        self, messages: Messages, options: tuple[str, ...], reply_prefix: str
+    ) -> tuple[TokenIds, tuple[TokenIds, ...]]:
+        """The tokens that the template writes after a last message, whatever it says, and the
+        options' after them; empty where the tokens of an option depend on what comes before them.
+        """
         # Prompts come by the dozen at once: one asks, the others find its answer.
         async with self._asking:
-            if (reply_prefix, options) not in self._endings:
-                ending = await self._ending(messages, options, reply_prefix)
-                self._endings[reply_prefix, options] = ending
-            ending = self._endings[reply_prefix, options]
-            is_usual = ending and tuple(prompt[-len(ending) :]) == ending
-            key = (ending if is_usual else tuple(prompt[-_TAIL:]), reply_prefix, options)
-            if key not in self._options:
-                self._options[key] = await self._ids_after(messages, prompt, options, reply_prefix)
-            return self._options[key]
+            key = (reply_prefix, options)
+            if key not in self._endings:
+                self._endings[key] = await self._ending(messages, options, reply_prefix)
+            return self._endings[key]
 
     async def _ending(
         self, messages: Messages, options: tuple[str, ...], reply_prefix: str
-    ) -> TokenIds:
-        """The tokens that the template writes after a last message, whatever it says; empty where
-        the tokens of an option depend on what comes before them.
-        """
+    ) -> tuple[TokenIds, tuple[TokenIds, ...]]:
         *before, last = messages
         prompts, ids = [], set()
         for content in ("a", "0", "."):
@@ -305,7 +373,16 @@ class VllmServer:
             ids.add(await self._ids_after(turns, prompts[-1], options, reply_prefix))
         backwards = zip(*map(reversed, prompts), strict=False)
         common = [each[0] for each in itertools.takewhile(lambda t: len({*t}) == 1, backwards)]
-        return tuple(reversed(common)) if len(ids) == 1 else ()
+        return (tuple(reversed(common)), ids.pop()) if common and len(ids) == 1 else ((), ())
+
+    async def _option_ids(
+        self, messages: Messages, prompt: list[int], options: tuple[str, ...], reply_prefix: str
+    ) -> tuple[TokenIds, ...]:
+        async with self._asking:
+            key = (tuple(prompt[-_TAIL:]), reply_prefix, options)
+            if key not in self._options:
+                self._options[key] = await self._ids_after(messages, prompt, options, reply_prefix)
+            return self._options[key]
 
     async def _ids_after(
         self, messages: Messages, prompt: list[int], options: tuple[str, ...], reply_prefix: str
@@ -319,18 +396,7 @@ class VllmServer:
         return tuple(ids)
 
     async def _tokenize(self, messages: Messages, *, open_ended: bool = False) -> list[int]:
-        # An open reply ends with what is scored, which has to stay as it is.
-        sent = as_sent(messages)
-        if open_ended:
-            sent[-1]["content"] = messages[-1].content
-        body: dict[str, Any] = {
-            "model": self._config.model,
-            "messages": sent,
-            "add_generation_prompt": not open_ended,
-            "continue_final_message": open_ended,
-        }
-        if self._config.chat_template_args:
-            body["chat_template_kwargs"] = self._config.chat_template_args
+        body = {"model": self._config.model, **self._conversation(messages, open_ended)}
 
         def read(answer: Any) -> list[int]:
             tokens = answer["tokens"]
@@ -339,3 +405,23 @@ class VllmServer:
             return list(tokens)
 
         return await self._post("tokenize", body, read)
+
+    def _conversation(self, messages: Messages, open_ended: bool) -> dict[str, Any]:
+        """The messages, and how the server makes a prompt of them."""
+        # An open reply ends with what is scored, which has to stay as it is.
+        sent = as_sent(messages)
+        if open_ended:
+            sent[-1]["content"] = messages[-1].content
+        body: dict[str, Any] = {
+            "messages": sent,
+            "add_generation_prompt": not open_ended,
+            "continue_final_message": open_ended,
+        }
+        if self._config.chat_template_args:
+            body["chat_template_kwargs"] = self._config.chat_template_args
+        return body
+
+
+def ends_with(prompt: Sequence[int], ending: TokenIds) -> bool:
+    """Whether a prompt ends with these tokens, of which there is at least one."""
+    return bool(ending) and tuple(prompt[-len(ending) :]) == ending
