@@ -69,6 +69,8 @@ class OpenAIEngine:
                 "take; set it to 0, or `flavor: vllm` if the server is vLLM"
             )
         extra = self.server.sampling_extra(sampling) if self.server else {}
+        if sampling.stop:
+            extra["stop"] = list(sampling.stop)
 
         def read(reply: Any) -> Generation:
             choice, usage = reply.choices[0], usage_of(reply)
@@ -93,9 +95,8 @@ class OpenAIEngine:
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_tokens,
-            stop=list(sampling.stop) or openai.NOT_GIVEN,
             seed=seed & (2**63 - 1 if self.server else 2**31 - 1),
-            extra_body=extra,
+            **extra,
         )
 
     async def score(
@@ -160,8 +161,7 @@ class OpenAIEngine:
 
     async def _chat(self, messages: Messages, read: Callable[[Any], T], **arguments: Any) -> T:
         """What `read` makes of a chat completion with at least one choice."""
-        dicts: Any = as_sent(messages)
-        create = self._endpoint.client.chat.completions.create
+        dicts = as_sent(messages)
         sent = self._adapted(arguments)
 
         def read_choice(reply: Any) -> T:
@@ -176,7 +176,7 @@ class OpenAIEngine:
 
         try:
             return await self._endpoint.call(
-                lambda: create(model=self._config.model, messages=dicts, **sent), read_choice
+                lambda: self._endpoint.chat(messages=dicts, **sent), read_choice
             )
         except PromptTooLongError:
             raise

@@ -119,11 +119,8 @@ class VllmServer:
                 [*prompt, *start],
                 read,
                 logprobs=1,
-                extra_body={
-                    "logprob_token_ids": list(following),
-                    "return_tokens_as_token_ids": True,
-                    "add_special_tokens": False,
-                },
+                logprob_token_ids=list(following),
+                return_tokens_as_token_ids=True,
             )
         logprobs = longest_only(ids, sum_along(ids, values))
         own = sum(math.exp(value) for value in logprobs)
@@ -143,11 +140,12 @@ class VllmServer:
             listed = reply.choices[0].logprobs.top_logprobs[0]
             return {int(k.removeprefix("token_id:")): log_probability(listed[k]) for k in listed}
 
-        extra = {"return_tokens_as_token_ids": True, "add_special_tokens": False}
         while True:
             num_top = self.num_top
             try:
-                top = await self._complete(prompt, read, logprobs=num_top, extra_body=extra)
+                top = await self._complete(
+                    prompt, read, logprobs=num_top, return_tokens_as_token_ids=True
+                )
                 break
             except FinalCallError as error:
                 # Servers may allow fewer (`--max-logprobs`).
@@ -219,9 +217,7 @@ class VllmServer:
                 for n in range(num_head, len(full))
             )
 
-        total = await self._complete(
-            full, read, extra_body={"prompt_logprobs": 0, "add_special_tokens": False}
-        )
+        total = await self._complete(full, read, prompt_logprobs=0)
         return total, len(full) - num_head
 
     async def check_scores(self, use: Use) -> None:
@@ -258,14 +254,13 @@ class VllmServer:
 
     async def _complete(self, prompt: list[int], read: Callable[[Any], T], **arguments: Any) -> T:
         """What `read` makes of one token after a prompt of token ids, with log-probabilities."""
-        create = self._endpoint.client.completions.create
         try:
             return await self._endpoint.call(
-                lambda: create(
-                    model=self._config.model,
+                lambda: self._endpoint.complete(
                     prompt=prompt,
                     max_tokens=1,
                     temperature=0,
+                    add_special_tokens=False,
                     **arguments,
                 ),
                 read,
@@ -323,19 +318,17 @@ class VllmServer:
             values = {token: log_probability(listed[f"token_id:{token}"]) for token in first}
             return list(prompt), values, usage_of(reply).cached
 
-        extra = self._conversation(self._with_prefix(messages, reply_prefix), bool(reply_prefix))
-        sent = extra.pop("messages")
-        extra |= {"logprob_token_ids": list(first), "return_tokens_as_token_ids": True}
-        extra["return_token_ids"] = True
+        body = self._conversation(self._with_prefix(messages, reply_prefix), bool(reply_prefix))
         try:
             return await self._endpoint.call(
-                lambda: self._endpoint.client.chat.completions.create(
-                    model=self._config.model,
-                    messages=sent,
+                lambda: self._endpoint.chat(
+                    **body,
                     max_tokens=1,
                     temperature=0,
                     logprobs=True,
-                    extra_body=extra,
+                    logprob_token_ids=list(first),
+                    return_tokens_as_token_ids=True,
+                    return_token_ids=True,
                 ),
                 read,
             )
