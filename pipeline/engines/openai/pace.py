@@ -1,7 +1,8 @@
 """When requests to one endpoint are sent: how many at once, after which pause, and until when.
 
     busy     429, 503, 529: every request waits as long as the server asks, longer each time
-    broken   no connection, no answer in time, another 5xx: sent again, `max_retries` times
+    broken   no connection, no answer in time, another 5xx: sent again, `max_retries` times, after a
+             pause that grows while no other request is answered
     silent   five broken ones in a row: one small question at a time until the endpoint answers,
              and no request uses up its retries meanwhile
 
@@ -12,6 +13,7 @@ silent. Nothing else repeats a request: the HTTP client is set not to.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -57,6 +59,38 @@ def pause_s(number: int) -> float:
     return min(FIRST_PAUSE_S * 2.0 ** min(number - 1, 99), LONGEST_PAUSE_S) if number > 0 else 0.0
 
 
+class Gate:
+    """A semaphore with two queues: none of the second is let in while one of the first waits."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._queues = deque[asyncio.Future[None]](), deque[asyncio.Future[None]]()
+
+    async def acquire(self, *, first: bool) -> None:
+        """Wait for a place, in the first queue or in the second."""
+        if self._free:
+            self._free -= 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._queues[0 if first else 1].append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a place to the next that waits."""
+        for queue in self._queues:
+            while queue:
+                place = queue.popleft()
+                if not place.done():
+                    place.set_result(None)
+                    return
+        self._free += 1
+
+
 class Pace:
     """Sends the requests of one endpoint.
 
@@ -82,7 +116,7 @@ class Pace:
         """When the last server that could answer stopped answering; None while one answers."""
         self.limit = float(most)
         """Requests in flight at once, now; its whole part counts."""
-        self._gate = asyncio.Semaphore(most)
+        self._gate = Gate(most)
         self._withheld = 0
         self._reviving = asyncio.Lock()
         self._stopped = ""
@@ -101,12 +135,12 @@ class Pace:
             FinalCallError: it was broken, or its answer odd, each time.
             RunStoppedError: the endpoint has answered nothing for `PATIENCE_S`.
         """
-        faults, allowed = 0, self._max_retries
+        faults, allowed, was_sent = 0, self._max_retries, False
         with self._waiting():
             while True:
                 fault: Exception
-                async with self._turn():
-                    sent_at = _now()
+                async with self._turn(first=was_sent):
+                    sent_at, was_sent = _now(), True
                     try:
                         answer = await request()
                     except Busy as busy:
@@ -133,7 +167,8 @@ class Pace:
                     allowed = min(allowed + self._outages - outages, most)
                 if faults > allowed:
                     raise FinalCallError(f"{fault} (sent {faults} times)") from fault
-                await asyncio.sleep(pause_s(faults))
+                # While others are answered, the fault lies with the request: waiting gains little.
+                await asyncio.sleep(pause_s(max(1, self._in_a_row)))
 
     @property
     def is_silent(self) -> bool:
@@ -148,8 +183,12 @@ class Pace:
         return RunStoppedError(self._stopped)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait until a request may be sent, and count it as in flight inside the block."""
+    async def _turn(self, *, first: bool) -> AsyncIterator[None]:
+        """Wait until a request may be sent, and count it as in flight inside the block.
+
+        Args:
+            first: before those that were never sent; its shard has waited for it alone.
+        """
         while True:
             if self._reviving.locked():
                 await self.revive()
@@ -158,7 +197,7 @@ class Pace:
             if (wait := self._resume_at - _now()) > 0:
                 await asyncio.sleep(wait)
                 continue
-            await self._gate.acquire()
+            await self._gate.acquire(first=first)
             # What happened in the queue may have changed the answer.
             if not (self._stopped or self._reviving.locked() or self._resume_at > _now()):
                 break

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.base import NOTICE
-from pipeline.engines.openai.pace import PATIENCE_S, Broken, Busy, Pace, pause_s
+from pipeline.engines.openai.pace import PATIENCE_S, Broken, Busy, Gate, Pace, pause_s
 from pipeline.errors import EngineError, FinalCallError, RunStoppedError
 from tests.engines.virtual_time import run_virtually
 
@@ -127,6 +127,56 @@ def test_a_broken_request_is_sent_again_max_retries_times() -> None:
         "endpoint E failed: 500 (sent 3 times)"
     )
     assert len(server.sent) == 3 and len(server.questions) == 1
+
+
+@pytest.mark.parametrize(("others", "sent"), [(0, [0, 0.5, 1.5, 3.5]), (400, [0, 0.5, 1, 1.5])])
+def test_a_request_that_alone_fails_is_given_up_soon(others: int, sent: list[float]) -> None:
+    """Its pauses grow only while nothing is answered: it holds its shard for 1.5 s, not 3.5 s."""
+    server, tries = Server(lambda at, number: None, seconds=0.01), list[float]()
+
+    async def bad() -> str:
+        tries.append(now())
+        raise Broken("endpoint E failed: 500", "answers 500")
+
+    async def work() -> None:
+        pace = server.pace(max_retries=3)
+        calls = [pace.send(bad), *(pace.send(server.request) for _ in range(others))]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert isinstance(results[0], FinalCallError)
+
+    run_virtually(work())
+    assert tries == pytest.approx(sent, abs=0.05)
+
+
+def test_a_canceled_wait_gives_its_place_to_the_next() -> None:
+    """Canceled while it waits, and in the moment after it was let in."""
+
+    async def work() -> list[str]:
+        gate, entered = Gate(1), list[str]()
+
+        async def enter(name: str, *, first: bool = False) -> None:
+            await gate.acquire(first=first)
+            entered.append(name)
+
+        await enter("one")
+        tasks = {name: asyncio.create_task(enter(name)) for name in ("two", "three", "four")}
+        tasks["again"] = asyncio.create_task(enter("again", first=True))
+        await asyncio.sleep(0)
+        tasks["two"].cancel()
+        await asyncio.sleep(0)
+        gate.release()
+        await asyncio.sleep(0)
+        assert entered == ["one", "again"]
+        gate.release()
+        tasks["three"].cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert entered == ["one", "again", "four"]
+        gate.release()
+        await asyncio.wait_for(gate.acquire(first=False), 1)
+        return entered
+
+    assert run_virtually(work()) == ["one", "again", "four"]
 
 
 def test_an_odd_answer_is_asked_for_again_without_questions() -> None:
