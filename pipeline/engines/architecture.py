@@ -32,6 +32,32 @@ _WRITERS = (
 """Package, file, and its lists of models that write text."""
 _QUANTIZED = ("vllm", "model_executor/layers/quantization/__init__.py", ("QuantizationMethods",))
 
+_STRETCHED = ("linear", "ntk", "yarn", "deepseek_yarn", "llama3")
+"""Kinds of rope whose `factor` both vLLM and transformers read; models have further kinds."""
+_ROPES = (
+    ("vllm", "model_executor/layers/rotary_embedding/__init__.py"),
+    ("vllm", "transformers_utils/config.py"),
+    ("transformers", "modeling_rope_utils.py"),
+)
+"""Package and file of those who read the kind of a rope."""
+_DTYPES = frozenset(
+    [
+        "auto",
+        "bfloat16",
+        "double",
+        "float",
+        "float16",
+        "float32",
+        "float64",
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "float8_e5m2",
+        "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+        "half",
+    ]
+)
+
 
 def check_generates(folder: Path) -> None:
     """Whether the model writes text, and in which numbers its weights are.
@@ -59,6 +85,37 @@ def check_generates(folder: Path) -> None:
             f"model folder '{folder}' has weights that are quantized by '{method[:40]}', which "
             "vLLM does not have here; use the model's original weights"
         )
+
+
+def settings_fault(settings: dict[str, Any]) -> str:
+    """What vLLM would find only once the weights are loaded; empty where nothing is found."""
+    heads, groups = settings.get("num_attention_heads"), settings.get("num_key_value_heads")
+    size, own = settings.get("hidden_size"), any(v for k, v in settings.items() if "head_dim" in k)
+    if type(heads) is int and type(size) is int and not own and size % heads:
+        return f"hidden_size {size} is not a multiple of num_attention_heads {heads}"
+    if type(heads) is int and type(groups) is int and groups and heads % groups:
+        return f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
+    scaling = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
+    if not isinstance(scaling, dict):
+        return f"rope_scaling is {str(scaling)[:40]!r}, but an object is needed"
+    # Some have one for each kind of layer.
+    for each in (scaling, *(v for v in scaling.values() if isinstance(v, dict))):
+        kind, factor = each.get("rope_type", each.get("type")), each.get("factor")
+        is_factor = isinstance(factor, int | float) and factor > 0
+        if kind in _STRETCHED and not is_factor:
+            return (
+                f"a rope of type '{kind}' has the factor {str(factor)[:40]}, not a number above 0"
+            )
+        known = [_quoted(*place) for place in _ROPES]
+        if kind is not None and all(known) and not any(kind in each for each in known):
+            return (
+                f"a rope of type '{str(kind)[:40]}', which neither vLLM nor transformers has here"
+            )
+    for name in ("dtype", "torch_dtype"):
+        value = settings.get(name)
+        if isinstance(value, str) and value.removeprefix("torch.") not in _DTYPES:
+            return f"{name} is '{value[:40]}', which torch does not have"
+    return ""
 
 
 def quantization(folder: Path) -> str:
@@ -110,14 +167,21 @@ def json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-@functools.cache
 def _listed(package: str, place: str, lists: tuple[str, ...]) -> frozenset[str]:
     """Every quoted word in these lists of a file of a package; none where one is missing."""
+    words = [_quoted(package, place, name) for name in lists]
+    return frozenset().union(*words) if all(words) else frozenset()
+
+
+@functools.cache
+def _quoted(package: str, place: str, name: str = "") -> frozenset[str]:
+    """Every quoted word in a file of a package, or in the list of that name in it."""
     spec = importlib.util.find_spec(package)
     path = (
         Path(spec.origin).parent / place if spec is not None and spec.origin is not None else None
     )
     text = path.read_text("utf-8") if path is not None and path.is_file() else ""
-    blocks = [re.search(rf"(?ms)^{name}\b.*?^[\])}}]", text) for name in lists]
-    words = [set(re.findall(r"\"([\w-]+)\"", block[0])) for block in blocks if block]
-    return frozenset().union(*words) if len(words) == len(lists) else frozenset()
+    if name:
+        block = re.search(rf"(?ms)^{name}\b.*?^[\])}}]", text)
+        text = block[0] if block else ""
+    return frozenset(re.findall(r"\"([\w-]+)\"", text))

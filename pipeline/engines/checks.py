@@ -22,7 +22,12 @@ import psutil
 
 from pipeline.config.engines import VllmConfig
 from pipeline.config.paths import file_problem, path_problem, shown_path
-from pipeline.engines.architecture import check_generates, json_object, refuse_own_code
+from pipeline.engines.architecture import (
+    check_generates,
+    json_object,
+    refuse_own_code,
+    settings_fault,
+)
 from pipeline.errors import ConfigError, MachineError
 
 WEIGHT_SUFFIX = ".safetensors"
@@ -31,8 +36,6 @@ _SIZES = (
     "vocab_size",
 )
 _POINTER = b"version "
-_STRETCHED = ("linear", "ntk", "yarn", "deepseek_yarn", "llama3")
-"""Kinds of rope whose `factor` both vLLM and transformers read; models have further kinds."""
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
@@ -122,7 +125,7 @@ def check_model_folder(folder: Path) -> None:
             "finish its download or training"
         )
     _check_sizes(folder, [check_safetensors(path) for path in weights])
-    if fault := _attention_fault(model_settings(folder)):
+    if fault := settings_fault(model_settings(folder)):
         raise ConfigError(f"'{folder / 'config.json'}': {fault}; correct it, or download it again")
     _check_index(folder)
     tokenizers = [folder / name for name in ("tokenizer.json", "tokenizer.model")]
@@ -174,28 +177,6 @@ def _check_sizes(folder: Path, weights: Sequence[dict[str, Any]]) -> None:
                 f"model folder '{folder}': config.json says vocab_size {known['vocab_size']}, and "
                 f"{name} has {rows} rows; download both again"
             )
-
-
-def _attention_fault(settings: dict[str, Any]) -> str:
-    """What vLLM would find only once the weights are loaded; empty where nothing is found."""
-    heads, groups = settings.get("num_attention_heads"), settings.get("num_key_value_heads")
-    size, own = settings.get("hidden_size"), any(v for k, v in settings.items() if "head_dim" in k)
-    if type(heads) is int and type(size) is int and not own and size % heads:
-        return f"hidden_size {size} is not a multiple of num_attention_heads {heads}"
-    if type(heads) is int and type(groups) is int and groups and heads % groups:
-        return f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
-    scaling = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
-    if not isinstance(scaling, dict):
-        return f"rope_scaling is {str(scaling)[:40]!r}, but an object is needed"
-    # Some have one for each kind of layer.
-    for each in (scaling, *(v for v in scaling.values() if isinstance(v, dict))):
-        kind, factor = each.get("rope_type", each.get("type")), each.get("factor")
-        is_factor = isinstance(factor, int | float) and factor > 0
-        if kind in _STRETCHED and not is_factor:
-            return (
-                f"a rope of type '{kind}' has the factor {str(factor)[:40]}, not a number above 0"
-            )
-    return ""
 
 
 def _check_index(folder: Path) -> None:

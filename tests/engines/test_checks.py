@@ -134,6 +134,10 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
         ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn', but an object is needed"),
         ({"rope_scaling": {"type": "yarn"}}, "of type 'yarn' has the factor None, not a number"),
         ({"rope_parameters": {"a": {"rope_type": "linear", "factor": 0}}}, "has the factor 0, not"),
+        ({"rope_scaling": {"type": "yran", "factor": 2}}, "a rope of type 'yran', which neither"),
+        ({"rope_parameters": {"a": {"rope_type": 3}}}, "a rope of type '3', which neither"),
+        ({"torch_dtype": "bfloat17"}, "torch_dtype is 'bfloat17', which torch does not have"),
+        ({"dtype": "fp16"}, "dtype is 'fp16', which torch does not have"),
     ],
 )
 def test_config_that_cannot_be_meant_is_named(
@@ -160,6 +164,9 @@ def test_config_that_cannot_be_meant_is_named(
         {"num_attention_heads": 3, "qk_rope_head_dim": 4},
         {"num_attention_heads": 4, "num_key_value_heads": [1, 2]},
         {"rope_scaling": {"type": "su", "long_factor": [1.0]}},
+        {"rope_scaling": {"type": "mrope", "mrope_section": [1]}, "torch_dtype": "torch.bfloat16"},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}, "dtype": "float32"},
+        {"rope_scaling": {"rope_type": "longrope"}, "dtype": {"": "float32"}, "torch_dtype": None},
         {"rope_parameters": {"rope_type": "llama3", "factor": 32.0}},
         {"rope_scaling": None, "num_key_value_heads": None},
     ],
