@@ -32,6 +32,7 @@ shape cannot hold is left out and counted with the reason.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -186,7 +187,9 @@ def _nemo_rl_lines(row: Line) -> Iterator[Line]:
 
 
 def _axolotl_lines(row: Line) -> Iterator[Line]:
-    chosen, rejected = (_reply(row[name])[0] for name in ("chosen", "rejected"))
+    # Its loader looks for each response in the rendered chat: a template that trims hides white
+    # space around it, and what axolotl 0.19 then trains on is the template's last character.
+    chosen, rejected = (_reply(row[name].strip())[0] for name in ("chosen", "rejected"))
     yield {"messages": row["messages"], "chosen": chosen, "rejected": rejected}
 
 
@@ -202,6 +205,9 @@ def _llama_factory_lines(row: Line) -> Iterator[Line]:
 
 
 def _argilla_lines(row: Line) -> Iterator[Line]:
+    # One line that its server refuses costs the whole batch.
+    if any(not 0 < len(turn["content"]) <= ARGILLA_CHARACTERS for turn in row["messages"]):
+        raise _Unheld(f"a message that is empty or above {ARGILLA_CHARACTERS:,} characters")
     first, second, chosen_first = _sides(row)
     yield {
         "id": row["row_id"],
@@ -210,8 +216,13 @@ def _argilla_lines(row: Line) -> Iterator[Line]:
         "second": second,
         "preference": "first" if chosen_first else "second",
         "score": row["soft_label"],
-        "agent": row["source"],
+        "agent": _agent(row["source"]),
     }
+
+
+def _agent(source: str) -> str:
+    """The name of a source in the characters that Argilla allows, others as their code point."""
+    return re.sub(r"[^a-zA-Z0-9_:./ -]", lambda m: f"-{ord(m[0]):x}", source)[:200]
 
 
 def _feedback_forensics_lines(row: Line) -> Iterator[Line]:
@@ -238,6 +249,10 @@ def _forensics_head(run: RunDir) -> str:
     annotators = json.dumps({LABELS_OF_THE_RUN: annotator})
     return f'{{"metadata": {json.dumps(metadata)},\n"annotators": {annotators},\n"comparisons": ['
 
+
+ARGILLA_CHARACTERS = 20_000
+"""The longest message of a chat field that Argilla's server takes, unless its
+`ARGILLA_MAX_MESSAGE_LENGTH` says otherwise."""
 
 LABELS_OF_THE_RUN = "ba751e7b"
 """The id that Feedback Forensics expects of the labels that it explains: the first eight digits of

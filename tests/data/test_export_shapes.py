@@ -184,6 +184,21 @@ def test_place_of_the_preferred_response_tells_nothing(shape: str) -> None:
     assert {name for name in one if one[name] != two[name]} <= {"preference", "annotations"}
 
 
+def test_argilla_gets_what_its_server_takes() -> None:
+    """Patterns and lengths of argilla-server 2.8: one line that it refuses costs the batch."""
+    (line,) = SHAPES["argilla"]({**ROW, "source": "people (desk \u684c)"})
+    assert line["agent"] == "people -28desk -684c-29"
+    for content in ("", "a" * 20_001):
+        with pytest.raises(Exception, match="empty or above 20,000"):
+            list(SHAPES["argilla"]({**ROW, "messages": [{"role": "user", "content": content}]}))
+
+
+def test_axolotl_gets_no_white_space_to_lose() -> None:
+    """Its loader looks for the response in what a template made of it, which may have trimmed."""
+    (line,) = SHAPES["axolotl"]({**ROW, "chosen": " Because.\n"})
+    assert line["chosen"]["content"] == "Because."
+
+
 def test_forensics_document_names_its_annotator(run: RunDir, tmp_path: Path) -> None:
     """The loader takes the labels to be explained from this id, and every key that it indexes."""
     exported = export_lines(run, tmp_path / "x.json", "feedback_forensics")
