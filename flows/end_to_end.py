@@ -36,8 +36,9 @@ async def end_to_end(
         recipe: a YAML file such as flows/configs/demo.yaml.
         run_id: name of the run folder; by default the recipe's name and the time.
         resume: continue the run called `run_id`, with the recipe that it started with.
-        overrides: values to replace in the recipe, each such as `preference.train.beta=0.05`.
-        prompts: training prompts at most; replaces `prompts.limit` of the recipe.
+        overrides: values to replace in the recipe, each KEY=VALUE, such as
+            `preference.train.beta=0.05`.
+        prompts: training prompts at most, 1 or more; replaces `prompts.limit` of the recipe.
         phases: phases to run, those before them being done; by default all.
     """
     run = begin_run(recipe, run_id, resume, overrides or (), prompts)

@@ -3,9 +3,12 @@
 A night without new prompts starts no run; the message of its state says so.
 """
 
+from typing import Annotated
+
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field
 
 from flows.artifacts import show_night
 from flows.end_to_end import end_to_end
@@ -13,7 +16,9 @@ from pipeline.run.nightly import plan_nightly, run_nightly
 
 
 @flow(name="nightly", flow_run_name="nightly-{recipe}")
-async def nightly(recipe: str, run_id: str | None = None) -> State[str]:
+async def nightly(
+    recipe: Annotated[str, Field(min_length=1)], run_id: str | None = None
+) -> State[str]:
     """Plan tonight's run and take it through all its phases; the state's message says which run.
 
     Args:

@@ -372,4 +372,6 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, s
     text = read_text(path, where)
     if overrides:
         text = override(text, overrides, where)
+        # The lines that a message names are those of the changed text.
+        where += " with its overrides"
     return parse_model(text, RunConfig, where), text

@@ -276,7 +276,7 @@ def begin_run(
     if not resume:
         return start_run(check_recipe(Path(recipe), overrides=overrides), run_id=run_id)
     if run_id is None:
-        raise StoreError("--resume needs a run id; `rlaif runs` lists them")
+        raise StoreError("resuming a run needs its run id; `rlaif runs` lists them")
     return change_budget(find_run(run_id), overrides)
 
 
