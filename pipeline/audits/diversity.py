@@ -6,7 +6,7 @@ texts. So a collision of hashes marks nothing wrongly; a pair can be missed, wit
 that `miss` gives.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.ids import text_hash
 from pipeline.stages.phrases import AuditedText, Words, ngrams
@@ -54,6 +54,34 @@ def near_duplicates(texts: Sequence[AuditedText], likeness: float) -> list[int]:
     marked = {number for number, owners in enumerate(prompts) if len(owners) > 1}
     _mark_alike([_runs(kind) for kind in kinds], prompts, likeness, marked)
     return sorted(index for number in marked for index in places[kinds[number]])
+
+
+def near_earlier(texts: Sequence[Words], earlier: Iterable[Words], likeness: float) -> set[int]:
+    """Indices of texts that have a near-duplicate among the earlier ones, as `near_duplicates`
+    decides. The earlier ones stream through: any number of them takes no more memory than one.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    empty = MinHash(num_perm=PERMUTATIONS, seed=SEED)
+
+    def sketch(runs: frozenset[Words]) -> MinHash:
+        result = empty.copy()
+        result.update_batch([" ".join(run).encode() for run in runs])
+        return result
+
+    sets = [_runs(text) for text in texts]
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=bands_and_rows(likeness))
+    for number, members in enumerate(sets):
+        index.insert(number, sketch(members), check_duplication=False)
+    marked: set[int] = set()
+    for words in earlier if sets else ():
+        runs = _runs(words)
+        alike = {n for n in index.query(sketch(runs)) if _alike(sets[n], runs, likeness)}
+        for number in alike:
+            # A text is looked for until it is found; data that repeats one text has many like it.
+            index.remove(number)
+        marked |= alike
+    return marked
 
 
 def bands_and_rows(likeness: float) -> tuple[int, int]:

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pipeline.audits.diversity import near_duplicates
+from pipeline.audits.diversity import near_earlier
 from pipeline.config import RunConfig
 from pipeline.data.dataset import known_prompt_ids, parent_run
 from pipeline.data.id_set import IdSet
 from pipeline.data.prompts import read_prompts
 from pipeline.errors import StoreError
 from pipeline.records import PromptRow
-from pipeline.stages.phrases import AuditedText
+from pipeline.stages.phrases import split_words
 from pipeline.store import RunDir
 from pipeline.store.shards import stage_rows
 from pipeline.store.stage_names import PROMPTS
@@ -66,19 +66,13 @@ def nearly_asked(
     """Ids of the new prompts that are near-duplicates of an earlier one, all turns taken together.
 
     Args:
-        likeness: least Jaccard index of the three-word runs; see `near_duplicates`.
+        likeness: least Jaccard index of the three-word runs; see `near_earlier`.
     """
-    rows = [*earlier]
-    num_earlier = len(rows)
-    rows += new
-    # Texts of one group are not compared with each other.
-    texts = [
-        AuditedText.of("earlier" if i < num_earlier else "new", _text(row))
-        for i, row in enumerate(rows)
-    ]
-    marked = near_duplicates(texts, likeness)
     # A prompt without a word, such as an emoji, is like every other one.
-    return frozenset(rows[i].row_id for i in marked if i >= num_earlier and texts[i].words)
+    words = {row.row_id: own for row in new if (own := split_words(_text(row)))}
+    texts = [*words.values()]
+    marked = near_earlier(texts, (split_words(_text(row)) for row in earlier), likeness)
+    return frozenset(identity for i, identity in enumerate(words) if i in marked)
 
 
 def _prompts_of_nights(run: RunDir | None) -> Iterator[PromptRow]:

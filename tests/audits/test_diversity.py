@@ -18,6 +18,7 @@ from pipeline.audits.diversity import (
     distinct_pairs,
     miss,
     near_duplicates,
+    near_earlier,
 )
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.stages.phrases import AuditedText, ngrams
@@ -84,6 +85,18 @@ def test_finds_what_brute_force_finds(likeness: float) -> None:
     sample = mutated_texts(300)
     expected, found = brute_force(sample, likeness), set(near_duplicates(sample, likeness))
     assert found <= expected and len(found) >= RECALL * len(expected) > 20
+
+
+@pytest.mark.parametrize("likeness", [0.5, 0.8, 1.0])
+def test_earlier_texts_are_those_of_brute_force(likeness: float) -> None:
+    """Texts of one night against those of the nights before, each compared with each."""
+    words = [text.words for text in mutated_texts(400)]
+    new, earlier = words[:200], words[200:]
+    pairs = brute_force([AuditedText(str(i >= 200), "", w) for i, w in enumerate(words)], likeness)
+    expected = {index for index in pairs if index < 200}
+    marked = near_earlier(new, iter(earlier), likeness)
+    assert marked <= expected and len(marked) >= RECALL * len(expected) > 10
+    assert near_earlier([], iter(earlier), likeness) == near_earlier(new, [], likeness) == set()
 
 
 def test_recall_at_the_threshold() -> None:
