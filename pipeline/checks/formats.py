@@ -4,6 +4,8 @@ The libraries are imported when a constitution uses them.
 """
 
 import ast
+import ctypes
+import faulthandler
 import json
 import signal
 import threading
@@ -88,18 +90,27 @@ def function(config: Function, text: str, conversation: Messages) -> CheckResult
         return decide(text, conversation)
 
 
+class _TooLongError(BaseException):
+    """Raised within a function that takes too long, which may handle any Exception itself."""
+
+
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raises TimeoutError in what takes longer than `LONGEST_S`, loops and expressions included.
+    """Raises TimeoutError in what takes longer than `LONGEST_S`."""
+    is_main = threading.current_thread() is threading.main_thread()
+    try:
+        with _by_signal() if is_main else _by_thread():
+            yield
+    except _TooLongError:
+        raise TimeoutError(f"no result within {LONGEST_S:g} s") from None
 
-    Does not: work on workers of a cluster, since only the main thread of a process takes signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+
+@contextmanager
+def _by_signal() -> Iterator[None]:
+    """Stops loops and expressions; only the main thread of a process takes signals."""
 
     def stop(*_: object) -> NoReturn:
-        raise TimeoutError(f"no result within {LONGEST_S:g} s")
+        raise _TooLongError
 
     handler = signal.signal(signal.SIGALRM, stop)
     timer = signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
@@ -108,6 +119,35 @@ def _limited() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, handler)
+
+
+@contextmanager
+def _by_thread() -> Iterator[None]:
+    """Stops loops, on a worker of a cluster. What never comes back from C, such as an expression of
+    `re`, ends the process after twice the time: to the driver a row that kills its workers.
+    """
+    thread, has_ended, lock = threading.get_ident(), False, threading.Lock()
+
+    def stop() -> None:
+        with lock:
+            if not has_ended:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(thread), ctypes.py_object(_TooLongError)
+                )
+
+    timer = threading.Timer(LONGEST_S, stop)
+    timer.daemon = True
+    try:
+        faulthandler.dump_traceback_later(2 * LONGEST_S, exit=True, file=2)
+        timer.start()
+        try:
+            yield
+        finally:
+            with lock:
+                has_ended = True
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        timer.cancel()
 
 
 @cache

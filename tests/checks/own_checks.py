@@ -1,6 +1,8 @@
 """Checks of a user: marked factories that return a function of a response and its conversation."""
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 
 from pipeline.checks import CheckResult
 from pipeline.config.factories import recipe_factory
@@ -56,6 +58,17 @@ def never_ends() -> Decide:
 
     def decide(text: str, conversation: Messages) -> CheckResult:
         while True:
-            pass
+            with suppress(Exception):  # handles what any response raises
+                text += ""
+
+    return decide
+
+
+@recipe_factory
+def never_returns() -> Decide:
+    """Stays within one call of C for every response."""
+
+    def decide(text: str, conversation: Messages) -> CheckResult:
+        return CheckResult(bool(re.fullmatch("(a+)+b", "a" * 64)))
 
     return decide

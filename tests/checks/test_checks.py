@@ -2,8 +2,11 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -148,6 +151,26 @@ def test_a_function_without_an_end_is_a_check_error(monkeypatch: pytest.MonkeyPa
         check("function", "text", factory="tests.checks.own_checks:never_ends")
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
     assert signal.getsignal(signal.SIGALRM) is handler
+    # Off the main thread, as on workers of a cluster; the next check there has its whole time.
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(check, "function", "text", factory="tests.checks.own_checks:never_ends")
+        assert "TimeoutError: no result within" in str(call.exception(30))
+        assert pool.submit(check, "words", "text", max=1).result(30).passes
+
+
+def test_a_function_that_never_returns_ends_the_process_of_a_worker() -> None:
+    """No Python can stop an expression of `re` on another thread than the main one."""
+    code = """
+import threading
+from pipeline.checks import formats
+from pipeline.checks.parameters import Function
+formats.LONGEST_S = 0.05
+config = Function(name="function", factory="tests.checks.own_checks:never_returns")
+threading.Thread(target=formats.function, args=(config, "text", ())).start()
+"""
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=PROJECT_ROOT)
+    assert ended.returncode == 1 and "own_checks.py" in ended.stderr
 
 
 @pytest.mark.parametrize(
