@@ -7,10 +7,11 @@ removed and another added; a killed driver is started again. This is done with t
 and in a local s3 store (moto), and each run is compared with one on a single process that nothing
 disturbed.
 
-    python -m benchmarks.kill_storm [--quick] [--seed N] [--store disk|s3]
+    python -m benchmarks.kill_storm [--quick] [--seed N] [--store disk|s3] [--keep FOLDER]
 
-The last line is one JSON object: by store, what `benchmarks.kill_test` gives, and the kills by
-kind.
+The kills fall on runs one after the other, twenty on each. With `--keep` the figures of each run
+are kept, and the same command continues after the last one. The last line is one JSON object: by
+store, what `benchmarks.kill_test` gives, over all runs, and the kills by kind.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ from pipeline.workers.cluster import LOOPBACK, SETTINGS
 NUM_WORKERS, NUM_NODES = 4, 2
 LATENCY_S, CALLS_AT_ONCE = 0.05, 4
 """Calls at once of each worker; a killed driver has those of all workers in flight."""
+NUM_KILLS, KILLS_A_RUN = 200, 20
 PROMPTS_PER_KILL = 120
 """Enough that the run has not ended before its last kill, which takes some seconds itself."""
 MOST_BETWEEN_S = 1.5
@@ -203,10 +205,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10 kills a store, some minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", choices=("disk", "s3"), help="one of them alone")
+    parser.add_argument("--keep", type=Path, help="folder for the figures of each run")
     arguments = parser.parse_args()
-    num_kills = 10 if arguments.quick else 200
+    num_runs, num_kills = (1, 10) if arguments.quick else (NUM_KILLS // KILLS_A_RUN, KILLS_A_RUN)
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
+        keep = arguments.keep or Path(folder) / "keep"
+        keep.mkdir(parents=True, exist_ok=True)
         calm = new_run(
             Path(folder) / "calm",
             num_kills * PROMPTS_PER_KILL,
@@ -214,16 +219,40 @@ def main() -> None:
         )
         work(calm)
         for store in (arguments.store,) if arguments.store else ("disk", "s3"):
-            results[store] = in_storm(Path(folder) / store, calm, num_kills, arguments.seed)
-            print(store)
-            for name, value in results[store].items():
-                print(f"  {name:<26}{value}")
+            parts = []
+            for seed in range(arguments.seed, arguments.seed + num_runs):
+                figures = keep / f"{store}-{num_kills}-{seed}.json"
+                if not figures.exists():
+                    part = in_storm(Path(folder) / store / str(seed), calm, store, num_kills, seed)
+                    figures.write_text(json.dumps(part))
+                parts.append(json.loads(figures.read_text()))
+                print(store, seed, parts[-1], flush=True)
+            results[store] = together(parts)
     print(json.dumps(results))
 
 
-def in_storm(folder: Path, calm: RunDir, num_kills: int, seed: int) -> dict[str, Any]:
-    """Make the run of `calm` in a storm; what the kills changed."""
-    in_store = folder.name == "s3"
+def together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several runs as those of one: sums, what is true of all, and shares."""
+    first = parts[0]
+    whole: dict[str, Any] = {}
+    for name in first:
+        values = [part[name] for part in parts]
+        if isinstance(first[name], bool):
+            whole[name] = all(values)
+        elif isinstance(first[name], dict):
+            whole[name] = dict(sum((Counter(value) for value in values), Counter[str]()))
+        else:
+            whole[name] = sum(values)
+    needed = whole["tokens_needed"]
+    whole["tokens_paid_twice_share"] = round(whole["tokens_paid"] / needed - 1, 4)
+    # Those of equal runs.
+    whole["allowed_share"] = round(whole["allowed_share"] / len(parts), 4)
+    return whole
+
+
+def in_storm(folder: Path, calm: RunDir, store: str, num_kills: int, seed: int) -> dict[str, Any]:
+    """Make the run of `calm` in a storm, on disk or in s3; what the kills changed."""
+    in_store = store == "s3"
     with runs_in_s3() if in_store else nullcontext():
         storm = Storm(random.Random(seed))
         workers = {"kind": "ray", "num": NUM_WORKERS, "address": storm.open()}

@@ -53,10 +53,15 @@ def main() -> None:
         # The most first: the cluster is started with room for them.
         for number in numbers:
             results[number] = measure(Path(folder) / str(number), number, prompts_each)
+            print(
+                number,
+                {name: round(value, 3) for name, value in results[number].items()},
+                flush=True,
+            )
     alone = results[1]["rows_per_s"]
     for number, result in sorted(results.items()):
         result["efficiency"] = result["rows_per_s"] / number / alone
-        print(number, {name: round(value, 3) for name, value in result.items()})
+        print(number, "efficiency", round(result["efficiency"], 3))
     print(json.dumps({str(number): result for number, result in sorted(results.items())}))
 
 
