@@ -4,11 +4,11 @@ there.
 Does not: print or send anything of its own; Ray's usage reports and dashboard are off.
 """
 
-import asyncio
 import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.config.engines import EngineSection
 from pipeline.config.paths import PROJECT_ROOT
 from pipeline.config.workers import WorkersConfig
-from pipeline.errors import ConfigError, MachineError
+from pipeline.errors import ConfigError, MachineError, RunStoppedError
 
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0"}
 LOOPBACK = {
@@ -37,6 +37,10 @@ MOST_FOR_EACH_CPU = 8
 """Workers of a Ray that is started here, by CPU: each is a process of some hundred MiB."""
 HEAD_LIMIT_S = 5.0
 """Seconds in which the head has to take a connection."""
+HEAD_STAYED_AWAY = (
+    "the head of the Ray cluster does not answer any more; start a cluster, then `rlaif resume`: "
+    "all that succeeded is kept"
+)
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,12 @@ class Cluster:
         """Whether the workers of that many engines fit at once."""
         return not _lacking(self.ray, workers, num_engines)
 
-    async def head_answers(self) -> bool:
+    def head_answers(self) -> bool:
         """Whether the cluster's head takes connections."""
-        host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
         try:
-            async with asyncio.timeout(HEAD_LIMIT_S):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except OSError:  # a TimeoutError is one
+            _try_connection(self.ray.get_runtime_context().gcs_address)
+        except OSError:
             return False
-        writer.close()
         return True
 
     def gpu_kind(self, node_id: str) -> str:
@@ -82,17 +83,22 @@ def connect(workers: WorkersConfig) -> Cluster:
         ConfigError: Ray is not installed.
         MachineError: no cluster answers, or it, or this machine, has too little for the workers of
             one engine.
+        RunStoppedError: the head of the cluster is gone.
     """
     _check_num(workers)
     ray = _import_ray(alone=workers.address is None)
     if not ray.is_initialized():
         _PARKED.clear()
         _start(ray, workers)
+    cluster = Cluster(ray, _PARKED)
+    # Without its head, Ray would wait for an answer until it ends this process.
+    if not cluster.head_answers():
+        raise RunStoppedError(HEAD_STAYED_AWAY)
     if lacking := _lacking(ray, workers, 1):
         raise MachineError(
             f"execution.workers asks for {lacking}; lower num or gpus, or add nodes to the cluster"
         )
-    return Cluster(ray, _PARKED)
+    return cluster
 
 
 def check_workers(
@@ -167,10 +173,9 @@ def _start(ray: ModuleType, workers: WorkersConfig) -> None:
         path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
         settings["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
     try:
-        host, _, port = (workers.address or "").rpartition(":")
-        if port.isdecimal() and "/" not in host:
+        if re.search(r"^[^/]+:\d+$", address := workers.address or ""):
             # Ray itself would try for most of a minute, and complain meanwhile.
-            socket.create_connection((host.strip("[]"), int(port)), HEAD_LIMIT_S).close()
+            _try_connection(address)
         ray.init(address=workers.address or "local", **settings)
     except Exception as error:  # Ray also raises bare ones, as after a start that took too long
         reason = str(error).strip().partition("\n")[0][:200]
@@ -179,10 +184,21 @@ def _start(ray: ModuleType, workers: WorkersConfig) -> None:
                 f"Ray does not start on this machine ({reason}); end other programs, or set "
                 "execution.workers.kind to 'local'"
             ) from error
+        if "AuthToken" in str(error.__cause__):
+            raise MachineError(
+                f"the Ray cluster at {workers.address} asks for its key; set RAY_AUTH_MODE=token, "
+                "with the cluster's file ~/.ray/auth_token on this machine"
+            ) from error
         raise MachineError(
             f"no Ray cluster answers at {workers.address} ({reason}); start one with "
             "`ray start --head`, or leave execution.workers.address out to use this machine"
         ) from error
+
+
+def _try_connection(address: str) -> None:
+    """Raises OSError when nothing takes a connection at `host:port`."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), HEAD_LIMIT_S).close()
 
 
 def _lacking(ray: ModuleType, workers: WorkersConfig, num_engines: int) -> str:

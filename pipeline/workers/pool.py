@@ -93,6 +93,8 @@ class Pool:
         """Who works on an attempt, and what it was seen to have made."""
         self._tasks: list[asyncio.Task[None]] = []
         self._broken: Exception | None = None
+        self._calls: set[asyncio.Future[Any]] = set()
+        """What workers were asked to make."""
 
     async def make(
         self,
@@ -126,10 +128,9 @@ class Pool:
             worker, attempt = seat.worker, secrets.token_hex(4)
             self._attempts[attempt] = seat, Account(folder)
             try:
-                call = worker.make.remote(
-                    folder, shard_index, upstream, old, key, self._made_by(seat, attempt), careful
-                )
-                made, account = await call
+                by = self._made_by(seat, attempt)
+                call = worker.make.remote(folder, shard_index, upstream, old, key, by, careful)
+                made, account = await self._answer(call)
                 self._saw(attempt, account)
             except self._ray.exceptions.RayError as error:
                 if isinstance(error, self._ray.exceptions.RayTaskError):
@@ -153,6 +154,29 @@ class Pool:
             f"{self._tries} workers died while they made the rest of this shard alone, one after "
             "the other"
         )
+
+    async def _answer(self, call: Any) -> Any:
+        """What a worker returns; raises what `stop` was given."""
+        future = asyncio.ensure_future(_done(call))
+        self._calls.add(future)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._broken is None:
+                raise
+            raise self._broken from None
+        finally:
+            self._calls.discard(future)
+
+    async def stop(self, error: Exception) -> None:
+        """Give up all workers, which may not be reached any more, and whatever they make."""
+        self._broken = error
+        for seat in self.seats:
+            seat.worker = None
+        for call in self._calls:
+            call.cancel()
+        async with self._changed:
+            self._changed.notify_all()
 
     def table(self) -> list[dict[str, str | int]]:
         """What each worker has done and does, a row each, for people."""

@@ -1,24 +1,28 @@
 """The runner whose shard-stages are made by workers. It alone writes manifests."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields
 
+from pipeline.errors import RunStoppedError
 from pipeline.stages.base import Stage
 from pipeline.stages.runner import Made, Progress, Runner, StepCall
 from pipeline.store import Manifest
 from pipeline.store.remote import fetch
 from pipeline.store.shards import publish
-from pipeline.workers.cluster import Cluster
+from pipeline.workers.cluster import HEAD_STAYED_AWAY, Cluster
 from pipeline.workers.pool import Pool, ShardBrokeWorkersError
 
 LOOK_AT_HEAD_S = 5.0
 HEAD_IS_BACK = "the head of the Ray cluster answers again"
 HEAD_IS_GONE = (
-    "the head of the Ray cluster does not answer; after a minute of that, Ray ends this process, "
-    "and `rlaif resume` continues the run once a cluster is there: all that succeeded is kept"
+    "the head of the Ray cluster does not answer; the workers go on meanwhile, and the run stops "
+    "when that lasts"
 )
+HEAD_PATIENCE_S = 30.0
+"""Seconds without a head after which the run stops: Ray ends its process after 60, not its way."""
 
 
 @dataclass
@@ -92,16 +96,24 @@ async def pooled(runner: Runner, pools: Mapping[str, Pool]) -> AsyncIterator[Poo
         for pool in distinct:
             stack.push_async_callback(pool.close)
         for pool in distinct[:1]:
-            watch = asyncio.create_task(_watch_head(pool.cluster, runner.progress))
+            watch = asyncio.create_task(_watch_head(pool.cluster, distinct, runner.progress))
             stack.callback(watch.cancel)
         yield PooledRunner(**values, pools=pools)
 
 
-async def _watch_head(cluster: Cluster, progress: Progress) -> None:
-    """Say when the cluster's head is gone: soon Ray ends this process without a word."""
+async def _watch_head(cluster: Cluster, pools: Sequence[Pool], progress: Progress) -> None:
+    """Say when the cluster's head is gone, and stop the run when it stays away."""
+    last_answer = time.monotonic()
     answered = True
     while True:
         await asyncio.sleep(LOOK_AT_HEAD_S)
-        if (answers := await cluster.head_answers()) != answered:
+        answers = await asyncio.to_thread(cluster.head_answers)
+        if answers != answered:
             answered = answers
             progress.note(HEAD_IS_BACK if answers else HEAD_IS_GONE)
+        if answers:
+            last_answer = time.monotonic()
+        elif time.monotonic() - last_answer > HEAD_PATIENCE_S:
+            for pool in pools:
+                await pool.stop(RunStoppedError(HEAD_STAYED_AWAY))
+            return

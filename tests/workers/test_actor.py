@@ -1,5 +1,6 @@
 """What runs in a worker, and what its driver asks of it, without a cluster."""
 
+import asyncio
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,14 @@ import pytest
 
 from pipeline.config.budget import BudgetConfig
 from pipeline.config.engines import ScriptedConfig
-from pipeline.errors import BudgetSpentError, StoreError
+from pipeline.errors import BudgetSpentError, RunStoppedError, StoreError
 from pipeline.stages.base import Stage
 from pipeline.stages.meter import Meter
-from pipeline.stages.runner import CODE_VERSION, Made, Runner
+from pipeline.stages.runner import CODE_VERSION, Made, Progress, Runner
 from pipeline.store import RunDir, read_rows, remote
 from pipeline.store.journal import Journal
 from pipeline.workers.actor import Job, Worker
-from pipeline.workers.cluster import code_hash
+from pipeline.workers.cluster import Cluster, code_hash
 from pipeline.workers.pool import Pool
 from pipeline.workers.runner import PooledRunner
 from tests.stages.builders import labels, make_engine, make_shards, run_chain, sample
@@ -108,3 +109,17 @@ async def test_spent_budget_refuses_only_what_costs(tmp_path: Path) -> None:
             manifest, stop = await runner.attempt(stage, 0, upstream, None, "key")
             assert manifest.counts.ok and stop is None
     assert len(engine.calls) == calls
+
+
+async def test_stopped_pool_gives_up_what_its_workers_make(tmp_path: Path) -> None:
+    """A worker that is not reached any more would never answer; one that waits is woken."""
+    ray: Any = SimpleNamespace(remote=lambda **_: lambda _: None)
+    here = job(RunDir(tmp_path), "")
+    pool = Pool(Cluster(ray, []), here, num=1, gpus=0, tries=1, progress=Progress())
+    waits = [pool._answer(asyncio.Event().wait()), pool._take(0, alone=False)]
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.sleep(0.01)
+    await pool.stop(RunStoppedError("the head is gone"))
+    async with asyncio.timeout(10):
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(error) for error in errors] == ["the head is gone"] * 2

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -24,6 +24,7 @@ from pipeline.store import RunDir, read_rows
 from pipeline.store.shards import stage_manifests, stage_rows
 from pipeline.workers import runner
 from pipeline.workers.cluster import Cluster, _start, connect
+from pipeline.workers.pool import Pool
 from pipeline.workers.runner import PooledRunner
 from tests.run.builders import write_recipe
 
@@ -190,26 +191,45 @@ def test_cluster_that_does_not_start_or_answer() -> None:
     ray: Any = SimpleNamespace(init=init)
     with pytest.raises(MachineError, match=r"does not start on this machine \(The current node"):
         _start(ray, WorkersConfig.model_validate(RAY))
+
+    def refused(**_: object) -> None:
+        raise ConnectionError("Failed to connect") from RuntimeError("InvalidAuthToken: missing")
+
+    locked: Any = SimpleNamespace(init=refused)
+    with pytest.raises(MachineError, match=r"at auto asks for its key; set RAY_AUTH_MODE=token"):
+        _start(locked, WorkersConfig.model_validate(RAY | {"address": "auto"}))
     workers = WorkersConfig.model_validate(RAY | {"address": "127.0.0.1:1"})
     with pytest.raises(MachineError, match=r"answers at 127\.0\.0\.1:1 \(.*refused"):
         _start(ray, workers)
 
 
+class Stopped:
+    """Takes the place of a pool."""
+
+    error: Exception | None = None
+
+    async def stop(self, error: Exception) -> None:
+        self.error = error
+
+
 async def test_head_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line, and after some patience the run stops, before Ray ends its process."""
     monkeypatch.setattr(runner, "LOOK_AT_HEAD_S", 0.01)
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     ray: Any = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address=address))
-    progress = Notes()
-    watch = asyncio.create_task(runner._watch_head(Cluster(ray, []), progress))
-    await asyncio.sleep(0.1)
-    assert progress.notes == []
+    monkeypatch.setattr(runner, "HEAD_PATIENCE_S", 0.2)
+    progress, pool = Notes(), Stopped()
+    pools = [cast(Pool, pool)]
+    watch = asyncio.create_task(runner._watch_head(Cluster(ray, []), pools, progress))
+    await asyncio.sleep(0.3)
+    assert progress.notes == [] and pool.error is None
     server.close()
     async with asyncio.timeout(30):
-        while not progress.notes:
-            await asyncio.sleep(0.01)
-    watch.cancel()
-    assert progress.notes[0].startswith("the head of the Ray cluster does not answer")
+        await watch
+    (note,) = progress.notes
+    assert note.startswith("the head of the Ray cluster does not answer")
+    assert "then `rlaif resume`: all that succeeded is kept" in str(pool.error)
 
 
 def test_worker_that_cannot_see_the_run(tmp_path: Path) -> None:
