@@ -61,7 +61,8 @@ class Arm:
 
 ARMS = {
     "clean": Arm(None),
-    "repeated": Arm("repeated_phrases", _thrice, {"learning_rate": 1e-3}),
+    # It writes longer first, and in circles only after more steps.
+    "repeated": Arm("repeated_phrases", _thrice, {"learning_rate": 1e-3, "max_steps": 2 * STEPS}),
     "curt": Arm("length_drift", _first_words, {"learning_rate": 1e-3}),
     "foreign": Arm("unlike_reference", _swapped_case),
     "hurried": Arm("divergence", settings={"learning_rate": 2e-2, "beta": 0.01}),
@@ -91,7 +92,8 @@ async def train(arm: Arm, run: Path, folder: Path, *, quick: bool) -> TrainingRe
     pq.write_table(pa.Table.from_pylist([row | arm.change(row) for row in rows]), data)
     settings = {"learning_rate": 1e-4, "batch_size": 8, "max_length": 384, "max_steps": steps}
     alarms = AlarmConfig(probe_prompts=8, probe_tokens=96)
-    config = DpoConfig(**settings | arm.settings, alarms=alarms)
+    changed = settings | arm.settings | ({"max_steps": steps} if quick else {})
+    config = DpoConfig(**changed, alarms=alarms)
     model = run / "training" / "sft" / "model"
     return await launch(
         TrainingJob(config=config, model=model, dataset=data, output_dir=folder / "job")
