@@ -98,6 +98,7 @@ def settings_fault(settings: dict[str, Any]) -> str:
     scaling = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
     if not isinstance(scaling, dict):
         return f"rope_scaling is {str(scaling)[:40]!r}, but an object is needed"
+    known = [_quoted(*place) for place in _ROPES]
     # Some have one for each kind of layer.
     for each in (scaling, *(v for v in scaling.values() if isinstance(v, dict))):
         kind, factor = each.get("rope_type", each.get("type")), each.get("factor")
@@ -106,8 +107,7 @@ def settings_fault(settings: dict[str, Any]) -> str:
             return (
                 f"a rope of type '{kind}' has the factor {str(factor)[:40]}, not a number above 0"
             )
-        known = [_quoted(*place) for place in _ROPES]
-        if kind is not None and all(known) and not any(kind in each for each in known):
+        if kind is not None and all(known) and not any(str(kind) in each for each in known):
             return (
                 f"a rope of type '{str(kind)[:40]}', which neither vLLM nor transformers has here"
             )

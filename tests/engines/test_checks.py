@@ -136,6 +136,7 @@ def test_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
         ({"rope_parameters": {"a": {"rope_type": "linear", "factor": 0}}}, "has the factor 0, not"),
         ({"rope_scaling": {"type": "yran", "factor": 2}}, "a rope of type 'yran', which neither"),
         ({"rope_parameters": {"a": {"rope_type": 3}}}, "a rope of type '3', which neither"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"a rope of type '\['yarn'\]', which neither"),
         ({"torch_dtype": "bfloat17"}, "torch_dtype is 'bfloat17', which torch does not have"),
         ({"dtype": "fp16"}, "dtype is 'fp16', which torch does not have"),
     ],
